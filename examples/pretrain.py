@@ -1,0 +1,223 @@
+"""Train examples/blip.pt, a small BLIP for NLVR2 in Salesforce's file layout, from nothing.
+
+Trained on the true/false label alone it learns very slowly. So the image tower first
+learns to name what each patch and the whole picture show; then the text encoder learns to
+judge eight statements about each fresh pair while the naming goes on. Only the train
+split's handwriting is used, no picture is seen twice, and nothing is chosen on val or test.
+
+    python examples/pretrain.py            # writes blip.pt, tokenizer/ and pretrain.json here
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import BertTokenizer
+
+from madtp_cli.data import scenes
+from madtp_cli.formats import salesforce_blip
+from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
+
+HERE = Path(__file__).parent
+SEED = 0
+PAIRS_PER_STEP = 32
+STATEMENTS_PER_PAIR = 8
+NAMING_STEPS, JUDGING_STEPS = 1300, 2600
+NAMING_RATE, JUDGING_RATE = 1e-3, 8e-4
+PATCH, GRID = 8, scenes.IMAGE_SIZE // 8
+NOUNS = (*scenes.DIGITS, *scenes.SHAPES)
+COLOURS = tuple(scenes.COLOURS)
+
+
+def build_tokenizer() -> BertTokenizer:
+    """Word pieces: BERT's specials, every word the scenes use, and letters for all others."""
+    rng = random.Random(SEED)
+    words: set[str] = set("abcdefghijklmnopqrstuvwxyz0123456789")
+    for _ in range(5000):
+        pair = scenes.draw_pair("train", rng)
+        texts = [pair.statement.text, *pair.left.captions(), *(t for qa in pair.left.questions() for t in qa)]
+        words.update(word for text in texts for word in text.split())
+    pieces = ["##" + letter for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words), *pieces]
+    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)})
+    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+    tokenizer.add_tokens(["[ENC]"], special_tokens=True)
+    return tokenizer
+
+
+def build_model(vocabulary_size: int) -> MadtpBlipForNLVR2:
+    vision = dict(hidden_size=128, intermediate_size=512, num_hidden_layers=8, num_attention_heads=2,
+                  image_size=scenes.IMAGE_SIZE, patch_size=PATCH, layer_norm_eps=1e-6, initializer_range=0.02)  # fmt: skip
+    text = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=2,
+                max_position_embeddings=32, vocab_size=vocabulary_size, bos_token_id=vocabulary_size - 2, sep_token_id=3)  # fmt: skip
+    return MadtpBlipForNLVR2(MadtpBlipConfig(vision_config=vision, text_config=text, merge_from=2))
+
+
+class Naming(nn.Module):
+    """What the image tower is taught to say: of each patch its noun and colour; of the whole
+    picture, from [CLS], which nouns, colours and combinations there are and how many things."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.patch = nn.Linear(width, len(NOUNS) + 1 + len(COLOURS) + 1)
+        self.present = nn.Linear(width, len(NOUNS) + len(COLOURS) + len(NOUNS) * len(COLOURS))
+        self.counts = nn.Linear(width, 3 * (scenes.MAX_THINGS + 1))
+
+    def forward(self, states: Tensor, drawn: list[scenes.Scene]) -> Tensor:
+        """The naming loss of image states [images, 1 + patches, width]."""
+        nouns, colours = patch_labels(drawn)
+        named = self.patch(states[:, 1:]).flatten(0, 1).split([len(NOUNS) + 1, len(COLOURS) + 1], -1)
+        patches = functional.cross_entropy(named[0], nouns) + functional.cross_entropy(named[1], colours)
+        present, counts = picture_labels(drawn)
+        whole = functional.binary_cross_entropy_with_logits(self.present(states[:, 0]), present)
+        counted = self.counts(states[:, 0]).view(-1, scenes.MAX_THINGS + 1)
+        return patches + 5 * whole + functional.cross_entropy(counted, counts)
+
+
+def patch_labels(drawn: list[scenes.Scene]) -> tuple[Tensor, Tensor]:
+    """Noun and colour of each patch, [images x patches]; the last class is background."""
+    nouns = np.full((len(drawn), GRID, GRID), len(NOUNS))
+    colours = np.full((len(drawn), GRID, GRID), len(COLOURS))
+    for scene, noun, colour in zip(drawn, nouns, colours, strict=True):
+        for thing in scene.things:
+            covered = np.zeros((scenes.IMAGE_SIZE, scenes.IMAGE_SIZE), np.float32)
+            covered[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size] = scenes.mask(thing)
+            mostly = covered.reshape(GRID, PATCH, GRID, PATCH).mean((1, 3)) > 0.12
+            noun[mostly], colour[mostly] = NOUNS.index(thing.noun), COLOURS.index(thing.colour)
+    return torch.from_numpy(nouns).flatten(), torch.from_numpy(colours).flatten()
+
+
+def picture_labels(drawn: list[scenes.Scene]) -> tuple[Tensor, Tensor]:
+    """Presence of nouns, colours and their combinations [images, ...]; three counts, [images x 3]."""
+    phrases = [scenes.Phrase(noun) for noun in NOUNS] + [scenes.Phrase(None, colour) for colour in COLOURS]
+    phrases += [scenes.Phrase(noun, colour) for noun in NOUNS for colour in COLOURS]
+    present = [[float(scene.count(phrase) > 0) for phrase in phrases] for scene in drawn]
+    groups = [scenes.Phrase("digit"), scenes.Phrase("shape"), scenes.Phrase()]
+    counts = [scene.count(phrase) for scene in drawn for phrase in groups]
+    return torch.tensor(present), torch.tensor(counts)
+
+
+def pixels(drawn: list[scenes.Scene]) -> Tensor:
+    """CLIP-normalised pictures, [images, 3, 96, 96]."""
+    stacked = torch.from_numpy(np.stack([scene.render() for scene in drawn])).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (salesforce_blip.IMAGE_MEAN, salesforce_blip.IMAGE_STD))
+    return (stacked - mean) / std
+
+
+def tokenized(tokenizer: BertTokenizer, texts: list[str]) -> dict[str, Tensor]:
+    encoded = tokenizer(texts, padding=True, return_tensors="pt")
+    encoded["input_ids"][:, 0] = tokenizer.convert_tokens_to_ids("[ENC]")
+    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+
+
+def rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up over 100 steps, then cosine to a hundredth."""
+    return peak * min(1, (step + 1) / 100) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
+
+
+def naming_loss(model: MadtpBlipForNLVR2, naming: Naming, rng: random.Random) -> tuple[Tensor, float]:
+    drawn = [scenes.draw_scene("train", rng) for _ in range(2 * PAIRS_PER_STEP)]
+    states = model.encode_images(pixels(drawn)).data.unflatten(0, (len(drawn), -1))
+    return naming(states, drawn), 0.0
+
+
+def judging_loss(
+    model: MadtpBlipForNLVR2, naming: Naming, tokenizer: BertTokenizer, rng: random.Random, by_kind: dict[str, list[bool]]
+) -> tuple[Tensor, float]:
+    """Loss on a fresh batch; the first statement of each pair fits the test's distribution."""
+    pairs = [scenes.draw_pair("train", rng) for _ in range(PAIRS_PER_STEP)]
+    judged = [
+        item
+        for pair in pairs
+        for item in [
+            (pair.statement, pair.label),
+            *scenes.draw_statements(pair.left, pair.right, STATEMENTS_PER_PAIR - 1, rng),
+        ]
+    ]
+    drawn = [pair.left for pair in pairs] + [pair.right for pair in pairs]
+    images = model.encode_images(pixels(drawn))
+    memory = images.part(slice(0, len(pairs))), images.part(slice(len(pairs), None))
+    tokens = model.encode_text(**tokenized(tokenizer, [s.text for s, _ in judged]), memory=memory)
+    logits = model.cls_head(tokens.first())
+    labels = torch.tensor([int(label) for _, label in judged])
+    right = (logits.argmax(1) == labels).tolist()
+    for (statement, _), correct in list(zip(judged, right, strict=True))[::STATEMENTS_PER_PAIR]:
+        by_kind.setdefault(statement.kind, []).append(correct)
+    loss = functional.cross_entropy(logits, labels)
+    return loss + 0.2 * naming(images.data.unflatten(0, (len(drawn), -1)), drawn), sum(right) / len(right)
+
+
+@torch.no_grad()
+def accuracy(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, split: str, number: int) -> dict[str, float]:
+    """Percent right over a split's first pairs, over all and by kind of statement."""
+    drawn, right = list(scenes.pairs(split, number)), []
+    for start in range(0, number, 100):
+        batch = drawn[start : start + 100]
+        pictures = pixels([pair.left for pair in batch] + [pair.right for pair in batch])
+        text = tokenized(tokenizer, [pair.statement.text for pair in batch])
+        logits = model(pictures.unflatten(0, (2, -1)).transpose(0, 1), **text).logits
+        right += [bool(guess) == pair.label for guess, pair in zip(logits.argmax(1), batch, strict=True)]
+    result = {"all": 100 * float(np.mean(right))}
+    for kind in scenes.KINDS:
+        of_kind = [r for r, pair in zip(right, drawn, strict=True) if pair.statement.kind == kind]
+        result[kind] = 100 * float(np.mean(of_kind))
+    return result
+
+
+def save(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, folder: Path) -> None:
+    weights = {key: value.half() for key, value in model.state_dict().items()}
+    torch.save({"model": salesforce_blip.to_original(weights)}, folder / "blip.pt")
+    tokenizer.save_pretrained(folder / "tokenizer")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=HERE)
+    parser.add_argument("--naming-steps", type=int, default=NAMING_STEPS)
+    parser.add_argument("--judging-steps", type=int, default=JUDGING_STEPS)
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(SEED)
+    rng = random.Random(SEED)
+    tokenizer = build_tokenizer()
+    model = build_model(len(tokenizer))
+    naming = Naming(model.config.vision_config.hidden_size)
+    optimizer = torch.optim.AdamW([*model.parameters(), *naming.parameters()], betas=(0.9, 0.98), weight_decay=0.02)
+    started, by_kind = time.time(), {}
+    for stage, steps, peak in (("naming", options.naming_steps, NAMING_RATE), ("judging", options.judging_steps, JUDGING_RATE)):
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = rate(step, steps, peak)
+            if stage == "naming":
+                loss, right = naming_loss(model, naming, rng)
+            else:
+                loss, right = judging_loss(model, naming, tokenizer, rng, by_kind)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            if step % 50 == 49:
+                kinds = {kind: round(100 * float(np.mean(v))) for kind, v in sorted(by_kind.items())}
+                print(f"{stage} {step + 1}/{steps} loss {loss.item():.3f} right {right:.2f} {kinds} {time.time() - started:.0f}s", flush=True)
+                by_kind.clear()
+            if step % 200 == 199:
+                save(model, tokenizer, options.output)
+    save(model, tokenizer, options.output)
+    record = {"seed": SEED, "torch": torch.__version__, "threads": torch.get_num_threads(), "hours": round((time.time() - started) / 3600, 2),
+              "naming_steps": options.naming_steps, "judging_steps": options.judging_steps, "pairs_per_step": PAIRS_PER_STEP,
+              "statements_per_pair": STATEMENTS_PER_PAIR, "test_pairs": 2000, "test_accuracy": accuracy(model.eval(), tokenizer, "test", 2000)}  # fmt: skip
+    (options.output / "pretrain.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Packed tokens: all samples of a batch in one tensor, without padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from madtp_cli.pruning import segments
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Tokens of a batch, sample after sample.
+
+    `data` is [total, width]; `lengths` has each sample's number of tokens and sums to total.
+    """
+
+    data: Tensor
+    lengths: list[int]
+
+    def __post_init__(self) -> None:
+        if sum(self.lengths) != len(self.data):
+            raise ValueError(f"lengths sum to {sum(self.lengths)}, but there are {len(self.data)} tokens")
+
+    def replace(self, data: Tensor) -> Packed:
+        """The same segments around other rows."""
+        return Packed(data, self.lengths)
+
+    def first(self) -> Tensor:
+        """Each sample's first token, [batch, width]."""
+        return self.data[torch.tensor(segments.offsets(self.lengths)[:-1], device=self.data.device)]
+
+    def part(self, samples: slice) -> Packed:
+        """Some consecutive samples."""
+        rows = segments.offsets(self.lengths)
+        start, stop, _ = samples.indices(len(self.lengths))
+        return Packed(self.data[rows[start] : rows[stop]], self.lengths[start:stop])
+
+
+def pack(padded: Tensor, mask: Tensor | None = None) -> Packed:
+    """Pack [batch, tokens, width]; `mask` [batch, tokens] is true where a token is real."""
+    batch, tokens = padded.shape[:2]
+    if mask is None:
+        return Packed(padded.flatten(0, 1), [tokens] * batch)
+    mask = mask.bool()
+    return Packed(padded[mask], mask.sum(1).tolist())

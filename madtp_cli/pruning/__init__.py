@@ -1,0 +1,1 @@
+"""The paper on bare tensors: dictionary, importance, threshold, merge. Knows no host model."""

@@ -1,0 +1,76 @@
+"""Segments of a packed tensor: `[total, ...]` rows of which each sample owns a run.
+
+Every function takes the `lengths` of the runs in packing order; they sum to `total`.
+Nothing crosses a segment's border, which is why no sample depends on its batch mates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def segment_ids(lengths: Sequence[int], device: torch.device) -> Tensor:
+    """Which segment each row belongs to, int64 [total].
+
+    >>> segment_ids([2, 1], torch.device("cpu")).tolist()
+    [0, 0, 1]
+    """
+    counts = torch.tensor(lengths, device=device)
+    return torch.repeat_interleave(counts, output_size=sum(lengths))
+
+
+def offsets(lengths: Sequence[int]) -> list[int]:
+    """First row of each segment, and the total last.
+
+    >>> offsets([2, 1])
+    [0, 2, 3]
+    """
+    rows = [0]
+    for length in lengths:
+        rows.append(rows[-1] + length)
+    return rows
+
+
+def is_uniform(lengths: Sequence[int]) -> bool:
+    """Whether all segments have one length, so that a reshape stands for padding."""
+    return min(lengths) == max(lengths)
+
+
+def real_rows(lengths: Sequence[int], device: torch.device) -> Tensor:
+    """Which cells of the padded layout hold a row, bool [segments, longest]."""
+    counts = torch.tensor(lengths, device=device)
+    return torch.arange(max(lengths), device=device) < counts[:, None]
+
+
+def pad(rows: Tensor, lengths: Sequence[int], fill: float = 0.0) -> Tensor:
+    """Spread packed rows to [segments, longest, ...], cells without a row hold `fill`.
+
+    >>> pad(torch.tensor([1.0, 2.0, 3.0]), [2, 1]).tolist()
+    [[1.0, 2.0], [3.0, 0.0]]
+    """
+    if is_uniform(lengths):
+        return rows.unflatten(0, (len(lengths), lengths[0]))
+    padded = rows.new_full((len(lengths), max(lengths), *rows.shape[1:]), fill)
+    return padded.masked_scatter(
+        real_rows(lengths, rows.device).view(len(lengths), -1, *[1] * (rows.dim() - 1)), rows
+    )
+
+
+def unpad(padded: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Gather the rows of `pad` again, [total, ...]."""
+    if is_uniform(lengths):
+        return padded[:, : lengths[0]].flatten(0, 1)
+    return padded[real_rows(lengths, padded.device)]
+
+
+def interleave(parts: Sequence[Tensor], lengths: Sequence[Sequence[int]]) -> Tensor:
+    """Join packed tensors sample by sample: first part's rows, then the second's, ...
+
+    >>> interleave([torch.tensor([1, 2]), torch.tensor([7, 8, 9])], [[1, 1], [2, 1]]).tolist()
+    [1, 7, 8, 2, 9]
+    """
+    ids = torch.cat([segment_ids(part, parts[0].device) for part in lengths])
+    return torch.cat(list(parts))[torch.argsort(ids, stable=True)]
