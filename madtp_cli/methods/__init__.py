@@ -1,0 +1,81 @@
+"""Which tokens stay: one method a file, `keep(attended, settings) -> Kept`, chosen by --method."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from madtp_cli.errors import UsageError
+from madtp_cli.pruning import segments
+from madtp_cli.pruning.merge import Kept
+
+__all__ = ["Attended", "Kept", "Method", "Rule", "get", "keep_each", "names"]
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What a method sees of one block: a tower's prunable tokens after self-attention, packed.
+
+    `tokens` [total, width]; `class_attention` and `self_attention` [total], each non-negative
+    and summing to one over a sample; `logits` [total, atoms] against the dictionary.
+    """
+
+    tokens: Tensor
+    lengths: Sequence[int]
+    class_attention: Tensor
+    self_attention: Tensor
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How hard to prune in one block.
+
+    `knob` is 0 or more; `temperature` sharpens the dictionary's attention below 1;
+    `min_keep` tokens stay per sample and tower.
+    """
+
+    knob: float
+    temperature: float = 1.0
+    min_keep: int = 1
+
+
+class Method(Protocol):
+    """A module of this package."""
+
+    def keep(self, attended: Attended, rule: Rule) -> Kept:
+        """Choose the tokens that go on to the feed-forward."""
+
+
+def keep_each(method: Method, attended: Attended, rule: Rule) -> Kept:
+    """The same as `method.keep`, sample by sample: slower, but no multiply-add is spent on padding."""
+    rows = segments.offsets(attended.lengths)
+    parts = []
+    for sample, length in enumerate(attended.lengths):
+        own = slice(rows[sample], rows[sample + 1])
+        tensors = (attended.tokens, attended.class_attention, attended.self_attention, attended.logits)
+        tokens, class_attention, self_attention, logits = (tensor[own] for tensor in tensors)
+        parts.append(method.keep(Attended(tokens, [length], class_attention, self_attention, logits), rule))
+    positions = [
+        torch.where(part.positions >= 0, part.positions + rows[sample], -1) for sample, part in enumerate(parts)
+    ]
+    lengths = [length for part in parts for length in part.lengths]
+    return Kept(torch.cat([part.tokens for part in parts]), lengths, torch.cat(positions))
+
+
+def names() -> list[str]:
+    """Names for --method: the files of this folder."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def get(name: str) -> Method:
+    """The method of that name; UsageError lists those there are."""
+    if name not in names():
+        raise UsageError(f"There is no method {name!r}. Choose one of: {', '.join(names())}.")
+    return importlib.import_module(f"{__name__}.{name}")  # type: ignore[return-value]

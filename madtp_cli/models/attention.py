@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,14 +12,29 @@ from torch.nn import functional
 
 from madtp_cli.pruning import segments
 
+Backend = Literal["auto", "loop", "padded"]
+#: Multiply-adds that cost as long as starting one more sample's attention from Python
+#: (60 µs): below it samples of unlike lengths share one padded, masked call.
+START_COST = 2_000_000
+#: Attention probabilities held at once while statistics are taken, in numbers.
+PROBABILITIES_AT_ONCE = 16_000_000
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Which tokens' attention counts: the first `leading` tokens of a sample are pinned,
+    the first of all is the one the model reads out."""
+
+    leading: int = 1
+
 
 @dataclass(frozen=True)
 class Attention:
     """What attention gives.
 
     `output` is [queries, heads, head width]. Asked for statistics, `readout` [keys, heads] is
-    the read-out token's attention to each key and `received` [keys] what the prunable queries
-    pay to it, each query counted with its most attentive head.
+    the read-out token's attention to each key, and `received` [keys] the sum over the prunable
+    queries of the attention of each query's most attentive head.
     """
 
     output: Tensor
@@ -27,7 +43,13 @@ class Attention:
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, query_lengths: Sequence[int], key_lengths: Sequence[int]
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_lengths: Sequence[int],
+    key_lengths: Sequence[int],
+    statistics: Statistics | None = None,
+    backend: Backend = "auto",
 ) -> Attention:
     """Scaled dot-product attention within segments.
 
@@ -36,17 +58,94 @@ def attend(
         key: Packed, [keys, heads, head width]; `value` likewise.
         query_lengths: Queries of each sample.
         key_lengths: Keys of each sample; may differ from its queries.
+        statistics: Take them too (self-attention only); costs no further multiply-adds.
+        backend: "loop" gives each sample its own call, so that no multiply-add is spent on
+            padding; "padded" is one masked call; "auto" takes the cheaper one.
     """
-    if segments.is_uniform(query_lengths) and segments.is_uniform(key_lengths):
-        q, k, v = (
-            segments.pad(x, lengths).transpose(1, 2)
-            for x, lengths in ((query, query_lengths), (key, key_lengths), (value, key_lengths))
-        )
-        return Attention(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(0, 1))
-    q, k, v = (
-        segments.pad(x, lengths).transpose(1, 2)
-        for x, lengths in ((query, query_lengths), (key, key_lengths), (value, key_lengths))
+    parts = [
+        _attend_group(query[q], key[k], value[k], query_lengths[s], key_lengths[s], statistics)
+        for s, q, k in _groups(query_lengths, key_lengths, query.shape[1] * query.shape[2], backend)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    output = torch.cat([part.output for part in parts])
+    if statistics is None:
+        return Attention(output)
+    return Attention(
+        output,
+        torch.cat([part.readout for part in parts if part.readout is not None]),
+        torch.cat([part.received for part in parts if part.received is not None]),
     )
-    mask = segments.real_rows(key_lengths, key.device)[:, None, None, :]
-    output = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return Attention(segments.unpad(output.transpose(1, 2), query_lengths))
+
+
+def _groups(
+    query_lengths: Sequence[int], key_lengths: Sequence[int], width: int, backend: Backend
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Samples, queries and keys that go through one call: all if padding them is cheap, else one each."""
+    batch = len(query_lengths)
+    useful = sum(q * k for q, k in zip(query_lengths, key_lengths, strict=True))
+    padding = batch * max(query_lengths) * max(key_lengths) - useful
+    if backend == "padded" or (backend == "auto" and 2 * padding * width <= batch * START_COST):
+        yield slice(None), slice(None), slice(None)
+        return
+    queries, keys = segments.offsets(query_lengths), segments.offsets(key_lengths)
+    for sample in range(batch):
+        yield (
+            slice(sample, sample + 1),
+            slice(queries[sample], queries[sample + 1]),
+            slice(keys[sample], keys[sample + 1]),
+        )
+
+
+def _attend_group(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_lengths: Sequence[int],
+    key_lengths: Sequence[int],
+    statistics: Statistics | None,
+) -> Attention:
+    """One call for samples of like lengths; padded keys are masked, padded queries dropped."""
+    q = segments.pad(query, query_lengths).transpose(1, 2)
+    k, v = (segments.pad(rows, key_lengths).transpose(1, 2) for rows in (key, value))
+    mask = None
+    if not segments.is_uniform(key_lengths):
+        mask = segments.real_rows(key_lengths, key.device)[:, None, None, :]
+    if statistics is None:
+        output = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return Attention(segments.unpad(output.transpose(1, 2), query_lengths))
+    output, readout, received = _with_statistics(q, k, v, mask, statistics)
+    return Attention(
+        segments.unpad(output.transpose(1, 2), query_lengths),
+        segments.unpad(readout.transpose(1, 2), key_lengths),
+        segments.unpad(received, key_lengths),
+    )
+
+
+def _with_statistics(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, statistics: Statistics
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention in one pass over chunks of queries: output [batch, heads, tokens, head width],
+    the read-out row [batch, heads, tokens] and attention received [batch, tokens].
+
+    The maximum over heads stands between the softmax and the sum over queries, so every
+    probability must be formed; chunks keep them out of memory.
+    """
+    batch, heads, tokens, width = q.shape
+    chunk = max(1, PROBABILITIES_AT_ONCE // (batch * heads * tokens))
+    outputs, readout, received = [], q.new_zeros(0), q.new_zeros(batch, tokens, dtype=torch.float32)
+    for start in range(0, tokens, chunk):
+        scores = (q[:, :, start : start + chunk] * width**-0.5) @ k.transpose(-1, -2)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        probabilities = scores.softmax(-1)
+        outputs.append(probabilities @ v)
+        with torch.no_grad():
+            if start == 0:
+                readout = probabilities[:, :, 0].float()
+            strongest = probabilities.amax(1)[:, max(0, statistics.leading - start) :].float()
+            if mask is not None:  # queries are the keys: what is no key is no query
+                rows = mask[:, 0, 0, max(start, statistics.leading) : start + chunk]
+                strongest = strongest * rows[..., None]
+            received = received + strongest.sum(1)
+    return torch.cat(outputs, 2), readout, received

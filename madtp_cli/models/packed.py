@@ -41,7 +41,7 @@ class Packed:
 
 def pack(padded: Tensor, mask: Tensor | None = None) -> Packed:
     """Pack [batch, tokens, width]; `mask` [batch, tokens] is true where a token is real."""
-    batch, tokens = padded.shape[:2]
+    batch, tokens = (int(size) for size in padded.shape[:2])  # under tracing sizes are tensors
     if mask is None:
         return Packed(padded.flatten(0, 1), [tokens] * batch)
     mask = mask.bool()

@@ -1,0 +1,219 @@
+"""What a forward costs: the closed formula on token counts, and fvcore as its witness.
+
+Literature's convention, which is fvcore's: one multiply-add counts once, a layer norm five
+per element; softmax, activations, additions and look-ups count nothing. The dictionary, the
+threshold and the merge are part of a pruned model's cost; taking the attention statistics
+needs no multiply-add beyond attention's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import Tensor, nn
+
+from madtp_cli.errors import MadtpError
+from madtp_cli.models.blip import MadtpBlipConfig
+from madtp_cli.models.encoder import BlockTrace, TokenTrace
+
+CONVENTION = "multiply-adds (fvcore convention)"
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Tokens of every sample through every block of one tower.
+
+    `entered` and `left` are [blocks, samples, inputs]: an NLVR2 sample has two images and one
+    sentence. `scored` [blocks] says where pruning was tried, for trying costs too.
+    """
+
+    entered: np.ndarray
+    left: np.ndarray
+    scored: np.ndarray
+
+    @classmethod
+    def of(cls, blocks: list[BlockTrace], inputs: int) -> TokenCounts:
+        """From a forward's record; inputs of one kind lie together ([left images, right images])."""
+        shape = (len(blocks), inputs, -1)
+        entered = np.array([block.entered for block in blocks]).reshape(shape).transpose(0, 2, 1)
+        left = np.array([block.left for block in blocks]).reshape(shape).transpose(0, 2, 1)
+        return cls(entered, left, np.array([block.scored for block in blocks]))
+
+    @classmethod
+    def dense(cls, tokens: np.ndarray, blocks: int) -> TokenCounts:
+        """All `tokens` [samples, inputs] through all blocks."""
+        counts = np.broadcast_to(tokens, (blocks, *tokens.shape))
+        return cls(counts, counts, np.zeros(blocks, bool))
+
+    @classmethod
+    def least(cls, tokens: np.ndarray, blocks: int, pruned: np.ndarray, keep: int) -> TokenCounts:
+        """At a knob of infinity: each block with `pruned` leaves pinned, `keep` and one merged token."""
+        entered, left, current = [], [], tokens
+        for block in range(blocks):
+            entered.append(current)
+            floor = np.minimum(current, 1 + keep + 1)
+            current = floor if pruned[block] else current
+            left.append(current)
+        return cls(np.array(entered), np.array(left), pruned)
+
+    @classmethod
+    def joined(cls, parts: list[TokenCounts]) -> TokenCounts:
+        """Samples of several batches."""
+        return cls(
+            np.concatenate([part.entered for part in parts], 1),
+            np.concatenate([part.left for part in parts], 1),
+            parts[0].scored,
+        )
+
+
+#: Token counts by tower.
+Counts = Mapping[str, TokenCounts]
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """Multiply-adds of one layer, [samples]."""
+
+    tower: str
+    name: str
+    flops: np.ndarray
+
+
+def counts_of(trace: TokenTrace) -> dict[str, TokenCounts]:
+    """Token counts by tower from an NLVR2 forward's trace."""
+    return {tower: TokenCounts.of(blocks, 2 if tower == "vision" else 1) for tower, blocks in trace.items()}
+
+
+def image_tokens(config: MadtpBlipConfig) -> int:
+    """Tokens of a dense image, [CLS] included."""
+    vision = config.vision_config
+    return (vision.image_size // vision.patch_size) ** 2 + 1
+
+
+def dense_counts(config: MadtpBlipConfig, text_tokens: Iterable[int]) -> dict[str, TokenCounts]:
+    """Counts of the dense model for sentences of these lengths, one sample each."""
+    lengths = np.array(list(text_tokens))[:, None]
+    images = np.full((len(lengths), 2), image_tokens(config))
+    return {
+        "vision": TokenCounts.dense(images, config.vision_config.num_hidden_layers),
+        "text": TokenCounts.dense(lengths, config.text_config.num_hidden_layers),
+    }
+
+
+def blip_nlvr2(config: MadtpBlipConfig, counts: Counts) -> list[LayerCost]:
+    """Cost of each layer for a pair of images and its sentence, per sample."""
+    vision, text = config.vision_config, config.text_config
+    atoms = (config.madtp or {}).get("dictionary_size", 0)
+    images, words = counts["vision"], counts["text"]
+    width, side = vision.hidden_size, vision.patch_size
+    patches = images.entered[0] - 1
+    costs = [LayerCost("vision", "patches", _sum(patches * 3 * side**2 * width))]
+    for block, (n, m) in enumerate(zip(images.entered, images.left, strict=True)):
+        cost = _self_attention(n, width) + 5 * n * width + _pruning(n, width, atoms) * images.scored[block]
+        cost = cost + 5 * m * width + 2 * m * width * vision.intermediate_size
+        costs.append(LayerCost("vision", f"layer {block}", _sum(cost)))
+    seen = images.left[-1]
+    costs.append(LayerCost("vision", "final norm", _sum(5 * seen * width)))
+    costs.append(LayerCost("text", "embeddings", _sum(5 * words.entered[0] * text.hidden_size)))
+    for block, (n, m) in enumerate(zip(words.entered, words.left, strict=True)):
+        cost = _self_attention(n, text.hidden_size) + 5 * n * text.hidden_size
+        cost = cost + _pruning(n, text.hidden_size, atoms) * words.scored[block]
+        cost = cost + 2 * m * text.hidden_size * text.intermediate_size + 5 * m * text.hidden_size
+        cross = _twin_cross_attention(m, seen, text.hidden_size, width, merges=block >= config.merge_from)
+        costs.append(LayerCost("text", f"layer {block}", _sum(cost) + cross))
+    head = text.hidden_size**2 + 2 * text.hidden_size
+    return [*costs, LayerCost("head", "classifier", np.full(len(seen), head))]
+
+
+def _sum(per_input: np.ndarray) -> np.ndarray:
+    return per_input.sum(-1)
+
+
+def _self_attention(n: np.ndarray, width: int) -> np.ndarray:
+    """Query, key, value, output projections and the two products of the attention itself."""
+    return 4 * n * width**2 + 2 * n**2 * width
+
+
+def _pruning(n: np.ndarray, width: int, atoms: int) -> np.ndarray:
+    """Dictionary logits, threshold and merge over the prunable tokens."""
+    return (n - 1) * (width * atoms + atoms + width)
+
+
+def _twin_cross_attention(m: np.ndarray, seen: np.ndarray, width: int, image_width: int, *, merges: bool) -> np.ndarray:
+    """Text tokens `m` [samples, 1] look at image tokens `seen` [samples, 2]."""
+    queries = 2 * m * width**2  # per image: query and output projections
+    looks = queries + 2 * seen * image_width * width + 2 * m * seen * width
+    return _sum(looks) + _sum((2 * width**2 * merges + 5 * width) * m)
+
+
+def total(costs: list[LayerCost], tower: str | None = None) -> np.ndarray:
+    """Multiply-adds per sample, [samples], of all layers or of one tower's."""
+    return np.sum([cost.flops for cost in costs if tower in (None, cost.tower)], axis=0)
+
+
+#: Operators that do no multiply-add worth counting (fvcore's convention).
+_FREE = """__and__ __or__ abs add add_ all amax amin any arange argsort bitwise_and bitwise_not bool clamp clamp_min constant_pad_nd
+contiguous copy_ cumsum div div_ embedding empty eq expand expand_as fill_ full full_like ge gelu gt index index_put_
+linalg_vector_norm log_softmax logical_and logical_not lt masked_fill masked_fill_ masked_scatter max mean minimum mul
+mul_ ne neg new_full new_zeros nonzero norm ones ones_like pad pow reciprocal relu repeat repeat_interleave rsqrt rsub
+scatter scatter_ select sigmoid slice softmax sort split stack sub sum tanh topk to unbind unflatten unfold where zeros
+zeros_like clone detach le cross_entropy_loss cosine_similarity alias lift_fresh masked_select""".split()
+_UNCOUNTED_IS_FREE = {f"aten::{name}" for name in _FREE}
+
+
+def _attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Handle for scaled_dot_product_attention, which fvcore does not know."""
+    query, key, value = (list(node.type().sizes()) for node in inputs[:3])
+    pairs = int(np.prod(query[:-1])) * key[-2]
+    return Counter(attention=pairs * (query[-1] + value[-1]))
+
+
+class UncountedOperatorError(MadtpError):
+    """The witness met an operator that may do multiply-adds and that nobody counts."""
+
+
+def witnessed(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:
+    """Multiply-adds of one forward, counted by fvcore on a trace.
+
+    Raises:
+        UncountedOperatorError: An operator was met that could do multiply-adds uncounted.
+    """
+    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        # Token counts become constants of the trace, which is what is to be counted.
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated.*")
+        analysis = FlopCountAnalysis(_ByPosition(model, list(inputs)), tuple(inputs.values()))
+        analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
+        analysis.uncalled_modules_warnings(False)
+        counted = int(analysis.total())
+        uncounted = sorted(set(analysis.unsupported_ops()) - _UNCOUNTED_IS_FREE)
+    if uncounted:
+        raise UncountedOperatorError(
+            f"No total: {', '.join(uncounted)} may do multiply-adds that fvcore does not count.\n"
+            "Add a handle for them, or list them as free, in madtp_cli/flops.py."
+        )
+    return counted
+
+
+class _ByPosition(nn.Module):
+    """A model whose keyword inputs come by position and whose answer is its logits, as tracing wants."""
+
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *values: Tensor) -> Tensor:
+        backend, self.model.backend = self.model.backend, "loop"  # padding is no part of a sample's cost
+        try:
+            return self.model(**dict(zip(self.names, values, strict=True))).logits
+        finally:
+            self.model.backend = backend
