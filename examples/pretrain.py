@@ -25,13 +25,14 @@ from transformers import BertTokenizer
 
 from madtp_cli.data import scenes
 from madtp_cli.formats import salesforce_blip
+from madtp_cli.memory import reuse_freed_memory
 from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
 
 HERE = Path(__file__).parent
 SEED = 0
 PAIRS_PER_STEP = 32
 STATEMENTS_PER_PAIR = 8
-NAMING_STEPS, JUDGING_STEPS = 1300, 2600
+NAMING_STEPS, JUDGING_STEPS = 1000, 2600
 NAMING_RATE, JUDGING_RATE = 1e-3, 8e-4
 PATCH, GRID = 8, scenes.IMAGE_SIZE // 8
 NOUNS = (*scenes.DIGITS, *scenes.SHAPES)
@@ -71,6 +72,7 @@ class Naming(nn.Module):
         self.patch = nn.Linear(width, len(NOUNS) + 1 + len(COLOURS) + 1)
         self.present = nn.Linear(width, len(NOUNS) + len(COLOURS) + len(NOUNS) * len(COLOURS))
         self.counts = nn.Linear(width, 3 * (scenes.MAX_THINGS + 1))
+        self.parts: dict[str, float] = {}
 
     def forward(self, states: Tensor, drawn: list[scenes.Scene]) -> Tensor:
         """The naming loss of image states [images, 1 + patches, width]."""
@@ -79,8 +81,9 @@ class Naming(nn.Module):
         patches = functional.cross_entropy(named[0], nouns) + functional.cross_entropy(named[1], colours)
         present, counts = picture_labels(drawn)
         whole = functional.binary_cross_entropy_with_logits(self.present(states[:, 0]), present)
-        counted = self.counts(states[:, 0]).view(-1, scenes.MAX_THINGS + 1)
-        return patches + 5 * whole + functional.cross_entropy(counted, counts)
+        counted = functional.cross_entropy(self.counts(states[:, 0]).view(-1, scenes.MAX_THINGS + 1), counts)
+        self.parts = {"patches": patches.item(), "present": whole.item(), "counts": counted.item()}
+        return patches + 5 * whole + counted
 
 
 def patch_labels(drawn: list[scenes.Scene]) -> tuple[Tensor, Tensor]:
@@ -175,7 +178,7 @@ def accuracy(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, split: str, num
 
 def save(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, folder: Path) -> None:
     weights = {key: value.half() for key, value in model.state_dict().items()}
-    torch.save({"model": salesforce_blip.to_original(weights)}, folder / "blip.pt")
+    torch.save({"model": salesforce_blip.to_original(weights), "config": {"dataset": "madtp scenes"}}, folder / "blip.pt")
     tokenizer.save_pretrained(folder / "tokenizer")
 
 
@@ -187,6 +190,7 @@ def main() -> None:
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(SEED)
+    reuse_freed_memory()
     rng = random.Random(SEED)
     tokenizer = build_tokenizer()
     model = build_model(len(tokenizer))
@@ -197,22 +201,24 @@ def main() -> None:
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = rate(step, steps, peak)
-            if stage == "naming":
-                loss, right = naming_loss(model, naming, rng)
-            else:
-                loss, right = judging_loss(model, naming, tokenizer, rng, by_kind)
+            with torch.autocast("cpu", torch.bfloat16):
+                if stage == "naming":
+                    loss, right = naming_loss(model, naming, rng)
+                else:
+                    loss, right = judging_loss(model, naming, tokenizer, rng, by_kind)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             if step % 50 == 49:
                 kinds = {kind: round(100 * float(np.mean(v))) for kind, v in sorted(by_kind.items())}
-                print(f"{stage} {step + 1}/{steps} loss {loss.item():.3f} right {right:.2f} {kinds} {time.time() - started:.0f}s", flush=True)
+                parts = " ".join(f"{name} {value:.3f}" for name, value in naming.parts.items())
+                print(f"{stage} {step + 1}/{steps} loss {loss.item():.3f} ({parts}) {kinds} {time.time() - started:.0f}s", flush=True)
                 by_kind.clear()
             if step % 200 == 199:
                 save(model, tokenizer, options.output)
     save(model, tokenizer, options.output)
-    record = {"seed": SEED, "torch": torch.__version__, "threads": torch.get_num_threads(), "hours": round((time.time() - started) / 3600, 2),
+    record = {"seed": SEED, "torch": torch.__version__, "threads": torch.get_num_threads(), "dtype": "bfloat16 autocast", "hours": round((time.time() - started) / 3600, 2),
               "naming_steps": options.naming_steps, "judging_steps": options.judging_steps, "pairs_per_step": PAIRS_PER_STEP,
               "statements_per_pair": STATEMENTS_PER_PAIR, "test_pairs": 2000, "test_accuracy": accuracy(model.eval(), tokenizer, "test", 2000)}  # fmt: skip
     (options.output / "pretrain.json").write_text(json.dumps(record, indent=2) + "\n")

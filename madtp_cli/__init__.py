@@ -1,0 +1,27 @@
+"""Compress vision-language models by dropping the tokens they can do without (MADTP, arXiv:2403.02991)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import BlipProcessor
+
+    from madtp_cli.models.blip import MadtpBlipForNLVR2
+
+__version__ = "0.1.0"
+
+
+def load(path: str | Path) -> tuple[MadtpBlipForNLVR2, BlipProcessor]:
+    """Load a checkpoint, dense or pruned, file or folder, in evaluation mode.
+
+    Returns:
+        The model and its processor.
+
+    Raises:
+        CheckpointError: It cannot be read or used; the message says what to do.
+    """
+    from madtp_cli import checkpoint  # torch loads only when work begins
+
+    return checkpoint.load(Path(path))

@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from madtp_cli.errors import MadtpError
-from madtp_cli.models.blip import MadtpBlipConfig
+from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
 from madtp_cli.models.encoder import BlockTrace, TokenTrace
 
 CONVENTION = "multiply-adds (fvcore convention)"
@@ -106,6 +106,20 @@ def dense_counts(config: MadtpBlipConfig, text_tokens: Iterable[int]) -> dict[st
         "vision": TokenCounts.dense(images, config.vision_config.num_hidden_layers),
         "text": TokenCounts.dense(lengths, config.text_config.num_hidden_layers),
     }
+
+
+def least_counts(model: MadtpBlipForNLVR2, text_tokens: Iterable[int]) -> dict[str, TokenCounts]:
+    """Counts of a model with a dictionary at a knob of infinity, the floor of its cost."""
+    settings = model.pruning
+    if settings is None:
+        raise ValueError("a dense model has no knob")
+    endless = replace(settings, knob=float("inf"))
+    counts = {}
+    for tower, dense in dense_counts(model.config, text_tokens).items():
+        blocks = len(dense.entered)
+        pruned = np.array([endless.rule(tower, block) is not None for block in range(blocks)])
+        counts[tower] = TokenCounts.least(dense.entered[0], blocks, pruned, settings.min_keep)
+    return counts
 
 
 def blip_nlvr2(config: MadtpBlipConfig, counts: Counts) -> list[LayerCost]:

@@ -1,0 +1,85 @@
+"""Data people have, read into rows: each layout is one file in `readers`, recognised by its shape.
+
+A reader has three names. `LAYOUT` says in a few words what it reads; `recognises(path, task)`
+looks at the beginning of files and never at their names; `read(path, task, splits)` gives a
+`Dataset` or raises a `DataError` that names the file, the row and the remedy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Protocol, cast
+
+from madtp_cli.data import builtin, readers, records
+from madtp_cli.data.rows import Dataset, Row
+from madtp_cli.data.scenes import SPLITS
+from madtp_cli.errors import DataError
+
+__all__ = ["SPLITS", "Dataset", "Reader", "Row", "layouts", "read"]
+
+
+class Reader(Protocol):
+    """What a file in `readers` offers."""
+
+    LAYOUT: str
+
+    def recognises(self, path: Path, task: str) -> bool:
+        """Whether this file or folder has the reader's shape and rows for the task."""
+        ...
+
+    def read(self, path: Path, task: str, splits: Collection[str]) -> Dataset:
+        """Read the splits that are asked for and there."""
+        ...
+
+
+def layouts() -> list[Reader]:
+    """Every reader there is."""
+    names = sorted(module.name for module in pkgutil.iter_modules(readers.__path__))
+    return [cast(Reader, importlib.import_module(f"{readers.__name__}.{name}")) for name in names]
+
+
+def read(path: Path | None, task: str, splits: Collection[str] = SPLITS) -> Dataset:
+    """Read a data set, or take the built-in scenes where there is no path.
+
+    Images are found, not opened. Without a validation split one is set aside from train,
+    the same one every time, and a note says so.
+
+    Args:
+        path: A folder, or one annotation file; None for the built-in scenes.
+        task: What the rows are for, such as "nlvr2".
+        splits: Only these are read, so that missing train images do not stop a test.
+
+    Raises:
+        DataError: The path is no data set, or something in it is missing or wrong.
+        UsageError: The built-in scenes have no such task.
+    """
+    if path is None:
+        return builtin.read(task, splits)
+    if not path.exists():
+        raise DataError(
+            f"There is no file or folder {path}.\nGive the folder that holds the annotations and the images."
+        )
+    try:
+        fitting = [reader for reader in layouts() if reader.recognises(path, task)]
+        if len(fitting) != 1:
+            raise _not_one(path, task, fitting)
+        return fitting[0].read(path, task, splits)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path} cannot be read: {error.strerror}.\nCheck its permissions."
+        ) from error
+
+
+def _not_one(path: Path, task: str, fitting: list[Reader]) -> DataError:
+    if fitting:
+        several = " and ".join(reader.LAYOUT for reader in fitting)
+        return DataError(f"{path} holds both {several}.\nMove one of them away, or give one annotation file.")
+    known = ", ".join(reader.LAYOUT for reader in layouts())
+    broken = next((fault for file in records.files(path) if (fault := records.fault(file))), None)
+    return DataError(
+        f"{path} holds no annotations for {task} in a known layout ({known}).\n"
+        + (f"This may be why: {broken}" if broken else "Give the folder with the annotation files, or one such file.")
+    )

@@ -9,52 +9,28 @@ alone, whose stream Python guarantees, so a seed gives the same data everywhere.
 
 from __future__ import annotations
 
-import functools
-import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
+
+# The `as` names are part of this module for whoever composes scenes: a scene is made of them.
+from madtp_cli.data.painting import COLOURS as COLOURS
+from madtp_cli.data.painting import DIGITS as DIGITS
+from madtp_cli.data.painting import IMAGE_SIZE as IMAGE_SIZE
+from madtp_cli.data.painting import SHAPES as SHAPES
+from madtp_cli.data.painting import Thing as Thing
+from madtp_cli.data.painting import handwriting, paint
+from madtp_cli.data.painting import mask as mask
 
 SPLITS = ("train", "val", "test")
-IMAGE_SIZE = 96
-DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
-COLOURS = {
-    "red": (215, 45, 40),
-    "green": (45, 175, 60),
-    "blue": (55, 95, 230),
-    "yellow": (240, 215, 50),
-    "purple": (165, 60, 200),
-    "white": (245, 245, 245),
-}
 COUNTS = ("no", "one", "two", "three", "four")
 MAX_THINGS = 4
 #: Side of a thing in pixels: three to four and a half patches of 8 pixels, because
 #: shapes smaller than two patches are hardly learned at all.
 SIZES = range(24, 37)
-#: Share of the 1,797 handwritten digits that compose each split.
-DIGIT_SHARES = {"train": (0.0, 0.7), "val": (0.7, 0.85), "test": (0.85, 1.0)}
-_TEXTURE_SIDE = 160
-
-
-@dataclass(frozen=True)
-class Thing:
-    """One object: `noun` is a shape or a digit's name; `left`, `top`, `size` are pixels."""
-
-    noun: str
-    colour: str
-    left: int
-    top: int
-    size: int
-    sample: int = 0
-
-    @property
-    def is_digit(self) -> bool:
-        return self.noun in DIGITS
 
 
 @dataclass(frozen=True)
@@ -65,10 +41,12 @@ class Phrase:
     colour: str | None = None
 
     def matches(self, thing: Thing) -> bool:
+        """Whether a thing is what the phrase speaks of."""
         nouns: tuple[str | None, ...] = (None, thing.noun, "digit" if thing.is_digit else "shape")
         return self.noun in nouns and self.colour in (None, thing.colour)
 
     def text(self, *, plural: bool = False) -> str:
+        """The phrase in words, without an article."""
         noun = (self.noun or "thing") + ("s" if plural else "")
         return f"{self.colour} {noun}" if self.colour else noun
 
@@ -82,6 +60,7 @@ class Scene:
     seed: int
 
     def count(self, phrase: Phrase) -> int:
+        """How many things the phrase matches."""
         return sum(phrase.matches(thing) for thing in self.things)
 
     def captions(self) -> list[str]:
@@ -112,15 +91,7 @@ class Scene:
 
     def render(self) -> np.ndarray:
         """Paint the scene, uint8 [96, 96, 3]."""
-        rng = random.Random(self.seed)
-        canvas = _background(rng)
-        _clutter(canvas, rng)
-        for thing in self.things:
-            cover = mask(thing)[..., None]
-            shade = np.array([c * (0.85 + 0.15 * rng.random()) for c in COLOURS[thing.colour]], np.float32)
-            area = canvas[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size]
-            area += cover * (shade - area)
-        return canvas.clip(0, 255).astype(np.uint8)
+        return paint(self.things, self.seed)
 
 
 @dataclass(frozen=True)
@@ -143,7 +114,7 @@ class Pair:
     label: bool
 
 
-def _pick(rng: random.Random, options: Sequence):
+def _pick(rng: random.Random, options: Sequence[Any]) -> Any:
     return options[int(rng.random() * len(options))]
 
 
@@ -187,15 +158,19 @@ def _compared(phrase: Phrase, relation: str) -> Statement:
 def _statement(kind: str, rng: random.Random, thing: Thing | None = None) -> Statement:
     """Draw a statement of one kind; with `thing` it is about that thing's noun and colour."""
     colour = thing.colour if thing else _pick(rng, tuple(COLOURS))
-    noun = thing.noun if thing else _pick(rng, DIGITS if kind == "digit" or kind == "bound" and rng.random() < 0.5 else SHAPES)
+    if thing:
+        noun = thing.noun
+    else:
+        wants_digit = kind == "digit" or (kind == "bound" and rng.random() < 0.5)
+        noun = _pick(rng, DIGITS if wants_digit else SHAPES)
     group = _pick(rng, ("digit", "shape", None))
     where = _pick(rng, ("left", "right", "both", "either"))
     if kind == "count":
         return _counted(Phrase(group), 1 + int(rng.random() * 3), int(rng.random() * 2))
     if kind == "compare":
         return _compared(Phrase(group), _pick(rng, ("left", "right", "same")))
-    phrases = {"colour": Phrase(None, colour), "shape": Phrase(noun), "digit": Phrase(noun), "bound": Phrase(noun, colour)}
-    return _exists(kind, phrases[kind], where)
+    phrase = Phrase(noun if kind != "colour" else None, colour if kind in ("colour", "bound") else None)
+    return _exists(kind, phrase, where)
 
 
 #: What has to be seen to judge a statement: a colour, a shape, a digit, a colour bound to
@@ -241,7 +216,7 @@ def _sampled(thing: Thing, split: str, rng: random.Random) -> Thing:
     """Choose whose handwriting a digit is, from the split's own samples."""
     if not thing.is_digit:
         return thing
-    return replace(thing, sample=_pick(rng, _samples(split)[DIGITS.index(thing.noun)]))
+    return replace(thing, sample=_pick(rng, handwriting(split)[DIGITS.index(thing.noun)]))
 
 
 def draw_pair(split: str, rng: random.Random) -> Pair:
@@ -263,12 +238,13 @@ def draw_statements(left: Scene, right: Scene, number: int, rng: random.Random) 
 
     Their words and their truth are slightly dependent: fit for teaching, not for testing.
     """
-    drawn = []
+    drawn: list[tuple[Statement, bool]] = []
     while len(drawn) < number:
         label = rng.random() < 0.5
         for _ in range(8):
             kind = _pick(rng, KINDS)
-            near = [t for t in left.things + right.things if kind not in ("shape", "digit") or t.is_digit == (kind == "digit")]
+            seen = left.things + right.things
+            near = [t for t in seen if kind not in ("shape", "digit") or t.is_digit == (kind == "digit")]
             thing = _pick(rng, near) if near and rng.random() < 0.8 else None
             if thing and kind == "bound" and rng.random() < 0.5:
                 thing = replace(thing, colour=_pick(rng, tuple(COLOURS)))
@@ -285,90 +261,3 @@ def pairs(split: str, number: int, seed: int = 0) -> Iterator[Pair]:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
     for index in range(number):
         yield draw_pair(split, random.Random(f"nlvr2/{split}/{seed}/{index}"))
-
-
-# ---------------------------------------------------------------- painting
-
-
-@functools.cache
-def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Handwritten digits as stored: grey [1797, 8, 8] of 0-16 and their labels."""
-    stored = np.load(Path(__file__).with_name("digits.npz"))
-    return stored["images"], stored["labels"]
-
-
-@functools.cache
-def _samples(split: str) -> tuple[tuple[int, ...], ...]:
-    """Indices of a split's handwriting, by digit."""
-    low, high = DIGIT_SHARES[split]
-    labels = _digits()[1]
-    by_digit = [np.flatnonzero(labels == digit) for digit in range(10)]
-    return tuple(tuple(int(i) for i in ids[int(low * len(ids)) : int(high * len(ids))]) for ids in by_digit)
-
-
-def mask(thing: Thing) -> np.ndarray:
-    """How much of each pixel of its square a thing covers, float32 [size, size] in 0-1."""
-    return _mask(thing.noun, thing.size, thing.sample)
-
-
-@functools.lru_cache(maxsize=50_000)
-def _mask(noun: str, size: int, sample: int) -> np.ndarray:
-    if noun in DIGITS:
-        grey = Image.fromarray((_digits()[0][sample] * 15.9).astype(np.uint8))
-        smooth = np.asarray(grey.resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
-        # Sharpened: at eight times its size a blurred stroke looks like no pen's.
-        return (smooth * 2.4 - 0.6).clip(0, 1)
-    fine = 4 * size
-    y, x = (np.mgrid[:fine, :fine] + 0.5) / fine * 2 - 1
-    inside = _inside(noun, x, y).astype(np.float32)
-    return inside.reshape(size, 4, size, 4).mean((1, 3))
-
-
-def _inside(noun: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether points of the square [-1, 1]² belong to a shape."""
-    radius = np.hypot(x, y)
-    if noun == "circle":
-        return radius < 0.92
-    if noun == "ring":
-        return (radius < 0.95) & (radius > 0.55)
-    if noun == "square":
-        return np.maximum(abs(x), abs(y)) < 0.8
-    if noun == "cross":
-        return (np.minimum(abs(x), abs(y)) < 0.28) & (np.maximum(abs(x), abs(y)) < 0.92)
-    if noun == "triangle":
-        return (y < 0.8) & (abs(x) < (y + 0.92) * 0.55)
-    turn = (np.arctan2(x, -y) / (2 * math.pi) * 5) % 1  # star: five points
-    return radius < 0.95 - 0.6 * (1 - abs(2 * turn - 1))
-
-
-@functools.cache
-def _textures() -> np.ndarray:
-    """A pool of grey backgrounds, float32 [24, 160, 160] around 0: noise, stripes, checks."""
-    random_state = np.random.RandomState(20)  # the one numpy stream that is frozen for good
-    y, x = np.mgrid[:_TEXTURE_SIDE, :_TEXTURE_SIDE]
-    pool = []
-    for number in range(24):
-        grain = random_state.standard_normal((_TEXTURE_SIDE, _TEXTURE_SIDE)) * 0.35
-        coarse = Image.fromarray(random_state.standard_normal((12, 12)).astype(np.float32))
-        clouds = np.asarray(coarse.resize((_TEXTURE_SIDE, _TEXTURE_SIDE), Image.Resampling.BICUBIC))
-        angle, period = random_state.uniform(0, math.pi), random_state.uniform(5, 14)
-        stripes = np.sin((x * math.cos(angle) + y * math.sin(angle)) * 2 * math.pi / period)
-        checks = np.sign(np.sin(x * 2 * math.pi / period) * np.sin(y * 2 * math.pi / period))
-        pool.append(grain + (clouds, stripes, checks)[number % 3])
-    return np.stack(pool).astype(np.float32)
-
-
-def _background(rng: random.Random) -> np.ndarray:
-    """A dark, slightly tinted texture, float32 [96, 96, 3]."""
-    top, left = (int(rng.random() * (_TEXTURE_SIDE - IMAGE_SIZE)) for _ in range(2))
-    texture = _textures()[int(rng.random() * 24), top : top + IMAGE_SIZE, left : left + IMAGE_SIZE]
-    tint = np.array([45 + 50 * rng.random() for _ in range(3)], np.float32)
-    return texture[..., None] * (5 + 12 * rng.random()) + tint
-
-
-def _clutter(canvas: np.ndarray, rng: random.Random) -> None:
-    """Paint up to six small grey marks that no sentence speaks of."""
-    for _ in range(int(rng.random() * 7)):
-        high, wide = 1 + int(rng.random() * 5), 1 + int(rng.random() * 5)
-        top, left = int(rng.random() * (IMAGE_SIZE - high)), int(rng.random() * (IMAGE_SIZE - wide))
-        canvas[top : top + high, left : left + wide] = 60 + 120 * rng.random()

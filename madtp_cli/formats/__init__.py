@@ -1,0 +1,141 @@
+"""File formats: what kind of checkpoint is this?
+
+Every module here is one format and has
+
+    NAME                      what the format is called
+    recognise(source, told)   `Recognised` if the content is of this format, else None
+
+Content decides, never a file's name, and at most one format claims a source. A format that
+is known but cannot be used is still recognised, with a `refusal`. Adding a format is adding
+one file; those whose name begins with an underscore are helpers.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from madtp_cli.errors import CheckpointError, UsageError
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was read from a file or folder.
+
+    `container` is pickle, safetensors, torchscript or folder; `weights` are its tensors, unwrapped
+    and under the keys in the file; `extras` stood beside them (epoch, temperature); `config` is a
+    folder's config.json.
+    """
+
+    path: Path
+    container: str
+    weights: Mapping[str, Tensor]
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the user says about a checkpoint that its file does not.
+
+    `head_width` is the width of one attention head in both towers; `image_size`, in pixels, has the
+    position embeddings resized.
+    """
+
+    head_width: int | None = None
+    image_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A checkpoint in our terms.
+
+    Args:
+        format: NAME of the format, or a longer form of it.
+        task: `nlvr2`, or what else the checkpoint was made for.
+        config: Fields of MadtpBlipConfig; empty if we have no such model.
+        weights: Tensors under our keys.
+        dropped: Keys of the file that no model needs, by the reason.
+        fresh: Parts of our keys that the file cannot have; such parameters start from random values.
+        notes: What was assumed, converted or lost, in sentences.
+        refusal: Why it cannot be loaded, and what to do; None if it can.
+        dictionary: MADTP's learned dictionary [size, width], where the file has one of another rule.
+    """
+
+    format: str
+    task: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    dropped: Mapping[str, list[str]] = field(default_factory=dict)
+    fresh: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    refusal: str | None = None
+    dictionary: Tensor | None = None
+
+
+class Format(Protocol):
+    """What a module in this package offers."""
+
+    NAME: str
+
+    def recognise(self, source: Source, told: Told) -> Recognised | None:
+        """The checkpoint in our terms, or None if it is of another format."""
+
+
+def all_formats() -> list[Format]:
+    """Every format, by file name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return [importlib.import_module(f"{__name__}.{name}") for name in names]
+
+
+def recognise(source: Source, told: Told) -> Recognised:
+    """What a source is, by its content.
+
+    Raises:
+        CheckpointError: No format claims it.
+    """
+    known = all_formats()
+    for one in known:
+        if (found := one.recognise(source, told)) is not None:
+            return found
+    first = ", ".join(sorted(source.weights)[:3])
+    raise CheckpointError(
+        f"{source.path}: {len(source.weights)} tensors of a model that is not known ({first}, ...).\n"
+        f"Known are {', '.join(one.NAME for one in known)}."
+    )
+
+
+def resize_positions(positions: Tensor, image_size: int, patch_size: int) -> Tensor:
+    """Position embeddings [1, 1 + patches, width] for another image size; [CLS] keeps its own.
+
+    Source: BLIP resizes them on load, bicubically over the grid, arXiv:2201.12086.
+    """
+    if image_size % patch_size:
+        raise UsageError(f"Image size {image_size} is no multiple of the patch size {patch_size}.")
+    first, patches = positions[:, :1], positions[:, 1:]
+    old, new = grid_side(patches.shape[1]), image_size // patch_size
+    if old == new:
+        return positions
+    grid = patches.float().unflatten(1, (old, old)).permute(0, 3, 1, 2)
+    resized = functional.interpolate(grid, (new, new), mode="bicubic", align_corners=False)
+    return torch.cat([first, resized.flatten(2).transpose(1, 2).to(first.dtype)], 1)
+
+
+def grid_side(patches: int) -> int:
+    """Side of the square grid that has so many patches.
+
+    >>> grid_side(576)
+    24
+    """
+    side = round(patches**0.5)
+    if side * side != patches:
+        raise CheckpointError(f"{patches} patch positions are no square grid; only square images are supported.")
+    return side

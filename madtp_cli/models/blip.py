@@ -28,13 +28,14 @@ class MadtpBlipConfig(BlipConfig):
     """BLIP's configuration, the task, and how to prune.
 
     `merge_from` is the first text layer with a merge layer; `madtp` holds `PruningSettings`, or
-    None for a dense model.
+    None for a dense model; `trained_on` names the data set, where the checkpoint says so.
     """
 
     model_type = "madtp_blip"
     task: str = "nlvr2"
     merge_from: int = 6
     madtp: dict[str, Any] | None = None
+    trained_on: str | None = None
 
 
 class TwinCrossAttention(nn.Module):
@@ -114,6 +115,7 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
     """BLIP that judges a sentence about two images; prunes where its config has `madtp`."""
 
     config: MadtpBlipConfig
+    config_class = MadtpBlipConfig  # transformers cannot read the postponed annotation
 
     def __init__(self, config: MadtpBlipConfig) -> None:
         super().__init__(config)

@@ -36,7 +36,8 @@ class PruningSettings:
     def rule(self, tower: str, block: int) -> methods.Rule | None:
         """The rule for one block; None where it prunes nothing and hence scores nothing."""
         scales = self.scales.get(tower, [])
-        knob = self.knob * (scales[block] if block < len(scales) else 1.0)
+        scale = scales[block] if block < len(scales) else 1.0
+        knob = self.knob * scale if scale else 0.0  # infinity times nothing is nothing
         return methods.Rule(knob, self.temperature, self.min_keep) if knob > 0 else None
 
 

@@ -1,0 +1,135 @@
+"""The FLOPs budget: what was asked, whether it can be had, and the knob that meets it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from madtp_cli.errors import BudgetError, UsageError
+
+#: A budget counts as met within 1 % of what was asked.
+TOLERANCE = 0.01
+#: The search stops this close under the target: a tenth of what it is allowed to miss by.
+CLOSE_ENOUGH = 0.001
+#: Forward passes over the calibration set at most; halving a bracket 24 times is beyond float noise.
+MOST_PASSES = 24
+_FORMS = "Write 0.2 or 20% for a share of the dense GFLOPs, or 26.5G for GFLOPs per sample."
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a compressed model may cost: `share` of the dense model (0-1) and GFLOPs per sample."""
+
+    requested: str
+    share: float
+    gflops: float
+    dense: float
+
+    def __str__(self) -> str:
+        return f"budget {self.requested} = {self.gflops:.4g} of {self.dense:.4g} GFLOPs"
+
+    def is_met(self, gflops: float) -> bool:
+        return abs(gflops - self.gflops) <= TOLERANCE * self.gflops
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A knob, the mean GFLOPs it gives on the calibration set, and all (knob, GFLOPs) that were tried."""
+
+    knob: float
+    gflops: float
+    tried: tuple[tuple[float, float], ...]
+
+
+def parse(text: str) -> tuple[float, str]:
+    """Read a budget: a number and its unit, "share" (0-1) or "gflops".
+
+    >>> parse("20%"), parse("0.2"), parse("26.5G")
+    ((0.2, 'share'), (0.2, 'share'), (26.5, 'gflops'))
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*(%|[gG])?\s*", text)
+    if not match:
+        raise UsageError(f"{text!r} is no budget. {_FORMS}")
+    number, unit = float(match[1]), match[2] or ""
+    if number == 0 or not math.isfinite(number):
+        raise UsageError(f"A budget of {text.strip()} leaves nothing to compute with. {_FORMS}")
+    if unit in ("g", "G"):
+        return number, "gflops"
+    share = number / 100 if unit == "%" else number
+    if share > 1 and not unit:
+        raise UsageError(
+            f"A bare budget above 1 has two readings: {number:g}G ({number:g} GFLOPs per sample) "
+            f"or {number:g}% ({number / 100:g} of the dense GFLOPs). Write the one you mean."
+        )
+    if share > 1:
+        raise UsageError(f"A budget of {text.strip()} is more than the dense model. {_FORMS}")
+    return share, "share"
+
+
+def resolve(text: str, dense: float) -> Budget:
+    """The budget in both units, given the dense model's GFLOPs per sample."""
+    number, unit = parse(text)
+    share = number if unit == "share" else number / dense
+    return Budget(text.strip(), share, share * dense, dense)
+
+
+def check_reachable(budget: Budget, floor: float) -> None:
+    """Raise BudgetError, naming the reachable range, unless floor <= budget <= dense (GFLOPs)."""
+    if floor <= budget.gflops <= budget.dense * (1 + 1e-9):
+        return
+    raise BudgetError(
+        f"Budget {budget.requested} = {budget.gflops:.4g} GFLOPs is out of reach: "
+        f"this model can cost {floor:.4g} to {budget.dense:.4g} GFLOPs per sample.\n"
+        f"Ask for --gflops-budget {math.ceil(floor / budget.dense * 1000) / 1000:g} to 1."
+    )
+
+
+def calibrate(measure: Callable[[float], float], budget: Budget, start: float = 1.0) -> Calibration:
+    """Find the knob whose mean cost comes closest to the budget from below.
+
+    Args:
+        measure: Mean GFLOPs of the calibration samples at a knob; falls (nearly) as the knob
+            rises, 0 is dense. Each call is one pass of forwards.
+        budget: What is asked.
+        start: First guess, e.g. the knob found before some more training.
+    """
+    if budget.share >= 1:
+        return Calibration(0.0, budget.dense, ())
+    tried: list[tuple[float, float]] = []
+
+    def cost(knob: float) -> float:
+        tried.append((knob, measure(knob)))
+        return tried[-1][1]
+
+    low, high = _bracket(cost, budget.gflops, start)
+    while len(tried) < MOST_PASSES and not _is_close(tried, budget) and high > low * (1 + 1e-6):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) > budget.gflops else (low, middle)
+    under = [point for point in tried if point[1] <= budget.gflops]
+    # Nothing under it: the cost jumps over the target, or the knob's range ends above it.
+    knob, gflops = max(under or tried, key=lambda point: point[1] if under else -point[1])
+    return Calibration(knob, gflops, tuple(sorted(tried)))
+
+
+def _bracket(cost: Callable[[float], float], target: float, start: float) -> tuple[float, float]:
+    """Knobs around the target, found from `start` by steps that grow: a good guess costs two passes."""
+    step, knob = 1.05, start
+    if cost(knob) > target:
+        while True:
+            low, knob = knob, knob * step
+            if cost(knob) <= target or knob > 1e9:
+                return low, knob
+            step = min(step**2, 8)
+    while True:
+        high, knob = knob, knob / step
+        if knob < 1e-3:
+            return 0.0, high
+        if cost(knob) > target:
+            return knob, high
+        step = min(step**2, 8)
+
+
+def _is_close(tried: list[tuple[float, float]], budget: Budget) -> bool:
+    return any(budget.gflops * (1 - CLOSE_ENOUGH) <= gflops <= budget.gflops for _, gflops in tried)

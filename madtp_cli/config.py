@@ -1,0 +1,299 @@
+"""The settings of a run: flag > `MADTP_*` variable > config file > default, and where each came from.
+
+A flag `--batch-size`, a variable `MADTP_BATCH_SIZE` and a line `batch_size: 16` fill the
+same field, listed once, below. Nothing is guessed: a name that is no setting is an error
+that says which one was probably meant. YAML files of BLIP and MADTP are recognised by
+their keys and translated. Relative paths are relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, overload
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from madtp_cli.errors import UsageError
+
+PREFIX = "MADTP_"
+#: The one `MADTP_*` variable that is no setting: the config file to read where `--config` names none.
+CONFIG_VARIABLE = PREFIX + "CONFIG"
+
+#: Keys of BLIP's and MADTP's YAML files and the settings they fill.
+BLIP_KEYS = {
+    "ann_root": "data",
+    "vqa_root": "image_root",
+    "batch_size_train": "batch_size",
+    "init_lr": "learning_rate",
+    "max_epoch": "epochs",
+}
+#: With two of these a file is one of theirs; one alone is more likely a slip in ours.
+_BLIP_MARKS = {*BLIP_KEYS, "batch_size_test", "vit", "vit_grad_ckpt", "vit_ckpt_layer", "sd_dim", "sd_num"}
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+class RunSettings(BaseModel):
+    """What `compress`, `eval` and `profile` share: the data, the device, how to read a checkpoint."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,
+        str_strip_whitespace=True,
+        use_attribute_docstrings=True,
+    )
+
+    data: UserPath | None = None
+    """Folder or file of annotations; the built-in scenes if not given."""
+    image_root: UserPath | None = None
+    """Folder of the images, if they do not lie beside the annotations."""
+    task: str | None = None
+    """What the checkpoint is for, such as nlvr2; read off the checkpoint if not given."""
+    split: Literal["train", "val", "test"] = "test"
+    """The samples that are reported: train, val or test."""
+    limit: int | None = Field(default=None, ge=1)
+    """At most this many samples of each split, 1 or more; all if not given."""
+    batch_size: int = Field(default=16, ge=1)
+    """Samples per batch, 1 or more."""
+    workers: int = Field(default=0, ge=0)
+    """Processes that decode images, 0 or more; 0 decodes in the main process."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the weights: auto, float32, bfloat16 or float16."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of everything drawn at random, from 0 to 4294967295."""
+    tokenizer: UserPath | None = None
+    """Folder with the tokenizer files; looked for beside the checkpoint if not given."""
+    head_width: int | None = Field(default=None, ge=1)
+    """Width of one attention head, 1 or more; 64 if not given, as in all published models."""
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _notes: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each setting came from: "--seed", "MADTP_SEED", "run.yaml line 3 (seed)" or "default"."""
+        return self._origins
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should be told: keys that were translated or ignored, settings that gave way."""
+        return self._notes
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _says_something(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse "", which as a path would mean the working directory, and `yes` for a number."""
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("it is empty")
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("true and false are no value for it")
+        return value
+
+
+class CompressSettings(RunSettings):
+    """Everything `madtp compress` can be told."""
+
+    gflops_budget: str
+    """What may remain: a share of the dense GFLOPs (0.2 or 20%) or GFLOPs per sample (26.5G)."""
+    output: UserPath | None = None
+    """Folder to write; ./<checkpoint>-madtp if not given."""
+    overwrite: bool = False
+    """Replace the output folder if it exists: true or false."""
+    method: str = "dtp"
+    """Which tokens stay: dtp, the paper's rule."""
+    steps: int | None = Field(default=None, ge=0)
+    """Fine-tuning steps, 0 or more; 0 calibrates only. Give steps or epochs, not both."""
+    epochs: float | None = Field(default=None, ge=0)
+    """Passes over the training split, 0 or more, fractions allowed. Give steps or epochs, not both."""
+    learning_rate: float = Field(default=1e-4, gt=0, le=1)
+    """Peak learning rate of the checkpoint's own weights, above 0, at most 1."""
+    dictionary_learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    """Peak learning rate of the dictionary and its projections, above 0, at most 1."""
+
+    @model_validator(mode="after")
+    def _has_one_length(self) -> CompressSettings:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("steps and epochs exclude each other; give one of them")
+        return self
+
+
+class _Given(NamedTuple):
+    """A value as the user wrote it; a higher rank wins."""
+
+    value: Any
+    origin: str
+    rank: int
+
+
+Settings = TypeVar("Settings", bound=RunSettings)
+_Flags = Mapping[str, object]
+_Environ = Mapping[str, str]
+
+
+@overload
+def resolve(flags: _Flags, config_file: Path | None, environ: _Environ) -> CompressSettings: ...
+@overload
+def resolve(flags: _Flags, config_file: Path | None, environ: _Environ, kind: type[Settings]) -> Settings: ...
+def resolve(
+    flags: _Flags, config_file: Path | None, environ: _Environ, kind: type[RunSettings] = CompressSettings
+) -> RunSettings:
+    """Settle every setting from flags, variables, a config file and the defaults.
+
+    Variables and files may hold settings that `kind` does not have, so that one file
+    serves all commands; flags may not.
+
+    Args:
+        flags: Settings by name; None stands for "not given".
+        config_file: YAML file of settings; `MADTP_CONFIG` if None.
+        environ: Usually `os.environ`. An empty variable counts as not given.
+        kind: Which settings to return.
+
+    Returns:
+        The settings, with their `origins` and `notes`.
+
+    Raises:
+        UsageError: A name that is no setting, or a value out of its range.
+
+    >>> settings = resolve({"gflops_budget": "0.2", "seed": None}, None, {"MADTP_SEED": "7"})
+    >>> settings.seed, settings.origins["seed"], settings.origins["batch_size"]
+    (7, 'MADTP_SEED', 'default')
+    """
+    if config_file is None and environ.get(CONFIG_VARIABLE):
+        config_file = Path(environ[CONFIG_VARIABLE])
+    written, notes = _from_file(config_file) if config_file else ({}, [])
+    given = written | _from_environment(environ) | _from_flags(flags, kind)
+    given = {name: item for name, item in given.items() if name in kind.model_fields}
+    notes += _give_way(given)
+    try:
+        settings = kind.model_validate({name: item.value for name, item in given.items()})
+    except ValidationError as error:
+        raise UsageError(_explain(error, given, kind)) from None
+    settings.origins.update({name: given[name].origin if name in given else "default" for name in kind.model_fields})
+    settings.notes.extend(notes)
+    return settings
+
+
+def flag(name: str) -> str:
+    """The command line's spelling of a setting.
+
+    >>> flag("batch_size")
+    '--batch-size'
+    """
+    return "--" + name.replace("_", "-")
+
+
+def _from_flags(flags: _Flags, kind: type[RunSettings]) -> dict[str, _Given]:
+    for name in flags:
+        if name not in kind.model_fields:
+            raise UsageError(f"{flag(name)} is no setting of this command.{_nearest(name, flag)}")
+    return {name: _Given(value, flag(name), 3) for name, value in flags.items() if value is not None}
+
+
+def _from_environment(environ: _Environ) -> dict[str, _Given]:
+    given = {}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE or not value.strip():
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in CompressSettings.model_fields:
+            hint = _nearest(name, lambda setting: PREFIX + setting.upper())
+            raise UsageError(f"The environment variable {variable} is no setting.{hint}")
+        given[name] = _Given(value, variable, 2)
+    return given
+
+
+def _from_file(path: Path) -> tuple[dict[str, _Given], list[str]]:
+    """The settings in a YAML file, and what there is to say about it."""
+    lines = _parse(path)
+    is_blip = len(_BLIP_MARKS & lines.keys()) >= 2
+    given, translated, ignored = {}, [], []
+    for key, (value, line) in lines.items():
+        name = BLIP_KEYS.get(key, key) if is_blip else key
+        if name not in CompressSettings.model_fields:
+            # A fork of BLIP may have any key of its own; only what looks like one of ours is a slip.
+            if not is_blip or difflib.get_close_matches(key, CompressSettings.model_fields, cutoff=0.85):
+                raise UsageError(f"{path} line {line}: {key} is no setting.{_nearest(BLIP_KEYS.get(key, key))}")
+            ignored.append(key)
+        elif name != key and name in lines:
+            ignored.append(key)
+        elif value is not None:
+            given[name] = _Given(value, f"{path.name} line {line} ({key})", 1)
+            if name != key:
+                translated.append(f"{key} as {name}")
+    if not is_blip:
+        return given, []
+    note = f"{path.name} is a file of BLIP's or MADTP's. Read {', '.join(translated) or 'nothing under another name'}"
+    return given, [f"{note}; ignored {', '.join(ignored)}." if ignored else f"{note}."]
+
+
+def _parse(path: Path) -> dict[str, tuple[Any, int]]:
+    """The top-level keys of a YAML file, each with its value and line."""
+    try:
+        loader = yaml.SafeLoader(path.read_text(encoding="utf-8-sig"))
+        root = loader.get_single_node()
+        if root is None:
+            return {}
+        if not isinstance(root, yaml.MappingNode):
+            raise ValueError(f"line {root.start_mark.line + 1} is not of the form `setting: value`")
+        lines: dict[str, tuple[Any, int]] = {}
+        for key_node, value_node in root.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key in lines:
+                raise ValueError(f"lines {lines[key][1]} and {line} both set {key}")
+            lines[key] = loader.construct_object(value_node, deep=True), line
+        return lines
+    except OSError as error:
+        raise UsageError(f"Cannot read the config file {path}: {error.strerror}. Give --config a YAML file.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = f"{getattr(error, 'problem', '')} in line {mark.line + 1}" if mark else str(error).splitlines()[0]
+        raise UsageError(f"{path} is not a settings file: {reason}. Write `setting: value` lines.") from error
+
+
+def _give_way(given: dict[str, _Given]) -> list[str]:
+    """Drop settings that a stronger source contradicts under another name; say so."""
+    notes = []
+    for weaker, stronger in (("steps", "epochs"), ("epochs", "steps"), ("image_root", "data")):
+        if weaker in given and stronger in given and given[weaker].rank < given[stronger].rank:
+            notes.append(f"{given[weaker].origin} gives way to {given[stronger].origin}.")
+            del given[weaker]
+    return notes
+
+
+def _explain(error: ValidationError, given: Mapping[str, _Given], kind: type[RunSettings]) -> str:
+    """The first thing wrong: where it was written, the value, the reason, and what is allowed."""
+    first = error.errors()[0]
+    reason = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"{given['steps'].origin} and {given['epochs'].origin}: {reason}."
+    name = str(first["loc"][0])
+    allowed = kind.model_fields[name].description
+    if first["type"] == "missing":
+        return f"{flag(name)} is missing. {allowed}"
+    why = "" if first["type"] in ("string_pattern_mismatch", "literal_error") else f": {reason[0].lower()}{reason[1:]}"
+    return f"{given[name].origin}: {given[name].value!r} cannot be used{why}.\n{allowed}"
+
+
+def _nearest(name: str, spelled: Callable[[str], str] = str) -> str:
+    """A closing sentence that names the setting that was probably meant, or all of them."""
+    near = difflib.get_close_matches(name.lower().replace("-", "_"), CompressSettings.model_fields, n=1)
+    if near:
+        return f" Did you mean {spelled(near[0])}?"
+    return f"\nThere are {', '.join(map(spelled, CompressSettings.model_fields))}."

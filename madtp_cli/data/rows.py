@@ -1,0 +1,51 @@
+"""What every reader gives and every task takes: rows with images and words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from madtp_cli.data.scenes import Scene
+from madtp_cli.errors import DataError
+
+#: An image is a file to decode or a scene to paint; both happen when a batch is built.
+ImageSource = Path | Scene
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample: for NLVR2 two images (left, right), a sentence and whether it is true."""
+
+    identifier: str
+    images: tuple[ImageSource, ...]
+    text: str
+    label: int | None = None
+    kind: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows by split ("train", "val", "test"), where they came from, and what to tell the user.
+
+    A split may be lazy: it has a length, items and slices, and draws an item when asked.
+    """
+
+    task: str
+    source: str
+    splits: dict[str, Sequence[Row]]
+    notes: list[str] = field(default_factory=list)
+
+    def split(self, name: str) -> Sequence[Row]:
+        """The rows of one split.
+
+        Raises:
+            DataError: There is no such split.
+        """
+        if name not in self.splits:
+            there = ", ".join(self.splits) or "nothing"
+            raise DataError(
+                f"No {name} split in {self.source}; found: {there}.\n"
+                f"Add an annotation file with {name!r} in its name, or choose another split."
+            )
+        return self.splits[name]

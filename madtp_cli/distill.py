@@ -1,0 +1,127 @@
+"""The short fine-tune of the pruned model against the frozen dense one. Yields progress, prints nothing.
+
+The paper has no dense teacher; distillation is ours. The alignment loss (MAG) is the paper's.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+#: Weight of the alignment loss in the paper's scripts.
+ALIGNMENT_WEIGHT = 0.1
+#: Softens both distributions, so that the teacher's doubt is taught too.
+LOGIT_TEMPERATURE = 2.0
+#: Share of the steps over which learning rates rise.
+WARM_UP = 0.1
+GRADIENT_NORM = 1.0
+WEIGHT_DECAY = 0.05
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: `learning_rate` is the pretrained weights', `dictionary_learning_rate`
+    that of the MADTP parameters, which start untrained."""
+
+    steps: int
+    learning_rate: float
+    dictionary_learning_rate: float
+
+    def factor(self, step: int) -> float:
+        """Linear warm-up, then cosine to zero; in 0-1."""
+        warm = max(1, round(WARM_UP * self.steps))
+        if step < warm:
+            return (step + 1) / warm
+        return (1 + math.cos(math.pi * (step - warm) / max(1, self.steps - warm))) / 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step done: its losses and how long the run has taken, in seconds."""
+
+    step: int
+    steps: int
+    losses: dict[str, float]
+    seconds: float
+
+    @property
+    def loss(self) -> float:
+        return sum(self.losses.values())
+
+    @property
+    def seconds_left(self) -> float:
+        return self.seconds / self.step * (self.steps - self.step)
+
+
+def distill(
+    student: nn.Module, teacher: nn.Module, batches: Iterable[dict[str, Tensor]], schedule: Schedule
+) -> Iterator[Progress]:
+    """Train `student` for `schedule.steps` steps; yields after each, when its weights may be used.
+
+    Args:
+        student: Pruning model; in training mode only while a step runs.
+        teacher: The dense model, frozen and in evaluation mode.
+        batches: Inputs of the model's forward, with or without labels; ends the run if exhausted.
+        schedule: Steps and learning rates.
+    """
+    optimizer = torch.optim.AdamW(_groups(student, schedule), betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    started = time.monotonic()
+    for step, batch in zip(range(schedule.steps), batches, strict=False):
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * schedule.factor(step)
+        student.train()
+        losses = step_losses(student, teacher, batch)
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_NORM)
+        optimizer.step()
+        student.eval()
+        detached = {name: loss.item() for name, loss in losses.items()}
+        yield Progress(step + 1, schedule.steps, detached, time.monotonic() - started)
+
+
+def step_losses(student: nn.Module, teacher: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weighted parts of the loss; "task" only where the batch has labels."""
+    with torch.no_grad():
+        taught = teacher(**{name: value for name, value in batch.items() if name != "labels"})
+    output = student(**batch)
+    losses = {
+        "logits": _soft_cross_entropy(output.logits, taught.logits),
+        "states": _state_loss(output.image_state, taught.image_state)
+        + _state_loss(output.text_state, taught.text_state),
+    }
+    if output.loss is not None:
+        losses["task"] = output.loss
+    if output.alignment is not None:
+        losses["alignment"] = ALIGNMENT_WEIGHT * output.alignment
+    return losses
+
+
+def _soft_cross_entropy(logits: Tensor, taught: Tensor) -> Tensor:
+    """KL divergence from the teacher's softened distribution, scaled to keep its gradient's size."""
+    student = functional.log_softmax(logits.float() / LOGIT_TEMPERATURE, -1)
+    target = functional.log_softmax(taught.float() / LOGIT_TEMPERATURE, -1)
+    return functional.kl_div(student, target, reduction="batchmean", log_target=True) * LOGIT_TEMPERATURE**2
+
+
+def _state_loss(state: Tensor, taught: Tensor) -> Tensor:
+    """Squared distance of pooled features relative to the teacher's own size."""
+    return functional.mse_loss(state.float(), taught.float()) / taught.float().square().mean().clamp_min(1e-6)
+
+
+def _groups(student: nn.Module, schedule: Schedule) -> list[dict]:
+    """Pretrained weights and MADTP's own, each with and without decay (vectors have none)."""
+    groups = []
+    for own in (False, True):
+        named = [(n, p) for n, p in student.named_parameters() if p.requires_grad and n.startswith("madtp.") == own]
+        rate = schedule.dictionary_learning_rate if own else schedule.learning_rate
+        groups.append({"params": [p for _, p in named if p.dim() > 1], "lr": rate})
+        groups.append({"params": [p for _, p in named if p.dim() <= 1], "lr": rate, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]

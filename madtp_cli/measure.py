@@ -1,0 +1,161 @@
+"""Run a model over samples: what it answers, how many tokens it kept, how long it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from madtp_cli import flops
+from madtp_cli.errors import UsageError
+from madtp_cli.models.blip import MadtpBlipForNLVR2
+from madtp_cli.report import LatencyPart, LayerPart
+from madtp_cli.tasks import Task
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and in which number format to compute."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, device: str, dtype: str) -> Place:
+        """From the settings; "auto" takes CUDA if there is one, and float32.
+
+        Raises:
+            UsageError: There is no such device here.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"--device {device} cannot be used here: {reason}\nUse --device cpu.") from error
+        return cls(torch.device(device), torch.float32 if dtype == "auto" else getattr(torch, dtype))
+
+    def moved(self, batch: Batch) -> Batch:
+        return {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Forwards in the number format; weights stay as they are."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One pass: `answers` [samples], `scores` in 0-1 where there were labels, and token counts."""
+
+    answers: list[Tensor]
+    scores: list[float]
+    counts: flops.Counts
+
+    def gflops(self, model: MadtpBlipForNLVR2) -> np.ndarray:
+        """Cost of each sample, [samples]."""
+        return flops.total(flops.blip_nlvr2(model.config, self.counts)) / 1e9
+
+
+def run(
+    model: MadtpBlipForNLVR2,
+    batches: Iterable[Batch],
+    task: Task,
+    place: Place,
+    tick: Callable[[int], None] = lambda samples: None,
+) -> Measured:
+    """Evaluate once over the batches, without gradients; `tick` hears how many samples are done."""
+    answers: list[Tensor] = []
+    scores: list[float] = []
+    counts: list[dict[str, flops.TokenCounts]] = []
+    for batch in batches:
+        with torch.inference_mode(), place.precision():
+            output = model(**{k: v for k, v in place.moved(batch).items() if k != "labels"})
+        answers += task.answers(output)
+        if "labels" in batch:
+            scores += task.correct(output, place.moved(batch))
+        lengths = batch["attention_mask"].sum(1).tolist()
+        counts.append(flops.counts_of(output.trace) if output.trace else flops.dense_counts(model.config, lengths))
+        tick(len(answers))
+    towers = {tower: flops.TokenCounts.joined([part[tower] for part in counts]) for tower in counts[0]}
+    return Measured(answers, scores, towers)
+
+
+def set_knob(model: MadtpBlipForNLVR2, knob: float) -> None:
+    """Prune with this knob from now on."""
+    if model.pruning is None:
+        raise ValueError("the model has no dictionary; attach one first")
+    model.attach(replace(model.pruning, knob=knob))
+
+
+@contextlib.contextmanager
+def at_knob(model: MadtpBlipForNLVR2, knob: float) -> Iterator[None]:
+    """Prune with another knob for a while; 0 is the dense model."""
+    before = model.pruning
+    set_knob(model, knob)
+    try:
+        yield
+    finally:
+        if before is not None:
+            model.attach(before)
+
+
+def mean_gflops(model: MadtpBlipForNLVR2, batches: Sequence[Batch], task: Task, place: Place) -> float:
+    """Mean cost per sample of the model as it is set."""
+    return float(run(model, batches, task, place).gflops(model).mean())
+
+
+def latency(
+    dense: MadtpBlipForNLVR2, pruned: MadtpBlipForNLVR2, batch: Batch, place: Place, repeats: int = 7
+) -> LatencyPart:
+    """Time both models on one batch in turns, so that a busy machine slows both; medians."""
+    batch = place.moved({name: value for name, value in batch.items() if name != "labels"})
+    seconds: dict[str, list[float]] = {"dense": [], "pruned": []}
+    for repeat in range(repeats + 1):
+        for name, model in (("dense", dense), ("pruned", pruned)):
+            started = time.perf_counter()
+            with torch.inference_mode(), place.precision():
+                model(**batch).logits.float().sum().item()  # the sum waits for the device
+            if repeat:  # the first round warms up
+                seconds[name].append(time.perf_counter() - started)
+    size = len(batch["input_ids"])
+    per_sample = {name: 1000 * statistics.median(values) / size for name, values in seconds.items()}
+    return LatencyPart(
+        batch_size=size,
+        dense_ms=per_sample["dense"],
+        pruned_ms=per_sample["pruned"],
+        speedup=per_sample["dense"] / per_sample["pruned"],
+        repeats=repeats,
+        device=str(place.device),
+        dtype=str(place.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+    )
+
+
+def layer_parts(model: MadtpBlipForNLVR2, counts: flops.Counts) -> list[LayerPart]:
+    """Every layer's cost and, where it is a block, its tokens per input over the samples."""
+    parts = []
+    blocks = dict.fromkeys(counts, 0)
+    for cost in flops.blip_nlvr2(model.config, counts):
+        tokens: dict[str, float] = {}
+        if cost.name.startswith("layer"):
+            block, tower = blocks[cost.tower], counts[cost.tower]
+            blocks[cost.tower] += 1
+            left = tower.left[block].ravel()
+            tokens = {
+                "tokens_in": float(tower.entered[block].mean()),
+                "tokens_out": float(left.mean()),
+                "tokens_out_p5": float(np.percentile(left, 5)),
+                "tokens_out_p95": float(np.percentile(left, 95)),
+            }
+        parts.append(LayerPart(tower=cost.tower, layer=cost.name, gflops=float(cost.flops.mean()) / 1e9, **tokens))
+    return parts

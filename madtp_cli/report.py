@@ -1,0 +1,161 @@
+"""The numbers of a run, as they are printed, saved as report.json and read by scripts.
+
+Qualities are in percent, changes in points, GFLOPs in multiply-adds, all per sample. Fields
+are only ever added; `schema_version` changes when one changes its meaning.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+from pydantic import BaseModel, ConfigDict
+
+CONVENTION = "multiply-adds (fvcore convention), mean per sample at the text's true length"
+AGREEMENT = "agreement with the dense model"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class BudgetPart(_Part):
+    """What was asked and what the validation samples cost after the last calibration."""
+
+    requested: str
+    share: float
+    gflops: float
+    achieved_val: float
+    achieved_share: float
+    samples: int
+
+
+class GflopsPart(_Part):
+    """Mean cost of the reported samples; `pruned` and `share` are None for a dense source."""
+
+    dense: float
+    pruned: float | None = None
+    share: float | None = None
+    convention: str = CONVENTION
+
+
+class WitnessedGflops(GflopsPart):
+    """Beside the formula's means: fvcore's count over `witnesses` samples, and the formula's over the same."""
+
+    fvcore: float
+    formula: float
+    witnesses: int
+
+
+class ChangePart(_Part):
+    """Quality before and after on the same samples; `interval95` is of the paired change, in points."""
+
+    metric: str
+    split: str
+    samples: int
+    dense: float
+    pruned: float
+    change: float
+    interval95: tuple[float, float]
+
+
+class QualityPart(_Part):
+    """Quality of one model, in percent, with its 95 % interval."""
+
+    metric: str
+    split: str
+    samples: int
+    value: float
+    interval95: tuple[float, float]
+
+
+class LatencyPart(_Part):
+    """Milliseconds per sample, medians of interleaved runs of the same batch."""
+
+    batch_size: int
+    dense_ms: float
+    pruned_ms: float
+    speedup: float
+    repeats: int
+    device: str
+    dtype: str
+    threads: int
+
+
+class LayerPart(_Part):
+    """Tokens of one input into and out of a layer over the samples, and the layer's mean GFLOPs."""
+
+    tower: str
+    layer: str
+    gflops: float
+    tokens_in: float | None = None
+    tokens_out: float | None = None
+    tokens_out_p5: float | None = None
+    tokens_out_p95: float | None = None
+
+
+class Environment(_Part):
+    """What a figure may depend on besides the command."""
+
+    madtp: str
+    torch: str
+    transformers: str
+    python: str
+    machine: str
+
+    @classmethod
+    def here(cls) -> Environment:
+        """This process."""
+        from madtp_cli import __version__
+
+        return cls(
+            madtp=__version__,
+            torch=metadata.version("torch"),
+            transformers=metadata.version("transformers"),
+            python=platform.python_version(),
+            machine=platform.machine(),
+        )
+
+
+class _Report(BaseModel):
+    schema_version: int = 1
+    command: str
+    checkpoint: str
+    task: str
+    data: str
+    notes: list[str] = []
+
+
+class CompressReport(_Report):
+    """What `madtp compress` did and what it cost."""
+
+    output: str
+    method: str
+    budget: BudgetPart
+    gflops: GflopsPart
+    quality: ChangePart
+    latency: LatencyPart
+    tokens: dict[str, list[LayerPart]]
+    knob: float
+    curve: list[tuple[float, float]]
+    settings: dict[str, object]
+    environment: Environment
+    seconds: float
+
+
+class EvalReport(_Report):
+    """What `madtp eval` measured; `quality` is None where samples have no labels."""
+
+    quality: QualityPart
+    gflops: GflopsPart
+    seconds: float
+
+
+class ProfileReport(_Report):
+    """What `madtp profile` counted."""
+
+    samples: int
+    gflops: WitnessedGflops
+    towers: dict[str, float]
+    layers: list[LayerPart]
+    parameters: int

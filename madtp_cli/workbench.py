@@ -1,0 +1,152 @@
+"""A checkpoint, its data and a place to compute, laid out for the commands."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from madtp_cli import checkpoint, data, flops, measure, tasks
+from madtp_cli.config import RunSettings
+from madtp_cli.data.loading import batches
+from madtp_cli.errors import DataError, UsageError
+from madtp_cli.measure import Batch, Place
+from madtp_cli.models.blip import MadtpBlipForNLVR2
+from madtp_cli.tasks import Task
+
+#: What `examples/*.pt` say they were trained on; for them the scenes' labels mean something.
+SCENES = "madtp scenes"
+#: Samples whose cost stands for a split's while a budget is searched.
+CALIBRATION_SAMPLES = 256
+#: Prepared batches kept in memory rather than made anew for each pass, in bytes.
+KEPT_BATCHES = 2**30
+
+
+class Listener:
+    """Hears how a run goes on; this one does nothing."""
+
+    def say(self, text: str) -> None:
+        """Something the user should know."""
+
+    def stage(self, title: str, total: int) -> None:
+        """A stage begins that takes `total` samples or steps."""
+
+    def advance(self, done: int, detail: str = "") -> None:
+        """So many of them are done."""
+
+    def done(self) -> None:
+        """The stage is over."""
+
+
+@dataclass
+class Workbench:
+    """What a command works on; `labelled` says whether the rows' labels fit what the model was taught."""
+
+    model: MadtpBlipForNLVR2
+    processor: Any
+    task: Task
+    data: data.Dataset
+    place: Place
+    settings: RunSettings
+    listener: Listener
+    labelled: bool
+    _kept: dict[str, list[Batch]] = field(default_factory=dict)
+
+    @classmethod
+    def open(
+        cls, source: Path, settings: RunSettings, listener: Listener, splits: Sequence[str] = data.SPLITS
+    ) -> Workbench:
+        """Load a checkpoint and find its data.
+
+        Raises:
+            CheckpointError, DataError, UsageError: Something given cannot be used.
+        """
+        place = Place.of(settings.device, settings.dtype)
+        model, processor = load(source, settings, listener)
+        if settings.task not in (None, model.config.task):
+            raise UsageError(
+                f"{source} was made for {model.config.task}, not for {settings.task}.\n"
+                f"Leave --task out, or give a checkpoint for {settings.task}."
+            )
+        dataset = data.read(settings.data, model.config.task, splits, settings.image_root)
+        for note in dataset.notes:
+            listener.say(note)
+        labelled = settings.data is not None or model.config.trained_on == SCENES
+        return cls(model.to(place.device), processor, tasks.get(model.config.task), dataset, place, settings, listener, labelled)
+
+    def rows(self, split: str, limit: int | None = None) -> Sequence[data.Row]:
+        """A split's rows, at most `limit` and at most the settings' own limit."""
+        rows = self.data.split(split)
+        limits = [number for number in (limit, self.settings.limit) if number is not None]
+        return rows[: min(limits)] if limits else rows
+
+    def batches(self, split: str, limit: int | None = None) -> Sequence[Batch] | Iterator[Batch]:
+        """A split's batches in order; kept for the next pass where memory allows."""
+        rows = self.rows(split, limit)
+        key = f"{split}/{len(rows)}"
+        if key in self._kept:
+            return self._kept[key]
+        made = self._made(rows)
+        first = next(made, None)
+        if first is None:
+            raise DataError(f"The {split} split of {self.data.source} is empty.\nGive data with samples in it.")
+        size = sum(value.nbytes for value in first.values()) * len(rows) / self.settings.batch_size
+        if size > KEPT_BATCHES:
+            return itertools.chain([first], made)
+        self._kept[key] = [first, *made]
+        return self._kept[key]
+
+    def _made(self, rows: Sequence[data.Row], seed: str | None = None) -> Iterator[Batch]:
+        workers = self.settings.workers
+        made = batches(rows, self.task, self.processor, batch_size=self.settings.batch_size, seed=seed, workers=workers)
+        for batch in made:
+            yield batch if self.labelled else {name: value for name, value in batch.items() if name != "labels"}
+
+    def training_batches(self) -> Iterator[Batch]:
+        """Shuffled train batches on the device, epoch after epoch."""
+        rows = self.rows("train")
+        for epoch in itertools.count():
+            for batch in self._made(rows, f"{self.settings.seed}/{epoch}"):
+                yield self.place.moved(batch)
+
+    def measured(self, title: str, model: MadtpBlipForNLVR2, split: str, limit: int | None = None) -> measure.Measured:
+        """One pass over a split, telling the listener."""
+        self.listener.stage(title, len(self.rows(split, limit)))
+        result = measure.run(model, self.batches(split, limit), self.task, self.place, self.listener.advance)
+        self.listener.done()
+        return result
+
+    def text_lengths(self, split: str, limit: int | None = None) -> list[int]:
+        """Tokens of each row's text, without looking at an image."""
+        texts = [row.text for row in self.rows(split, limit)]
+        return self.task.text_lengths(texts, self.processor)
+
+
+def load(source: Path, settings: RunSettings, listener: Listener) -> tuple[MadtpBlipForNLVR2, Any]:
+    """The checkpoint, after telling what had to be assumed about it."""
+    model, processor = checkpoint.load(source, tokenizer=settings.tokenizer, head_width=settings.head_width, tell=listener.say)
+    torch.manual_seed(settings.seed)
+    return model, processor
+
+
+def agreement(of: measure.Measured, with_: measure.Measured) -> list[float]:
+    """1 where two models answer alike, per sample."""
+    return [float(torch.equal(a, b)) for a, b in zip(of.answers, with_.answers, strict=True)]
+
+
+def dense_gflops(bench: Workbench, split: str, limit: int | None = None) -> np.ndarray:
+    """Cost of each sample in the dense model, by the formula, without a forward."""
+    counts = flops.dense_counts(bench.model.config, bench.text_lengths(split, limit))
+    return flops.total(flops.blip_nlvr2(bench.model.config, counts)) / 1e9
+
+
+def floor_gflops(bench: Workbench, model: MadtpBlipForNLVR2, split: str, limit: int | None = None) -> float:
+    """Mean cost at a knob of infinity: the least this model can be brought to."""
+    counts = flops.least_counts(model, bench.text_lengths(split, limit))
+    return float(flops.total(flops.blip_nlvr2(model.config, counts)).mean()) / 1e9
+

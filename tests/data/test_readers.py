@@ -1,0 +1,138 @@
+"""Data people have is recognised by its shape, and read where its files really lie."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from madtp_cli import data
+from madtp_cli.errors import DataError
+from tests.data.conftest import blip_rows, picture
+
+
+def official_rows(split: str, number: int, *, directory: int | None = None) -> list[dict]:
+    """Rows as NLVR2's authors publish them."""
+    extra = {} if directory is None else {"directory": directory}
+    return [
+        {
+            "identifier": f"{split}-{i // 2}-1-{i % 2}",
+            "sentence": f"One cat and {i} mice.",
+            "label": "True" if i % 3 else "False",
+            "left_url": "http://example.invalid/a.png",
+            "right_url": "http://example.invalid/b.png",
+            "synset": "cat",
+            **extra,
+        }
+        for i in range(number)
+    ]
+
+
+def write_lines(file: Path, rows: list[dict]) -> None:
+    """JSON lines with a blank last line, as published."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
+
+
+@pytest.mark.parametrize("annotation", [".", "annotation", "annotations"])
+@pytest.mark.parametrize("images", [".", "images", "datasets/vision/NLVR2"])
+def test_blip_annotations_are_read_where_they_are(write_blip, annotation, images):
+    """People put the files where BLIP's or MADTP's instructions say, or all in one folder."""
+    folder = write_blip(
+        {split: blip_rows(split, 4) for split in ("train", "dev", "test")}, annotation=annotation, images=images
+    )
+    found = data.read(folder, "nlvr2")
+    assert {split: len(rows) for split, rows in found.splits.items()} == {"train": 4, "val": 4, "test": 4}
+    row = found.split("val")[3]
+    assert (row.text, row.label, row.kind) == ("There are 3 dogs.", 0, None)
+    assert [path.resolve() for path in row.images] == [folder / images / f"dev/dev-1-img{s}.png" for s in (0, 1)]
+    assert found.notes == []
+
+
+def test_a_layout_is_known_by_its_shape_and_not_by_its_name(write_blip):
+    """A file that happens to be called nlvr_test.json may hold anything."""
+    folder = write_blip({"test": blip_rows("test", 2)})
+    shutil.move(folder / "annotation/nlvr_test.json", folder / "annotation/my-pairs.test.json")
+    (folder / "annotation/nlvr_train.json").write_text('["an answer list", "yes"]')
+    (folder / "annotation/coco_karpathy_test.json").write_text('[{"image": "a.jpg", "caption": ["x"]}]')
+    assert list(data.read(folder, "nlvr2").splits) == ["test"]
+
+
+def test_one_annotation_file_can_be_given(write_blip):
+    """Its images are looked for in the folder it belongs to."""
+    folder = write_blip({"train": blip_rows("train", 2), "test": blip_rows("test", 4)})
+    found = data.read(folder / "annotation/nlvr_test.json", "nlvr2")
+    assert {split: len(rows) for split, rows in found.splits.items()} == {"test": 4}
+    assert list(data.read(folder / "annotation", "nlvr2").splits) == ["train", "test"]
+
+
+@pytest.mark.parametrize("root", [".", "images"])
+@pytest.mark.parametrize("place", [".", "data"])
+def test_official_nlvr2_is_read_where_it_is(tmp_path, root, place):
+    """Train images lie in numbered folders, the others in one per split."""
+    write_lines(tmp_path / place / "train.json", official_rows("train", 4, directory=17))
+    write_lines(tmp_path / place / "dev.json", official_rows("dev", 4))
+    write_lines(tmp_path / place / "test1.json", official_rows("test1", 4))
+    for folder in ("train/17/train", "dev/dev", "test1/test1"):
+        for number in (0, 1):
+            for side in (0, 1):
+                picture(tmp_path / root / f"{folder}-{number}-1-img{side}.png")
+    found = data.read(tmp_path, "nlvr2")
+    assert {split: len(rows) for split, rows in found.splits.items()} == {"train": 4, "val": 4, "test": 4}
+    row = found.split("train")[3]
+    assert (row.identifier, row.label, row.text) == ("train-1-1-1", 0, "One cat and 3 mice.")
+    assert [path.name for path in row.images] == ["train-1-1-img0.png", "train-1-1-img1.png"]
+    assert row.images[0].parent.name == "17"
+    assert found.split("test")[0].images[1].parent.name == "test1"
+
+
+def test_of_two_numbered_tests_the_first_is_taken_and_said(tmp_path):
+    """Joining test1 and test2 would give a figure nobody can compare."""
+    for split in ("test1", "test2"):
+        write_lines(tmp_path / f"{split}.json", official_rows(split, 2))
+        for side in (0, 1):
+            picture(tmp_path / split / f"{split}-0-1-img{side}.png")
+    found = data.read(tmp_path, "nlvr2")
+    assert found.split("test")[0].identifier.startswith("test1-")
+    assert found.notes == ["the test split is test1.json; test2.json left out (give that file itself to use it)"]
+    assert data.read(tmp_path / "test2.json", "nlvr2").split("test")[0].identifier.startswith("test2-")
+
+
+def test_only_the_splits_that_are_asked_for_are_read(write_blip):
+    """Train images that were never fetched must not stop a test."""
+    folder = write_blip({split: blip_rows(split, 4) for split in ("train", "dev", "test")})
+    shutil.rmtree(folder / "images/train")
+    assert list(data.read(folder, "nlvr2", ["test"]).splits) == ["test"]
+    with pytest.raises(DataError, match="missing below"):
+        data.read(folder, "nlvr2")
+
+
+@pytest.mark.parametrize(
+    ("label", "truth"), [("True", 1), ("False", 0), ("false", 0), (True, 1), (False, 0), (1, 1), (0, 0)]
+)
+def test_labels_are_strings_booleans_or_bits(write_blip, label, truth):
+    """In Python the string "False" is true: the label must be read, not converted."""
+    rows = blip_rows("test", 2)
+    rows[1]["label"] = label
+    assert data.read(write_blip({"test": rows}), "nlvr2").split("test")[1].label == truth
+
+
+def test_the_images_folder_may_be_a_link(write_blip, tmp_path_factory):
+    """Large data lie on another disk; the folder the user linked himself is trusted."""
+    folder = write_blip({"test": blip_rows("test", 2)})
+    elsewhere = tmp_path_factory.mktemp("disk")
+    shutil.move(folder / "images", elsewhere / "pictures")
+    (folder / "images").symlink_to(elsewhere / "pictures")
+    assert len(data.read(folder, "nlvr2").split("test")) == 2
+
+
+def test_every_reader_offers_the_contract():
+    """A new layout is one new file; this is what it must have."""
+    assert len(data.layouts()) >= 2
+    for reader in data.layouts():
+        assert reader.LAYOUT
+        assert callable(reader.recognises)
+        assert callable(reader.read)
+    assert len({reader.LAYOUT for reader in data.layouts()}) == len(data.layouts())

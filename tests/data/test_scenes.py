@@ -1,0 +1,203 @@
+"""The built-in scenes: what they show, what is said of them, and what cannot be known without looking."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import pickle
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from madtp_cli import data
+from madtp_cli.data import builtin, painting, scenes, text_only
+from madtp_cli.errors import DataError, UsageError
+
+
+@pytest.fixture(scope="module")
+def test_rows() -> list[data.Row]:
+    """The 2,000 pairs every result is reported on."""
+    return list(data.read(None, "nlvr2", ["test"]).split("test"))
+
+
+@pytest.fixture(scope="module")
+def some_scenes() -> list[scenes.Scene]:
+    """Scenes as a training would draw them."""
+    rng = random.Random(5)
+    return [scenes.draw_scene("train", rng) for _ in range(400)]
+
+
+def test_no_handwriting_is_in_two_splits():
+    """A model that met a test digit in training would be judged on its memory."""
+    written = {split: {i for of_digit in painting.handwriting(split) for i in of_digit} for split in scenes.SPLITS}
+    assert sum(map(len, written.values())) == len(set().union(*written.values())) == 1797
+    drawn = {t.sample for p in scenes.pairs("test", 300) for s in (p.left, p.right) for t in s.things if t.is_digit}
+    assert len(drawn) > 100
+    assert drawn <= written["test"]
+
+
+def test_a_seed_paints_the_same_pictures_for_good():
+    """The example checkpoint was trained on these pixels; a change of one makes its figures wrong."""
+    digest = hashlib.sha256()
+    for pair in scenes.pairs("val", 20):
+        digest.update(pair.left.render().tobytes() + pair.right.render().tobytes())
+        digest.update(f"{pair.statement.text} {pair.label}".encode())
+    assert digest.hexdigest() == "66b99967e97d7d2d2fe2818db61c4de8b87370366fcef8332f783911950f2fce"
+
+
+def test_an_item_does_not_depend_on_how_many_are_drawn():
+    """`--limit` must not change the items it keeps."""
+    assert [p.left for p in scenes.pairs("val", 3)] == [p.left for p in scenes.pairs("val", 7)][:3]
+
+
+def test_things_do_not_overlap_and_stay_in_the_picture(some_scenes):
+    """A hidden thing would make a true statement look false."""
+    for scene in some_scenes:
+        taken = np.zeros((scenes.IMAGE_SIZE, scenes.IMAGE_SIZE), int)
+        for thing in scene.things:
+            taken[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size] += 1
+        assert taken.max() == 1
+        assert taken.sum() == sum(thing.size**2 for thing in scene.things)
+
+
+def test_every_thing_is_painted_in_its_colour(some_scenes):
+    """What the words call red must be red in the pixels."""
+    for scene in some_scenes[:60]:
+        pixels = scene.render().astype(float)
+        for thing in scene.things:
+            area = pixels[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size]
+            shown = area[scenes.mask(thing) > 0.99].mean(0)
+            nearest = min(scenes.COLOURS, key=lambda c: 1 - _cosine(shown, scenes.COLOURS[c]))
+            assert nearest == thing.colour
+
+
+def _cosine(a, b) -> float:
+    return float(np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_captions_name_what_is_there(some_scenes):
+    """The first caption is complete, and the others say nothing that is not so."""
+    for scene in some_scenes:
+        there = Counter(f"a {thing.colour} {thing.noun}" for thing in scene.things)
+        complete, mirrored, partly, counted, colours = scene.captions()
+        assert Counter(complete.split(" and ")) == there
+        assert Counter(mirrored.removeprefix("a picture with ").split(" and ")) == there
+        first = min(scene.things, key=lambda thing: thing.left)
+        assert f"a {first.colour} {first.noun}" in partly
+        digits = sum(thing.is_digit for thing in scene.things)
+        shapes = len(scene.things) - digits
+        words = counted.replace(" and", "").split()
+        assert [scenes.COUNTS.index(words[0]), scenes.COUNTS.index(words[2])] == [digits, shapes]
+        named = set(colours.removesuffix(" things").split(" and "))
+        assert named == {thing.colour for thing in scene.things}
+
+
+def test_questions_have_the_answer_that_the_scene_gives(some_scenes):
+    """Worked out again from the words alone, not from the code that wrote them."""
+    for scene in some_scenes:
+        for question, answer in scene.questions():
+            words = question.split()
+            if question.startswith("how many"):
+                is_digit = words[2] == "digits"
+                assert answer == str(sum(thing.is_digit == is_digit for thing in scene.things))
+            elif question.startswith("what colour"):
+                assert {t.colour for t in scene.things if t.noun == words[-1]} == {answer}
+            elif question.startswith("what is the"):
+                assert [t.noun for t in scene.things if t.colour == words[3]] == [answer]
+            else:
+                is_there = any((t.colour, t.noun) == (words[3], words[4]) for t in scene.things)
+                assert answer == ("yes" if is_there else "no")
+
+
+def test_a_statement_is_true_exactly_when_its_label_says_so(test_rows):
+    """Worked out again from the words alone, for every row that is reported."""
+    for row in test_rows:
+        assert _holds(row.text, *row.images) == bool(row.label), row.text
+
+
+def _holds(text: str, left: scenes.Scene, right: scenes.Scene) -> bool:
+    words = text.split()
+    if text.startswith("at least one"):
+        return _number(words[6:], left) + _number(words[6:], right) > 0
+    if text.startswith("both images contain the same"):
+        return _number(words[7:], left) == _number(words[7:], right)
+    if text.startswith("both images"):
+        return _number(words[4:], left) > 0 and _number(words[4:], right) > 0
+    if text.startswith("there are more"):
+        first, second = (left, right) if words[-2] == "left" else (right, left)
+        return _number(words[3:-4], first) > _number(words[3:-4], second)
+    if text.startswith("there is"):
+        return _number(words[3:-4], left if words[-2] == "left" else right) > 0
+    assert words[2:5] == ["image", "contains", "exactly"], text
+    return _number(words[6:], left if words[1] == "left" else right) == scenes.COUNTS.index(words[5])
+
+
+def _number(phrase: list[str], scene: scenes.Scene) -> int:
+    """How many things are meant by words such as "red digits", "cross" or "things"."""
+    *colour, noun = phrase
+    noun = noun if noun == "cross" else noun.removesuffix("s")
+    nouns = {"digit": scenes.DIGITS, "shape": scenes.SHAPES, "thing": scenes.DIGITS + scenes.SHAPES}.get(noun, (noun,))
+    return sum(t.noun in nouns and (not colour or [t.colour] == colour) for t in scene.things)
+
+
+def test_each_kind_is_as_often_true_as_false(test_rows):
+    """Four standard errors of a fair coin: always answering "true" must gain nothing."""
+    for kind in scenes.KINDS:
+        labels = [row.label for row in test_rows if row.kind == kind]
+        assert len(labels) > 250
+        assert abs(np.mean(labels) - 0.5) < 4 * 0.5 / math.sqrt(len(labels))
+
+
+def test_no_kind_is_solved_by_its_words(test_rows):
+    """What one gets without looking is chance, or the accuracy would say little of the images."""
+    train = data.read(None, "nlvr2", ["train"]).split("train")[:4000]
+    found = text_only.accuracy(train, test_rows)
+    assert set(found) == {"all", *scenes.KINDS}
+    for result in found.values():
+        assert abs(result.accuracy - 50) < 4 * 50 / math.sqrt(result.samples)
+
+
+def test_words_that_tell_are_found_out():
+    """A check that always says "chance" would guard nothing."""
+    rows = [data.Row(str(i), (), f"the {'red' if i % 3 else 'blue'} one {i}", int(i % 3 > 0)) for i in range(300)]
+    assert text_only.accuracy(rows[:200], rows[200:])["all"] == text_only.TextOnly(100.0, 100)
+
+
+def test_a_split_is_drawn_only_where_it_is_looked_at():
+    """`--limit 16` on 20,000 train pairs must start at once."""
+    builtin._row.cache_clear()
+    train = data.read(None, "nlvr2").split("train")
+    assert len(train) == 20_000
+    assert len(train[5:50][:3]) == 3
+    assert builtin._row.cache_info().misses == 0
+    assert train[5:50][2] == train[7]
+    assert train[-1] == train[19_999]
+    assert builtin._row.cache_info().misses == 2
+    with pytest.raises(IndexError):
+        train[20_000]
+
+
+def test_rows_are_the_pairs_that_scenes_draws(test_rows):
+    """The checkpoint's recorded accuracy is over `scenes.pairs`, the tool's over these rows."""
+    for row, pair in zip(test_rows, scenes.pairs("test", 20), strict=False):
+        assert (row.images, row.text) == ((pair.left, pair.right), pair.statement.text)
+        assert (row.label, row.kind) == (int(pair.label), pair.statement.kind)
+
+
+def test_rows_travel_to_worker_processes(test_rows):
+    """Statements hold functions, which cannot; rows must not carry them."""
+    assert pickle.loads(pickle.dumps(test_rows[3])) == test_rows[3]
+
+
+def test_a_task_the_scenes_lack_is_refused():
+    """The message names the tasks there are."""
+    with pytest.raises(UsageError, match="have no data for task 'poetry'; they have nlvr2"):
+        data.read(None, "poetry")
+
+
+def test_a_split_that_is_not_there_is_named():
+    """Asking for one that was not read is an error to read, not a KeyError."""
+    with pytest.raises(DataError, match="No test split in the built-in scenes; found: val"):
+        data.read(None, "nlvr2", ["val"]).split("test")

@@ -1,0 +1,72 @@
+"""Golden checkpoints of the original code, and what it makes of them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from madtp_cli import formats
+from madtp_cli.formats import Source, Told
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+#: The golden models' heads are narrower than any published one's.
+HEAD_WIDTH = 16
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Small random checkpoints with the original code's inputs and outputs."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def told() -> Told:
+    """What a golden file does not say."""
+    return Told(head_width=HEAD_WIDTH)
+
+
+@pytest.fixture(scope="session")
+def judge() -> Callable[..., dict[str, Tensor]]:
+    """A model's answer to a case's inputs, beside the original's."""
+
+    def judged(model: nn.Module, case: str) -> dict[str, Tensor]:
+        given = load_file(GOLDEN / case / "inputs.safetensors")
+        outputs = load_file(GOLDEN / case / "outputs.safetensors")
+        images = given["pixel_values"].float()
+        pairs = torch.stack(images.chunk(2), 1)  # the left images come first
+        with torch.no_grad():
+            logits = model(pairs, given["input_ids"], given["attention_mask"]).logits
+        return {"ours": logits, "original": outputs["b4/logits" if "b4/logits" in outputs else "logits"]}
+
+    return judged
+
+
+@pytest.fixture(scope="session")
+def inventory() -> Callable[[str], Source]:
+    """A full-size checkpoint without its memory: the right keys and shapes on the meta device."""
+    with gzip.open(GOLDEN / "key_inventory.json.gz") as file:
+        known: dict[str, dict[str, tuple[list[int], str]]] = json.load(file)
+
+    def source(name: str) -> Source:
+        weights = {
+            key: torch.empty(shape, dtype=getattr(torch, kind), device="meta")
+            for key, (shape, kind) in known[name].items()
+        }
+        return Source(Path(f"{name}.pth"), "pickle", weights)
+
+    return source
+
+
+@pytest.fixture
+def claims() -> Callable[[Source], list[Any]]:
+    """The formats that take a source for theirs."""
+    return lambda source: [one.NAME for one in formats.all_formats() if one.recognise(source, Told()) is not None]

@@ -1,0 +1,251 @@
+"""The house's rules, read off the source: imports point downwards, and only the command line speaks."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "madtp_cli"
+
+#: From top to bottom; a part imports what stands in a line below its own.
+LAYERS = (
+    ("__main__",),
+    ("cli",),
+    ("__init__",),
+    ("pipeline",),
+    ("distill",),
+    ("budget", "checkpoint"),
+    ("measure", "processor"),
+    ("formats", "flops"),
+    ("tasks",),
+    ("models", "data"),
+    ("methods",),
+    ("pruning",),
+    ("config", "report"),
+    ("intervals", "memory", "output"),
+    ("errors",),
+)
+RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
+
+#: Folders whose files build on each other, without cycles; elsewhere neighbours are alternatives, as --method's are.
+STACKS = {
+    "models": "a model is made of an encoder, which is made of attention over packed tokens",
+    "data": "rows have scenes, which are painted; the readers among them are alternatives",
+}
+#: Files that their neighbours may import all the same.
+SHARED = {
+    "pruning.segments": "the arithmetic of packed tokens, which all parts of the paper need",
+    "formats._reading": "opens files safely for all formats",
+}
+
+#: What a part may import from outside, beside the standard library; parts not named here are free.
+OUTSIDE: dict[str, set[str]] = {
+    "errors": set(),
+    "intervals": set(),
+    "report": {"pydantic"},
+    "config": {"pydantic", "yaml"},
+    "pruning": {"torch"},
+    "models": {"torch", "transformers"},
+}
+#: What a part may import from the house, if less than all that lies below: these are read beside the paper or
+#: written beside the weights.
+INSIDE = {"models": {"methods", "pruning"}, "pruning": set[str]()}
+
+SPEAKERS = {"cli", "__main__"}
+#: Ways to write to the terminal or to end the process.
+SPEECH = {"print", "exit", "quit", "SystemExit", "sys.exit", "os._exit", "sys.stdout", "sys.stderr"}
+#: The command line's own libraries: whoever imports them is about to speak.
+SPEAKING_LIBRARIES = {"rich", "typer"}
+
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def part_of(module: str) -> str:
+    """The folder or top-level file a module belongs to: "models.blip" is of "models"."""
+    return module.split(".")[0]
+
+
+def imported(source: str, module: str) -> Iterator[str]:
+    """Everything a module imports, also inside functions; ours without the package's name, as "data.rows"."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = module.split(".")[: -node.level] if node.level else []
+            origin = ".".join(["madtp_cli", *package] if node.level else []) + (
+                "." if node.level and node.module else ""
+            )
+            yield from _from(origin + (node.module or ""), [alias.name for alias in node.names])
+
+
+def _from(origin: str, names: list[str]) -> Iterator[str]:
+    """`from madtp_cli.data import rows` is about data.rows, `... import COLOURS` about data."""
+    for name in names:
+        full = f"{origin}.{name}"
+        if full.removeprefix("madtp_cli.") in {*MODULES, *RANK}:
+            yield full
+        elif full != "madtp_cli.__version__":  # a constant that every part may quote
+            yield origin
+
+
+def ours(source: str, module: str) -> Iterator[str]:
+    """The imports that stay in the house: "data.rows", or "__init__" for the package itself."""
+    for name in imported(source, module):
+        if name == "madtp_cli" or name.startswith("madtp_cli."):
+            yield name.removeprefix("madtp_cli").removeprefix(".") or "__init__"
+
+
+def neighbours(here: str, there: str) -> bool:
+    """Whether both are alternatives in one folder, so that neither may know of the other."""
+    if there in SHARED or "." not in there or here == there:
+        return False
+    folder, other = (here.rsplit(".", 1)[0] if "." in here else here), there.rsplit(".", 1)[0]
+    return folder == other and folder not in STACKS
+
+
+def wrong_imports(source: str, module: str) -> list[str]:
+    """Imports that point up or sideways, or leave what the part may use."""
+    here, wrong = part_of(module), []
+    for target in ours(source, module):
+        there = part_of(target)
+        if neighbours(module, target):
+            wrong.append(f"{module} imports its neighbour {target}")
+        elif here != there and RANK[there] <= RANK[here]:
+            wrong.append(f"{module} imports {target}, which does not lie below it")
+        elif here != there and there not in INSIDE.get(here, RANK):
+            wrong.append(f"{module} imports {target}, which {here} must do without")
+    for name in {name.split(".")[0] for name in imported(source, module)} - sys.stdlib_module_names - {"madtp_cli"}:
+        if name not in OUTSIDE.get(here, {name}):
+            wrong.append(f"{module} imports {name}, which {here} must do without")
+        if name in SPEAKING_LIBRARIES and here not in SPEAKERS:
+            wrong.append(f"{module} imports {name}, which is the command line's")
+    return wrong
+
+
+def cycles(sources: dict[str, str]) -> list[str]:
+    """Modules that import themselves by way of others."""
+    imports = {module: set(ours(source, module)) for module, source in sources.items()}
+    reached = {module: set(direct) for module, direct in imports.items()}
+    for _ in imports:
+        for seen in reached.values():
+            seen.update(*(imports.get(module, set()) for module in tuple(seen)))
+    return [module for module, seen in reached.items() if module in seen]
+
+
+def speech(source: str) -> list[str]:
+    """The places that print or end the process."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) in SPEECH
+    ]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_downwards(module: str) -> None:
+    """A reader who knows a layer's name knows what it cannot depend on."""
+    assert part_of(module) in RANK, f"say in LAYERS where {module} stands"
+    assert wrong_imports(MODULES[module].read_text(encoding="utf-8"), module) == []
+
+
+@pytest.mark.parametrize("folder", STACKS)
+def test_files_that_build_on_each_other_do_so_in_one_direction(folder: str) -> None:
+    """In a cycle no file can be read first."""
+    within = {module: path.read_text(encoding="utf-8") for module, path in MODULES.items() if part_of(module) == folder}
+    assert cycles(within) == []
+
+
+def test_a_cycle_is_caught() -> None:
+    """Also one that takes a detour."""
+    one, two, three = (f"from madtp_cli.data import {name}" for name in ("scenes", "painting", "rows"))
+    assert cycles({"data.rows": one, "data.scenes": two, "data.painting": ""}) == []
+    assert set(cycles({"data.rows": one, "data.scenes": two, "data.painting": three})) == {
+        "data.rows",
+        "data.scenes",
+        "data.painting",
+    }
+
+
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - SPEAKERS))
+def test_only_the_command_line_speaks(module: str) -> None:
+    """Library code that prints spoils `--json`; library code that exits ends its caller."""
+    assert speech(MODULES[module].read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("pruning.merge", "import madtp_cli.models.blip"),
+        ("pruning.merge", "from madtp_cli.pruning import importance"),
+        ("pruning.merge", "import numpy"),
+        ("pruning.merge", "from madtp_cli.errors import UsageError"),
+        ("errors", "from madtp_cli.config import resolve"),
+        ("config", "def later():\n    import torch.nn"),
+        ("report", "from torch import Tensor"),
+        ("models.blip", "from madtp_cli import config"),
+        ("models.packed", "import numpy as np"),
+        ("methods.dtp", "from madtp_cli.models.packed import Packed"),
+        ("methods.random", "from . import dtp"),
+        ("methods.random", "from .dtp import keep"),
+        ("methods.random", "from ..models import packed"),
+        ("data.rows", "from madtp_cli.tasks import nlvr2"),
+        ("formats.madtp", "from madtp_cli.formats.salesforce_blip import read"),
+        ("formats", "from madtp_cli.formats import madtp"),
+        ("formats.madtp", "from madtp_cli import checkpoint"),
+        ("data.readers.blip_json", "from madtp_cli.data.readers import nlvr2_jsonl"),
+        ("budget", "from madtp_cli import checkpoint"),
+        ("checkpoint", "import madtp_cli"),
+        ("pipeline", "from madtp_cli.cli import main"),
+        ("pipeline", "from rich.progress import track"),
+        ("intervals", "import numpy"),
+    ],
+)
+def test_a_wrong_import_is_caught(module: str, source: str) -> None:
+    """A rule that cannot fail guards nothing."""
+    assert wrong_imports(source, module)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("cli", "def compress():\n    from madtp_cli import pipeline\nimport rich, typer"),
+        ("pipeline", "from madtp_cli import __version__, budget, checkpoint, distill, flops, report, tasks"),
+        ("models.blip", "import torch, transformers, math\nfrom madtp_cli.models.packed import Packed"),
+        ("methods.dtp", "from madtp_cli.methods import Attended\nfrom madtp_cli.pruning.merge import keep_tokens"),
+        ("tasks.nlvr2", "from madtp_cli.data.rows import Row\nfrom madtp_cli.errors import DataError"),
+    ],
+)
+def test_a_right_import_passes(module: str, source: str) -> None:
+    """The rule forbids no more than it says."""
+    assert wrong_imports(source, module) == []
+
+
+def test_every_way_to_speak_is_caught() -> None:
+    """Printing, ending the process, and doing either by another name."""
+    for source in ("print(1)", "import sys\nsys.exit(2)", "raise SystemExit", "x = sys.stderr", "say = print"):
+        assert speech(source), source
+    assert speech('"""print(1)"""\nblueprint(1)\nself.print(1)') == []
+
+
+def test_the_list_of_shared_files_is_current() -> None:
+    """An exception for a file that is gone would let a later file of that name in unseen."""
+    assert SHARED.keys() | STACKS.keys() <= MODULES.keys()
+
+
+@pytest.mark.parametrize("module", sorted({"__init__", "config", "errors", "report", "cli"} & {*MODULES, "__init__"}))
+def test_the_light_parts_load_no_torch(module: str) -> None:
+    """`madtp --help` must answer at once, and a script may import the package for an error class alone."""
+    name = "madtp_cli" if module == "__init__" else f"madtp_cli.{module}"
+    code = f"import sys, {name}; print(*({{'torch', 'transformers', 'numpy', 'fvcore'}} & sys.modules.keys()))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    assert loaded.stdout.split() == []

@@ -1,0 +1,151 @@
+"""Images and words become what BLIP was trained on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import BertTokenizer
+
+from madtp_cli import processor
+from madtp_cli.errors import CheckpointError
+from madtp_cli.formats.salesforce_blip import IMAGE_MEAN, IMAGE_STD
+
+GOLDEN = Path(__file__).parent / "golden"
+#: Word pieces in golden/vocab.txt, and with [DEC] and [ENC].
+PLAIN, BLIP = 598, 600
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint file in a folder of its own; its content plays no part here."""
+    path = tmp_path / "folder" / "blip.pth"
+    path.parent.mkdir()
+    path.touch()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty Hugging Face cache, so that no test depends on this machine's."""
+    folder = tmp_path / "hub"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+    return folder
+
+
+def _put_vocabulary(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(GOLDEN / "vocab.txt", folder / "vocab.txt")
+    return folder
+
+
+def test_a_plain_vocabulary_gets_blips_two_tokens(checkpoint: Path, tmp_path: Path) -> None:
+    """bert-base-uncased lacks them; BLIP adds [DEC], then [ENC]."""
+    words = processor.find_tokenizer(checkpoint, _put_vocabulary(tmp_path / "words"), BLIP)
+    assert words.convert_tokens_to_ids(["[DEC]", "[ENC]"]) == [PLAIN, PLAIN + 1]
+    assert words.bos_token == "[DEC]"
+    golden = json.loads((GOLDEN / "blip_nlvr_a/info.json").read_text())
+    assert words("There are three birds.")["input_ids"][0] == 101
+    assert golden["enc_token_id"] == words.convert_tokens_to_ids("[ENC]")
+
+
+def test_the_words_are_the_originals(checkpoint: Path, tmp_path: Path) -> None:
+    """Ids of the golden texts, padding included."""
+    from safetensors.torch import load_file
+
+    words = processor.find_tokenizer(checkpoint, _put_vocabulary(tmp_path / "words"), BLIP)
+    texts = json.loads((GOLDEN / "blip_nlvr_a/info.json").read_text())["texts"]
+    expected = load_file(GOLDEN / "blip_nlvr_a/inputs.safetensors")
+    encoded = words(texts, padding=True, return_tensors="pt")
+    assert torch.equal(encoded["input_ids"], expected["input_ids_raw"])
+    assert torch.equal(encoded["attention_mask"], expected["attention_mask"])
+
+
+@pytest.mark.parametrize("place", ["blip-tokenizer", "tokenizer", "."])
+def test_a_tokenizer_beside_the_checkpoint_is_found(checkpoint: Path, place: str) -> None:
+    """The example checkpoints come so."""
+    _put_vocabulary(checkpoint.parent / place)
+    assert len(processor.find_tokenizer(checkpoint, None, BLIP)) == BLIP
+
+
+def test_the_nearest_tokenizer_that_fits_is_taken(checkpoint: Path) -> None:
+    """Another checkpoint's `tokenizer/` in the same folder is passed over."""
+    (checkpoint.parent / "blip-tokenizer").mkdir()
+    (checkpoint.parent / "blip-tokenizer/vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nother\n")
+    _put_vocabulary(checkpoint.parent / "tokenizer")
+    assert len(processor.find_tokenizer(checkpoint, None, BLIP)) == BLIP
+
+
+def test_a_tokenizer_of_another_size_names_both_numbers(checkpoint: Path, tmp_path: Path) -> None:
+    """Its ids would point at other words' embeddings."""
+    words = _put_vocabulary(tmp_path / "words")
+    with pytest.raises(CheckpointError, match="598 word pieces, but the checkpoint has 700"):
+        processor.find_tokenizer(checkpoint, words, 700)
+
+
+def test_a_tokenizer_with_other_last_tokens_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """The size alone does not tell that [ENC] is where the checkpoint has it."""
+    words = BertTokenizer(vocab=str(GOLDEN / "vocab.txt"))
+    words.add_tokens(["[ENC]", "[DEC]"], special_tokens=True)
+    words.save_pretrained(tmp_path / "words")
+    with pytest.raises(CheckpointError, match=r"does not end with \[DEC\] and \[ENC\]"):
+        processor.find_tokenizer(checkpoint, tmp_path / "words", BLIP)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "garbage"])
+def test_a_damaged_tokenizer_is_named(checkpoint: Path, tmp_path: Path, content: str) -> None:
+    """Its own errors name no file."""
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"tokenizer in .* cannot be read"):
+        processor.find_tokenizer(checkpoint, tmp_path, BLIP)
+
+
+def test_a_told_folder_without_a_tokenizer_is_an_error(checkpoint: Path, tmp_path: Path) -> None:
+    """Silently taking another would hide a typing mistake."""
+    _put_vocabulary(checkpoint.parent / "tokenizer")
+    with pytest.raises(CheckpointError, match=r"holds no tokenizer: neither tokenizer\.json nor vocab\.txt"):
+        processor.find_tokenizer(checkpoint, tmp_path / "nowhere", BLIP)
+
+
+@pytest.mark.parametrize("repository", ["bert-base-uncased", "google-bert/bert-base-uncased"])
+def test_the_published_vocabulary_comes_from_the_local_cache(checkpoint: Path, cache: Path, repository: str) -> None:
+    """Either name of the repository leaves its own folder in the cache."""
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs/main").write_text("0123abcd")
+    (folder / "snapshots/0123abcd").mkdir(parents=True)
+    pieces = [*(GOLDEN / "vocab.txt").read_text().split(), *(f"word{number}" for number in range(30_522 - PLAIN))]
+    (folder / "snapshots/0123abcd/vocab.txt").write_text("\n".join(pieces))
+    words = processor.find_tokenizer(checkpoint, None, 30_524)
+    assert words.convert_tokens_to_ids(["[DEC]", "[ENC]"]) == [30_522, 30_523]
+
+
+def test_a_missing_published_vocabulary_names_the_one_command(checkpoint: Path) -> None:
+    """Nothing is downloaded unasked, and a bare `hf download` would fetch gigabytes of weights."""
+    with pytest.raises(CheckpointError, match=r"hf download bert-base-uncased vocab\.txt$"):
+        processor.find_tokenizer(checkpoint, None, 30_524)
+
+
+def test_a_missing_other_vocabulary_asks_for_it(checkpoint: Path) -> None:
+    """Only the published size can be had from elsewhere."""
+    with pytest.raises(CheckpointError, match=r"No tokenizer of 600 word pieces(?s:.)*--tokenizer DIR"):
+        processor.find_tokenizer(checkpoint, None, BLIP)
+
+
+def test_images_are_squashed_and_normalised_as_in_blip(tmp_path: Path) -> None:
+    """Not cropped: PIL's own bicubic resize, then CLIP's mean and deviation; grey becomes RGB."""
+    made = processor.build(BertTokenizer(vocab=str(GOLDEN / "vocab.txt")), image_size=32)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    prepared = made(images=[picture, picture.convert("L")], return_tensors="pt")["pixel_values"]
+    squashed = np.asarray(picture.resize((32, 32), Image.Resampling.BICUBIC), dtype=np.float32) / 255
+    expected = torch.from_numpy(
+        (squashed - np.array(IMAGE_MEAN, np.float32)) / np.array(IMAGE_STD, np.float32)
+    ).permute(2, 0, 1)
+    assert prepared.shape == (2, 3, 32, 32)
+    torch.testing.assert_close(prepared[0], expected, rtol=0, atol=1e-5)
