@@ -9,6 +9,7 @@ their keys and translated. Relative paths are relative to the working directory.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, overload
@@ -44,6 +45,14 @@ BLIP_KEYS = {
 _BLIP_MARKS = {*BLIP_KEYS, "batch_size_test", "vit", "vit_grad_ckpt", "vit_ckpt_layer", "sd_dim", "sd_num"}
 
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+#: Steps of a fine-tune for which neither steps nor epochs were given.
+DEFAULT_STEPS = 300
+#: Learning rate times width: what a unit may change in a step should not grow with its number of inputs.
+RATE_TIMES_WIDTH = 0.04
+#: The dictionary starts from random values, so it learns much faster than the pretrained weights.
+DICTIONARY_LEARNING_RATE = 2e-3
 
 
 class RunSettings(BaseModel):
@@ -122,10 +131,20 @@ class CompressSettings(RunSettings):
     """Fine-tuning steps, 0 or more; 0 calibrates only. Give steps or epochs, not both."""
     epochs: float | None = Field(default=None, ge=0)
     """Passes over the training split, 0 or more, fractions allowed. Give steps or epochs, not both."""
-    learning_rate: float = Field(default=1e-4, gt=0, le=1)
-    """Peak learning rate of the checkpoint's own weights, above 0, at most 1."""
-    dictionary_learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """Peak learning rate of the checkpoint's own weights, above 0, at most 1; by the model's width if not given."""
+    dictionary_learning_rate: float = Field(default=DICTIONARY_LEARNING_RATE, gt=0, le=1)
     """Peak learning rate of the dictionary and its projections, above 0, at most 1."""
+
+    def number_of_steps(self, train_rows: int) -> int:
+        """Steps of the fine-tune for so many train rows."""
+        if self.epochs is not None:
+            return math.ceil(self.epochs * train_rows / self.batch_size)
+        return DEFAULT_STEPS if self.steps is None else self.steps
+
+    def rate(self, width: int) -> float:
+        """Peak learning rate of the pretrained weights of a model with tokens of this width."""
+        return self.learning_rate or RATE_TIMES_WIDTH / width
 
     @model_validator(mode="after")
     def _has_one_length(self) -> CompressSettings:

@@ -141,6 +141,14 @@ def latency(
     )
 
 
+def by_tower(layers: Sequence[LayerPart]) -> dict[str, float]:
+    """GFLOPs of each tower."""
+    towers = dict.fromkeys([layer.tower for layer in layers], 0.0)
+    for layer in layers:
+        towers[layer.tower] += layer.gflops
+    return towers
+
+
 def layer_parts(model: MadtpBlipForNLVR2, counts: flops.Counts) -> list[LayerPart]:
     """Every layer's cost and, where it is a block, its tokens per input over the samples."""
     parts = []

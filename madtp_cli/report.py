@@ -38,6 +38,12 @@ class GflopsPart(_Part):
     share: float | None = None
     convention: str = CONVENTION
 
+    @classmethod
+    def of(cls, dense: float, pruned: float | None) -> GflopsPart:
+        """From mean costs in GFLOPs."""
+        share = None if pruned is None else float(pruned) / float(dense)
+        return cls(dense=float(dense), pruned=None if pruned is None else float(pruned), share=share)
+
 
 class WitnessedGflops(GflopsPart):
     """Beside the formula's means: fvcore's count over `witnesses` samples, and the formula's over the same."""

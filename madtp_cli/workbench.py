@@ -15,8 +15,11 @@ from madtp_cli import checkpoint, data, flops, measure, tasks
 from madtp_cli.config import RunSettings
 from madtp_cli.data.loading import batches
 from madtp_cli.errors import DataError, UsageError
+from madtp_cli.intervals import paired_interval95
 from madtp_cli.measure import Batch, Place
-from madtp_cli.models.blip import MadtpBlipForNLVR2
+from madtp_cli.models.architectures import ARCHITECTURES
+from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
+from madtp_cli.report import AGREEMENT, ChangePart
 from madtp_cli.tasks import Task
 
 #: What `examples/*.pt` say they were trained on; for them the scenes' labels mean something.
@@ -121,6 +124,50 @@ class Workbench:
         self.listener.done()
         return result
 
+    def first_batch(self, split: str) -> Batch:
+        """The first batch of a split, the one that is timed."""
+        return next(iter(self.batches(split)))
+
+    def single_samples(self, split: str, number: int) -> list[Batch]:
+        """The first samples of a split, each a batch of its own, without labels."""
+        made = batches(self.rows(split, number), self.task, self.processor, batch_size=1, workers=0)
+        return [{name: value for name, value in batch.items() if name != "labels"} for batch in made]
+
+    def require_labels(self, measured: measure.Measured, split: str) -> None:
+        """Raise DataError unless every sample that was measured has a label."""
+        if len(measured.scores) != len(measured.answers):
+            raise DataError(
+                f"Only {len(measured.scores)} of {len(measured.answers)} {split} samples of {self.data.source} "
+                "have a label, so there is no quality to report.\nAdd the labels, or choose another --split."
+            )
+
+    def change(self, before: measure.Measured, after: measure.Measured) -> ChangePart:
+        """Quality of the dense and the pruned model on the same samples."""
+        metric, dense, pruned = self.task.metric, before.scores, after.scores
+        if not self.labelled:
+            metric, dense, pruned = AGREEMENT, [1.0] * len(before.answers), agreement(before, after)
+        else:
+            self.require_labels(before, self.settings.split)
+        return ChangePart(
+            metric=metric,
+            split=self.settings.split,
+            samples=len(dense),
+            dense=self.task.quality(dense),
+            pruned=self.task.quality(pruned),
+            change=self.task.quality(pruned) - self.task.quality(dense),
+            interval95=paired_interval95(dense, pruned),
+        )
+
+    def notes(self) -> list[str]:
+        """What belongs beside the figures."""
+        notes = [*self.data.notes, *self.settings.notes]
+        if not self.labelled:
+            notes.append(
+                "The checkpoint was not trained on the built-in scenes, so the quality is its agreement with the dense "
+                "model, and on your own data the same knob can cost more or less. Give --data to calibrate on it."
+            )
+        return notes
+
     def text_lengths(self, split: str, limit: int | None = None) -> list[int]:
         """Tokens of each row's text, without looking at an image."""
         texts = [row.text for row in self.rows(split, limit)]
@@ -129,9 +176,37 @@ class Workbench:
 
 def load(source: Path, settings: RunSettings, listener: Listener) -> tuple[MadtpBlipForNLVR2, Any]:
     """The checkpoint, after telling what had to be assumed about it."""
-    model, processor = checkpoint.load(source, tokenizer=settings.tokenizer, head_width=settings.head_width, tell=listener.say)
     torch.manual_seed(settings.seed)
-    return model, processor
+    for note in checkpoint.inspect(source, head_width=settings.head_width).notes:
+        listener.say(note)
+    return checkpoint.load(source, tokenizer=settings.tokenizer, head_width=settings.head_width)
+
+
+def empty(arch: str) -> MadtpBlipForNLVR2:
+    """A published architecture whose weights are all zero: enough to count, and made at once.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    if arch not in ARCHITECTURES:
+        raise UsageError(f"There is no architecture {arch!r}.\nChoose one of: {', '.join(ARCHITECTURES)}.")
+    with torch.device("meta"):
+        model = MadtpBlipForNLVR2(ARCHITECTURES[arch]())
+    model = model.to_empty(device="cpu").eval()
+    with torch.no_grad():
+        for value in itertools.chain(model.parameters(), model.buffers()):
+            value.zero_()
+    return model
+
+
+def blank_sample(config: MadtpBlipConfig, text_tokens: int) -> Batch:
+    """A sample of the right shape, for counting alone."""
+    longest = config.text_config.max_position_embeddings
+    if text_tokens > longest:
+        raise UsageError(f"--text-tokens {text_tokens} is more than the model's {longest} positions.\nGive fewer.")
+    side = config.vision_config.image_size
+    tokens = torch.ones(1, text_tokens, dtype=torch.long)
+    return {"pixel_values": torch.zeros(1, 2, 3, side, side), "input_ids": tokens, "attention_mask": tokens}
 
 
 def agreement(of: measure.Measured, with_: measure.Measured) -> list[float]:

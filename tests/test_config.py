@@ -99,7 +99,7 @@ def test_eval_and_profile_share_the_file_but_not_the_flags(tmp_path: Path) -> No
         ("batch_size", 0, "1 or more"),
         ("limit", 0, "1 or more"),
         ("workers", -1, "0 or more"),
-        ("heads", 0, "1 or more"),
+        ("head_width", 0, "1 or more"),
         ("learning_rate", 0.0, "above 0"),
         ("learning_rate", float("nan"), "above 0"),
         ("dictionary_learning_rate", 2.0, "at most 1"),

@@ -17,7 +17,9 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("__init__",),
+    ("terminal",),
     ("pipeline",),
+    ("workbench", "card"),
     ("distill",),
     ("budget", "checkpoint"),
     ("measure", "processor"),
@@ -56,7 +58,7 @@ OUTSIDE: dict[str, set[str]] = {
 #: written beside the weights.
 INSIDE = {"models": {"methods", "pruning"}, "pruning": set[str]()}
 
-SPEAKERS = {"cli", "__main__"}
+SPEAKERS = {"cli", "terminal", "__main__"}
 #: Ways to write to the terminal or to end the process.
 SPEECH = {"print", "exit", "quit", "SystemExit", "sys.exit", "os._exit", "sys.stdout", "sys.stderr"}
 #: The command line's own libraries: whoever imports them is about to speak.

@@ -30,7 +30,7 @@ class Reader(Protocol):
         """Whether this file or folder has the reader's shape and rows for the task."""
         ...
 
-    def read(self, path: Path, task: str, splits: Collection[str]) -> Dataset:
+    def read(self, path: Path, task: str, splits: Collection[str], image_root: Path | None = None) -> Dataset:
         """Read the splits that are asked for and there."""
         ...
 
@@ -41,7 +41,9 @@ def layouts() -> list[Reader]:
     return [cast(Reader, importlib.import_module(f"{readers.__name__}.{name}")) for name in names]
 
 
-def read(path: Path | None, task: str, splits: Collection[str] = SPLITS) -> Dataset:
+def read(
+    path: Path | None, task: str, splits: Collection[str] = SPLITS, image_root: Path | None = None
+) -> Dataset:
     """Read a data set, or take the built-in scenes where there is no path.
 
     Images are found, not opened. Without a validation split one is set aside from train,
@@ -51,6 +53,7 @@ def read(path: Path | None, task: str, splits: Collection[str] = SPLITS) -> Data
         path: A folder, or one annotation file; None for the built-in scenes.
         task: What the rows are for, such as "nlvr2".
         splits: Only these are read, so that missing train images do not stop a test.
+        image_root: Folder of the images, if they do not lie around `path`.
 
     Raises:
         DataError: The path is no data set, or something in it is missing or wrong.
@@ -58,6 +61,8 @@ def read(path: Path | None, task: str, splits: Collection[str] = SPLITS) -> Data
     """
     if path is None:
         return builtin.read(task, splits)
+    if image_root is not None and not image_root.is_dir():
+        raise DataError(f"There is no folder {image_root}.\nGive --image-root the folder that holds the images.")
     if not path.exists():
         raise DataError(
             f"There is no file or folder {path}.\nGive the folder that holds the annotations and the images."
@@ -66,7 +71,7 @@ def read(path: Path | None, task: str, splits: Collection[str] = SPLITS) -> Data
         fitting = [reader for reader in layouts() if reader.recognises(path, task)]
         if len(fitting) != 1:
             raise _not_one(path, task, fitting)
-        return fitting[0].read(path, task, splits)
+        return fitting[0].read(path, task, splits, image_root)
     except OSError as error:
         raise DataError(
             f"{error.filename or path} cannot be read: {error.strerror}.\nCheck its permissions."

@@ -31,6 +31,7 @@ def assemble(
     path: Path,
     task: str,
     splits: Collection[str],
+    image_root: Path | None,
     *,
     layout: str,
     fits: Callable[[dict[str, Any]], bool],
@@ -42,6 +43,7 @@ def assemble(
         path: A data folder or one annotation file.
         task: What the rows are for.
         splits: Those wanted.
+        image_root: Where the images lie; looked for around `path` if None.
         layout: The layout in a few words.
         fits: Whether a first record is of this layout.
         draft: What a record says.
@@ -51,7 +53,7 @@ def assemble(
     if "val" in splits and "val" not in files and "train" in files:
         needed.add("train")
     read: dict[str, Sequence[Row]] = {
-        split: _rows(files[split], records.home(path), draft) for split in SPLITS if split in needed
+        split: _rows(files[split], image_root or records.home(path), draft) for split in SPLITS if split in needed
     }
     if "train" in read and "val" not in files:
         read["train"], read["val"] = carve(read["train"])

@@ -117,9 +117,17 @@ def _describe(source: Source, told: Told, weights: dict[str, Tensor], dropped: d
         "merge_from": _merge_from(weights, text["num_hidden_layers"]),
         "vision_config": vision,
         "text_config": text,
+        "trained_on": _trained_on(source),
     }
     refusal = refusal or _pruned(weights, vision) or _odd_heads(vision, text, head_width)
     return Recognised(NAME, task, config, weights, dropped, notes=tuple(notes), refusal=refusal)
+
+
+def _trained_on(source: Source) -> str | None:
+    """The data set, where a checkpoint's own record names it; the published files' does not."""
+    record = source.extras.get("config")
+    name = record.get("dataset") if isinstance(record, Mapping) else None
+    return name if isinstance(name, str) else None
 
 
 def _task(weights: Mapping[str, Tensor]) -> tuple[str, str | None]:

@@ -136,11 +136,17 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
         """How this model prunes; None for a dense one."""
         return PruningSettings(**self.config.madtp) if self.config.madtp is not None else None
 
+    @property
+    def widths(self) -> dict[str, int]:
+        """Width of each tower's tokens."""
+        return {"vision": self.config.vision_config.hidden_size, "text": self.config.text_config.hidden_size}
+
     def attach(self, settings: PruningSettings) -> None:
         """Add the dictionary, or change how an attached model prunes (the dictionary stays)."""
         if self.madtp is None:
-            widths = {"vision": self.config.vision_config.hidden_size, "text": self.config.text_config.hidden_size}
-            self.madtp = AlignmentDictionary(widths, settings.dictionary_size, settings.dictionary_width)
+            own = next(self.parameters())
+            dictionary = AlignmentDictionary(self.widths, settings.dictionary_size, settings.dictionary_width)
+            self.madtp = dictionary.to(own.device, own.dtype)
         self.config.madtp = asdict(settings)
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -148,8 +154,6 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, AlignmentDictionary):
             init.normal_(module.dictionary)
-            for projection in module.projections.values():
-                init.normal_(projection.weight, std=projection.in_features**-0.5)
 
     def _pruner(self, tower: str) -> BlockPruner | None:
         if self.madtp is None or self.pruning is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +32,14 @@ class PruningSettings:
     dictionary_size: int = 100
     dictionary_width: int = 768
     scales: dict[str, list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def for_widths(cls, method: str, widths: Mapping[str, int]) -> PruningSettings:
+        """Sizes that suit a model's towers: at the paper's full size its 100 atoms of width 768.
+
+        Narrow models get fewer atoms, or matching them would cost more than pruning saves.
+        """
+        return cls(method, dictionary_size=min(100, widths["text"] // 4), dictionary_width=widths["text"])
 
     def rule(self, tower: str, block: int) -> methods.Rule | None:
         """The rule for one block; None where it prunes nothing and hence scores nothing."""

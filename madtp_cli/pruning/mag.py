@@ -32,6 +32,9 @@ class AlignmentDictionary(nn.Module):
         self.projections = nn.ModuleDict(
             {tower: nn.Linear(tower_width, width, bias=False) for tower, tower_width in tower_widths.items()}
         )
+        for projection in self.projections.values():
+            # Normalised tokens then meet each atom with logits of variance one.
+            nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
         self._kept: dict[str, tuple[Any, Tensor]] = {}
 
     def folded(self, tower: str) -> Tensor:
@@ -71,7 +74,7 @@ def pool(logits: Tensor, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
 def alignment_loss(first: Tensor, second: Tensor) -> Tensor:
     """One minus the cosine of both modalities' pooled features, mean over batch and atoms.
 
-    >>> float(alignment_loss(torch.ones(1, 2, 3), 2 * torch.ones(1, 2, 3)))
-    0.0
+    >>> round(float(alignment_loss(torch.ones(1, 2, 3), -2 * torch.ones(1, 2, 3))), 4)
+    2.0
     """
-    return (1 - functional.cosine_similarity(first.float(), second.float(), dim=-1)).mean().clamp_min(0)
+    return (1 - functional.cosine_similarity(first.float(), second.float(), dim=-1)).mean()

@@ -23,10 +23,10 @@ def recognises(path: Path, task: str) -> bool:
     return task in _TASKS and records.recognises(path, _TASKS[task][0])
 
 
-def read(path: Path, task: str, splits: Collection[str]) -> Dataset:
+def read(path: Path, task: str, splits: Collection[str], image_root: Path | None = None) -> Dataset:
     """Read the splits that are asked for and there."""
     fits, draft = _TASKS[task]
-    return assemble(path, task, splits, layout=LAYOUT, fits=fits, draft=draft)
+    return assemble(path, task, splits, image_root, layout=LAYOUT, fits=fits, draft=draft)
 
 
 def _fits_nlvr2(fields: dict[str, Any]) -> bool:

@@ -23,9 +23,9 @@ def recognises(path: Path, task: str) -> bool:
     return task == "nlvr2" and records.recognises(path, _fits)
 
 
-def read(path: Path, task: str, splits: Collection[str]) -> Dataset:
+def read(path: Path, task: str, splits: Collection[str], image_root: Path | None = None) -> Dataset:
     """Read the splits that are asked for and there."""
-    return assemble(path, task, splits, layout=LAYOUT, fits=_fits, draft=_draft)
+    return assemble(path, task, splits, image_root, layout=LAYOUT, fits=_fits, draft=_draft)
 
 
 def _fits(fields: dict[str, Any]) -> bool:

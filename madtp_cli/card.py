@@ -1,0 +1,82 @@
+"""The model card: README.md beside the weights, in the form that model hubs read."""
+
+from __future__ import annotations
+
+import json
+
+from madtp_cli.report import CompressReport
+
+_TEMPLATE = """---
+library_name: madtp
+pipeline_tag: visual-question-answering
+tags: [token-pruning, vision-language, madtp]
+base_model: {base}
+model-index:
+- name: {name}
+  results:
+  - task: {{type: {task}}}
+    dataset: {{name: {data}, type: {task}, split: {split}}}
+    metrics:
+    - {{type: {metric}, value: {pruned:.2f}}}
+---
+
+# {name}
+
+`{checkpoint}` with token pruning (`--method {method}`), brought to {share:.1%} of its GFLOPs by madtp {version}.
+
+| {samples:,} {split} samples of {data} | dense | pruned | change |
+|---|---|---|---|
+| GFLOPs per sample | {gflops_dense:.4g} | {gflops_pruned:.4g} | {gflops_share:.3f}x |
+| {metric}, % | {dense:.2f} | {pruned:.2f} | {change:+.2f} (95 % interval {low:+.2f} to {high:+.2f}) |
+| ms per sample, batch {batch}, {device}, {dtype} | {dense_ms:.2f} | {pruned_ms:.2f} | {speedup:.2f}x faster |
+
+GFLOPs are {convention}. The budget of {requested} was met with {achieved:.4g} of {budget:.4g} GFLOPs on
+{budget_samples:,} validation samples; the table's samples were used for nothing but this table.
+Token pruning saves compute, not bytes: the file is as large as the dense one.
+
+    import madtp_cli
+    model, processor = madtp_cli.load("{output}")
+
+The pruning is MADTP's (Cao et al., CVPR 2024, arXiv:2403.02991) with a budget knob and counts of each sample's own;
+the distillation from the dense model is not the paper's.{notes}
+"""
+
+
+def model_card(report: CompressReport) -> str:
+    """README.md for a compressed checkpoint."""
+    quality, gflops, latency = report.quality, report.gflops, report.latency
+    name = report.output.rstrip("/").rsplit("/", 1)[-1]
+    return _TEMPLATE.format(
+        name=name,
+        base=json.dumps(report.checkpoint),
+        checkpoint=report.checkpoint,
+        output=report.output,
+        task=report.task,
+        data=json.dumps(report.data),
+        split=quality.split,
+        samples=quality.samples,
+        metric=quality.metric,
+        dense=quality.dense,
+        pruned=quality.pruned,
+        change=quality.change,
+        low=quality.interval95[0],
+        high=quality.interval95[1],
+        method=report.method,
+        share=report.budget.share,
+        version=report.environment.madtp,
+        gflops_dense=gflops.dense,
+        gflops_pruned=gflops.pruned,
+        gflops_share=gflops.share,
+        convention=gflops.convention,
+        batch=latency.batch_size,
+        device=latency.device,
+        dtype=latency.dtype,
+        dense_ms=latency.dense_ms,
+        pruned_ms=latency.pruned_ms,
+        speedup=latency.speedup,
+        requested=report.budget.requested,
+        achieved=report.budget.achieved_val,
+        budget=report.budget.gflops,
+        budget_samples=report.budget.samples,
+        notes="".join(f"\n\n{note}" for note in report.notes),
+    )

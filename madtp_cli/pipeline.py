@@ -1,0 +1,302 @@
+"""compress, evaluate, profile: the story of each command, one call per stage. Start reading here."""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+
+import torch
+
+from madtp_cli import budget, card, checkpoint, distill, flops, measure, workbench
+from madtp_cli.budget import Budget, Calibration
+from madtp_cli.config import CompressSettings, RunSettings
+from madtp_cli.errors import BudgetError, UsageError
+from madtp_cli.intervals import interval95
+from madtp_cli.models.blip import MadtpBlipForNLVR2
+from madtp_cli.models.encoder import PruningSettings
+from madtp_cli.report import (
+    BudgetPart,
+    CompressReport,
+    Environment,
+    EvalReport,
+    GflopsPart,
+    ProfileReport,
+    QualityPart,
+    WitnessedGflops,
+)
+from madtp_cli.workbench import CALIBRATION_SAMPLES, Listener, Workbench, agreement
+
+#: Samples that fvcore traces in `profile`; each takes about as long as twenty forwards.
+WITNESSES = 8
+#: Words of the sentence behind the literature's 132.54 GFLOPs for BLIP on NLVR2.
+PUBLISHED_TEXT_TOKENS = 36
+#: States of the fine-tune that are compared on validation data, and samples they are compared on.
+CANDIDATES, CANDIDATE_SAMPLES = 4, 1000
+
+
+def compress(source: Path, settings: CompressSettings, listener: Listener | None = None) -> CompressReport:
+    """Bring a checkpoint to a FLOPs budget and save it as a folder.
+
+    Args:
+        source: Checkpoint file or folder.
+        settings: The budget and everything else; see `config.resolve`.
+        listener: Hears of the progress.
+
+    Raises:
+        MadtpError: One of its kinds, each with its exit code; nothing is saved then.
+    """
+    started, listener = time.monotonic(), listener or Listener()
+    output = settings.output or Path(f"{source.resolve().stem}-madtp")
+    budget.parse(settings.gflops_budget)
+    checkpoint.check_output(output, settings.overwrite)
+    bench = Workbench.open(source, settings, listener)
+    student = attached(bench.model, settings)
+    target = feasible_budget(bench, student, settings.gflops_budget)
+    teacher = dense_copy(bench.model)
+    before = bench.measured("Dense model on the test samples", teacher, settings.split)
+    calibration = calibrated(bench, student, target, CALIBRATION_SAMPLES)
+    if settings.steps != 0 and settings.epochs != 0:
+        schedule = distill.Schedule(
+            settings.number_of_steps(len(bench.rows("train"))),
+            settings.rate(student.widths["text"]),
+            settings.dictionary_learning_rate,
+        )
+        calibration = fine_tuned(bench, student, teacher, target, calibration, schedule)
+    final = calibrated(bench, student, target, None, calibration.knob)
+    if not target.is_met(final.gflops):
+        raise BudgetError(
+            f"{target} was missed: the nearest knob costs {final.gflops:.4g} GFLOPs on the validation samples.\n"
+            "Give more validation samples, whose costs average out, or another budget."
+        )
+    after = bench.measured("Pruned model on the test samples", student, settings.split)
+    layers = measure.layer_parts(student, after.counts)
+    tokens = {tower: [layer for layer in layers if layer.tower == tower and layer.tokens_in] for tower in after.counts}
+    report = CompressReport(
+        command="compress",
+        checkpoint=str(source),
+        output=str(output),
+        task=bench.task.name,
+        data=bench.data.source,
+        method=settings.method,
+        notes=bench.notes(),
+        budget=BudgetPart(
+            requested=target.requested,
+            share=target.share,
+            gflops=target.gflops,
+            achieved_val=final.gflops,
+            achieved_share=final.gflops / target.dense,
+            samples=len(bench.rows("val")),
+        ),
+        gflops=GflopsPart.of(before.gflops(teacher).mean(), after.gflops(student).mean()),
+        quality=bench.change(before, after),
+        latency=measure.latency(teacher, student, bench.first_batch(settings.split), bench.place),
+        tokens=tokens,
+        knob=final.knob,
+        curve=[(knob, gflops / target.dense) for knob, gflops in final.tried],
+        settings=settings.model_dump(mode="json"),
+        environment=Environment.here(),
+        seconds=time.monotonic() - started,
+    )
+    files = {"report.json": report.model_dump_json(indent=2) + "\n", "README.md": card.model_card(report)}
+    checkpoint.save(student.cpu(), bench.processor, output, files=files, overwrite=settings.overwrite)
+    return report
+
+
+def evaluate(source: Path, settings: RunSettings, listener: Listener | None = None) -> EvalReport:
+    """Measure a checkpoint, dense or pruned, on labelled samples."""
+    started = time.monotonic()
+    bench = Workbench.open(source, settings, listener or Listener(), [settings.split])
+    if not bench.labelled:
+        raise UsageError(
+            f"{source} was not trained on the built-in scenes, so their labels say nothing about it.\n"
+            "Give --data with samples of its own task."
+        )
+    measured = bench.measured("Evaluating", bench.model, settings.split)
+    bench.require_labels(measured, settings.split)
+    pruned = measured.gflops(bench.model).mean() if bench.model.pruning else None
+    return EvalReport(
+        command="eval",
+        checkpoint=str(source),
+        task=bench.task.name,
+        data=bench.data.source,
+        notes=bench.notes(),
+        quality=QualityPart(
+            metric=bench.task.metric,
+            split=settings.split,
+            samples=len(measured.scores),
+            value=bench.task.quality(measured.scores),
+            interval95=interval95(measured.scores),
+        ),
+        gflops=GflopsPart.of(workbench.dense_gflops(bench, settings.split).mean(), pruned),
+        seconds=time.monotonic() - started,
+    )
+
+
+def profile(
+    source: Path | None,
+    settings: RunSettings,
+    listener: Listener | None = None,
+    *,
+    arch: str | None = None,
+    text_tokens: int | None = None,
+) -> ProfileReport:
+    """Count what a checkpoint costs, by tower and layer, with fvcore as a witness.
+
+    Args:
+        source: Checkpoint file or folder; or `arch`, the name of a published architecture.
+        settings: Data, split, limit; the data decides how many tokens a pruned model keeps.
+        listener: Hears of the progress.
+        arch: See `models.architectures`; needs neither weights nor data.
+        text_tokens: Count one text of this length instead of the data's; dense models only.
+
+    Raises:
+        MadtpError: One of its kinds.
+    """
+    listener = listener or Listener()
+    if (source is None) == (arch is None):
+        raise UsageError("Give either a checkpoint or --arch, one of them.")
+    if source is None or text_tokens is not None:
+        return _profile_without_data(source, arch, text_tokens or PUBLISHED_TEXT_TOKENS, settings, listener)
+    bench = Workbench.open(source, settings, listener, [settings.split])
+    measured = bench.measured("Counting tokens", bench.model, settings.split, CALIBRATION_SAMPLES)
+    witnesses = bench.single_samples(settings.split, WITNESSES)
+    listener.stage("fvcore as a witness", len(witnesses))
+    counted = []
+    for number, sample in enumerate(witnesses):
+        counted.append(flops.witnessed(bench.model.float().cpu(), sample) / 1e9)
+        listener.advance(number + 1)
+    listener.done()
+    dense = workbench.dense_gflops(bench, settings.split, CALIBRATION_SAMPLES).mean()
+    own = measured.gflops(bench.model)
+    layers = measure.layer_parts(bench.model, measured.counts)
+    return ProfileReport(
+        command="profile",
+        checkpoint=str(source),
+        task=bench.task.name,
+        data=bench.data.source,
+        notes=bench.notes(),
+        samples=len(own),
+        gflops=WitnessedGflops(
+            **GflopsPart.of(dense, own.mean() if bench.model.pruning else None).model_dump(),
+            fvcore=sum(counted) / len(counted),
+            formula=float(own[: len(counted)].mean()),
+            witnesses=len(counted),
+        ),
+        towers=measure.by_tower(layers),
+        layers=layers,
+        parameters=sum(parameter.numel() for parameter in bench.model.parameters()),
+    )
+
+
+def _profile_without_data(
+    source: Path | None, arch: str | None, text_tokens: int, settings: RunSettings, listener: Listener
+) -> ProfileReport:
+    """One sample with a text of the given length through a dense model."""
+    model = workbench.load(source, settings, listener)[0] if source else workbench.empty(str(arch))
+    if model.pruning:
+        raise UsageError(
+            "How many tokens a pruned model keeps depends on the images, so --text-tokens is for dense ones.\n"
+            "Leave it out; the data decides."
+        )
+    sample = workbench.blank_sample(model.config, text_tokens)
+    listener.stage("fvcore as a witness", 1)
+    counted = flops.witnessed(model, sample) / 1e9
+    listener.done()
+    counts = flops.dense_counts(model.config, [text_tokens])
+    own = float(flops.total(flops.blip_nlvr2(model.config, counts))[0]) / 1e9
+    layers = measure.layer_parts(model, counts)
+    return ProfileReport(
+        command="profile",
+        checkpoint=str(source or arch),
+        task=model.config.task,
+        data=f"no data: one text of {text_tokens} tokens",
+        samples=1,
+        gflops=WitnessedGflops(dense=own, fvcore=counted, formula=own, witnesses=1),
+        towers=measure.by_tower(layers),
+        layers=layers,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def dense_copy(model: MadtpBlipForNLVR2) -> MadtpBlipForNLVR2:
+    """The frozen dense model; of a pruned one, what it is at knob 0."""
+    teacher = copy.deepcopy(model).eval().requires_grad_(False)
+    teacher.config.madtp, teacher.madtp = None, None
+    return teacher
+
+
+def attached(model: MadtpBlipForNLVR2, settings: CompressSettings) -> MadtpBlipForNLVR2:
+    """A copy that can prune; a dictionary that is there already stays."""
+    student = copy.deepcopy(model)
+    if student.pruning is None:
+        student.attach(PruningSettings.for_widths(settings.method, student.widths))
+    return student
+
+
+def feasible_budget(bench: Workbench, student: MadtpBlipForNLVR2, requested: str) -> Budget:
+    """The budget in GFLOPs of the calibration samples, after making sure that it can be had."""
+    dense = float(workbench.dense_gflops(bench, "val").mean())
+    target = budget.resolve(requested, dense)
+    budget.check_reachable(target, workbench.floor_gflops(bench, student, "val"))
+    bench.listener.say(f"{target} ({flops.CONVENTION})")
+    return target
+
+
+def calibrated(
+    bench: Workbench, student: MadtpBlipForNLVR2, target: Budget, samples: int | None, start: float = 1.0
+) -> Calibration:
+    """Set the student's knob so that the validation samples cost what the budget says."""
+    batches = bench.batches("val", samples)
+    bench.listener.stage("Calibrating the knob", 0)
+
+    def cost(knob: float) -> float:
+        measure.set_knob(student, knob)
+        gflops = measure.mean_gflops(student, batches, bench.task, bench.place)
+        bench.listener.advance(0, f"knob {knob:.4g} gives {gflops / target.dense:.4f} of the dense GFLOPs")
+        return gflops
+
+    found = budget.calibrate(cost, target, start)
+    measure.set_knob(student, found.knob)
+    bench.listener.done()
+    return found
+
+
+def fine_tuned(
+    bench: Workbench,
+    student: MadtpBlipForNLVR2,
+    teacher: MadtpBlipForNLVR2,
+    target: Budget,
+    calibration: Calibration,
+    schedule: distill.Schedule,
+) -> Calibration:
+    """Distil the student and leave it in the state that was best on validation data."""
+    steps = schedule.steps
+    best: tuple[float, dict[str, torch.Tensor], Calibration] | None = None
+    every = max(1, steps // (2 * CANDIDATES))
+    bench.listener.stage("Fine-tuning against the dense model", steps)
+    with bench.place.precision():
+        for progress in distill.distill(student, teacher, bench.training_batches(), schedule):
+            state = f"loss {progress.loss:.3f} · {calibration.gflops:.4g} GFLOPs · knob {calibration.knob:.3g}"
+            bench.listener.advance(progress.step, state)
+            if progress.step % every and progress.step != steps:
+                continue
+            calibration = calibrated(bench, student, target, CALIBRATION_SAMPLES, calibration.knob)
+            if 2 * progress.step >= steps:
+                quality = _validated(bench, student, teacher)
+                if best is None or quality >= best[0]:
+                    best = quality, copy.deepcopy(student.state_dict()), calibration
+    bench.listener.done()
+    if best is not None:
+        student.load_state_dict(best[1])
+        calibration = best[2]
+    return calibration
+
+
+def _validated(bench: Workbench, student: MadtpBlipForNLVR2, teacher: MadtpBlipForNLVR2) -> float:
+    """Quality on validation samples; agreement with the dense model where labels do not count."""
+    measured = measure.run(student, bench.batches("val", CANDIDATE_SAMPLES), bench.task, bench.place)
+    if measured.scores:
+        return bench.task.quality(measured.scores)
+    dense = measure.run(teacher, bench.batches("val", CANDIDATE_SAMPLES), bench.task, bench.place)
+    return bench.task.quality(agreement(measured, dense))

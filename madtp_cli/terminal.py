@@ -1,0 +1,199 @@
+"""What a person sees: progress and warnings on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from madtp_cli.report import CompressReport, EvalReport, LayerPart, ProfileReport
+
+#: Seconds between plain progress lines where stderr is no terminal.
+PLAIN_EVERY = 15.0
+
+
+class Terminal:
+    """Speaks to the user; also the listener of a run. `verbosity` below 0 is silence."""
+
+    def __init__(self, verbosity: int = 0) -> None:
+        self.verbosity = verbosity
+        interactive = sys.stderr.isatty() and "CI" not in os.environ and verbosity >= 0
+        self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.err = Console(stderr=True, highlight=False, force_interactive=interactive)
+        self._bar: Progress | None = None
+        self._title, self._total, self._told, self._started = "", 0, 0.0, 0.0
+
+    def say(self, text: str) -> None:
+        """A note, on stderr."""
+        if self.verbosity >= 0:
+            self.err.print(text, style="dim", markup=False)
+
+    def stage(self, title: str, total: int) -> None:
+        """A stage begins; a bar on a terminal, plain lines elsewhere. A stage within one stays silent."""
+        if self._title or self.verbosity < 0:
+            return
+        self._title, self._total, self._told, self._started = title, total, time.monotonic(), time.monotonic()
+        if self.err.is_interactive and self.err.is_terminal:
+            columns = [TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn()]
+            self._bar = Progress(*columns, TextColumn("{task.fields[detail]}"), console=self.err, transient=True)
+            self._bar.add_task(title, total=total or None, detail="")
+            self._bar.start()
+
+    def advance(self, done: int, detail: str = "") -> None:
+        """The stage has come so far."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, detail=detail)
+        elif self._title and time.monotonic() - self._told > PLAIN_EVERY:
+            self._told = time.monotonic()
+            self.err.print(f"{self._title}: {self._progress(done)}{detail}", markup=False)
+
+    def _progress(self, done: int) -> str:
+        if not self._total or not done:
+            return ""
+        left = (time.monotonic() - self._started) / done * (self._total - done)
+        return f"{done} of {self._total}, about {left:.0f} s left. "
+
+    def done(self) -> None:
+        """The stage is over."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        if self._title:
+            self.say(f"{self._title}: {time.monotonic() - self._started:.1f} s")
+        self._title = ""
+
+    def fail(self, message: str) -> None:
+        """An error: at most three lines on stderr."""
+        if self._bar is not None:
+            self._bar.stop()
+        self.err.print(f"Error: {message}", style="red", markup=False, soft_wrap=True)
+
+    def show_compress(self, report: CompressReport) -> None:
+        """The result table of `compress`."""
+        quality, gflops, latency, budget = report.quality, report.gflops, report.latency, report.budget
+        table = Table(title=f"{report.output}: {quality.samples:,} {quality.split} samples of {report.data}")
+        for column in ("", "dense", "pruned", "change"):
+            table.add_column(column, justify="left" if column in ("", "change") else "right")
+        table.add_row("GFLOPs per sample", f"{gflops.dense:.4g}", f"{gflops.pruned:.4g}", f"{gflops.share:.3f}x")
+        low, high = quality.interval95
+        table.add_row(
+            f"{quality.metric}, %",
+            f"{quality.dense:.2f}",
+            f"{quality.pruned:.2f}",
+            f"{quality.change:+.2f} points (95 %: {low:+.2f} to {high:+.2f})",
+        )
+        table.add_row(
+            f"ms per sample, batch {latency.batch_size}",
+            f"{latency.dense_ms:.2f}",
+            f"{latency.pruned_ms:.2f}",
+            f"{latency.speedup:.2f}x faster ({latency.device}, {latency.dtype})",
+        )
+        self.out.print(table)
+        self.out.print(
+            f"Budget {budget.requested}: {budget.achieved_val:.4g} of {budget.gflops:.4g} GFLOPs on "
+            f"{budget.samples:,} validation samples ({budget.achieved_val / budget.gflops - 1:+.2%})."
+        )
+        for tower, layers in report.tokens.items():
+            self.out.print(f"{tower.capitalize()} tokens by layer: {_flow(layers)}")
+        self._notes(report.notes)
+        self.out.print(f"GFLOPs are {gflops.convention}.")
+        self.out.print("Token pruning saves compute, not bytes: the file is as large as the dense one.")
+        self.out.print(f'Load it: madtp_cli.load("{report.output}")', markup=False)
+
+    def show_eval(self, report: EvalReport) -> None:
+        """The result of `eval`."""
+        quality, gflops = report.quality, report.gflops
+        low, high = quality.interval95
+        self.out.print(
+            f"{report.checkpoint}: {quality.metric} {quality.value:.2f} % (95 %: {low:.2f} to {high:.2f}) on "
+            f"{quality.samples:,} {quality.split} samples of {report.data}",
+            markup=False,
+        )
+        pruned = "" if gflops.pruned is None else f", pruned {gflops.pruned:.4g} ({gflops.share:.3f}x)"
+        self.out.print(f"GFLOPs per sample: dense {gflops.dense:.4g}{pruned}; {gflops.convention}")
+        self._notes(report.notes)
+
+    def show_profile(self, report: ProfileReport) -> None:
+        """The tables of `profile`."""
+        table = Table(title=f"{report.checkpoint}: {report.samples:,} samples of {report.data}")
+        for column in ("layer", "tokens in", "tokens out", "5 % to 95 %", "GFLOPs", "share"):
+            table.add_column(column, justify="left" if column == "layer" else "right")
+        total = sum(report.towers.values())
+        for layer in report.layers:
+            table.add_row(
+                f"{layer.tower} {layer.layer}",
+                "" if layer.tokens_in is None else f"{layer.tokens_in:.1f}",
+                "" if layer.tokens_out is None else f"{layer.tokens_out:.1f}",
+                "" if layer.tokens_out_p5 is None else f"{layer.tokens_out_p5:.0f} to {layer.tokens_out_p95:.0f}",
+                f"{layer.gflops:.4g}",
+                f"{layer.gflops / total:.1%}",
+            )
+        for tower, gflops in report.towers.items():
+            table.add_row(f"{tower}, all", "", "", "", f"{gflops:.4g}", f"{gflops / total:.1%}", style="bold")
+        self.out.print(table)
+        counts = report.gflops
+        pruned = "" if counts.pruned is None else f", pruned {counts.pruned:.6g} ({counts.share:.3f}x)"
+        self.out.print(f"GFLOPs per sample: dense {counts.dense:.6g}{pruned}; {counts.convention}")
+        self.out.print(
+            f"fvcore counts {counts.fvcore:.6g} on {counts.witnesses} of these samples, the formula {counts.formula:.6g}."
+        )
+        self.out.print(f"Parameters: {report.parameters:,}")
+        self._notes(report.notes)
+
+    def show_inspection(self, found: Mapping[str, Any]) -> None:
+        """What `inspect` recognised."""
+        table = Table(title=found["source"], show_header=False)
+        table.add_row("format", found["format"])
+        table.add_row("task", found["task"])
+        for tower, sizes in found["towers"].items():
+            table.add_row(f"{tower} tower", ", ".join(f"{name.replace('_', ' ')} {size}" for name, size in sizes.items()))
+        table.add_row("parameters", f"{found['parameters']:,} ({found['precision']})")
+        if not found["refusal"]:
+            missing, unexpected = len(found["missing"]), len(found["unexpected"])
+            table.add_row("keys", f"{found['matched']} matched, {missing} missing, {unexpected} unexpected")
+        for name in ("missing", "unexpected"):
+            if found[name]:
+                table.add_row(name, _some(found[name]))
+        for key, (file, model) in found["reshaped"].items():
+            table.add_row("other shape", f"{key}: {file} in the file, {model} in the model")
+        for reason, keys in found["dropped"].items():
+            table.add_row("left out", f"{len(keys)} {reason}")
+        self.out.print(table)
+        self._notes(found["notes"])
+        if found["refusal"]:
+            self.out.print(f"Cannot be compressed: {found['refusal']}", markup=False)
+
+    def show_scenes(self, written: Mapping[str, Any]) -> None:
+        """What `scenes` wrote."""
+        table = Table(title=str(written["folder"]))
+        kinds = sorted({kind for split in written["splits"].values() for kind in split["kinds"]})
+        for column in ("", *written["splits"], "judged by text alone"):
+            table.add_column(column, justify="left" if not column else "right")
+        for kind in ("all", *kinds):
+            cells = []
+            for split in written["splits"].values():
+                rows, true = (split["rows"], split["true_percent"]) if kind == "all" else split["kinds"].get(kind, (0, 0))
+                cells.append(f"{rows:,} ({true:.1f} % true)")
+            text = written["text_only"].get(kind)
+            table.add_row(kind, *cells, f"{text['accuracy']:.1f} % of {text['samples']:,}" if text else "")
+        self.out.print(table)
+        self.out.print(f"Use it: madtp compress CHECKPOINT --gflops-budget 0.2 --data {written['folder']}", markup=False)
+
+    def _notes(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            self.out.print(f"Note: {note}", markup=False)
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def _flow(layers: Sequence[LayerPart]) -> str:
+    """Mean tokens through the layers: `145 > 40 > 22`."""
+    return " > ".join([f"{layers[0].tokens_in:.0f}", *(f"{layer.tokens_out:.1f}" for layer in layers)])
