@@ -1,9 +1,10 @@
 """Train examples/blip.pt, a small BLIP for NLVR2 in Salesforce's file layout, from nothing.
 
-Trained on the true/false label alone it learns very slowly. So the image tower first
-learns to name what each patch and the whole picture show; then the text encoder learns to
-judge eight statements about each fresh pair while the naming goes on. Only the train
-split's handwriting is used, no picture is seen twice, and nothing is chosen on val or test.
+Trained on the true/false label alone it learns very slowly. So there are three stages:
+the image tower learns to name what each patch and the whole picture show; the text encoder
+learns to judge statements on the finished image tokens of a few thousand pairs, which is
+cheap; then both learn together, eight statements about each fresh pair, while the naming
+goes on. Only the train split's handwriting is used, and nothing is chosen on val or test.
 
     python examples/pretrain.py            # writes blip.pt, tokenizer/ and pretrain.json here
 """
@@ -27,13 +28,16 @@ from madtp_cli.data import scenes
 from madtp_cli.formats import salesforce_blip
 from madtp_cli.memory import reuse_freed_memory
 from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
+from madtp_cli.models.packed import Packed, pack
 
 HERE = Path(__file__).parent
 SEED = 0
 PAIRS_PER_STEP = 32
 STATEMENTS_PER_PAIR = 8
-NAMING_STEPS, JUDGING_STEPS = 1000, 2600
-NAMING_RATE, JUDGING_RATE = 1e-3, 8e-4
+STEPS = {"naming": 1000, "reading": 1500, "judging": 1800}
+RATES = {"naming": 1e-3, "reading": 1e-3, "judging": 6e-4}
+#: Pairs whose image tokens are kept at a time while reading is learned, and steps on them.
+KEPT_PAIRS, STEPS_ON_KEPT = 1536, 500
 PATCH, GRID = 8, scenes.IMAGE_SIZE // 8
 NOUNS = (*scenes.DIGITS, *scenes.SHAPES)
 COLOURS = tuple(scenes.COLOURS)
@@ -56,11 +60,17 @@ def build_tokenizer() -> BertTokenizer:
 
 
 def build_model(vocabulary_size: int) -> MadtpBlipForNLVR2:
-    vision = dict(hidden_size=128, intermediate_size=512, num_hidden_layers=8, num_attention_heads=2,
-                  image_size=scenes.IMAGE_SIZE, patch_size=PATCH, layer_norm_eps=1e-6, initializer_range=0.02)  # fmt: skip
-    text = dict(hidden_size=128, intermediate_size=256, num_hidden_layers=4, num_attention_heads=2,
-                max_position_embeddings=32, vocab_size=vocabulary_size, bos_token_id=vocabulary_size - 2, sep_token_id=3)  # fmt: skip
-    return MadtpBlipForNLVR2(MadtpBlipConfig(vision_config=vision, text_config=text, merge_from=2))
+    shared = {"hidden_size": 128, "num_attention_heads": 2}
+    vision = shared | {"intermediate_size": 512, "num_hidden_layers": 8, "layer_norm_eps": 1e-6}
+    vision |= {"image_size": scenes.IMAGE_SIZE, "patch_size": PATCH, "initializer_range": 0.02}
+    text = shared | {"intermediate_size": 256, "num_hidden_layers": 4, "max_position_embeddings": 32}
+    text |= {"vocab_size": vocabulary_size, "bos_token_id": vocabulary_size - 2, "sep_token_id": 3}
+    model = MadtpBlipForNLVR2(MadtpBlipConfig(vision_config=vision, text_config=text, merge_from=2))
+    for module in model.modules():
+        # BERT's 0.02 is made for width 768; here attention would start so even that it hardly learns.
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    return model
 
 
 class Naming(nn.Module):
@@ -127,36 +137,74 @@ def rate(step: int, steps: int, peak: float) -> float:
     return peak * min(1, (step + 1) / 100) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
 
 
-def naming_loss(model: MadtpBlipForNLVR2, naming: Naming, rng: random.Random) -> tuple[Tensor, float]:
+def naming_loss(model: MadtpBlipForNLVR2, naming: Naming, rng: random.Random) -> Tensor:
     drawn = [scenes.draw_scene("train", rng) for _ in range(2 * PAIRS_PER_STEP)]
     states = model.encode_images(pixels(drawn)).data.unflatten(0, (len(drawn), -1))
-    return naming(states, drawn), 0.0
+    return naming(states, drawn)
 
 
-def judging_loss(
-    model: MadtpBlipForNLVR2, naming: Naming, tokenizer: BertTokenizer, rng: random.Random, by_kind: dict[str, list[bool]]
-) -> tuple[Tensor, float]:
-    """Loss on a fresh batch; the first statement of each pair fits the test's distribution."""
-    pairs = [scenes.draw_pair("train", rng) for _ in range(PAIRS_PER_STEP)]
+def judged_loss(
+    model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, pairs: list[scenes.Pair], images: Packed,
+    rng: random.Random, by_kind: dict[str, list[bool]],
+) -> Tensor:  # fmt: skip
+    """Loss over each pair's own statement, which fits the test's distribution, and seven more."""
+    more = STATEMENTS_PER_PAIR - 1
     judged = [
         item
         for pair in pairs
-        for item in [
-            (pair.statement, pair.label),
-            *scenes.draw_statements(pair.left, pair.right, STATEMENTS_PER_PAIR - 1, rng),
-        ]
+        for item in [(pair.statement, pair.label), *scenes.draw_statements(pair.left, pair.right, more, rng)]
     ]
-    drawn = [pair.left for pair in pairs] + [pair.right for pair in pairs]
-    images = model.encode_images(pixels(drawn))
     memory = images.part(slice(0, len(pairs))), images.part(slice(len(pairs), None))
-    tokens = model.encode_text(**tokenized(tokenizer, [s.text for s, _ in judged]), memory=memory)
+    text = tokenized(tokenizer, [statement.text for statement, _ in judged])
+    tokens = model.encode_text(text["input_ids"], text["attention_mask"], memory)
     logits = model.cls_head(tokens.first())
     labels = torch.tensor([int(label) for _, label in judged])
     right = (logits.argmax(1) == labels).tolist()
     for (statement, _), correct in list(zip(judged, right, strict=True))[::STATEMENTS_PER_PAIR]:
         by_kind.setdefault(statement.kind, []).append(correct)
-    loss = functional.cross_entropy(logits, labels)
-    return loss + 0.2 * naming(images.data.unflatten(0, (len(drawn), -1)), drawn), sum(right) / len(right)
+    return functional.cross_entropy(logits.float(), labels)
+
+
+def judging_loss(
+    model: MadtpBlipForNLVR2,
+    naming: Naming,
+    tokenizer: BertTokenizer,
+    rng: random.Random,
+    by_kind: dict[str, list[bool]],
+) -> Tensor:
+    """Loss on fresh pairs, with the naming of both images."""
+    pairs = [scenes.draw_pair("train", rng) for _ in range(PAIRS_PER_STEP)]
+    drawn = [pair.left for pair in pairs] + [pair.right for pair in pairs]
+    images = model.encode_images(pixels(drawn))
+    named = naming(images.data.unflatten(0, (len(drawn), -1)), drawn)
+    return judged_loss(model, tokenizer, pairs, images, rng, by_kind) + 0.2 * named
+
+
+class Reading:
+    """Statements about pairs whose image tokens were made once; drawn anew every few hundred steps."""
+
+    def __init__(self, model: MadtpBlipForNLVR2, rng: random.Random) -> None:
+        self.model, self.rng, self.step = model, rng, 0
+        self.pairs: list[scenes.Pair] = []
+        self.images = torch.zeros(0)
+
+    def draw(self) -> None:
+        self.pairs = [scenes.draw_pair("train", self.rng) for _ in range(KEPT_PAIRS)]
+        parts = []
+        for start in range(0, KEPT_PAIRS, 64):
+            some = self.pairs[start : start + 64]
+            drawn = [scene for pair in some for scene in (pair.left, pair.right)]
+            with torch.no_grad():
+                parts.append(self.model.encode_images(pixels(drawn)).data.unflatten(0, (len(some), 2, -1)).bfloat16())
+        self.images = torch.cat(parts)  # [pairs, 2, tokens, width]
+
+    def loss(self, tokenizer: BertTokenizer, by_kind: dict[str, list[bool]]) -> Tensor:
+        if self.step % STEPS_ON_KEPT == 0:
+            self.draw()
+        self.step += 1
+        numbers = [int(self.rng.random() * KEPT_PAIRS) for _ in range(PAIRS_PER_STEP)]
+        images = pack(self.images[numbers].float().transpose(0, 1).flatten(0, 1))
+        return judged_loss(self.model, tokenizer, [self.pairs[n] for n in numbers], images, self.rng, by_kind)
 
 
 @torch.no_grad()
@@ -178,34 +226,31 @@ def accuracy(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, split: str, num
 
 def save(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, folder: Path) -> None:
     weights = {key: value.half() for key, value in model.state_dict().items()}
-    torch.save({"model": salesforce_blip.to_original(weights), "config": {"dataset": "madtp scenes"}}, folder / "blip.pt")
+    torch.save(
+        {"model": salesforce_blip.to_original(weights), "config": {"dataset": "madtp scenes"}}, folder / "blip.pt"
+    )
     tokenizer.save_pretrained(folder / "tokenizer")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=HERE)
-    parser.add_argument("--naming-steps", type=int, default=NAMING_STEPS)
-    parser.add_argument("--judging-steps", type=int, default=JUDGING_STEPS)
-    options = parser.parse_args()
-    options.output.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(SEED)
-    reuse_freed_memory()
+def train(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, steps: dict[str, int], folder: Path) -> None:
+    """Run the stages one after the other, printing accuracy by kind of statement, and save now and then."""
     rng = random.Random(SEED)
-    tokenizer = build_tokenizer()
-    model = build_model(len(tokenizer))
-    naming = Naming(model.config.vision_config.hidden_size)
-    optimizer = torch.optim.AdamW([*model.parameters(), *naming.parameters()], betas=(0.9, 0.98), weight_decay=0.02)
-    started, by_kind = time.time(), {}
-    for stage, steps, peak in (("naming", options.naming_steps, NAMING_RATE), ("judging", options.judging_steps, JUDGING_RATE)):
-        for step in range(steps):
+    naming, reading = Naming(model.config.vision_config.hidden_size), Reading(model, rng)
+    parameters = [*model.parameters(), *naming.parameters()]
+    started = time.time()
+    by_kind: dict[str, list[bool]] = {}
+    for stage in STEPS:
+        optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.98), weight_decay=0.02)
+        for step in range(steps[stage]):
             for group in optimizer.param_groups:
-                group["lr"] = rate(step, steps, peak)
+                group["lr"] = rate(step, steps[stage], RATES[stage])
             with torch.autocast("cpu", torch.bfloat16):
                 if stage == "naming":
-                    loss, right = naming_loss(model, naming, rng)
+                    loss = naming_loss(model, naming, rng)
+                elif stage == "reading":
+                    loss = reading.loss(tokenizer, by_kind)
                 else:
-                    loss, right = judging_loss(model, naming, tokenizer, rng, by_kind)
+                    loss = judging_loss(model, naming, tokenizer, rng, by_kind)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -213,14 +258,46 @@ def main() -> None:
             if step % 50 == 49:
                 kinds = {kind: round(100 * float(np.mean(v))) for kind, v in sorted(by_kind.items())}
                 parts = " ".join(f"{name} {value:.3f}" for name, value in naming.parts.items())
-                print(f"{stage} {step + 1}/{steps} loss {loss.item():.3f} ({parts}) {kinds} {time.time() - started:.0f}s", flush=True)
+                done = f"{stage} {step + 1}/{steps[stage]} {time.time() - started:.0f}s"
+                print(f"{done} loss {loss.item():.3f} ({parts}) right {kinds}", flush=True)
                 by_kind.clear()
             if step % 200 == 199:
-                save(model, tokenizer, options.output)
+                save(model, tokenizer, folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=HERE)
+    parser.add_argument("--image-tower", type=Path, help="take the image tower from this checkpoint and name no more")
+    for stage, number in STEPS.items():
+        parser.add_argument(f"--{stage}-steps", type=int, default=number)
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    steps = {stage: getattr(options, f"{stage}_steps") for stage in STEPS}
+    torch.manual_seed(SEED)
+    reuse_freed_memory()
+    tokenizer, started = build_tokenizer(), time.time()
+    model = build_model(len(tokenizer))
+    if options.image_tower:
+        stored = torch.load(options.image_tower, weights_only=True)["model"]
+        tower = {salesforce_blip.to_transformers(k): v for k, v in stored.items() if k.startswith("visual_encoder.")}
+        model.load_state_dict(tower, strict=False)
+        steps["naming"] = 0
+    train(model, tokenizer, steps, options.output)
     save(model, tokenizer, options.output)
-    record = {"seed": SEED, "torch": torch.__version__, "threads": torch.get_num_threads(), "dtype": "bfloat16 autocast", "hours": round((time.time() - started) / 3600, 2),
-              "naming_steps": options.naming_steps, "judging_steps": options.judging_steps, "pairs_per_step": PAIRS_PER_STEP,
-              "statements_per_pair": STATEMENTS_PER_PAIR, "test_pairs": 2000, "test_accuracy": accuracy(model.eval(), tokenizer, "test", 2000)}  # fmt: skip
+    record = {
+        "seed": SEED,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "dtype": "bfloat16 autocast",
+        "hours": round((time.time() - started) / 3600, 2),
+        "steps": steps,
+        "pairs_per_step": PAIRS_PER_STEP,
+        "statements_per_pair": STATEMENTS_PER_PAIR,
+        "image_tower": str(options.image_tower or "from nothing"),
+        "test_pairs": 2000,
+        "test_accuracy": accuracy(model.eval(), tokenizer, "test", 2000),
+    }
     (options.output / "pretrain.json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record, indent=2))
 

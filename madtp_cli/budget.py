@@ -11,10 +11,12 @@ from madtp_cli.errors import BudgetError, UsageError
 
 #: A budget counts as met within 1 % of what was asked.
 TOLERANCE = 0.01
-#: The search stops this close under the target: a tenth of what it is allowed to miss by.
-CLOSE_ENOUGH = 0.001
-#: Forward passes over the calibration set at most; halving a bracket 24 times is beyond float noise.
+#: The search stops this close under the target: a fifth of what it is allowed to miss by.
+CLOSE_ENOUGH = 0.002
+#: Forward passes over the calibration set at most.
 MOST_PASSES = 24
+#: Beyond these nothing, or everything but `min_keep`, is pruned.
+LEAST_KNOB, MOST_KNOB = 1e-3, 1e6
 _FORMS = "Write 0.2 or 20% for a share of the dense GFLOPs, or 26.5G for GFLOPs per sample."
 
 
@@ -103,32 +105,53 @@ def calibrate(measure: Callable[[float], float], budget: Budget, start: float = 
         tried.append((knob, measure(knob)))
         return tried[-1][1]
 
-    low, high = _bracket(cost, budget.gflops, start)
-    while len(tried) < MOST_PASSES and not _is_close(tried, budget) and high > low * (1 + 1e-6):
-        middle = (low + high) / 2
-        low, high = (middle, high) if cost(middle) > budget.gflops else (low, middle)
+    _search(cost, budget, start, tried)
     under = [point for point in tried if point[1] <= budget.gflops]
     # Nothing under it: the cost jumps over the target, or the knob's range ends above it.
     knob, gflops = max(under or tried, key=lambda point: point[1] if under else -point[1])
     return Calibration(knob, gflops, tuple(sorted(tried)))
 
 
-def _bracket(cost: Callable[[float], float], target: float, start: float) -> tuple[float, float]:
-    """Knobs around the target, found from `start` by steps that grow: a good guess costs two passes."""
-    step, knob = 1.05, start
-    if cost(knob) > target:
-        while True:
-            low, knob = knob, knob * step
-            if cost(knob) <= target or knob > 1e9:
-                return low, knob
-            step = min(step**2, 8)
-    while True:
-        high, knob = knob, knob / step
-        if knob < 1e-3:
-            return 0.0, high
-        if cost(knob) > target:
-            return knob, high
-        step = min(step**2, 8)
+def _search(cost: Callable[[float], float], budget: Budget, start: float, tried: list[tuple[float, float]]) -> None:
+    """Try knobs until one is close: regula falsi (Illinois) on the knob's logarithm.
+
+    A pass over the calibration set is the dear part, and near the target the cost is almost
+    a line in log knob, so this needs about half the passes of a bisection.
+    """
+    aim = budget.gflops * (1 - CLOSE_ENOUGH / 2)
+    (low, above), (high, below) = _bracket(cost, aim, start)
+    last_side = 0
+    if above <= 0 or below > 0:
+        return  # no knob in range lies on the other side of the aim
+    while len(tried) < MOST_PASSES and not _is_close(tried, budget) and high > low * (1 + 1e-7):
+        part = min(0.95, max(0.05, above / (above - below)))
+        knob = low * (high / low) ** part
+        excess = cost(knob) - aim
+        side = 1 if excess > 0 else -1
+        # An end that stays twice is pulled in, or it would stay for good.
+        pull = 0.5 if side == last_side else 1.0
+        if side > 0:
+            low, above, below = knob, excess, below * pull
+        else:
+            high, below, above = knob, excess, above * pull
+        last_side = side
+
+
+def _bracket(
+    cost: Callable[[float], float], aim: float, start: float
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Two knobs around the aim with their excess costs, the first above it.
+
+    Found from `start` by steps that grow, so that a good guess costs two passes.
+    """
+    step, knob, excess = 1.02, start, cost(start) - aim
+    upwards = excess > 0
+    while (excess > 0) == upwards and LEAST_KNOB < knob < MOST_KNOB:
+        before, knob = (knob, excess), knob * step if upwards else knob / step
+        excess = cost(knob) - aim
+        step = min(step**2, 4)
+    ends = before, (knob, excess)
+    return ends if upwards else ends[::-1]
 
 
 def _is_close(tried: list[tuple[float, float]], budget: Budget) -> bool:

@@ -1,21 +1,20 @@
-"""The command line: parse, call, print. Errors become exit codes. torch loads only inside commands."""
+"""The command line: parse, call, print; `exits` makes exit codes of errors. torch loads only inside commands."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from pydantic import BaseModel
 
 from madtp_cli import __version__
 from madtp_cli.config import CompressSettings, RunSettings, flag, resolve
-from madtp_cli.errors import MadtpError
+from madtp_cli.exits import Commands
 from madtp_cli.terminal import Terminal
 
 _EXIT_CODES = (
@@ -24,48 +23,8 @@ _EXIT_CODES = (
 )
 
 
-class _Terminated(BaseException):
-    """SIGTERM arrived: unwind, so that nothing half-written stays."""
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise _Terminated
-
-
-class _Commands(TyperGroup):
-    """Turns every way to fail into a message on stderr and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        signal.signal(signal.SIGTERM, _terminate)
-        try:
-            return super().invoke(ctx)
-        except MadtpError as error:
-            self._fail(str(error), error.exit_code, error)
-        except KeyboardInterrupt:
-            self._fail("Interrupted; nothing was saved.", 130)
-        except _Terminated:
-            self._fail("Terminated; nothing was saved.", 143)
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
-        except (typer.Exit, typer.Abort):
-            raise
-        except Exception as error:  # noqa: BLE001  the last resort: a user gets a sentence, not a traceback
-            if type(error).__module__.startswith("typer."):
-                raise  # usage errors print themselves and exit 2
-            message = f"A bug in madtp: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            self._fail(f"{message}\nRun again with -vv for the traceback, and report it.", 1, error)
-
-    def _fail(self, message: str, code: int, error: BaseException | None = None) -> None:
-        if error is not None and any(word.startswith("-vv") for word in sys.argv):
-            traceback.print_exception(error)
-        Terminal().fail(message)
-        raise typer.Exit(code) from None
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -74,18 +33,25 @@ app = typer.Typer(
 )
 
 
+def _option(text: str, *names: str, panel: str, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, **more)
+
+
 def _setting(name: str, *short: str, panel: str = "Run") -> Any:
     """An option that fills a setting; its help is the setting's own sentence."""
     field = CompressSettings.model_fields[name]
     default = "" if field.is_required() or field.default in (None, False) else f" Default {field.default}."
-    return typer.Option(flag(name), *short, help=f"{field.description}{default}", rich_help_panel=panel, show_default=False)
+    return _option(f"{field.description}{default}", flag(name), *short, panel=panel)
 
 
-Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint, dense or pruned, file or folder.", show_default=False)]
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of settings; BLIP's and MADTP's own are translated.", rich_help_panel="Run", show_default=False)]  # fmt: skip
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel="Output")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.", rich_help_panel="Output")]
-Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="-vv shows tracebacks.", rich_help_panel="Output", show_default=False)]  # fmt: skip
+_SOURCE = typer.Argument(help="Checkpoint, dense or pruned, file or folder.", show_default=False)
+_CONFIG_HELP = "YAML file of settings; BLIP's and MADTP's own are translated."
+
+Checkpoint = Annotated[Path, _SOURCE]
+Config = Annotated[Path | None, _option(_CONFIG_HELP, "--config", "-c", panel="Run")]
+AsJson = Annotated[bool, _option("Print one JSON document.", "--json", panel="Output")]
+Quiet = Annotated[bool, _option("No progress and no notes.", "--quiet", "-q", panel="Output")]
+Verbose = Annotated[int, _option("-vv shows tracebacks.", "--verbose", "-v", panel="Output", count=True)]
 Data = Annotated[str | None, _setting("data", panel="Data")]
 ImageRoot = Annotated[str | None, _setting("image_root", panel="Data")]
 TaskName = Annotated[str | None, _setting("task", panel="Data")]
@@ -105,12 +71,24 @@ Epochs = Annotated[float | None, _setting("epochs", panel="Training")]
 LearningRate = Annotated[float | None, _setting("learning_rate", panel="Training")]
 DictionaryRate = Annotated[float | None, _setting("dictionary_learning_rate", panel="Training")]
 Output = Annotated[str | None, _setting("output", "-o", panel="Output")]
-Overwrite = Annotated[bool | None, typer.Option("--overwrite", help="Replace the output folder if madtp wrote it.", rich_help_panel="Output", show_default=False)]  # fmt: skip
+Overwrite = Annotated[
+    bool | None, _option("Replace the output folder if madtp wrote it.", "--overwrite", panel="Output")
+]
+Arch = Annotated[str | None, _option("A published architecture instead of a checkpoint.", "--arch", panel="Data")]
+_TEXT_HELP = "One text of this many tokens instead of data; dense only."
+TextTokens = Annotated[int | None, _option(_TEXT_HELP, "--text-tokens", panel="Data", min=3)]
 
 
-def _settings(given: dict[str, Any], kind: type[RunSettings]) -> tuple[Any, Terminal]:
+def _terminal(given: Mapping[str, Any]) -> Terminal:
+    """The terminal to speak with, as loud as a command's options say."""
+    terminal: Terminal = given["ctx"].obj
+    terminal.verbosity = -1 if given.get("quiet") else given["verbose"]
+    return terminal
+
+
+def _settings(given: Mapping[str, Any], kind: type[RunSettings]) -> tuple[Any, Terminal]:
     """Settings of a command from its local variables, and the terminal to speak with."""
-    terminal = Terminal(-1 if given["quiet"] else given["verbose"])
+    terminal = _terminal(given)
     flags = {name: value for name, value in given.items() if name in kind.model_fields}
     settings = resolve(flags, given["config"], os.environ, kind)
     for note in settings.notes:
@@ -118,12 +96,21 @@ def _settings(given: dict[str, Any], kind: type[RunSettings]) -> tuple[Any, Term
     return settings, terminal
 
 
-def _show_json(document: str) -> None:
-    sys.stdout.write(document + "\n")
+def _show(report: BaseModel, as_json: bool, show: Callable[[Any], None]) -> None:
+    """A report for a script, or as `show` puts it for a person."""
+    sys.stdout.write(report.model_dump_json(indent=2) + "\n") if as_json else show(report)
 
 
-@app.command(epilog="madtp compress blip.pt --gflops-budget 0.2 · madtp compress blip.pth --gflops-budget 26.5G --data nlvr2/")
+def _show_document(command: str, found: dict[str, Any], as_json: bool, show: Callable[[Any], None]) -> None:
+    document = {"schema_version": 1, "command": command, **found}
+    sys.stdout.write(json.dumps(document, indent=2) + "\n") if as_json else show(found)
+
+
+@app.command(
+    epilog="madtp compress blip.pt --gflops-budget 0.2 · madtp compress blip.pth --gflops-budget 26.5G -o half"
+)
 def compress(
+    ctx: typer.Context,
     checkpoint: Checkpoint,
     gflops_budget: Budget = None,
     method: Method = None,
@@ -155,11 +142,12 @@ def compress(
     from madtp_cli import pipeline
 
     report = pipeline.compress(checkpoint, settings, terminal)
-    _show_json(report.model_dump_json(indent=2)) if as_json else terminal.show_compress(report)
+    _show(report, as_json, terminal.show_compress)
 
 
 @app.command("eval", epilog="madtp eval blip-madtp · madtp eval blip-madtp --data nlvr2/ --split val --json")
 def evaluate(
+    ctx: typer.Context,
     checkpoint: Checkpoint,
     data: Data = None,
     image_root: ImageRoot = None,
@@ -182,14 +170,15 @@ def evaluate(
     from madtp_cli import pipeline
 
     report = pipeline.evaluate(checkpoint, settings, terminal)
-    _show_json(report.model_dump_json(indent=2)) if as_json else terminal.show_eval(report)
+    _show(report, as_json, terminal.show_eval)
 
 
 @app.command(epilog="madtp profile blip-madtp · madtp profile --arch blip-nlvr-base --text-tokens 36")
 def profile(
-    checkpoint: Annotated[Path | None, typer.Argument(help="Checkpoint, dense or pruned, file or folder.", show_default=False)] = None,
-    arch: Annotated[str | None, typer.Option(help="A published architecture instead of a checkpoint.", rich_help_panel="Data", show_default=False)] = None,
-    text_tokens: Annotated[int | None, typer.Option(min=3, help="One text of this many tokens instead of data; dense only.", rich_help_panel="Data", show_default=False)] = None,
+    ctx: typer.Context,
+    checkpoint: Annotated[Path | None, _SOURCE] = None,
+    arch: Arch = None,
+    text_tokens: TextTokens = None,
     data: Data = None,
     image_root: ImageRoot = None,
     task: TaskName = None,
@@ -204,33 +193,36 @@ def profile(
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
-) -> None:  # fmt: skip
+) -> None:
     """Count GFLOPs and tokens by tower and layer, with fvcore as a witness."""
     settings, terminal = _settings(locals(), RunSettings)
     from madtp_cli import pipeline
 
     report = pipeline.profile(checkpoint, settings, terminal, arch=arch, text_tokens=text_tokens)
-    _show_json(report.model_dump_json(indent=2)) if as_json else terminal.show_profile(report)
+    _show(report, as_json, terminal.show_profile)
 
 
 @app.command(epilog="madtp inspect model_base_nlvr.pth")
 def inspect(
+    ctx: typer.Context,
     checkpoint: Checkpoint,
     head_width: HeadWidth = None,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
     """Say what a checkpoint is, without building its model."""
+    terminal = _terminal(locals())
     import dataclasses
 
     from madtp_cli.checkpoint import inspect as look
 
     found = dataclasses.asdict(look(checkpoint, head_width=head_width))
-    _show_json(json.dumps({"schema_version": 1, "command": "inspect", **found}, indent=2)) if as_json else Terminal().show_inspection(found)
+    _show_document("inspect", found, as_json, terminal.show_inspection)
 
 
 @app.command(epilog="madtp scenes nlvr2/ --task nlvr2 --train 20000 --val 1000 --test 2000")
 def scenes(
+    ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
     task: Annotated[str, typer.Option(help="Which annotations to write.")] = "nlvr2",
     train: Annotated[int, typer.Option(min=0, help="Train samples.")] = 20_000,
@@ -242,11 +234,11 @@ def scenes(
     verbose: Verbose = 0,
 ) -> None:
     """Write the built-in data set to a folder, in the layout of BLIP's users."""
+    terminal = _terminal(locals())
     import dataclasses
 
     from madtp_cli.data import writing
 
-    terminal = Terminal(-1 if quiet else verbose)
     terminal.stage("Writing scenes", train + val + test)
     written = writing.write_scenes(
         folder,
@@ -257,7 +249,7 @@ def scenes(
     )
     terminal.done()
     document = dataclasses.asdict(written) | {"folder": str(written.folder)}
-    _show_json(json.dumps({"schema_version": 1, "command": "scenes", **document}, indent=2)) if as_json else terminal.show_scenes(document)
+    _show_document("scenes", document, as_json, terminal.show_scenes)
 
 
 @app.callback(invoke_without_command=True)

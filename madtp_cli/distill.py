@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from madtp_cli.models.encoder import BlockTrace
+from madtp_cli.pruning import segments
+
 #: Weight of the alignment loss in the paper's scripts.
 ALIGNMENT_WEIGHT = 0.1
+#: Weight of the loss that teaches importance what the dense model's text looks at.
+GUIDANCE_WEIGHT = 1.0
 #: Softens both distributions, so that the teacher's doubt is taught too.
 LOGIT_TEMPERATURE = 2.0
 #: Share of the steps over which learning rates rise.
@@ -90,7 +96,7 @@ def distill(
 def step_losses(student: nn.Module, teacher: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """The weighted parts of the loss; "task" only where the batch has labels."""
     with torch.no_grad():
-        taught = teacher(**{name: value for name, value in batch.items() if name != "labels"})
+        taught = teacher(**{name: value for name, value in batch.items() if name != "labels"}, guide=True)
     output = student(**batch)
     losses = {
         "logits": _soft_cross_entropy(output.logits, taught.logits),
@@ -99,9 +105,39 @@ def step_losses(student: nn.Module, teacher: nn.Module, batch: dict[str, Tensor]
     }
     if output.loss is not None:
         losses["task"] = output.loss
+    if output.trace and taught.guidance is not None:
+        losses["guidance"] = GUIDANCE_WEIGHT * guidance_loss(output.trace["vision"], taught.guidance)
     if output.alignment is not None:
         losses["alignment"] = ALIGNMENT_WEIGHT * output.alignment
     return losses
+
+
+def guidance_loss(blocks: Sequence[BlockTrace], guidance: Tensor) -> Tensor:
+    """How far the importance of the tokens is from what the dense model's text looks at.
+
+    Cross-entropy between both shares over the tokens that entered a block, mean over images
+    and blocks, less its least value. Pruning has no gradient: a token that is gone cannot say
+    that it was missed. This tells the dictionary what the text will look for.
+
+    Args:
+        blocks: The image tower's trace.
+        guidance: Share of the text's attention to each patch, [images, patches].
+    """
+    losses = []
+    for block in blocks:
+        if block.importance is None or block.origins is None:
+            continue
+        lengths = [length - 1 for length in block.entered]
+        image = segments.segment_ids(lengths, guidance.device)
+        real = block.origins > 0  # a merged token stands for many; the first is [CLS]
+        target = torch.where(real, guidance[image, (block.origins - 1).clamp_min(0)], 0)
+        target = segments.pad(target, lengths)
+        target = target / target.sum(1, keepdim=True).clamp_min(1e-12)
+        own = segments.pad(torch.where(real, block.importance, 0), lengths)
+        own = own / own.sum(1, keepdim=True).clamp_min(1e-12)
+        gap = target * (target.clamp_min(1e-12).log() - own.clamp_min(1e-12).log())
+        losses.append(gap.sum(1).mean())
+    return torch.stack(losses).mean() if losses else guidance.new_zeros(())
 
 
 def _soft_cross_entropy(logits: Tensor, taught: Tensor) -> Tensor:
@@ -116,7 +152,7 @@ def _state_loss(state: Tensor, taught: Tensor) -> Tensor:
     return functional.mse_loss(state.float(), taught.float()) / taught.float().square().mean().clamp_min(1e-6)
 
 
-def _groups(student: nn.Module, schedule: Schedule) -> list[dict]:
+def _groups(student: nn.Module, schedule: Schedule) -> list[dict[str, Any]]:
     """Pretrained weights and MADTP's own, each with and without decay (vectors have none)."""
     groups = []
     for own in (False, True):

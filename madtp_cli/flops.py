@@ -174,12 +174,15 @@ def total(costs: list[LayerCost], tower: str | None = None) -> np.ndarray:
 
 
 #: Operators that do no multiply-add worth counting (fvcore's convention).
-_FREE = """__and__ __or__ abs add add_ all amax amin any arange argsort bitwise_and bitwise_not bool clamp clamp_min constant_pad_nd
-contiguous copy_ cumsum div div_ embedding empty eq expand expand_as fill_ full full_like ge gelu gt index index_put_
-linalg_vector_norm log_softmax logical_and logical_not lt masked_fill masked_fill_ masked_scatter max mean minimum mul
-mul_ ne neg new_full new_zeros nonzero norm ones ones_like pad pow reciprocal relu repeat repeat_interleave rsqrt rsub
-scatter scatter_ select sigmoid slice softmax sort split stack sub sum tanh topk to unbind unflatten unfold where zeros
-zeros_like clone detach le cross_entropy_loss cosine_similarity alias lift_fresh masked_select""".split()
+_FREE = """
+__and__ __or__ abs add add_ all amax amin any arange argsort bitwise_and bitwise_not bool clamp clamp_min
+constant_pad_nd contiguous copy_ cumsum div div_ embedding empty eq expand expand_as fill_ full full_like ge
+gelu gt index index_put_ linalg_vector_norm log_softmax logical_and logical_not lt masked_fill masked_fill_
+masked_scatter max mean minimum mul mul_ ne neg new_full new_zeros nonzero norm ones ones_like pad pow
+reciprocal relu repeat repeat_interleave rsqrt rsub scatter scatter_ select sigmoid slice softmax sort split
+stack sub sum tanh topk to unbind unflatten unfold where zeros zeros_like clone detach le cross_entropy_loss
+cosine_similarity alias lift_fresh masked_select
+""".split()  # noqa: SIM905  ninety names, one to a line, would hide the rest of the file
 _UNCOUNTED_IS_FREE = {f"aten::{name}" for name in _FREE}
 
 
@@ -226,8 +229,9 @@ class _ByPosition(nn.Module):
         self.model, self.names = model, names
 
     def forward(self, *values: Tensor) -> Tensor:
-        backend, self.model.backend = self.model.backend, "loop"  # padding is no part of a sample's cost
+        model: Any = self.model
+        backend, model.backend = model.backend, "loop"  # padding is no part of a sample's cost
         try:
-            return self.model(**dict(zip(self.names, values, strict=True))).logits
+            return model(**dict(zip(self.names, values, strict=True))).logits
         finally:
-            self.model.backend = backend
+            model.backend = backend

@@ -109,7 +109,7 @@ def at_knob(model: MadtpBlipForNLVR2, knob: float) -> Iterator[None]:
             model.attach(before)
 
 
-def mean_gflops(model: MadtpBlipForNLVR2, batches: Sequence[Batch], task: Task, place: Place) -> float:
+def mean_gflops(model: MadtpBlipForNLVR2, batches: Iterable[Batch], task: Task, place: Place) -> float:
     """Mean cost per sample of the model as it is set."""
     return float(run(model, batches, task, place).gflops(model).mean())
 

@@ -9,55 +9,73 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from madtp_cli.errors import OutputError
 
 #: What config.json of every folder that madtp wrote contains: its model type.
 MARK = '"model_type": "madtp_'
+#: Above so many files the whole disk is flushed at once: one by one takes milliseconds each, minutes for a data set.
+MOST_FLUSHES = 100
+
+#: Says why what a folder holds is not to be replaced, or None if it is.
+Foreign = Callable[[Path], str | None]
 
 
-def check_output(folder: Path, overwrite: bool = False) -> None:
+def no_checkpoint(folder: Path) -> str | None:
+    """A checkpoint folder is replaced only if madtp wrote it."""
+    config = folder / "config.json"
+    if config.is_file() and MARK in config.read_text("utf-8", errors="replace"):
+        return None
+    return "madtp did not write what it holds"
+
+
+def check_output(folder: Path, overwrite: bool = False, foreign: Foreign = no_checkpoint) -> None:
     """Fail before a long run if its result could not be saved to `folder`.
+
+    Args:
+        folder: Where to; its parent must exist.
+        overwrite: Replace what is there, the whole folder, unless it is `foreign`.
+        foreign: Why it is not to be replaced even so.
 
     Raises:
         OutputError: It is not empty (without `overwrite`), is no folder, is not ours to
             overwrite, or its parent is missing or cannot be written to.
     """
     folder = Path(folder)
-    with _writing(folder):
+    with writing(folder):
         if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder} is a file; the output is a folder.\nChoose another with -o.")
+            raise OutputError(f"{folder} is a file; the output is a folder.\nChoose another place.")
         if not folder.parent.is_dir():
             raise OutputError(f"There is no folder {folder.parent} to put {folder.name} in.\nMake it first.")
         if folder.is_dir() and any(folder.iterdir()):
-            _require_replaceable(folder, overwrite)
+            _require_replaceable(folder, overwrite, foreign)
         trial = _beside(folder, "trial")
         trial.mkdir()
         trial.rmdir()
 
 
-def _require_replaceable(folder: Path, overwrite: bool) -> None:
-    """Overwriting replaces the whole folder, so it must be one that madtp wrote."""
+def _require_replaceable(folder: Path, overwrite: bool, foreign: Foreign) -> None:
     if not overwrite:
-        raise OutputError(f"{folder} exists and is not empty.\nChoose another with -o, or replace it with --overwrite.")
-    config = folder / "config.json"
-    if not config.is_file() or MARK not in config.read_text("utf-8", errors="replace"):
-        raise OutputError(f"{folder} is not replaced: madtp did not write what it holds.\nChoose another with -o.")
+        raise OutputError(f"{folder} exists and is not empty.\nChoose another place, or replace it with --overwrite.")
+    if reason := foreign(folder):
+        raise OutputError(f"{folder} is not replaced: {reason}.\nChoose another place.")
 
 
 @contextlib.contextmanager
-def write_whole(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+def write_whole(folder: Path, overwrite: bool = False, foreign: Foreign = no_checkpoint) -> Iterator[Path]:
     """Yield an empty folder that becomes `folder` when the block ends without an error.
+
+    Arguments as for `check_output`.
 
     Raises:
         OutputError: The folder cannot be written, or is not to be replaced.
     """
-    check_output(folder, overwrite)
+    check_output(folder, overwrite, foreign)
     new = _beside(folder, "new")
     try:
-        with _writing(folder):
+        with writing(folder):
             new.mkdir()
             yield new
             _flush(new)
@@ -67,13 +85,13 @@ def write_whole(folder: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
     """Turn what the file system reports into an OutputError."""
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}.\nMake room, or choose another with -o."
+            f"{folder} cannot be written: {error.strerror or error}.\nMake room, or choose another place."
         ) from error
 
 
@@ -84,7 +102,11 @@ def _beside(folder: Path, purpose: str) -> Path:
 
 
 def _flush(folder: Path) -> None:
-    for path in (*folder.iterdir(), folder):
+    paths = [*folder.rglob("*"), folder]
+    if len(paths) > MOST_FLUSHES:
+        os.sync()
+        return
+    for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -100,7 +122,7 @@ def _move_into_place(new: Path, folder: Path) -> None:
     folder.rename(old)
     try:
         new.rename(folder)
-    except OSError:
+    except BaseException:  # Ctrl-C between the two as well
         old.rename(folder)
         raise
     shutil.rmtree(old)

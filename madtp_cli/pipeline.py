@@ -13,6 +13,7 @@ from madtp_cli.budget import Budget, Calibration
 from madtp_cli.config import CompressSettings, RunSettings
 from madtp_cli.errors import BudgetError, UsageError
 from madtp_cli.intervals import interval95
+from madtp_cli.listener import Listener
 from madtp_cli.models.blip import MadtpBlipForNLVR2
 from madtp_cli.models.encoder import PruningSettings
 from madtp_cli.report import (
@@ -25,7 +26,7 @@ from madtp_cli.report import (
     QualityPart,
     WitnessedGflops,
 )
-from madtp_cli.workbench import CALIBRATION_SAMPLES, Listener, Workbench, agreement
+from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench, agreement
 
 #: Samples that fvcore traces in `profile`; each takes about as long as twenty forwards.
 WITNESSES = 8
@@ -62,6 +63,7 @@ def compress(source: Path, settings: CompressSettings, listener: Listener | None
             settings.rate(student.widths["text"]),
             settings.dictionary_learning_rate,
         )
+        bench.announce(student, teacher, schedule.steps)
         calibration = fine_tuned(bench, student, teacher, target, calibration, schedule)
     final = calibrated(bench, student, target, None, calibration.knob)
     if not target.is_met(final.gflops):
@@ -247,12 +249,11 @@ def calibrated(
     bench: Workbench, student: MadtpBlipForNLVR2, target: Budget, samples: int | None, start: float = 1.0
 ) -> Calibration:
     """Set the student's knob so that the validation samples cost what the budget says."""
-    batches = bench.batches("val", samples)
     bench.listener.stage("Calibrating the knob", 0)
 
     def cost(knob: float) -> float:
         measure.set_knob(student, knob)
-        gflops = measure.mean_gflops(student, batches, bench.task, bench.place)
+        gflops = measure.mean_gflops(student, bench.batches("val", samples), bench.task, bench.place)
         bench.listener.advance(0, f"knob {knob:.4g} gives {gflops / target.dense:.4f} of the dense GFLOPs")
         return gflops
 

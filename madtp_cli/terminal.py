@@ -5,38 +5,56 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from madtp_cli.listener import Listener
 from madtp_cli.report import CompressReport, EvalReport, LayerPart, ProfileReport
 
 #: Seconds between plain progress lines where stderr is no terminal.
 PLAIN_EVERY = 15.0
+#: Wide enough for every table; what reads a pipe wraps by itself.
+PIPE_WIDTH = 10_000
 
 
-class Terminal:
+class _Console(Console):
+    """Leaves text as it is; wraps lines on a terminal only, since a pipe has no width."""
+
+    def __init__(self, stream: TextIO, *, stderr: bool = False) -> None:
+        interactive = stream.isatty() and "CI" not in os.environ
+        plain: dict[str, Any] = dict(highlight=False, markup=False, emoji=False, soft_wrap=not stream.isatty())
+        super().__init__(
+            stderr=stderr, force_interactive=interactive, width=None if stream.isatty() else PIPE_WIDTH, **plain
+        )
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError
+
+
+class Terminal(Listener):
     """Speaks to the user; also the listener of a run. `verbosity` below 0 is silence."""
 
     def __init__(self, verbosity: int = 0) -> None:
         self.verbosity = verbosity
-        interactive = sys.stderr.isatty() and "CI" not in os.environ and verbosity >= 0
-        self.out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-        self.err = Console(stderr=True, highlight=False, force_interactive=interactive)
+        self.out, self.err = _Console(sys.stdout), _Console(sys.stderr, stderr=True)
         self._bar: Progress | None = None
         self._title, self._total, self._told, self._started = "", 0, 0.0, 0.0
+        self._depth = 0
 
     def say(self, text: str) -> None:
         """A note, on stderr."""
         if self.verbosity >= 0:
-            self.err.print(text, style="dim", markup=False)
+            self.err.print(text, style="dim")
 
     def stage(self, title: str, total: int) -> None:
         """A stage begins; a bar on a terminal, plain lines elsewhere. A stage within one stays silent."""
-        if self._title or self.verbosity < 0:
+        self._depth += 1
+        if self._depth > 1 or self.verbosity < 0:
             return
         self._title, self._total, self._told, self._started = title, total, time.monotonic(), time.monotonic()
         if self.err.is_interactive and self.err.is_terminal:
@@ -47,37 +65,43 @@ class Terminal:
 
     def advance(self, done: int, detail: str = "") -> None:
         """The stage has come so far."""
+        if self._depth > 1:
+            return
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, detail=detail)
         elif self._title and time.monotonic() - self._told > PLAIN_EVERY:
             self._told = time.monotonic()
-            self.err.print(f"{self._title}: {self._progress(done)}{detail}", markup=False)
+            self.err.print(f"{self._title}: {self._progress(done)}{detail}")
 
     def _progress(self, done: int) -> str:
         if not self._total or not done:
             return ""
         left = (time.monotonic() - self._started) / done * (self._total - done)
-        return f"{done} of {self._total}, about {left:.0f} s left. "
+        return f"{done:,} of {self._total:,}, about {_duration(left)} left. "
 
     def done(self) -> None:
         """The stage is over."""
+        self._depth -= 1
+        if self._depth or not self._title:
+            return
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        if self._title:
-            self.say(f"{self._title}: {time.monotonic() - self._started:.1f} s")
+        self.say(f"{self._title}: {_duration(time.monotonic() - self._started)}")
         self._title = ""
 
-    def fail(self, message: str) -> None:
-        """An error: at most three lines on stderr."""
+    def fail(self, message: str, error: BaseException | None = None) -> None:
+        """An error on stderr, which ends the run; its traceback before it, if it is given."""
         if self._bar is not None:
             self._bar.stop()
-        self.err.print(f"Error: {message}", style="red", markup=False, soft_wrap=True)
+        if error is not None:
+            self.err.print("".join(traceback.format_exception(error)), soft_wrap=True, end="")
+        self.err.print(f"Error: {message}", style="red", soft_wrap=True)
 
     def show_compress(self, report: CompressReport) -> None:
         """The result table of `compress`."""
         quality, gflops, latency, budget = report.quality, report.gflops, report.latency, report.budget
-        table = Table(title=f"{report.output}: {quality.samples:,} {quality.split} samples of {report.data}")
+        table = Table(title=f"{report.output}: {_count(quality.samples, f'{quality.split} sample')} of {report.data}")
         for column in ("", "dense", "pruned", "change"):
             table.add_column(column, justify="left" if column in ("", "change") else "right")
         table.add_row("GFLOPs per sample", f"{gflops.dense:.4g}", f"{gflops.pruned:.4g}", f"{gflops.share:.3f}x")
@@ -92,19 +116,19 @@ class Terminal:
             f"ms per sample, batch {latency.batch_size}",
             f"{latency.dense_ms:.2f}",
             f"{latency.pruned_ms:.2f}",
-            f"{latency.speedup:.2f}x faster ({latency.device}, {latency.dtype})",
+            f"speed {latency.speedup:.2f}x ({latency.device}, {latency.dtype})",
         )
         self.out.print(table)
         self.out.print(
             f"Budget {budget.requested}: {budget.achieved_val:.4g} of {budget.gflops:.4g} GFLOPs on "
-            f"{budget.samples:,} validation samples ({budget.achieved_val / budget.gflops - 1:+.2%})."
+            f"{_count(budget.samples, 'validation sample')} ({budget.achieved_val / budget.gflops - 1:+.2%})."
         )
         for tower, layers in report.tokens.items():
             self.out.print(f"{tower.capitalize()} tokens by layer: {_flow(layers)}")
         self._notes(report.notes)
         self.out.print(f"GFLOPs are {gflops.convention}.")
         self.out.print("Token pruning saves compute, not bytes: the file is as large as the dense one.")
-        self.out.print(f'Load it: madtp_cli.load("{report.output}")', markup=False)
+        self.out.print(f'Load it: madtp_cli.load("{report.output}")')
 
     def show_eval(self, report: EvalReport) -> None:
         """The result of `eval`."""
@@ -112,8 +136,7 @@ class Terminal:
         low, high = quality.interval95
         self.out.print(
             f"{report.checkpoint}: {quality.metric} {quality.value:.2f} % (95 %: {low:.2f} to {high:.2f}) on "
-            f"{quality.samples:,} {quality.split} samples of {report.data}",
-            markup=False,
+            f"{_count(quality.samples, f'{quality.split} sample')} of {report.data}",
         )
         pruned = "" if gflops.pruned is None else f", pruned {gflops.pruned:.4g} ({gflops.share:.3f}x)"
         self.out.print(f"GFLOPs per sample: dense {gflops.dense:.4g}{pruned}; {gflops.convention}")
@@ -121,7 +144,7 @@ class Terminal:
 
     def show_profile(self, report: ProfileReport) -> None:
         """The tables of `profile`."""
-        table = Table(title=f"{report.checkpoint}: {report.samples:,} samples of {report.data}")
+        table = Table(title=f"{report.checkpoint}: {_count(report.samples, 'sample')} of {report.data}")
         for column in ("layer", "tokens in", "tokens out", "5 % to 95 %", "GFLOPs", "share"):
             table.add_column(column, justify="left" if column == "layer" else "right")
         total = sum(report.towers.values())
@@ -141,7 +164,8 @@ class Terminal:
         pruned = "" if counts.pruned is None else f", pruned {counts.pruned:.6g} ({counts.share:.3f}x)"
         self.out.print(f"GFLOPs per sample: dense {counts.dense:.6g}{pruned}; {counts.convention}")
         self.out.print(
-            f"fvcore counts {counts.fvcore:.6g} on {counts.witnesses} of these samples, the formula {counts.formula:.6g}."
+            f"fvcore counts {counts.fvcore:.6g} on {_count(counts.witnesses, 'sample')}, "
+            f"the formula {counts.formula:.6g}."
         )
         self.out.print(f"Parameters: {report.parameters:,}")
         self._notes(report.notes)
@@ -152,7 +176,8 @@ class Terminal:
         table.add_row("format", found["format"])
         table.add_row("task", found["task"])
         for tower, sizes in found["towers"].items():
-            table.add_row(f"{tower} tower", ", ".join(f"{name.replace('_', ' ')} {size}" for name, size in sizes.items()))
+            described = [f"{name.replace('_', ' ')} {size}" for name, size in sizes.items()]
+            table.add_row(f"{tower} tower", ", ".join(described))
         table.add_row("parameters", f"{found['parameters']:,} ({found['precision']})")
         if not found["refusal"]:
             missing, unexpected = len(found["missing"]), len(found["unexpected"])
@@ -167,7 +192,7 @@ class Terminal:
         self.out.print(table)
         self._notes(found["notes"])
         if found["refusal"]:
-            self.out.print(f"Cannot be compressed: {found['refusal']}", markup=False)
+            self.out.print(f"Cannot be compressed: {found['refusal']}")
 
     def show_scenes(self, written: Mapping[str, Any]) -> None:
         """What `scenes` wrote."""
@@ -178,16 +203,37 @@ class Terminal:
         for kind in ("all", *kinds):
             cells = []
             for split in written["splits"].values():
-                rows, true = (split["rows"], split["true_percent"]) if kind == "all" else split["kinds"].get(kind, (0, 0))
+                whole = split["rows"], split["true_percent"]
+                rows, true = whole if kind == "all" else split["kinds"].get(kind, (0, 0))
                 cells.append(f"{rows:,} ({true:.1f} % true)")
             text = written["text_only"].get(kind)
             table.add_row(kind, *cells, f"{text['accuracy']:.1f} % of {text['samples']:,}" if text else "")
         self.out.print(table)
-        self.out.print(f"Use it: madtp compress CHECKPOINT --gflops-budget 0.2 --data {written['folder']}", markup=False)
+        self.out.print(f"Use it: madtp compress CHECKPOINT --gflops-budget 0.2 --data {written['folder']}")
 
     def _notes(self, notes: Sequence[str]) -> None:
         for note in notes:
-            self.out.print(f"Note: {note}", markup=False)
+            self.out.print(f"Note: {note}")
+
+
+def _count(number: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> _count(1, "sample"), _count(2000, "test sample")
+    ('1 sample', '2,000 test samples')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> _duration(0.32), _duration(42.4), _duration(90)
+    ('0.3 s', '42 s', '1 min 30 s')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
 def _some(keys: Sequence[str]) -> str:

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from madtp_cli import checkpoint, data, flops, measure, tasks
+from madtp_cli import checkpoint, flops, measure, tasks
 from madtp_cli.config import RunSettings
+from madtp_cli.data import SPLITS, Dataset, Row
+from madtp_cli.data import read as read_data
 from madtp_cli.data.loading import batches
 from madtp_cli.errors import DataError, UsageError
 from madtp_cli.intervals import paired_interval95
+from madtp_cli.listener import Listener
 from madtp_cli.measure import Batch, Place
 from madtp_cli.models.architectures import ARCHITECTURES
 from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
@@ -30,22 +33,6 @@ CALIBRATION_SAMPLES = 256
 KEPT_BATCHES = 2**30
 
 
-class Listener:
-    """Hears how a run goes on; this one does nothing."""
-
-    def say(self, text: str) -> None:
-        """Something the user should know."""
-
-    def stage(self, title: str, total: int) -> None:
-        """A stage begins that takes `total` samples or steps."""
-
-    def advance(self, done: int, detail: str = "") -> None:
-        """So many of them are done."""
-
-    def done(self) -> None:
-        """The stage is over."""
-
-
 @dataclass
 class Workbench:
     """What a command works on; `labelled` says whether the rows' labels fit what the model was taught."""
@@ -53,7 +40,7 @@ class Workbench:
     model: MadtpBlipForNLVR2
     processor: Any
     task: Task
-    data: data.Dataset
+    data: Dataset
     place: Place
     settings: RunSettings
     listener: Listener
@@ -61,9 +48,7 @@ class Workbench:
     _kept: dict[str, list[Batch]] = field(default_factory=dict)
 
     @classmethod
-    def open(
-        cls, source: Path, settings: RunSettings, listener: Listener, splits: Sequence[str] = data.SPLITS
-    ) -> Workbench:
+    def open(cls, source: Path, settings: RunSettings, listener: Listener, splits: Sequence[str] = SPLITS) -> Workbench:
         """Load a checkpoint and find its data.
 
         Raises:
@@ -76,13 +61,22 @@ class Workbench:
                 f"{source} was made for {model.config.task}, not for {settings.task}.\n"
                 f"Leave --task out, or give a checkpoint for {settings.task}."
             )
-        dataset = data.read(settings.data, model.config.task, splits, settings.image_root)
+        dataset = read_data(settings.data, model.config.task, splits, settings.image_root)
         for note in dataset.notes:
             listener.say(note)
         labelled = settings.data is not None or model.config.trained_on == SCENES
-        return cls(model.to(place.device), processor, tasks.get(model.config.task), dataset, place, settings, listener, labelled)
+        return cls(
+            model.to(place.device),
+            processor,
+            tasks.get(model.config.task),
+            dataset,
+            place,
+            settings,
+            listener,
+            labelled,
+        )
 
-    def rows(self, split: str, limit: int | None = None) -> Sequence[data.Row]:
+    def rows(self, split: str, limit: int | None = None) -> Sequence[Row]:
         """A split's rows, at most `limit` and at most the settings' own limit."""
         rows = self.data.split(split)
         limits = [number for number in (limit, self.settings.limit) if number is not None]
@@ -104,7 +98,7 @@ class Workbench:
         self._kept[key] = [first, *made]
         return self._kept[key]
 
-    def _made(self, rows: Sequence[data.Row], seed: str | None = None) -> Iterator[Batch]:
+    def _made(self, rows: Sequence[Row], seed: str | None = None) -> Iterator[Batch]:
         workers = self.settings.workers
         made = batches(rows, self.task, self.processor, batch_size=self.settings.batch_size, seed=seed, workers=workers)
         for batch in made:
@@ -123,6 +117,18 @@ class Workbench:
         result = measure.run(model, self.batches(split, limit), self.task, self.place, self.listener.advance)
         self.listener.done()
         return result
+
+    def announce(self, student: MadtpBlipForNLVR2, teacher: MadtpBlipForNLVR2, steps: int) -> None:
+        """Say how long a fine-tune will take and what it needs, after timing one batch."""
+        timed = measure.latency(teacher, student, self.first_batch("val"), self.place, repeats=1)
+        # A step is one dense forward and a pruned forward and backward, which costs as two forwards more.
+        seconds = steps * self.settings.batch_size * (timed.dense_ms + 3 * timed.pruned_ms) / 1000
+        weights = sum(parameter.nbytes for parameter in student.parameters())
+        self.listener.say(
+            f"Fine-tune: {steps} steps of {self.settings.batch_size} samples, about {seconds / 60:.1f} minutes; "
+            # Two models, gradients and two moments, all of the weights' size.
+            f"at least {5 * weights / 2**30:.1f} GB of memory besides the activations."
+        )
 
     def first_batch(self, split: str) -> Batch:
         """The first batch of a split, the one that is timed."""
@@ -224,4 +230,3 @@ def floor_gflops(bench: Workbench, model: MadtpBlipForNLVR2, split: str, limit: 
     """Mean cost at a knob of infinity: the least this model can be brought to."""
     counts = flops.least_counts(model, bench.text_lengths(split, limit))
     return float(flops.total(flops.blip_nlvr2(model.config, counts)).mean()) / 1e9
-

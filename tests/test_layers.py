@@ -17,6 +17,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("__init__",),
+    ("exits",),
     ("terminal",),
     ("pipeline",),
     ("workbench", "card"),
@@ -29,7 +30,7 @@ LAYERS = (
     ("methods",),
     ("pruning",),
     ("config", "report"),
-    ("intervals", "memory", "output"),
+    ("intervals", "listener", "memory", "output"),
     ("errors",),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
@@ -58,7 +59,7 @@ OUTSIDE: dict[str, set[str]] = {
 #: written beside the weights.
 INSIDE = {"models": {"methods", "pruning"}, "pruning": set[str]()}
 
-SPEAKERS = {"cli", "terminal", "__main__"}
+SPEAKERS = {"cli", "exits", "terminal", "__main__"}
 #: Ways to write to the terminal or to end the process.
 SPEECH = {"print", "exit", "quit", "SystemExit", "sys.exit", "os._exit", "sys.stdout", "sys.stderr"}
 #: The command line's own libraries: whoever imports them is about to speak.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +13,8 @@ from PIL import Image
 from madtp_cli.data import builtin, text_only
 from madtp_cli.data.rows import Row
 from madtp_cli.data.scenes import SPLITS, Scene
-from madtp_cli.errors import OutputError, UsageError
+from madtp_cli.errors import UsageError
+from madtp_cli.output import write_whole, writing
 
 FILES = {"train": "nlvr_train.json", "val": "nlvr_dev.json", "test": "nlvr_test.json"}
 FOLDERS = ("annotation", "images")
@@ -69,7 +67,9 @@ def write_scenes(
     drawn = {split: builtin.rows(task, split, sizes[split]) for split in SPLITS if sizes.get(split)}
     done, total = 0, sum(map(len, drawn.values()))
     kept: dict[str, list[Row]] = {split: [] for split in drawn}
-    with _whole(folder, overwrite) as place:
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(folder, overwrite, _foreign) as place:
         (place / "annotation").mkdir()
         for split, rows in drawn.items():
             (place / "images" / split).mkdir(parents=True)
@@ -100,44 +100,7 @@ def _summary(rows: Sequence[Row]) -> SplitSummary:
     return SplitSummary(len(rows), 100 * true.total() / len(rows), kinds)
 
 
-@contextlib.contextmanager
-def _whole(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`; move it there if all goes well, else remove it."""
-    target = folder.resolve()
-    new = target.with_name(f".{target.name}.new-{os.getpid()}")
-    try:
-        _refuse_replacing(target, overwrite)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        new.mkdir()
-        yield new
-        _move_into_place(new, target)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(f"{folder} cannot be written: {reason}.\nMake room, or choose another folder.") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
-def _move_into_place(new: Path, target: Path) -> None:
-    if not target.exists():
-        new.rename(target)
-        return
-    old = target.with_name(f".{target.name}.old-{os.getpid()}")
-    target.rename(old)
-    try:
-        new.rename(target)
-    except BaseException:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)
-
-
-def _refuse_replacing(folder: Path, overwrite: bool) -> None:
-    if folder.is_file():
-        raise OutputError(f"{folder} is a file; the output is a folder.\nChoose another name.")
-    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    if there and not overwrite:
-        raise OutputError(f"{folder} exists and is not empty.\nChoose another folder, or replace it with --overwrite.")
-    if not there <= set(FOLDERS):
-        others = ", ".join(sorted(there - set(FOLDERS))[:3])
-        raise OutputError(f"{folder} is not replaced: it also holds {others}, not from here.\nChoose another folder.")
+def _foreign(folder: Path) -> str | None:
+    """Why a folder is not replaced: it holds more than what is written here."""
+    others = sorted({path.name for path in folder.iterdir()} - set(FOLDERS))
+    return f"it also holds {', '.join(others[:3])}, not from here" if others else None

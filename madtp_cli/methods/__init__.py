@@ -66,7 +66,8 @@ def keep_each(method: Method, attended: Attended, rule: Rule) -> Kept:
         torch.where(part.positions >= 0, part.positions + rows[sample], -1) for sample, part in enumerate(parts)
     ]
     lengths = [length for part in parts for length in part.lengths]
-    return Kept(torch.cat([part.tokens for part in parts]), lengths, torch.cat(positions))
+    importance = torch.cat([part.importance for part in parts])
+    return Kept(torch.cat([part.tokens for part in parts]), lengths, torch.cat(positions), importance)
 
 
 def names() -> list[str]:
@@ -78,4 +79,4 @@ def get(name: str) -> Method:
     """The method of that name; UsageError lists those there are."""
     if name not in names():
         raise UsageError(f"There is no method {name!r}. Choose one of: {', '.join(names())}.")
-    return importlib.import_module(f"{__name__}.{name}")  # type: ignore[return-value]
+    return importlib.import_module(f"{__name__}.{name}")

@@ -58,7 +58,7 @@ def attend(
         key: Packed, [keys, heads, head width]; `value` likewise.
         query_lengths: Queries of each sample.
         key_lengths: Keys of each sample; may differ from its queries.
-        statistics: Take them too (self-attention only); costs no further multiply-adds.
+        statistics: Take them too; costs no further multiply-adds.
         backend: "loop" gives each sample its own call, so that no multiply-add is spent on
             padding; "padded" is one masked call; "auto" takes the cheaper one.
     """
@@ -114,7 +114,8 @@ def _attend_group(
     if statistics is None:
         output = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return Attention(segments.unpad(output.transpose(1, 2), query_lengths))
-    output, readout, received = _with_statistics(q, k, v, mask, statistics)
+    asked = None if segments.is_uniform(query_lengths) else segments.real_rows(query_lengths, query.device)
+    output, readout, received = _with_statistics(q, k, v, mask, asked, statistics)
     return Attention(
         segments.unpad(output.transpose(1, 2), query_lengths),
         segments.unpad(readout.transpose(1, 2), key_lengths),
@@ -123,18 +124,20 @@ def _attend_group(
 
 
 def _with_statistics(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, statistics: Statistics
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, asked: Tensor | None, statistics: Statistics
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention in one pass over chunks of queries: output [batch, heads, tokens, head width],
-    the read-out row [batch, heads, tokens] and attention received [batch, tokens].
+    """Attention in one pass over chunks of queries: output [batch, heads, queries, head width],
+    the read-out row [batch, heads, keys] and attention received [batch, keys].
 
+    `mask` and `asked` are false at padded keys and queries, None where there is no padding.
     The maximum over heads stands between the softmax and the sum over queries, so every
     probability must be formed; chunks keep them out of memory.
     """
-    batch, heads, tokens, width = q.shape
-    chunk = max(1, PROBABILITIES_AT_ONCE // (batch * heads * tokens))
-    outputs, readout, received = [], q.new_zeros(0), q.new_zeros(batch, tokens, dtype=torch.float32)
-    for start in range(0, tokens, chunk):
+    batch, heads, queries, width = q.shape
+    keys = k.shape[2]
+    chunk = max(1, PROBABILITIES_AT_ONCE // (batch * heads * keys))
+    outputs, readout, received = [], q.new_zeros(0), q.new_zeros(batch, keys, dtype=torch.float32)
+    for start in range(0, queries, chunk):
         scores = (q[:, :, start : start + chunk] * width**-0.5) @ k.transpose(-1, -2)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
@@ -144,8 +147,7 @@ def _with_statistics(
             if start == 0:
                 readout = probabilities[:, :, 0].float()
             strongest = probabilities.amax(1)[:, max(0, statistics.leading - start) :].float()
-            if mask is not None:  # queries are the keys: what is no key is no query
-                rows = mask[:, 0, 0, max(start, statistics.leading) : start + chunk]
-                strongest = strongest * rows[..., None]
+            if asked is not None:
+                strongest = strongest * asked[:, max(start, statistics.leading) : start + chunk, None]
             received = received + strongest.sum(1)
     return torch.cat(outputs, 2), readout, received

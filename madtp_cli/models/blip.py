@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import initialization as init
 from transformers import BlipConfig, BlipPreTrainedModel, BlipTextConfig, BlipTextModel, BlipVisionModel
+from transformers import initialization as init
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 from transformers.utils import ModelOutput
 
@@ -47,13 +47,16 @@ class TwinCrossAttention(nn.Module):
         self.self1 = BlipTextSelfAttention(config, is_cross_attention=True)
         self.output = TwinOutput(config, merge=merge)
 
-    def forward(self, tokens: Packed, memory: tuple[Packed, Packed], backend: Backend) -> Packed:
-        """Text tokens after looking at both images; each image has its own number of tokens."""
+    def forward(
+        self, tokens: Packed, memory: tuple[Packed, Packed], backend: Backend, statistics: Statistics | None = None
+    ) -> tuple[Packed, list[Attention]]:
+        """Text tokens after looking at both images, and the looks; each image has its own number of tokens."""
         looks = [
-            _attend_text(side, tokens, image, backend).output.flatten(1)
+            _attend_text(side, tokens, image, backend, statistics)
             for side, image in zip((self.self0, self.self1), memory, strict=True)
         ]
-        return tokens.replace(self.output(looks[0], looks[1], tokens.data))
+        left, right = (look.output.flatten(1) for look in looks)
+        return tokens.replace(self.output(left, right, tokens.data)), looks
 
 
 class TwinOutput(nn.Module):
@@ -90,6 +93,13 @@ def _attend_text(
     return attend(query, key, value, tokens.lengths, memory.lengths, statistics, backend)
 
 
+def _guidance(looks: list[Tensor], pairs: int) -> Tensor:
+    """Mean over layers of each patch's share of the text's attention to its image, [2 x pairs, patches]."""
+    shares = [look.unflatten(0, (pairs, -1))[:, 1:] for look in looks]
+    shares = [share / share.sum(1, keepdim=True) for share in shares]
+    return torch.cat([torch.stack(shares[side::2]).mean(0) for side in (0, 1)])
+
+
 def _runs(lengths: list[int], size: int) -> list[list[int]]:
     return [lengths[start : start + size] for start in range(0, len(lengths), size)]
 
@@ -98,7 +108,8 @@ def _runs(lengths: list[int], size: int) -> list[list[int]]:
 class NlvrOutput(ModelOutput):
     """`logits` [sentences, 2] (false, true) and `loss` where labels were given.
 
-    `trace` says which tokens went through each block. `image_state` [pairs, 2, vision width] and
+    `trace` says which tokens went through each block. `guidance` [2 x pairs, patches] is the share
+    of the text's attention that each patch got, all left images first. `image_state` [pairs, 2, vision width] and
     `text_state` [sentences, text width] are the pooled features that a student is distilled on;
     `alignment` is MAG's loss, only in training and where both towers were pruned.
     """
@@ -108,6 +119,7 @@ class NlvrOutput(ModelOutput):
     alignment: Tensor | None = None
     image_state: Tensor | None = None
     text_state: Tensor | None = None
+    guidance: Tensor | None = None
     trace: TokenTrace | None = None
 
 
@@ -167,7 +179,8 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
             normed = layer.layer_norm1(tokens.data)
             qkv = layer.self_attn.qkv(normed).unflatten(-1, (3, layer.self_attn.num_heads, -1))
             statistics = pruner.statistics() if pruner else None
-            seen = attend(*qkv.unbind(1), tokens.lengths, tokens.lengths, statistics, self.backend)
+            query, key, value = qkv.unbind(1)
+            seen = attend(query, key, value, tokens.lengths, tokens.lengths, statistics, self.backend)
             tokens = tokens.replace(tokens.data + layer.self_attn.projection(seen.output.flatten(1)))
             if pruner:
                 tokens = pruner.prune(tokens, normed, seen)
@@ -180,8 +193,13 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
         attention_mask: Tensor | None,
         memory: tuple[Packed, Packed],
         pruner: BlockPruner | None = None,
+        looks: list[Tensor] | None = None,
     ) -> Packed:
-        """Text tokens that have looked at both images."""
+        """Text tokens that have looked at both images.
+
+        `looks` collects, for each layer and then image, what the text paid to each image token.
+        """
+        looking_for = Statistics(leading=0) if looks is not None else None
         tokens = pack(self.text_encoder.embeddings(input_ids), attention_mask)
         shared = len(tokens.lengths) // len(memory[0].lengths)  # sentences about one pair follow each other
         for layer in self.text_encoder.encoder.layer:
@@ -190,7 +208,10 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
             attended = tokens.replace(layer.attention.output(seen.output.flatten(1), tokens.data))
             tokens = pruner.prune(attended, tokens.data, seen) if pruner else attended
             looking = Packed(tokens.data, [sum(run) for run in _runs(tokens.lengths, shared)])
-            tokens = tokens.replace(layer.crossattention(looking, memory, self.backend).data)
+            seen_both, attention = layer.crossattention(looking, memory, self.backend, looking_for)
+            if looks is not None:
+                looks += [look.received for look in attention if look.received is not None]
+            tokens = tokens.replace(seen_both.data)
             tokens = tokens.replace(layer.feed_forward_chunk(tokens.data))
         return tokens
 
@@ -200,6 +221,8 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        *,
+        guide: bool = False,
     ) -> NlvrOutput:
         """Judge each sentence.
 
@@ -209,12 +232,14 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
                 pair, those of the first pair first.
             attention_mask: [sentences, tokens], 0 at padding; None where there is none.
             labels: [sentences], 1 where the sentence is true.
+            guide: Also give `guidance`; for dense models.
         """
         pairs = len(pixel_values)
         vision, text = self._pruner("vision"), self._pruner("text")
         images = self.encode_images(pixel_values.transpose(0, 1).flatten(0, 1), vision)
         memory = images.part(slice(0, pairs)), images.part(slice(pairs, None))
-        tokens = self.encode_text(input_ids, attention_mask, memory, text)
+        looks: list[Tensor] | None = [] if guide else None
+        tokens = self.encode_text(input_ids, attention_mask, memory, text, looks)
         logits = self.cls_head(tokens.first())
         return NlvrOutput(
             loss=functional.cross_entropy(logits.float(), labels) if labels is not None else None,
@@ -222,6 +247,7 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
             alignment=self._alignment(vision, text, pairs),
             image_state=images.first().unflatten(0, (2, pairs)).transpose(0, 1),
             text_state=tokens.first(),
+            guidance=_guidance(looks, pairs) if looks else None,
             trace={"vision": vision.blocks, "text": text.blocks} if vision and text else None,
         )
 

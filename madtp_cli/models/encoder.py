@@ -53,14 +53,21 @@ class PruningSettings:
 class BlockTrace:
     """Tokens of each sample (pinned ones included) that entered a block and that left it.
 
-    `positions` [total] has the original index of every token that left, -1 for merged ones;
-    None where nothing was pruned.
+    Where the block was scored, `positions` [all that left] has the original index of every token,
+    -1 for merged ones; `importance` [all that entered but the pinned] is their score and `origins`
+    their original indices. Elsewhere these are None.
     """
 
     entered: list[int]
     left: list[int]
     positions: Tensor | None = None
-    scored: bool = False
+    importance: Tensor | None = None
+    origins: Tensor | None = None
+
+    @property
+    def scored(self) -> bool:
+        """Whether pruning was tried here, which costs something even if nothing went."""
+        return self.positions is not None
 
 
 #: Per tower, what each block did; returned by the forward.
@@ -129,9 +136,10 @@ class BlockPruner:
         data = segments.interleave([tokens.data[pinned], kept.tokens], [ones, kept.lengths])
         left = [length + PINNED.leading for length in kept.lengths]
         before = self._positions if self._positions is not None else _original(tokens)
-        now = torch.where(kept.positions >= 0, before[prunable][kept.positions], -1)
+        origins = before[prunable]
+        now = torch.where(kept.positions >= 0, origins[kept.positions], -1)
         self._positions = segments.interleave([before[pinned], now], [ones, kept.lengths])
-        self.blocks.append(BlockTrace(tokens.lengths, left, self._positions, scored=True))
+        self.blocks.append(BlockTrace(tokens.lengths, left, self._positions, kept.importance, origins))
         return Packed(data, left)
 
 

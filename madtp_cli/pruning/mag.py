@@ -7,7 +7,7 @@ figure has one linear layer per modality into the shared space, used by every bl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,9 @@ class AlignmentDictionary(nn.Module):
         self.projections = nn.ModuleDict(
             {tower: nn.Linear(tower_width, width, bias=False) for tower, tower_width in tower_widths.items()}
         )
-        for projection in self.projections.values():
+        for tower, tower_width in tower_widths.items():
             # Normalised tokens then meet each atom with logits of variance one.
-            nn.init.normal_(projection.weight, std=projection.in_features**-0.5)
+            nn.init.normal_(self._weight(tower), std=tower_width**-0.5)
         self._kept: dict[str, tuple[Any, Tensor]] = {}
 
     def folded(self, tower: str) -> Tensor:
@@ -43,13 +43,16 @@ class AlignmentDictionary(nn.Module):
         Projecting each token in each block would cost up to 8 % of a layer. The logits of
         normalised tokens x are x @ folded. Without gradients it is made once and kept.
         """
-        weight = self.projections[tower].weight
+        weight = self._weight(tower)
         if torch.is_grad_enabled():
             return self._fold(weight)
         state = (self.dictionary._version, weight._version, weight.device, weight.dtype)
         if self._kept.get(tower, (None,))[0] != state:
             self._kept[tower] = (state, self._fold(weight))
         return self._kept[tower][1]
+
+    def _weight(self, tower: str) -> nn.Parameter:
+        return cast(nn.Linear, self.projections[tower]).weight
 
     def _fold(self, weight: Tensor) -> Tensor:
         return (self.dictionary @ weight).T / self.dictionary.shape[1] ** 0.5

@@ -16,12 +16,13 @@ class Kept:
     """Tokens that go on, packed.
 
     `positions` [total] says which row of the given tokens each one was; -1 is a merged
-    token, the last of its sample. `lengths` counts both.
+    token, the last of its sample. `lengths` counts both. `importance` is that of the given tokens.
     """
 
     tokens: Tensor
     lengths: list[int]
     positions: Tensor
+    importance: Tensor
 
 
 def keep_tokens(
@@ -65,6 +66,7 @@ def keep_tokens(
         segments.interleave([tokens[rows], merged[merges]], [counts, cut]),
         [count + one for count, one in zip(counts, cut, strict=True)],
         segments.interleave([rows, nowhere], [counts, cut]),
+        importance,
     )
 
 

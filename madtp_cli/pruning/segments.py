@@ -54,9 +54,7 @@ def pad(rows: Tensor, lengths: Sequence[int], fill: float = 0.0) -> Tensor:
     if is_uniform(lengths):
         return rows.unflatten(0, (len(lengths), lengths[0]))
     padded = rows.new_full((len(lengths), max(lengths), *rows.shape[1:]), fill)
-    return padded.masked_scatter(
-        real_rows(lengths, rows.device).view(len(lengths), -1, *[1] * (rows.dim() - 1)), rows
-    )
+    return padded.masked_scatter(real_rows(lengths, rows.device).view(len(lengths), -1, *[1] * (rows.dim() - 1)), rows)
 
 
 def unpad(padded: Tensor, lengths: Sequence[int]) -> Tensor:

@@ -1,0 +1,99 @@
+"""A small BLIP with weights that matter, and samples of unlike sizes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
+from madtp_cli.models.encoder import PruningSettings
+
+Batch = dict[str, Tensor]
+#: Words of each sample's sentence; [ENC] is among them.
+TEXT_LENGTHS = (9, 4, 12, 2, 7)
+
+
+def _config() -> MadtpBlipConfig:
+    vision = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 3,
+              "image_size": 48, "patch_size": 8}  # fmt: skip
+    text = {"hidden_size": 32, "intermediate_size": 72, "num_hidden_layers": 3, "num_attention_heads": 2,
+            "encoder_hidden_size": 48, "vocab_size": 70, "max_position_embeddings": 16, "bos_token_id": 1, "sep_token_id": 2}  # fmt: skip
+    return MadtpBlipConfig(vision_config=vision, text_config=text, merge_from=2)
+
+
+def _draw(model: nn.Module, seed: int) -> None:
+    """Weights that make attention peaked and samples unlike; a fresh BLIP's attention is nearly even."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            noise = torch.randn(value.shape, generator=generator)
+            if value.dim() > 1 and "embedding" not in name and "dictionary" not in name:
+                noise = noise * 1.5 / value[0].numel() ** 0.5
+            is_scale = value.dim() == 1 and "norm" in name.lower() and name.endswith("weight")
+            value.copy_(1 + 0.2 * noise if is_scale else 0.1 * noise if value.dim() == 1 else noise)
+
+
+@pytest.fixture(scope="session")
+def blip() -> MadtpBlipForNLVR2:
+    """The dense model, for all tests to read: vision 3 x 48 at 37 tokens, text 3 x 32, a merge layer in text layer 2."""
+    model = MadtpBlipForNLVR2(_config()).eval()
+    _draw(model, seed=1)
+    return model
+
+
+@pytest.fixture(scope="session")
+def attached(blip: MadtpBlipForNLVR2) -> Callable[..., MadtpBlipForNLVR2]:
+    """A copy of the dense model with a dictionary: `attached(knob=1.0, min_keep=2)`."""
+
+    def attach(knob: float, **settings: Any) -> MadtpBlipForNLVR2:
+        model = copy.deepcopy(blip)
+        model.attach(PruningSettings(knob=knob, dictionary_size=7, dictionary_width=20, **settings))
+        assert model.madtp is not None
+        _draw(model.madtp, seed=2)
+        return model.eval()
+
+    return attach
+
+
+@pytest.fixture(scope="session")
+def samples() -> list[Batch]:
+    """Five pairs and their sentences of unlike lengths, each a batch of its own, without padding."""
+    generator = torch.Generator().manual_seed(3)
+    made = []
+    for number, length in enumerate(TEXT_LENGTHS):
+        coarse = torch.randn(2, 3, 6, 6, generator=generator) * (1 + number)
+        fine = torch.randn(2, 3, 48, 48, generator=generator)
+        pixels = functional.interpolate(coarse, size=(48, 48)) + fine
+        words = torch.randint(5, 70, (1, length), generator=generator)
+        words[0, 0] = 4  # [ENC]
+        made.append({"pixel_values": pixels[None], "input_ids": words, "attention_mask": torch.ones_like(words),
+                     "labels": torch.tensor([number % 2])})  # fmt: skip
+    return made
+
+
+@pytest.fixture(scope="session")
+def collate() -> Callable[..., Batch]:
+    """Samples in one batch, their sentences padded to `longest` with a word that means something."""
+
+    def join(samples: Sequence[Batch], longest: int = 0, padding: int = 69) -> Batch:
+        longest = max(longest, *[sample["input_ids"].shape[1] for sample in samples])
+
+        def padded(name: str, fill: int) -> Tensor:
+            return torch.cat(
+                [functional.pad(s[name], (0, longest - s[name].shape[1]), value=fill) for s in samples]
+            )
+
+        return {
+            "pixel_values": torch.cat([sample["pixel_values"] for sample in samples]),
+            "input_ids": padded("input_ids", padding),
+            "attention_mask": padded("attention_mask", 0),
+            "labels": torch.cat([sample["labels"] for sample in samples]),
+        }
+
+    return join

@@ -1,0 +1,112 @@
+"""The paper's rule with a budget knob."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from madtp_cli import methods
+from madtp_cli.errors import UsageError
+from madtp_cli.methods import Attended, Rule, dtp
+from madtp_cli.pruning.importance import normalise
+
+LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=4)
+
+
+def attended(lengths: list[int], seed: int) -> Attended:
+    """Random tokens of width 3 against 4 atoms."""
+    generator = torch.Generator().manual_seed(seed)
+    total = sum(lengths)
+    return Attended(
+        tokens=torch.randn(total, 3, generator=generator),
+        lengths=lengths,
+        class_attention=normalise(torch.rand(total, generator=generator), lengths),
+        self_attention=normalise(torch.rand(total, generator=generator), lengths),
+        logits=2 * torch.randn(total, 4, generator=generator),
+    )
+
+
+def _tensors(given_: Attended) -> list[torch.Tensor]:
+    return [given_.tokens, given_.class_attention, given_.self_attention, given_.logits]
+
+
+def test_importance_is_the_mean_of_three_scores() -> None:
+    """By hand: an indifferent dictionary gives each of four tokens 1/4, so importance is 0.45, 0.8/3, 0.4/3, 0.15
+    and the threshold at knob 1 its mean, 1/4; the last two merge to (0.4/3 * 4 + 0.15 * 8) / (0.4/3 + 0.15)."""
+    given_ = Attended(
+        tokens=torch.tensor([[1.0], [2.0], [4.0], [8.0]]),
+        lengths=[4],
+        class_attention=torch.tensor([0.7, 0.1, 0.1, 0.1]),
+        self_attention=torch.tensor([0.4, 0.45, 0.05, 0.1]),
+        logits=torch.zeros(4, 5),
+    )
+    kept = dtp.keep(given_, Rule(knob=1.0))
+    assert kept.positions.tolist() == [0, 1, -1]
+    torch.testing.assert_close(kept.tokens, torch.tensor([[1.0], [2.0], [(1.6 / 3 + 1.2) / (0.4 / 3 + 0.15)]]))
+
+
+@given(LENGTHS, st.integers(0, 10_000), st.sampled_from([0.3, 0.8, 1.0, 1.3, 1e9]), st.integers(1, 3))
+def test_keep_each_is_keep(lengths: list[int], seed: int, knob: float, min_keep: int) -> None:
+    """fvcore counts the one, people run the other."""
+    given_, rule = attended(lengths, seed), Rule(knob, 0.7, min_keep)
+    before = [value.clone() for value in _tensors(given_)]
+    together, each = dtp.keep(given_, rule), methods.keep_each(dtp, given_, rule)
+    assert together.lengths == each.lengths
+    assert torch.equal(together.positions, each.positions)
+    torch.testing.assert_close(together.tokens, each.tokens)
+    assert all(torch.equal(*pair) for pair in zip(before, _tensors(given_), strict=True))
+
+
+@given(LENGTHS, st.integers(0, 10_000), st.sampled_from([0.3, 1.0, 3.0]))
+def test_fewer_stay_as_the_knob_rises(lengths: list[int], seed: int, temperature: float) -> None:
+    """Within a layer this is exact, which is why one number can meet a budget."""
+    given_ = attended(lengths, seed)
+    counts = [dtp.keep(given_, Rule(knob, temperature)).lengths for knob in (1e-6, 0.5, 0.9, 1.1, 1.5, 3, 1e9)]
+    assert counts[0] == lengths
+    assert counts[-1] == [min(length, 2) for length in lengths]
+    for before, after in zip(counts, counts[1:], strict=False):
+        assert all(b >= a for b, a in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("min_keep", [1, 2, 5])
+@pytest.mark.parametrize("knob", [1e9, float("inf")])
+def test_min_keep_holds_at_full_strength(knob: float, min_keep: int) -> None:
+    """The floor of the budget is computed from it: min_keep and one merged token, or all if that is fewer."""
+    lengths = [9, 3, 6, 1]
+    kept = dtp.keep(attended(lengths, 0), Rule(knob, min_keep=min_keep))
+    assert kept.lengths == [min(length, min_keep + 1) for length in lengths]
+
+
+def test_another_samples_tokens_change_nothing() -> None:
+    """Same counts, positions and tokens for the first sample whatever stands beside it."""
+    one, other = attended([8, 5], 0), attended([8, 5], 1)
+    mixed = Attended(*[torch.cat([a[:8], b[8:]]) if isinstance(a, torch.Tensor) else a
+                       for a, b in zip(vars(one).values(), vars(other).values(), strict=True)])  # fmt: skip
+    first, second = dtp.keep(one, Rule(1.0)), dtp.keep(mixed, Rule(1.0))
+    count = first.lengths[0]
+    assert second.lengths[0] == count < 8
+    assert torch.equal(first.positions[:count], second.positions[:count])
+    torch.testing.assert_close(first.tokens[:count], second.tokens[:count])
+
+
+def test_the_task_reaches_the_dictionary_logits_through_the_merged_token() -> None:
+    """A threshold passes no gradient; without this path the dictionary would only hear of alignment."""
+    given_ = attended([9], 0)
+    logits = given_.logits.requires_grad_()
+    kept = dtp.keep(replace(given_, logits=logits), Rule(1.2))
+    assert 2 <= kept.lengths[0] < 8
+    kept.tokens.square().sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.abs().sum() > 0
+
+
+def test_methods_are_the_files_of_their_folder() -> None:
+    """A new one is one new file, and a slip on the command line names what there is."""
+    assert "dtp" in methods.names()
+    assert methods.get("dtp") is dtp
+    with pytest.raises(UsageError, match=r"no method 'topk'\. Choose one of: .*dtp"):
+        methods.get("topk")

@@ -1,0 +1,109 @@
+"""Attention within segments, against attention of one sample after the other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from madtp_cli.models import attention
+from madtp_cli.models.attention import Backend, Statistics, attend
+
+LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+BACKENDS: list[Backend] = ["loop", "padded", "auto"]
+
+
+def drawn(lengths: list[int], seed: int, heads: int = 2, width: int = 3) -> Tensor:
+    """Packed random heads, peaked enough that a swapped axis shows."""
+    return 2 * torch.randn(sum(lengths), heads, width, generator=torch.Generator().manual_seed(seed))
+
+
+def plain(q: Tensor, k: Tensor, v: Tensor, leading: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """One sample by the definition: output, the read-out token's row, attention received from prunable queries."""
+    q, k, v = (rows.transpose(0, 1) for rows in (q, k, v))
+    probabilities = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1)
+    received = probabilities[:, leading:].amax(0).sum(0)
+    return (probabilities @ v).transpose(0, 1), probabilities[:, 0].T, received
+
+
+def by_sample(q: Tensor, k: Tensor, v: Tensor, queries: list[int], keys: list[int], leading: int = 1) -> list[Tensor]:
+    """`plain` for each sample, packed again."""
+    parts = [plain(*rows, leading) for rows in zip(q.split(queries), k.split(keys), v.split(keys), strict=True)]
+    return [torch.cat(part) for part in zip(*parts, strict=True)]
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5), st.integers(0, 10_000),
+       st.sampled_from(BACKENDS))  # fmt: skip
+def test_each_query_sees_its_own_samples_keys_and_no_other(
+    lengths: list[tuple[int, int]], seed: int, backend: Backend
+) -> None:
+    """As in cross-attention, where an image has as many tokens as its pruning left."""
+    queries, keys = [q for q, _ in lengths], [k for _, k in lengths]
+    q, k, v = drawn(queries, seed), drawn(keys, seed + 1), drawn(keys, seed + 2)
+    before = [rows.clone() for rows in (q, k, v)]
+    seen = attend(q, k, v, queries, keys, backend=backend)
+    torch.testing.assert_close(seen.output, by_sample(q, k, v, queries, keys)[0], rtol=1e-5, atol=1e-5)
+    assert (seen.readout, seen.received) == (None, None)
+    assert all(torch.equal(*pair) for pair in zip(before, (q, k, v), strict=True))
+
+
+@given(LENGTHS, st.integers(0, 10_000), st.sampled_from(BACKENDS), st.integers(1, 2))
+def test_statistics_are_those_of_each_sample_alone(
+    lengths: list[int], seed: int, backend: Backend, leading: int
+) -> None:
+    """Padded queries must receive nothing and give nothing; pinned queries do not vote."""
+    q, k, v = (drawn(lengths, seed + part) for part in range(3))
+    seen = attend(q, k, v, lengths, lengths, Statistics(leading), backend)
+    output, readout, received = by_sample(q, k, v, lengths, lengths, leading)
+    assert seen.readout is not None
+    assert seen.received is not None
+    torch.testing.assert_close(seen.output, output, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(seen.readout, readout, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(seen.received, received, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [1, 40, 100])
+@pytest.mark.parametrize("lengths", [[7, 7], [3, 9, 1]])
+def test_chunks_of_queries_change_nothing(monkeypatch, at_once: int, lengths: list[int]) -> None:
+    """Long sequences are taken in pieces to spare memory; the pinned query is in the first piece only."""
+    q, k, v = (drawn(lengths, part) for part in range(3))
+    whole = attend(q, k, v, lengths, lengths, Statistics(), "padded")
+    monkeypatch.setattr(attention, "PROBABILITIES_AT_ONCE", at_once)
+    pieces = attend(q, k, v, lengths, lengths, Statistics(), "padded")
+    for one, other in zip(vars(whole).values(), vars(pieces).values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("start_cost", "calls"), [(0, 3), (10**9, 1)])
+def test_auto_pads_while_that_is_cheaper_than_another_call(monkeypatch, start_cost: int, calls: int) -> None:
+    """Dozens of short samples would otherwise wait on Python; a long one beside a short one would pay for air."""
+    monkeypatch.setattr(attention, "START_COST", start_cost)
+    lengths = [3, 9, 1]
+    assert len(list(attention._groups(lengths, lengths, 6, "auto"))) == calls
+    assert len(list(attention._groups([4, 4], [9, 9], 6, "auto"))) == 1
+
+
+@pytest.mark.parametrize("statistics", [None, Statistics()])
+def test_gradients_do_not_depend_on_how_samples_are_grouped(statistics: Statistics | None) -> None:
+    """Training uses "auto", which may choose either for each layer."""
+    lengths, grads = [5, 2, 4], []
+    for backend in BACKENDS:
+        rows = [drawn(lengths, part).requires_grad_() for part in range(3)]
+        attend(*rows, lengths, lengths, statistics, backend).output.square().sum().backward()
+        grads.append([row.grad for row in rows])
+    for other in grads[1:]:
+        for one, another in zip(grads[0], other, strict=True):
+            torch.testing.assert_close(one, another, rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_are_float32_in_half_precision() -> None:
+    """A sum over hundreds of queries in bfloat16 would round neighbours together."""
+    lengths = [5, 2]
+    q, k, v = (drawn(lengths, part).bfloat16() for part in range(3))
+    seen = attend(q, k, v, lengths, lengths, Statistics())
+    assert seen.output.dtype == torch.bfloat16
+    assert seen.readout is not None
+    assert seen.received is not None
+    assert (seen.readout.dtype, seen.received.dtype) == (torch.float32, torch.float32)

@@ -1,0 +1,133 @@
+"""Pruning inside a block: what is pinned, what is recorded, what is left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from madtp_cli.methods import Rule
+from madtp_cli.models.attention import Attention
+from madtp_cli.models.encoder import BlockPruner, BlockTrace, PruningSettings
+from madtp_cli.models.packed import Packed
+from madtp_cli.pruning.mag import AlignmentDictionary
+
+KNOBS = [0.6, 1.0, 1.5, 1e9]
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        (PruningSettings(knob=0.0), None),
+        (PruningSettings(knob=2.0, temperature=0.3, min_keep=4), Rule(2.0, 0.3, 4)),
+        (PruningSettings(knob=2.0, scales={"vision": [1.0, 0.5]}), Rule(1.0)),
+        (PruningSettings(knob=2.0, scales={"vision": [1.0, 0.0]}), None),
+        (PruningSettings(knob=float("inf"), scales={"vision": [1.0, 0.0]}), None),
+        (PruningSettings(knob=2.0, scales={"vision": [0.5]}), Rule(2.0)),
+        (PruningSettings(knob=2.0, scales={"text": [0.0, 0.0]}), Rule(2.0)),
+    ],
+)
+def test_a_blocks_rule_is_the_knob_times_its_scale(settings: PruningSettings, rule: Rule | None) -> None:
+    """A scale of nothing leaves the second block alone at any knob, without the cost of scoring."""
+    assert settings.rule("vision", 1) == rule
+
+
+@pytest.mark.parametrize(("text_width", "size"), [(768, 100), (1024, 100), (128, 32), (32, 8)])
+def test_the_dictionary_has_the_papers_size_where_the_model_has(text_width: int, size: int) -> None:
+    """100 atoms of width 768 for BLIP; narrow models get fewer, or matching would cost more than it saves."""
+    settings = PruningSettings.for_widths("dtp", {"vision": 48, "text": text_width})
+    assert (settings.dictionary_size, settings.dictionary_width) == (size, text_width)
+
+
+def _block(lengths: list[int], knob: float, backend: str = "auto") -> tuple[BlockPruner, Packed, Packed]:
+    """A pruner, tokens of width 6, and what it made of them."""
+    torch.manual_seed(0)
+    total = sum(lengths)
+    dictionary = AlignmentDictionary({"vision": 6}, size=4, width=5)
+    settings = PruningSettings(knob=knob, dictionary_size=4, dictionary_width=5)
+    pruner = BlockPruner("vision", settings, dictionary, pooling=False, backend=backend)  # type: ignore[arg-type]
+    tokens = Packed(torch.randn(total, 6), lengths)
+    seen = Attention(torch.randn(total, 2, 3), torch.rand(total, 2), torch.rand(total))
+    before = [tokens.data.clone(), seen.output.clone()]
+    pruned = pruner.prune(tokens, torch.randn(total, 6), seen)
+    assert torch.equal(before[0], tokens.data)
+    assert torch.equal(before[1], seen.output)
+    return pruner, tokens, pruned
+
+
+@pytest.mark.parametrize("backend", ["auto", "loop"])
+@pytest.mark.parametrize("knob", KNOBS)
+def test_pinned_and_kept_tokens_come_out_bit_for_bit(knob: float, backend: str) -> None:
+    """Pruning chooses; only the merged token is new."""
+    pruner, tokens, pruned = _block([9, 1, 5, 12], knob, backend)
+    positions = pruner.blocks[0].positions
+    assert positions is not None
+    parts = zip(tokens.data.split(tokens.lengths), pruned.data.split(pruned.lengths),
+                positions.split(pruned.lengths), strict=True)  # fmt: skip
+    for before, after, own in parts:
+        assert own[0] == 0
+        real = own >= 0
+        assert torch.equal(after[real], before[own[real]])
+
+
+def test_a_sample_of_the_pinned_token_alone_passes() -> None:
+    """A sentence cut to [ENC] has nothing to score; it must not turn its batch into NaN."""
+    pruner, tokens, pruned = _block([1, 6], 1e9)
+    assert pruned.lengths == [1, 3]
+    assert torch.equal(pruned.data[0], tokens.data[0])
+    assert pruned.data.isfinite().all()
+    assert pruner.blocks[0].entered == [1, 6]
+
+
+def test_a_block_that_is_left_alone_asks_for_no_statistics() -> None:
+    """Knob 0 is the dense model at the dense cost."""
+    pruner, tokens, pruned = _block([4, 3], 0.0)
+    assert pruned is tokens
+    assert pruner.statistics() is None
+    assert pruner.blocks == [BlockTrace([4, 3], [4, 3])]
+
+
+def _names(blocks: list[BlockTrace]) -> list[list[list[int]]]:
+    return [[own.tolist() for own in block.positions.split(block.left)] for block in blocks
+            if block.positions is not None]  # fmt: skip
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_through_all_blocks_positions_ascend_and_merged_tokens_stand_last(attached, collate, samples, knob) -> None:
+    """[CLS] and [ENC] always stay first; a token that is gone does not come back."""
+    batch = collate(samples)
+    with torch.no_grad():
+        trace = attached(knob)(**batch).trace
+    dense = {"vision": [37] * 10, "text": batch["attention_mask"].sum(1).tolist()}
+    for tower, blocks in trace.items():
+        before = [list(range(length)) for length in dense[tower]]
+        for names in _names(blocks):
+            for own, earlier in zip(names, before, strict=True):
+                real = [position for position in own if position >= 0]
+                assert own == real + [-1] * (len(own) - len(real))
+                assert real[0] == 0
+                assert real == sorted(set(real))
+                assert set(real) <= set(earlier)
+            before = names
+
+
+def test_what_leaves_a_block_enters_the_next(attached, collate, samples) -> None:
+    """The FLOPs are computed from this record."""
+    with torch.no_grad():
+        trace = attached(1.0)(**collate(samples)).trace
+    for blocks in trace.values():
+        assert all(block.scored for block in blocks)
+        for block, following in zip(blocks, blocks[1:], strict=False):
+            assert block.left == following.entered
+            assert block.positions is not None
+            assert len(block.positions) == sum(block.left)
+    assert len(set(trace["vision"][-1].left)) > 1
+
+
+def test_a_scale_of_zero_leaves_its_block_alone(attached, collate, samples) -> None:
+    """Where the budget is spent over the layers matters as much as the score."""
+    scales = {"vision": [1.0, 0.0, 1.0], "text": [0.0, 0.0, 0.0]}
+    with torch.no_grad():
+        trace = attached(1e9, scales=scales)(**collate(samples)).trace
+    assert [block.scored for block in trace["vision"]] == [True, False, True]
+    assert trace["vision"][1].left == trace["vision"][0].left == [3] * 10
+    assert all(block.left == [9, 4, 12, 2, 7] and not block.scored for block in trace["text"])
