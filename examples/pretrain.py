@@ -88,7 +88,12 @@ class Naming(nn.Module):
         """The naming loss of image states [images, 1 + patches, width]."""
         nouns, colours = patch_labels(drawn)
         named = self.patch(states[:, 1:]).flatten(0, 1).split([len(NOUNS) + 1, len(COLOURS) + 1], -1)
-        patches = functional.cross_entropy(named[0], nouns) + functional.cross_entropy(named[1], colours)
+        # Most patches are background, which is learned at once; the nouns are what takes long.
+        weight = torch.ones(len(NOUNS) + 1)
+        weight[-1] = 0.1
+        patches = functional.cross_entropy(named[0].float(), nouns, weight) + functional.cross_entropy(
+            named[1], colours
+        )
         present, counts = picture_labels(drawn)
         whole = functional.binary_cross_entropy_with_logits(self.present(states[:, 0]), present)
         counted = functional.cross_entropy(self.counts(states[:, 0]).view(-1, scenes.MAX_THINGS + 1), counts)
@@ -137,8 +142,16 @@ def rate(step: int, steps: int, peak: float) -> float:
     return peak * min(1, (step + 1) / 100) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
 
 
+def scene_with_digits(rng: random.Random) -> scenes.Scene:
+    """A scene with two digits at least: digits are learned last, so they are shown most."""
+    while True:
+        scene = scenes.draw_scene("train", rng)
+        if scene.count(scenes.Phrase("digit")) >= 2:
+            return scene
+
+
 def naming_loss(model: MadtpBlipForNLVR2, naming: Naming, rng: random.Random) -> Tensor:
-    drawn = [scenes.draw_scene("train", rng) for _ in range(2 * PAIRS_PER_STEP)]
+    drawn = [scene_with_digits(rng) for _ in range(2 * PAIRS_PER_STEP)]
     states = model.encode_images(pixels(drawn)).data.unflatten(0, (len(drawn), -1))
     return naming(states, drawn)
 
@@ -177,7 +190,7 @@ def judging_loss(
     drawn = [pair.left for pair in pairs] + [pair.right for pair in pairs]
     images = model.encode_images(pixels(drawn))
     named = naming(images.data.unflatten(0, (len(drawn), -1)), drawn)
-    return judged_loss(model, tokenizer, pairs, images, rng, by_kind) + 0.2 * named
+    return judged_loss(model, tokenizer, pairs, images, rng, by_kind) + 0.5 * named
 
 
 class Reading:
@@ -268,7 +281,7 @@ def train(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, steps: dict[str, i
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=HERE)
-    parser.add_argument("--image-tower", type=Path, help="take the image tower from this checkpoint and name no more")
+    parser.add_argument("--start", type=Path, help="go on from this checkpoint instead of random weights")
     for stage, number in STEPS.items():
         parser.add_argument(f"--{stage}-steps", type=int, default=number)
     options = parser.parse_args()
@@ -278,11 +291,9 @@ def main() -> None:
     reuse_freed_memory()
     tokenizer, started = build_tokenizer(), time.time()
     model = build_model(len(tokenizer))
-    if options.image_tower:
-        stored = torch.load(options.image_tower, weights_only=True)["model"]
-        tower = {salesforce_blip.to_transformers(k): v for k, v in stored.items() if k.startswith("visual_encoder.")}
-        model.load_state_dict(tower, strict=False)
-        steps["naming"] = 0
+    if options.start:
+        stored = torch.load(options.start, weights_only=True)["model"]
+        model.load_state_dict({salesforce_blip.to_transformers(key): value for key, value in stored.items()})
     train(model, tokenizer, steps, options.output)
     save(model, tokenizer, options.output)
     record = {
@@ -294,7 +305,7 @@ def main() -> None:
         "steps": steps,
         "pairs_per_step": PAIRS_PER_STEP,
         "statements_per_pair": STATEMENTS_PER_PAIR,
-        "image_tower": str(options.image_tower or "from nothing"),
+        "start": str(options.start or "random weights"),
         "test_pairs": 2000,
         "test_accuracy": accuracy(model.eval(), tokenizer, "test", 2000),
     }

@@ -42,7 +42,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> None:
         """Run the command that was asked for."""
-        signal.signal(signal.SIGTERM, _terminate)
+        before = signal.signal(signal.SIGTERM, _terminate)
         try:
             super().invoke(ctx)
             sys.stdout.flush()
@@ -59,6 +59,8 @@ class Commands(TyperGroup):
             raise
         except Exception as error:  # noqa: BLE001  the last resort: a user gets a sentence, not a traceback
             _fail(ctx.obj, _bug(error), 1, error)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _fail(terminal: Terminal, message: str, code: int, error: Exception | None = None) -> NoReturn:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from madtp_cli import budget, card, checkpoint, distill, flops, measure, workbench
+from madtp_cli import budget, card, checkpoint, distill, flops, measure, methods, workbench
 from madtp_cli.budget import Budget, Calibration
 from madtp_cli.config import CompressSettings, RunSettings
 from madtp_cli.errors import BudgetError, UsageError
@@ -50,6 +51,7 @@ def compress(source: Path, settings: CompressSettings, listener: Listener | None
     started, listener = time.monotonic(), listener or Listener()
     output = settings.output or Path(f"{source.resolve().stem}-madtp")
     budget.parse(settings.gflops_budget)
+    methods.get(settings.method)
     checkpoint.check_output(output, settings.overwrite)
     bench = Workbench.open(source, settings, listener)
     student = attached(bench.model, settings)
@@ -233,6 +235,8 @@ def attached(model: MadtpBlipForNLVR2, settings: CompressSettings) -> MadtpBlipF
     student = copy.deepcopy(model)
     if student.pruning is None:
         student.attach(PruningSettings.for_widths(settings.method, student.widths))
+    else:
+        student.attach(replace(student.pruning, method=settings.method))
     return student
 
 

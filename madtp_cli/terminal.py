@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from madtp_cli.listener import Listener
 from madtp_cli.report import CompressReport, EvalReport, LayerPart, ProfileReport
@@ -49,7 +50,7 @@ class Terminal(Listener):
     def say(self, text: str) -> None:
         """A note, on stderr."""
         if self.verbosity >= 0:
-            self.err.print(text, style="dim")
+            self.err.print(Text(text, style="dim"))  # a style of print would dim the bar below it
 
     def stage(self, title: str, total: int) -> None:
         """A stage begins; a bar on a terminal, plain lines elsewhere. A stage within one stays silent."""
@@ -59,7 +60,9 @@ class Terminal(Listener):
         self._title, self._total, self._told, self._started = title, total, time.monotonic(), time.monotonic()
         if self.err.is_interactive and self.err.is_terminal:
             columns = [TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn()]
-            self._bar = Progress(*columns, TextColumn("{task.fields[detail]}"), console=self.err, transient=True)
+            self._bar = Progress(
+                *columns, TextColumn("{task.fields[detail]}", markup=False), console=self.err, transient=True
+            )
             self._bar.add_task(title, total=total or None, detail="")
             self._bar.start()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,21 +82,26 @@ class Workbench:
         limits = [number for number in (limit, self.settings.limit) if number is not None]
         return rows[: min(limits)] if limits else rows
 
-    def batches(self, split: str, limit: int | None = None) -> Sequence[Batch] | Iterator[Batch]:
+    def batches(self, split: str, limit: int | None = None) -> Iterable[Batch]:
         """A split's batches in order; kept for the next pass where memory allows."""
         rows = self.rows(split, limit)
-        key = f"{split}/{len(rows)}"
-        if key in self._kept:
-            return self._kept[key]
-        made = self._made(rows)
-        first = next(made, None)
-        if first is None:
+        if not len(rows):
             raise DataError(f"The {split} split of {self.data.source} is empty.\nGive data with samples in it.")
-        size = sum(value.nbytes for value in first.values()) * len(rows) / self.settings.batch_size
-        if size > KEPT_BATCHES:
-            return itertools.chain([first], made)
-        self._kept[key] = [first, *made]
-        return self._kept[key]
+        key = f"{split}/{len(rows)}"
+        return self._kept[key] if key in self._kept else self._keeping(key, len(rows), self._made(rows))
+
+    def _keeping(self, key: str, samples: int, made: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches as they are made; if they are few enough, they stay for whoever asks next."""
+        kept: list[Batch] | None = []
+        for batch in made:
+            size = sum(value.nbytes for value in batch.values()) / len(batch["input_ids"])
+            if kept is not None and size * samples > KEPT_BATCHES:
+                kept = None
+            if kept is not None:
+                kept.append(batch)
+            yield batch
+        if kept is not None:
+            self._kept[key] = kept
 
     def _made(self, rows: Sequence[Row], seed: str | None = None) -> Iterator[Batch]:
         workers = self.settings.workers

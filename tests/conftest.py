@@ -1,18 +1,28 @@
-"""A small BLIP with weights that matter, and samples of unlike sizes."""
+"""A small BLIP with weights that matter, and samples of unlike sizes; a tiny checkpoint for whole commands."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 from torch.nn import functional
+from typer.testing import CliRunner, Result
 
+from examples import pretrain
+from madtp_cli.cli import app
 from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
 from madtp_cli.models.encoder import PruningSettings
+
+# The same examples every time, however slow the machine: a failure is then the code's.
+settings.register_profile("madtp", deadline=None, derandomize=True, max_examples=40)
+settings.load_profile("madtp")
 
 Batch = dict[str, Tensor]
 #: Words of each sample's sentence; [ENC] is among them.
@@ -23,7 +33,8 @@ def _config() -> MadtpBlipConfig:
     vision = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 3,
               "image_size": 48, "patch_size": 8}  # fmt: skip
     text = {"hidden_size": 32, "intermediate_size": 72, "num_hidden_layers": 3, "num_attention_heads": 2,
-            "encoder_hidden_size": 48, "vocab_size": 70, "max_position_embeddings": 16, "bos_token_id": 1, "sep_token_id": 2}  # fmt: skip
+            "encoder_hidden_size": 48, "vocab_size": 70, "max_position_embeddings": 16,
+            "bos_token_id": 1, "sep_token_id": 2}  # fmt: skip
     return MadtpBlipConfig(vision_config=vision, text_config=text, merge_from=2)
 
 
@@ -41,7 +52,7 @@ def _draw(model: nn.Module, seed: int) -> None:
 
 @pytest.fixture(scope="session")
 def blip() -> MadtpBlipForNLVR2:
-    """The dense model, for all tests to read: vision 3 x 48 at 37 tokens, text 3 x 32, a merge layer in text layer 2."""
+    """The dense model, for all tests to read: vision 3 x 48 at 37 tokens, text 3 x 32, merging in text layer 2."""
     model = MadtpBlipForNLVR2(_config()).eval()
     _draw(model, seed=1)
     return model
@@ -85,9 +96,7 @@ def collate() -> Callable[..., Batch]:
         longest = max(longest, *[sample["input_ids"].shape[1] for sample in samples])
 
         def padded(name: str, fill: int) -> Tensor:
-            return torch.cat(
-                [functional.pad(s[name], (0, longest - s[name].shape[1]), value=fill) for s in samples]
-            )
+            return torch.cat([functional.pad(s[name], (0, longest - s[name].shape[1]), value=fill) for s in samples])
 
         return {
             "pixel_values": torch.cat([sample["pixel_values"] for sample in samples]),
@@ -97,3 +106,30 @@ def collate() -> Callable[..., Batch]:
         }
 
     return join
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BLIP for NLVR2, blip.pt with tokenizer/ beside it, that says it was trained on the scenes."""
+    folder = tmp_path_factory.mktemp("examples")
+    tokenizer = pretrain.build_tokenizer()
+    sizes = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=1)
+    vision = sizes | dict(image_size=96, patch_size=24, layer_norm_eps=1e-6)
+    text = sizes | dict(max_position_embeddings=48, vocab_size=len(tokenizer), bos_token_id=len(tokenizer) - 2)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = MadtpBlipForNLVR2(MadtpBlipConfig(vision_config=vision, text_config=text, merge_from=1))
+    pretrain.save(model, tokenizer, folder)
+    return folder / "blip.pt"
+
+
+@pytest.fixture(scope="session")
+def madtp() -> Iterator[Callable[..., Result]]:
+    """The command line in this process: `madtp("inspect", path).stdout`."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name in {*os.environ}:
+            if name.startswith("MADTP_") or name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "GITHUB_ACTIONS"):
+                patched.delenv(name)
+        yield lambda *words, env=None: CliRunner().invoke(
+            app, [str(word) for word in words], env=env, prog_name="madtp"
+        )

@@ -102,12 +102,21 @@ class BlockPruner:
     def prune(self, tokens: Packed, normed: Tensor, attention: Attention) -> Packed:
         """The tokens of `tokens` (after attention) that go on; `normed` is the block's input, normalised."""
         rule = self._rule()
-        if rule is None or attention.readout is None or attention.received is None or self.folded is None:
+        if rule is None:
             self.blocks.append(BlockTrace(tokens.lengths, tokens.lengths))
             return tokens
-        lengths = [length - PINNED.leading for length in tokens.lengths]
         pinned, prunable = _split(tokens.lengths, tokens.data.device)
-        seen = normed[prunable]
+        with torch.autocast(tokens.data.device.type, enabled=False):  # scores and thresholds are float32 always
+            kept = self._kept(tokens, normed[prunable], attention, prunable, rule)
+        return self._joined(tokens, pinned, prunable, kept)
+
+    def _kept(
+        self, tokens: Packed, seen: Tensor, attention: Attention, prunable: Tensor, rule: methods.Rule
+    ) -> methods.Kept:
+        """What the method makes of the prunable tokens; `seen` are they at the block's input."""
+        if attention.readout is None or attention.received is None or self.folded is None:
+            raise ValueError("a block that is scored needs attention statistics and a dictionary")
+        lengths = [length - PINNED.leading for length in tokens.lengths]
         logits = seen @ self.folded.to(seen.dtype)
         if self.pooling:
             pooled = mag.pool(logits, seen, lengths)
@@ -122,10 +131,8 @@ class BlockPruner:
             logits=logits,
         )
         if self.backend == "loop":
-            kept = methods.keep_each(self.method, attended, rule)
-        else:
-            kept = self.method.keep(attended, rule)
-        return self._joined(tokens, pinned, prunable, kept)
+            return methods.keep_each(self.method, attended, rule)
+        return self.method.keep(attended, rule)
 
     def _rule(self) -> methods.Rule | None:
         return self.settings.rule(self.tower, len(self.blocks)) if self.active else None

@@ -52,7 +52,7 @@ class AlignmentDictionary(nn.Module):
         return self._kept[tower][1]
 
     def _weight(self, tower: str) -> nn.Parameter:
-        return cast(nn.Linear, self.projections[tower]).weight
+        return cast(nn.Parameter, self.projections[tower].weight)
 
     def _fold(self, weight: Tensor) -> Tensor:
         return (self.dictionary @ weight).T / self.dictionary.shape[1] ** 0.5

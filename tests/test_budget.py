@@ -1,0 +1,181 @@
+"""A budget is read, refused or met."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from madtp_cli import budget
+from madtp_cli.errors import BudgetError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("0.2", (0.2, "share")),
+        (" 0.2 ", (0.2, "share")),
+        (".2", (0.2, "share")),
+        ("20%", (0.2, "share")),
+        ("20 %", (0.2, "share")),
+        ("1", (1.0, "share")),
+        ("100%", (1.0, "share")),
+        ("2e-1", (0.2, "share")),
+        ("26.5G", (26.5, "gflops")),
+        ("26.5g", (26.5, "gflops")),
+        ("0.9G", (0.9, "gflops")),
+    ],
+)
+def test_a_budget_is_a_share_or_gflops(text, meaning) -> None:
+    """As people write it on a command line."""
+    assert budget.parse(text) == pytest.approx(meaning)
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "0%", "0G", "0.0", "-1", "-20%", "", " ", "abc", "nan", "inf", "1e999", "0x1", "1,5", "20%G", "G", "20 GB"]
+)
+def test_what_is_no_budget_is_refused_with_the_forms_there_are(text) -> None:
+    """Wrong usage, hence exit code 2, and the message says how to write it."""
+    with pytest.raises(UsageError, match=r"0\.2 or 20%.*26\.5G") as refusal:
+        budget.parse(text)
+    assert refusal.value.exit_code == 2
+
+
+def test_a_bare_number_above_one_is_refused_with_both_readings() -> None:
+    """1.5 may be GFLOPs or percent; a guess would compress to the wrong one of them."""
+    with pytest.raises(UsageError, match=r"1\.5G \(1\.5 GFLOPs per sample\) or 1\.5% \(0\.015 of the dense GFLOPs\)"):
+        budget.parse("1.5")
+
+
+def test_more_than_the_dense_model_is_refused() -> None:
+    """150 % is no compression."""
+    with pytest.raises(UsageError, match=r"150% is more than the dense model"):
+        budget.parse("150%")
+
+
+@pytest.mark.parametrize("text", ["0.2", "20%", "26.5G"])
+def test_a_budget_is_told_in_both_units(text) -> None:
+    """26.5 of 132.5 is 0.2, whichever was asked."""
+    asked = budget.resolve(f" {text} ", dense=132.5)
+    assert (asked.requested, asked.share, asked.gflops, asked.dense) == (text, pytest.approx(0.2), pytest.approx(26.5), 132.5)
+    assert str(asked) == f"budget {text} = 26.5 of 132.5 GFLOPs"
+
+
+@pytest.mark.parametrize(("gflops", "met"), [(19.79, False), (19.81, True), (20.0, True), (20.19, True), (20.21, False)])
+def test_a_budget_is_met_within_one_percent_of_the_request(gflops, met) -> None:
+    """Of 20 that is 0.2 either way, not one percent of the dense 100."""
+    assert budget.resolve("0.2", dense=100.0).is_met(gflops) is met
+
+
+@pytest.mark.parametrize("text", ["0.1", "9.9G", "101G"])
+def test_an_unreachable_budget_names_the_reachable_range(text) -> None:
+    """Found before any training; a share rounded down to 0.123 would be refused again."""
+    with pytest.raises(BudgetError, match=r"(?s)12\.34 to 100 GFLOPs.*--gflops-budget 0\.124 to 1") as refusal:
+        budget.check_reachable(budget.resolve(text, dense=100.0), floor=12.34)
+    assert refusal.value.exit_code == 4
+
+
+@pytest.mark.parametrize("text", ["12.34G", "0.124", "0.5", "1", "100G"])
+def test_both_ends_of_the_range_are_reachable(text) -> None:
+    """The range that the message names is true."""
+    budget.check_reachable(budget.resolve(text, dense=100.0), floor=12.34)
+
+
+def smooth(knob: float, middle: float, steepness: float, floor: float) -> float:
+    """Share of the dense cost at a knob, like the real ones: from 1 to the floor, half way at `middle`."""
+    return floor + (1 - floor) / (1 + math.exp(min(700.0, steepness * math.log(knob / middle))))
+
+
+SHARES = st.floats(0.15, 0.95)
+MIDDLES = st.floats(0.5, 4)
+FLOORS = st.floats(0.02, 0.1)
+STARTS = st.floats(0.1, 10)
+
+
+@given(SHARES, MIDDLES, st.floats(1, 4), FLOORS, STARTS)
+def test_a_smooth_cost_is_met_from_below(share, middle, steepness, floor, start) -> None:
+    """Never above what was asked, within a hundredth of it, in at most sixteen passes."""
+    asked = budget.resolve(str(share), dense=50.0)
+    found = budget.calibrate(lambda knob: 50 * smooth(knob, middle, steepness, floor), asked, start)
+    assert asked.is_met(found.gflops)
+    assert found.gflops <= asked.gflops
+    assert found.gflops == 50 * smooth(found.knob, middle, steepness, floor)
+    assert len(found.tried) <= 16
+
+
+@given(SHARES, MIDDLES, st.floats(20, 100), FLOORS, STARTS)
+def test_a_steep_cost_is_met_from_below(share, middle, steepness, floor, start) -> None:
+    """Like-minded samples fall all at once."""
+    asked = budget.resolve(str(share), dense=50.0)
+    found = budget.calibrate(lambda knob: 50 * smooth(knob, middle, steepness, floor), asked, start)
+    assert asked.is_met(found.gflops)
+    assert found.gflops <= asked.gflops
+    assert len(found.tried) <= budget.MOST_PASSES
+
+
+@given(SHARES, MIDDLES, st.floats(1, 4), FLOORS, STARTS, st.floats(100, 2000))
+def test_a_cost_that_falls_only_nearly_is_met_from_below(share, middle, steepness, floor, start, ripple) -> None:
+    """Scores renormalise from layer to layer, so the mean cost has small waves."""
+
+    def cost(knob: float) -> float:
+        return 50 * (smooth(knob, middle, steepness, floor) + 2e-4 * math.sin(ripple * knob))
+
+    asked = budget.resolve(str(share), dense=50.0)
+    found = budget.calibrate(cost, asked, start)
+    assert asked.is_met(found.gflops)
+    assert found.gflops <= asked.gflops
+    assert len(found.tried) <= budget.MOST_PASSES
+
+
+@given(SHARES, MIDDLES, st.floats(1, 4), st.floats(0.98, 1.02))
+def test_a_good_start_saves_passes(share, middle, steepness, off) -> None:
+    """Every few steps of the fine-tune the knob is found anew, from the last one."""
+    asked = budget.resolve(str(share), dense=50.0)
+    excess = (1 - 0.05) / (share - 0.05) - 1
+    start = middle * excess ** (1 / steepness) * off
+    found = budget.calibrate(lambda knob: 50 * smooth(knob, middle, steepness, 0.05), asked, start)
+    assert asked.is_met(found.gflops)
+    assert len(found.tried) <= 7
+
+
+@pytest.mark.parametrize("start", [0.1, 1.0, 2.0, 30.0])
+def test_a_step_over_the_budget_ends_below_it(start) -> None:
+    """No knob gives a half; the search ends all the same, and the caller can tell that the budget was missed."""
+    asked = budget.resolve("0.5", dense=10.0)
+    found = budget.calibrate(lambda knob: 10.0 if knob < 2 else 1.0, asked, start)
+    assert found.gflops == 1.0
+    assert found.knob >= 2
+    assert not asked.is_met(found.gflops)
+    assert len(found.tried) <= budget.MOST_PASSES
+
+
+@pytest.mark.parametrize("always", [10.0, 1.0])
+def test_a_cost_that_never_moves_ends_the_search(always) -> None:
+    """All above or all below: the nearest is taken."""
+    found = budget.calibrate(lambda knob: always, budget.resolve("0.5", dense=10.0))
+    assert found.gflops == always
+    assert len(found.tried) <= budget.MOST_PASSES
+
+
+@pytest.mark.parametrize("start", [0.0, budget.LEAST_KNOB, budget.MOST_KNOB, 10 * budget.MOST_KNOB])
+def test_a_start_at_the_end_of_the_range_is_only_a_bad_guess(start) -> None:
+    """An earlier search may have ended there."""
+    asked = budget.resolve("0.5", dense=10.0)
+    found = budget.calibrate(lambda knob: 10 * smooth(knob, 1.3, 2, 0.05), asked, start)
+    assert asked.is_met(found.gflops)
+
+
+def test_the_whole_budget_needs_no_pass() -> None:
+    """Knob 0 is the dense model."""
+    found = budget.calibrate(lambda knob: pytest.fail("a pass"), budget.resolve("100%", dense=10.0))
+    assert (found.knob, found.gflops, found.tried) == (0.0, 10.0, ())
+
+
+def test_what_was_tried_is_a_curve() -> None:
+    """Saved with the result, by rising knob: from it other budgets can be guessed."""
+    found = budget.calibrate(lambda knob: 10 / (1 + knob), budget.resolve("0.3", dense=10.0))
+    knobs = [knob for knob, _ in found.tried]
+    assert knobs == sorted(knobs)
+    assert (found.knob, found.gflops) in found.tried
