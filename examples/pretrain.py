@@ -249,6 +249,9 @@ def train(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, steps: dict[str, i
     """Run the stages one after the other, printing accuracy by kind of statement, and save now and then."""
     rng = random.Random(SEED)
     naming, reading = Naming(model.config.vision_config.hidden_size), Reading(model, rng)
+    heads = folder / "naming.pt"  # only for going on; the checkpoint does without them
+    if heads.exists():
+        naming.load_state_dict(torch.load(heads, weights_only=True))
     parameters = [*model.parameters(), *naming.parameters()]
     started = time.time()
     by_kind: dict[str, list[bool]] = {}
@@ -276,6 +279,7 @@ def train(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, steps: dict[str, i
                 by_kind.clear()
             if step % 200 == 199:
                 save(model, tokenizer, folder)
+                torch.save(naming.state_dict(), heads)
 
 
 def main() -> None:

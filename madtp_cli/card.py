@@ -28,7 +28,7 @@ model-index:
 |---|---|---|---|
 | GFLOPs per sample | {gflops_dense:.4g} | {gflops_pruned:.4g} | {gflops_share:.3f}x |
 | {metric}, % | {dense:.2f} | {pruned:.2f} | {change:+.2f} (95 % interval {low:+.2f} to {high:+.2f}) |
-| ms per sample, batch {batch}, {device}, {dtype} | {dense_ms:.2f} | {pruned_ms:.2f} | {speedup:.2f}x faster |
+| ms per sample, batch {batch}, {device}, {dtype} | {dense_ms:.2f} | {pruned_ms:.2f} | speed {speedup:.2f}x |
 
 GFLOPs are {convention}. The budget of {requested} was met with {achieved:.4g} of {budget:.4g} GFLOPs on
 {budget_samples:,} validation samples; the table's samples were used for nothing but this table.

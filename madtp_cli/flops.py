@@ -1,4 +1,4 @@
-"""What a forward costs: the closed formula on token counts, and fvcore as its witness.
+"""What a forward costs: the closed formula on token counts; `witness` lets fvcore count the same.
 
 Literature's convention, which is fvcore's: one multiply-add counts once, a layer norm five
 per element; softmax, activations, additions and look-ups count nothing. The dictionary, the
@@ -8,19 +8,11 @@ needs no multiply-add beyond attention's own.
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import torch
-from fvcore.nn import FlopCountAnalysis
-from torch import Tensor, nn
 
-from madtp_cli.errors import MadtpError
 from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
 from madtp_cli.models.encoder import BlockTrace, TokenTrace
 
@@ -171,67 +163,3 @@ def _twin_cross_attention(m: np.ndarray, seen: np.ndarray, width: int, image_wid
 def total(costs: list[LayerCost], tower: str | None = None) -> np.ndarray:
     """Multiply-adds per sample, [samples], of all layers or of one tower's."""
     return np.sum([cost.flops for cost in costs if tower in (None, cost.tower)], axis=0)
-
-
-#: Operators that do no multiply-add worth counting (fvcore's convention).
-_FREE = """
-__and__ __or__ abs add add_ all amax amin any arange argsort bitwise_and bitwise_not bool clamp clamp_min
-constant_pad_nd contiguous copy_ cumsum div div_ embedding empty eq expand expand_as fill_ full full_like ge
-gelu gt index index_put_ linalg_vector_norm log_softmax logical_and logical_not lt masked_fill masked_fill_
-masked_scatter max mean minimum mul mul_ ne neg new_full new_zeros nonzero norm ones ones_like pad pow
-reciprocal relu repeat repeat_interleave rsqrt rsub scatter scatter_ select sigmoid slice softmax sort split
-stack sub sum tanh topk to unbind unflatten unfold where zeros zeros_like clone detach le cross_entropy_loss
-cosine_similarity alias lift_fresh masked_select
-""".split()  # noqa: SIM905  ninety names, one to a line, would hide the rest of the file
-_UNCOUNTED_IS_FREE = {f"aten::{name}" for name in _FREE}
-
-
-def _attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    """Handle for scaled_dot_product_attention, which fvcore does not know."""
-    query, key, value = (list(node.type().sizes()) for node in inputs[:3])
-    pairs = int(np.prod(query[:-1])) * key[-2]
-    return Counter(attention=pairs * (query[-1] + value[-1]))
-
-
-class UncountedOperatorError(MadtpError):
-    """The witness met an operator that may do multiply-adds and that nobody counts."""
-
-
-def witnessed(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:
-    """Multiply-adds of one forward, counted by fvcore on a trace.
-
-    Raises:
-        UncountedOperatorError: An operator was met that could do multiply-adds uncounted.
-    """
-    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.no_grad():
-        # Token counts become constants of the trace, which is what is to be counted.
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated.*")
-        analysis = FlopCountAnalysis(_ByPosition(model, list(inputs)), tuple(inputs.values()))
-        analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
-        analysis.uncalled_modules_warnings(False)
-        counted = int(analysis.total())
-        uncounted = sorted(set(analysis.unsupported_ops()) - _UNCOUNTED_IS_FREE)
-    if uncounted:
-        raise UncountedOperatorError(
-            f"No total: {', '.join(uncounted)} may do multiply-adds that fvcore does not count.\n"
-            "Add a handle for them, or list them as free, in madtp_cli/flops.py."
-        )
-    return counted
-
-
-class _ByPosition(nn.Module):
-    """A model whose keyword inputs come by position and whose answer is its logits, as tracing wants."""
-
-    def __init__(self, model: nn.Module, names: list[str]) -> None:
-        super().__init__()
-        self.model, self.names = model, names
-
-    def forward(self, *values: Tensor) -> Tensor:
-        model: Any = self.model
-        backend, model.backend = model.backend, "loop"  # padding is no part of a sample's cost
-        try:
-            return model(**dict(zip(self.names, values, strict=True))).logits
-        finally:
-            model.backend = backend

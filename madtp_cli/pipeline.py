@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from madtp_cli import budget, card, checkpoint, distill, flops, measure, methods, workbench
-from madtp_cli.budget import Budget, Calibration
+from madtp_cli import budget, card, checkpoint, distill, flops, measure, methods, tuning, witness, workbench
 from madtp_cli.config import CompressSettings, RunSettings
 from madtp_cli.errors import BudgetError, UsageError
 from madtp_cli.intervals import interval95
 from madtp_cli.listener import Listener
-from madtp_cli.models.blip import MadtpBlipForNLVR2
-from madtp_cli.models.encoder import PruningSettings
 from madtp_cli.report import (
     BudgetPart,
     CompressReport,
@@ -27,14 +20,12 @@ from madtp_cli.report import (
     QualityPart,
     WitnessedGflops,
 )
-from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench, agreement
+from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench
 
 #: Samples that fvcore traces in `profile`; each takes about as long as twenty forwards.
 WITNESSES = 8
 #: Words of the sentence behind the literature's 132.54 GFLOPs for BLIP on NLVR2.
 PUBLISHED_TEXT_TOKENS = 36
-#: States of the fine-tune that are compared on validation data, and samples they are compared on.
-CANDIDATES, CANDIDATE_SAMPLES = 4, 1000
 
 
 def compress(source: Path, settings: CompressSettings, listener: Listener | None = None) -> CompressReport:
@@ -54,11 +45,11 @@ def compress(source: Path, settings: CompressSettings, listener: Listener | None
     methods.get(settings.method)
     checkpoint.check_output(output, settings.overwrite)
     bench = Workbench.open(source, settings, listener)
-    student = attached(bench.model, settings)
-    target = feasible_budget(bench, student, settings.gflops_budget)
-    teacher = dense_copy(bench.model)
+    student = tuning.attached(bench.model, settings)
+    target = tuning.feasible_budget(bench, student, settings.gflops_budget)
+    teacher = tuning.dense_copy(bench.model)
     before = bench.measured("Dense model on the test samples", teacher, settings.split)
-    calibration = calibrated(bench, student, target, CALIBRATION_SAMPLES)
+    calibration = tuning.calibrated(bench, student, target, CALIBRATION_SAMPLES)
     if settings.steps != 0 and settings.epochs != 0:
         schedule = distill.Schedule(
             settings.number_of_steps(len(bench.rows("train"))),
@@ -66,8 +57,8 @@ def compress(source: Path, settings: CompressSettings, listener: Listener | None
             settings.dictionary_learning_rate,
         )
         bench.announce(student, teacher, schedule.steps)
-        calibration = fine_tuned(bench, student, teacher, target, calibration, schedule)
-    final = calibrated(bench, student, target, None, calibration.knob)
+        calibration = tuning.fine_tuned(bench, student, teacher, target, calibration, schedule)
+    final = tuning.calibrated(bench, student, target, None, calibration.knob)
     if not target.is_met(final.gflops):
         raise BudgetError(
             f"{target} was missed: the nearest knob costs {final.gflops:.4g} GFLOPs on the validation samples.\n"
@@ -168,7 +159,7 @@ def profile(
     listener.stage("fvcore as a witness", len(witnesses))
     counted = []
     for number, sample in enumerate(witnesses):
-        counted.append(flops.witnessed(bench.model.float().cpu(), sample) / 1e9)
+        counted.append(witness.witnessed(bench.model.float().cpu(), sample) / 1e9)
         listener.advance(number + 1)
     listener.done()
     dense = workbench.dense_gflops(bench, settings.split, CALIBRATION_SAMPLES).mean()
@@ -205,7 +196,7 @@ def _profile_without_data(
         )
     sample = workbench.blank_sample(model.config, text_tokens)
     listener.stage("fvcore as a witness", 1)
-    counted = flops.witnessed(model, sample) / 1e9
+    counted = witness.witnessed(model, sample) / 1e9
     listener.done()
     counts = flops.dense_counts(model.config, [text_tokens])
     own = float(flops.total(flops.blip_nlvr2(model.config, counts))[0]) / 1e9
@@ -221,87 +212,3 @@ def _profile_without_data(
         layers=layers,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
-
-
-def dense_copy(model: MadtpBlipForNLVR2) -> MadtpBlipForNLVR2:
-    """The frozen dense model; of a pruned one, what it is at knob 0."""
-    teacher = copy.deepcopy(model).eval().requires_grad_(False)
-    teacher.config.madtp, teacher.madtp = None, None
-    return teacher
-
-
-def attached(model: MadtpBlipForNLVR2, settings: CompressSettings) -> MadtpBlipForNLVR2:
-    """A copy that can prune; a dictionary that is there already stays."""
-    student = copy.deepcopy(model)
-    if student.pruning is None:
-        student.attach(PruningSettings.for_widths(settings.method, student.widths))
-    else:
-        student.attach(replace(student.pruning, method=settings.method))
-    return student
-
-
-def feasible_budget(bench: Workbench, student: MadtpBlipForNLVR2, requested: str) -> Budget:
-    """The budget in GFLOPs of the calibration samples, after making sure that it can be had."""
-    dense = float(workbench.dense_gflops(bench, "val").mean())
-    target = budget.resolve(requested, dense)
-    budget.check_reachable(target, workbench.floor_gflops(bench, student, "val"))
-    bench.listener.say(f"{target} ({flops.CONVENTION})")
-    return target
-
-
-def calibrated(
-    bench: Workbench, student: MadtpBlipForNLVR2, target: Budget, samples: int | None, start: float = 1.0
-) -> Calibration:
-    """Set the student's knob so that the validation samples cost what the budget says."""
-    bench.listener.stage("Calibrating the knob", 0)
-
-    def cost(knob: float) -> float:
-        measure.set_knob(student, knob)
-        gflops = measure.mean_gflops(student, bench.batches("val", samples), bench.task, bench.place)
-        bench.listener.advance(0, f"knob {knob:.4g} gives {gflops / target.dense:.4f} of the dense GFLOPs")
-        return gflops
-
-    found = budget.calibrate(cost, target, start)
-    measure.set_knob(student, found.knob)
-    bench.listener.done()
-    return found
-
-
-def fine_tuned(
-    bench: Workbench,
-    student: MadtpBlipForNLVR2,
-    teacher: MadtpBlipForNLVR2,
-    target: Budget,
-    calibration: Calibration,
-    schedule: distill.Schedule,
-) -> Calibration:
-    """Distil the student and leave it in the state that was best on validation data."""
-    steps = schedule.steps
-    best: tuple[float, dict[str, torch.Tensor], Calibration] | None = None
-    every = max(1, steps // (2 * CANDIDATES))
-    bench.listener.stage("Fine-tuning against the dense model", steps)
-    with bench.place.precision():
-        for progress in distill.distill(student, teacher, bench.training_batches(), schedule):
-            state = f"loss {progress.loss:.3f} · {calibration.gflops:.4g} GFLOPs · knob {calibration.knob:.3g}"
-            bench.listener.advance(progress.step, state)
-            if progress.step % every and progress.step != steps:
-                continue
-            calibration = calibrated(bench, student, target, CALIBRATION_SAMPLES, calibration.knob)
-            if 2 * progress.step >= steps:
-                quality = _validated(bench, student, teacher)
-                if best is None or quality >= best[0]:
-                    best = quality, copy.deepcopy(student.state_dict()), calibration
-    bench.listener.done()
-    if best is not None:
-        student.load_state_dict(best[1])
-        calibration = best[2]
-    return calibration
-
-
-def _validated(bench: Workbench, student: MadtpBlipForNLVR2, teacher: MadtpBlipForNLVR2) -> float:
-    """Quality on validation samples; agreement with the dense model where labels do not count."""
-    measured = measure.run(student, bench.batches("val", CANDIDATE_SAMPLES), bench.task, bench.place)
-    if measured.scores:
-        return bench.task.quality(measured.scores)
-    dense = measure.run(teacher, bench.batches("val", CANDIDATE_SAMPLES), bench.task, bench.place)
-    return bench.task.quality(agreement(measured, dense))

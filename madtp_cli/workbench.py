@@ -129,10 +129,11 @@ class Workbench:
         # A step is one dense forward and a pruned forward and backward, which costs as two forwards more.
         seconds = steps * self.settings.batch_size * (timed.dense_ms + 3 * timed.pruned_ms) / 1000
         weights = sum(parameter.nbytes for parameter in student.parameters())
+        long = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"
         self.listener.say(
-            f"Fine-tune: {steps} steps of {self.settings.batch_size} samples, about {seconds / 60:.1f} minutes; "
+            f"Fine-tuning for {steps} x {self.settings.batch_size} samples takes about {long} and, "
             # Two models, gradients and two moments, all of the weights' size.
-            f"at least {5 * weights / 2**30:.1f} GB of memory besides the activations."
+            f"besides activations, {5 * weights / 2**20:,.0f} MiB of memory."
         )
 
     def first_batch(self, split: str) -> Batch:

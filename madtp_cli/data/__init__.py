@@ -41,9 +41,7 @@ def layouts() -> list[Reader]:
     return [cast(Reader, importlib.import_module(f"{readers.__name__}.{name}")) for name in names]
 
 
-def read(
-    path: Path | None, task: str, splits: Collection[str] = SPLITS, image_root: Path | None = None
-) -> Dataset:
+def read(path: Path | None, task: str, splits: Collection[str] = SPLITS, image_root: Path | None = None) -> Dataset:
     """Read a data set, or take the built-in scenes where there is no path.
 
     Images are found, not opened. Without a validation split one is set aside from train,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_fewer_stay_as_the_knob_rises(lengths: list[int], seed: int, temperature
     counts = [dtp.keep(given_, Rule(knob, temperature)).lengths for knob in (1e-6, 0.5, 0.9, 1.1, 1.5, 3, 1e9)]
     assert counts[0] == lengths
     assert counts[-1] == [min(length, 2) for length in lengths]
-    for before, after in zip(counts, counts[1:], strict=False):
+    for before, after in pairwise(counts):
         assert all(b >= a for b, a in zip(before, after, strict=True))
 
 
@@ -84,8 +85,8 @@ def test_min_keep_holds_at_full_strength(knob: float, min_keep: int) -> None:
 def test_another_samples_tokens_change_nothing() -> None:
     """Same counts, positions and tokens for the first sample whatever stands beside it."""
     one, other = attended([8, 5], 0), attended([8, 5], 1)
-    mixed = Attended(*[torch.cat([a[:8], b[8:]]) if isinstance(a, torch.Tensor) else a
-                       for a, b in zip(vars(one).values(), vars(other).values(), strict=True)])  # fmt: skip
+    tensors = [torch.cat([a[:8], b[8:]]) for a, b in zip(_tensors(one), _tensors(other), strict=True)]
+    mixed = Attended(tensors[0], [8, 5], tensors[1], tensors[2], tensors[3])
     first, second = dtp.keep(one, Rule(1.0)), dtp.keep(mixed, Rule(1.0))
     count = first.lengths[0]
     assert second.lengths[0] == count < 8

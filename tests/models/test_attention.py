@@ -91,7 +91,8 @@ def test_gradients_do_not_depend_on_how_samples_are_grouped(statistics: Statisti
     lengths, grads = [5, 2, 4], []
     for backend in BACKENDS:
         rows = [drawn(lengths, part).requires_grad_() for part in range(3)]
-        attend(*rows, lengths, lengths, statistics, backend).output.square().sum().backward()
+        q, k, v = rows
+        attend(q, k, v, lengths, lengths, statistics, backend).output.square().sum().backward()
         grads.append([row.grad for row in rows])
     for other in grads[1:]:
         for one, another in zip(grads[0], other, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from madtp_cli import checkpoint
 from madtp_cli.formats import Told
 from madtp_cli.methods import dtp
-from madtp_cli.models.blip import MadtpBlipForNLVR2, NlvrOutput
+from madtp_cli.models.blip import MadtpBlipForNLVR2
 from madtp_cli.models.encoder import PruningSettings
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "blip_nlvr_a"
@@ -36,15 +37,14 @@ def _pairs(case: dict[str, Tensor]) -> Tensor:
     return torch.stack(case["pixel_values"].float().chunk(2), 1)
 
 
-def forward(model: MadtpBlipForNLVR2, batch: dict[str, Tensor]) -> NlvrOutput:
+def forward(model: MadtpBlipForNLVR2, batch: dict[str, Tensor]) -> Any:
     """Without gradients and labels."""
     with torch.no_grad():
         return model(**{name: value for name, value in batch.items() if name != "labels"})
 
 
-def counts(output: NlvrOutput) -> dict[str, list[list[int]]]:
+def counts(output: Any) -> dict[str, list[list[int]]]:
     """Tokens that left each block, per tower: [blocks][inputs]."""
-    assert output.trace is not None
     return {tower: [block.left for block in blocks] for tower, blocks in output.trace.items()}
 
 
@@ -257,3 +257,23 @@ def test_a_model_wholly_in_bfloat16_prunes(attached, collate, samples) -> None:
     assert output.logits.dtype == torch.bfloat16
     assert output.logits.isfinite().all()
     assert max(counts(output)["vision"][-1]) < 37
+
+
+def test_guidance_is_each_images_own_share_of_the_texts_attention(blip, collate, samples) -> None:
+    """Sums to one over the patches, and is in a batch what it is alone: all left images first."""
+    batch = {name: value for name, value in collate(samples).items() if name != "labels"}
+    with torch.no_grad():
+        guidance = blip(**batch, guide=True).guidance
+        alone = [blip(**{k: v for k, v in sample.items() if k != "labels"}, guide=True).guidance for sample in samples]
+    assert guidance.shape == (10, 36)
+    torch.testing.assert_close(guidance.sum(1), torch.ones(10))
+    expected = torch.cat([torch.cat([one[side : side + 1] for one in alone]) for side in (0, 1)])
+    torch.testing.assert_close(guidance, expected, rtol=0, atol=1e-6)
+
+
+def test_asking_for_guidance_changes_no_answer(blip, collate, samples) -> None:
+    """The teacher gives it beside its logits."""
+    batch = {name: value for name, value in collate(samples).items() if name != "labels"}
+    with torch.no_grad():
+        torch.testing.assert_close(blip(**batch, guide=True).logits, blip(**batch).logits, rtol=0, atol=1e-5)
+    assert forward(blip, batch).guidance is None

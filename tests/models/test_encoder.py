@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -116,7 +118,7 @@ def test_what_leaves_a_block_enters_the_next(attached, collate, samples) -> None
         trace = attached(1.0)(**collate(samples)).trace
     for blocks in trace.values():
         assert all(block.scored for block in blocks)
-        for block, following in zip(blocks, blocks[1:], strict=False):
+        for block, following in pairwise(blocks):
             assert block.left == following.entered
             assert block.positions is not None
             assert len(block.positions) == sum(block.left)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -76,7 +77,8 @@ def test_the_threshold_is_the_knob_times_the_least_mean_importance(knob: float) 
     torch.testing.assert_close(threshold, knob * torch.tensor([0.26, 1.0]))
 
 
-def _scores(logits: Tensor, readout: Tensor, output: Tensor, lengths: list[int]) -> list[Tensor]:
+def _scores(rows: Sequence[Tensor], lengths: list[int]) -> list[Tensor]:
+    logits, readout, output = rows
     attention = importance.dictionary_attention(logits, lengths, 0.7)
     score = importance.class_attention(readout, output, lengths)
     dictionary = importance.dictionary_score(attention, lengths)
@@ -89,8 +91,8 @@ def test_a_samples_scores_do_not_depend_on_its_batch_mates() -> None:
     lengths = [4, 1, 6]
     given_rows = [torch.randn(11, 5), torch.rand(11, 3), torch.randn(11, 3, 2)]
     before = [rows.clone() for rows in given_rows]
-    together = _scores(*given_rows, lengths)
-    parts = [_scores(*part, [length]) for length, *part in
+    together = _scores(given_rows, lengths)
+    parts = [_scores(part, [length]) for length, *part in
              zip(lengths, *[rows.split(lengths) for rows in given_rows], strict=True)]  # fmt: skip
     for whole, alone in zip(together, zip(*parts, strict=True), strict=True):
         torch.testing.assert_close(whole, torch.cat(alone), rtol=1e-6, atol=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -52,8 +54,16 @@ def test_a_score_equal_to_the_threshold_goes() -> None:
     assert _keep([0.25, 0.25, 0.25, 0.25], threshold=0.25).lengths == [2]
 
 
-@pytest.mark.parametrize(("min_keep", "positions"), [(0, [-1]), (1, [3, -1]), (2, [1, 3, -1]), (3, [1, 2, 3, -1]),
-                                                     (4, [0, 1, 2, 3, 4]), (5, [0, 1, 2, 3, 4]), (9, [0, 1, 2, 3, 4])])  # fmt: skip
+@pytest.mark.parametrize(
+    ("min_keep", "positions"),
+    [
+        (0, [-1]),
+        (1, [3, -1]),
+        (2, [1, 3, -1]),
+        (3, [1, 2, 3, -1]),
+        *[(number, [0, 1, 2, 3, 4]) for number in (4, 5, 9)],
+    ],
+)
 @pytest.mark.parametrize("threshold", [1e9, float("inf"), float("nan")])
 def test_min_keep_holds_at_any_threshold(min_keep: int, positions: list[int], threshold: float) -> None:
     """The best stay, in their order; an infinite knob times an importance of zero is not a number."""
@@ -108,7 +118,7 @@ def test_fewer_stay_as_the_threshold_rises(lengths: list[int], seed: int, limits
     counts = [
         keep_tokens(tokens, score, lengths, torch.full((len(lengths),), limit)).lengths for limit in sorted(limits)
     ]
-    for before, after in zip(counts, counts[1:], strict=False):
+    for before, after in pairwise(counts):
         assert all(b >= a for b, a in zip(before, after, strict=True))
 
 

@@ -1,0 +1,159 @@
+"""The fine-tune: what it learns from, how fast, and what it leaves alone."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+
+from madtp_cli import distill
+from madtp_cli.distill import Progress, Schedule
+from madtp_cli.models.encoder import BlockTrace
+
+SCHEDULE = Schedule(steps=3, learning_rate=1e-3, dictionary_learning_rate=5e-3)
+
+
+@pytest.fixture
+def batches(collate, samples):
+    """Two batches of unlike sizes, over and over."""
+    return itertools.cycle([collate(samples[:3]), collate(samples[3:])])
+
+
+@pytest.fixture
+def teacher(blip):
+    """The frozen dense model."""
+    return copy.deepcopy(blip).requires_grad_(False)
+
+
+def test_the_teacher_is_untouched(attached, teacher, batches) -> None:
+    """Bit for bit, and in evaluation mode; a teacher that drifts teaches nothing."""
+    before = copy.deepcopy(teacher.state_dict())
+    list(distill.distill(attached(1.0), teacher, batches, SCHEDULE))
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert not teacher.training
+    assert teacher.pruning is None
+    assert all(value.grad is None for value in teacher.parameters())
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_task_loss_is_there_where_labels_are(attached, teacher, batches, labelled) -> None:
+    """Everything else is learned from the dense model, on any user's unlabelled pairs."""
+    batch = dict(next(batches))
+    if not labelled:
+        batch.pop("labels")
+    losses = distill.step_losses(attached(1.0).train(), teacher, batch)
+    assert losses.keys() == {"logits", "states", "guidance", "alignment"} | ({"task"} if labelled else set())
+    assert all(loss.isfinite() and loss >= 0 and loss.requires_grad for loss in losses.values())
+
+
+def test_a_student_that_is_the_teacher_has_nothing_to_learn(attached, teacher, batches) -> None:
+    """At knob 0 both are one model, to rounding; a loss above that would be the harness's own."""
+    batch = dict(next(batches))
+    batch.pop("labels")
+    losses = distill.step_losses(attached(0.0).train(), teacher, batch)
+    assert max(loss.item() for loss in losses.values()) < 1e-6
+    pruned = distill.step_losses(attached(1.5).train(), teacher, batch)
+    assert min(pruned["logits"].item(), pruned["states"].item()) > 1e-3
+
+
+def test_every_madtp_parameter_learns(attached, teacher, batches) -> None:
+    """In the released code the threshold gets no gradient and the dictionary hardly moves."""
+    student = attached(1.0)
+    before = copy.deepcopy(student.madtp.state_dict())
+    list(distill.distill(student, teacher, batches, SCHEDULE))
+    for name, value in student.madtp.state_dict().items():
+        assert (value - before[name]).abs().mean() > SCHEDULE.learning_rate, name
+
+
+def test_dictionary_and_pretrained_weights_have_their_own_rates(attached) -> None:
+    """The dictionary starts from random values. Vectors (norms, biases) have no decay, in either."""
+    student = attached(1.0)
+    groups = distill._groups(student, SCHEDULE)
+    names = {id(value): name for name, value in student.named_parameters()}
+    assert sorted(id(value) for group in groups for value in group["params"]) == sorted(names)
+    for group in groups:
+        own = {names[id(value)].startswith("madtp.") for value in group["params"]}
+        assert own == {group["lr"] == SCHEDULE.dictionary_learning_rate}
+        assert all((value.dim() <= 1) == (group.get("weight_decay") == 0) for value in group["params"])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 300])
+def test_rates_warm_up_and_then_fall_towards_zero(steps) -> None:
+    """A full first step would throw the pretrained weights about; a full last one would leave them shaking."""
+    factors = [Schedule(steps, 1, 1).factor(step) for step in range(steps)]
+    assert all(0 < factor <= 1 for factor in factors)
+    peak = factors.index(1.0)
+    assert peak <= max(1, round(0.1 * steps))
+    assert factors[: peak + 1] == sorted(factors[: peak + 1])
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+
+
+def test_the_schedule_follows_its_formula() -> None:
+    """Of 300 steps 30 are warm-up; half way through the other 270 the cosine stands at one half."""
+    schedule = Schedule(300, 1, 1)
+    assert schedule.factor(0) == pytest.approx(1 / 30)
+    assert schedule.factor(29) == schedule.factor(30) == 1
+    assert schedule.factor(165) == pytest.approx(0.5)
+    assert 0 < schedule.factor(299) < 1e-4
+
+
+def test_the_same_run_gives_the_same_weights(attached, teacher, collate, samples) -> None:
+    """Bit for bit after three steps, so that a result can be had again from its command line."""
+    runs = []
+    for _ in range(2):
+        student, batches = attached(1.0), [collate(samples[:3]), collate(samples[3:]), collate(samples[1:4])]
+        torch.manual_seed(7)
+        losses = [progress.losses for progress in distill.distill(student, teacher, batches, SCHEDULE)]
+        runs.append((student.state_dict(), losses))
+    assert runs[0][1] == runs[1][1]
+    assert all(torch.equal(value, runs[1][0][name]) for name, value in runs[0][0].items())
+
+
+def test_the_student_is_ready_for_use_at_every_yield(attached, teacher, batches) -> None:
+    """In evaluation mode, counted from one; the run ends with its steps or its batches."""
+    student, steps = attached(1.0), []
+    for progress in distill.distill(student, teacher, itertools.islice(batches, 2), SCHEDULE):
+        assert not student.training
+        steps.append(progress.step)
+    assert steps == [1, 2]
+
+
+def test_time_left_is_the_mean_step_times_the_steps_left() -> None:
+    """4 of 10 steps in 8 seconds leave 6 steps of 2 seconds."""
+    progress = Progress(step=4, steps=10, losses={"logits": 0.5, "task": 0.25}, seconds=8.0)
+    assert progress.seconds_left == 12
+    assert progress.loss == 0.75
+
+
+def test_guidance_is_the_divergence_from_what_the_text_looks_at() -> None:
+    """Over the patches that are left, 1 and 3 of three, whose shares 0.3 and 0.1 are 3/4 and 1/4 of what is left.
+    Importance 0.2 and 0.2 is 1/2 each; the merged token's 0.6 takes no part."""
+    importance = torch.tensor([0.2, 0.2, 0.6], requires_grad=True)
+    block = BlockTrace([4], [4], torch.tensor([0, 1, 3, -1]), importance, torch.tensor([1, 3, -1]))
+    guidance = torch.tensor([[0.3, 0.6, 0.1]])
+    loss = distill.guidance_loss([BlockTrace([4], [4]), block], guidance)
+    assert loss.item() == pytest.approx(0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5), abs=1e-6)
+    loss.backward()
+    assert importance.grad is not None
+    assert importance.grad[0] < 0 < importance.grad[1]
+    assert importance.grad[2] == 0
+
+
+def test_importance_that_agrees_with_the_text_costs_nothing() -> None:
+    """And where no block was scored there is nothing to say."""
+    guidance = torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1]])
+    block = BlockTrace([4, 3], [4, 3], torch.arange(7), torch.tensor([0.5, 0.2, 0.3, 0.4, 0.4]),
+                       torch.tensor([1, 2, 3, 1, 3]))  # fmt: skip
+    assert distill.guidance_loss([block], guidance).item() == pytest.approx(0, abs=1e-6)
+    assert distill.guidance_loss([BlockTrace([4, 3], [4, 3])], guidance).item() == 0
+
+
+def test_guidance_teaches_the_dictionary_and_the_image_projection(attached, teacher, batches) -> None:
+    """Pruning has no gradient: a token that is gone cannot say that it was missed."""
+    student = attached(1.0).train()
+    distill.step_losses(student, teacher, next(batches))["guidance"].backward()
+    assert student.madtp.dictionary.grad.abs().sum() > 0
+    assert student.madtp.projections["vision"].weight.grad.abs().sum() > 0

@@ -1,0 +1,139 @@
+"""One pass over samples: answers, scores, token counts, time."""
+
+from __future__ import annotations
+
+import contextlib
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from madtp_cli import flops, measure, tasks
+from madtp_cli.errors import UsageError
+from madtp_cli.measure import Place
+
+TASK = tasks.get("nlvr2")
+CPU = Place(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture
+def batches(collate, samples):
+    """Five samples in batches of two, two and one."""
+    return [collate(samples[start : start + 2]) for start in (0, 2, 4)]
+
+
+def test_a_pass_answers_scores_and_counts_every_sample_in_order(attached, batches, collate, samples) -> None:
+    """The same whatever the batch size, or two runs could not be compared sample by sample."""
+    model = attached(1.0)
+    done: list[int] = []
+    measured = measure.run(model, batches, TASK, CPU, done.append)
+    whole = measure.run(model, [collate(samples)], TASK, CPU)
+    assert done == [2, 4, 5]
+    assert measured.answers == whole.answers
+    assert measured.scores == [float(answer == label) for answer, label in zip(measured.answers, [0, 1, 0, 1, 0],
+                                                                              strict=True)]  # fmt: skip
+    assert measured.gflops(model).tolist() == whole.gflops(model).tolist()
+    assert len(set(measured.gflops(model).tolist())) == 5
+
+
+def test_without_labels_there_are_answers_and_no_scores(attached, batches) -> None:
+    """Calibration needs none."""
+    for batch in batches:
+        batch.pop("labels")
+    measured = measure.run(attached(1.0), batches, TASK, CPU)
+    assert (len(measured.answers), measured.scores) == (5, [])
+
+
+def test_a_dense_model_is_counted_without_a_trace(blip, attached, batches) -> None:
+    """By its texts' true lengths: as a model at knob 0 is."""
+    dense = measure.run(blip, batches, TASK, CPU)
+    knob_zero, model = measure.run(attached(0.0), batches, TASK, CPU), attached(0.0)
+    assert dense.gflops(blip).tolist() == knob_zero.gflops(model).tolist()
+    assert dense.counts["text"].entered[0].ravel().tolist() == [9, 4, 12, 2, 7]
+
+
+def test_the_mean_cost_is_that_of_the_samples_not_of_the_batches(attached, batches) -> None:
+    """The last batch is smaller."""
+    model = attached(1.0)
+    each = measure.run(model, batches, TASK, CPU).gflops(model)
+    assert measure.mean_gflops(model, batches, TASK, CPU) == pytest.approx(sum(each) / 5, rel=1e-12)
+
+
+def test_another_knob_lasts_as_long_as_asked(attached) -> None:
+    """Also when something goes wrong in between."""
+    model = attached(1.0)
+    learned = model.madtp.dictionary
+    with contextlib.suppress(KeyError), measure.at_knob(model, 3.0):
+        assert model.pruning.knob == 3.0
+        raise KeyError
+    assert model.pruning.knob == 1.0
+    assert model.madtp.dictionary is learned
+
+
+def test_a_dense_model_has_no_knob(blip) -> None:
+    """Setting one would prune with a dictionary that is not there."""
+    with pytest.raises(ValueError, match="attach one first"):
+        measure.set_knob(blip, 1.0)
+    assert blip.pruning is None
+
+
+def test_layers_sum_to_the_total_and_tell_their_tokens(attached, batches) -> None:
+    """The table of a report must add up to the number above it."""
+    model = attached(1.0)
+    measured = measure.run(model, batches, TASK, CPU)
+    layers = measure.layer_parts(model, measured.counts)
+    towers = measure.by_tower(layers)
+    assert sum(layer.gflops for layer in layers) == pytest.approx(measured.gflops(model).mean())
+    assert sum(towers.values()) == pytest.approx(measured.gflops(model).mean())
+    assert towers.keys() == {"vision", "text", "head"}
+    for tower, inputs in (("vision", 10), ("text", 5)):
+        blocks = [layer for layer in layers if layer.tower == tower and layer.tokens_in is not None]
+        assert len(blocks) == 3
+        assert all(before.tokens_out == after.tokens_in for before, after in pairwise(blocks))
+        left = measured.counts[tower].left[-1].ravel()
+        assert left.shape == (inputs,)
+        assert blocks[-1].tokens_out == pytest.approx(left.mean())
+        assert blocks[-1].tokens_out_p5 == pytest.approx(np.percentile(left, 5))
+        assert blocks[-1].tokens_out_p95 == pytest.approx(np.percentile(left, 95))
+
+
+def test_latency_is_per_sample_and_of_both_models(blip, attached, batches) -> None:
+    """With what it takes to read it: batch size, device, number format, threads."""
+    taken = measure.latency(blip, attached(1.5), batches[0], CPU, repeats=2)
+    assert taken.dense_ms > 0
+    assert taken.speedup == pytest.approx(taken.dense_ms / taken.pruned_ms)
+    assert (taken.batch_size, taken.repeats, taken.device, taken.dtype) == (2, 2, "cpu", "float32")
+    assert taken.threads == torch.get_num_threads()
+
+
+def test_half_precision_is_for_the_forward_alone(attached, batches) -> None:
+    """Weights stay as they are, and the counts stay near those of full precision."""
+    model, half = attached(1.0), Place.of("cpu", "bfloat16")
+    measured = measure.run(model, batches, TASK, half)
+    full = measure.run(model, batches, TASK, CPU)
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    assert measured.gflops(model).mean() == pytest.approx(full.gflops(model).mean(), rel=0.05)
+
+
+def test_auto_means_float32_on_what_there_is() -> None:
+    """Speed in half precision is asked for, not guessed."""
+    place = Place.of("auto", "auto")
+    assert place.dtype == torch.float32
+    assert place.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there_is_refused_by_name() -> None:
+    """Before anything is loaded, with what to use instead."""
+    with pytest.raises(UsageError, match=r"--device cuda:7 cannot be used here(?s:.)*--device cpu"):
+        Place.of("cuda:7", "auto")
+
+
+def test_the_floor_is_below_every_measured_cost(attached, batches) -> None:
+    """And equals it at full strength."""
+    model = attached(1e9)
+    floor = flops.total(flops.blip_nlvr2(model.config, flops.least_counts(model, [9, 4, 12, 2, 7]))) / 1e9
+    assert measure.run(model, batches, TASK, CPU).gflops(model).tolist() == floor.tolist()
+    measure.set_knob(model, 1.5)
+    assert (measure.run(model, batches, TASK, CPU).gflops(model) >= floor).all()
