@@ -35,7 +35,7 @@ SEED = 0
 PAIRS_PER_STEP = 32
 STATEMENTS_PER_PAIR = 8
 STEPS = {"naming": 1000, "reading": 1500, "judging": 1800}
-RATES = {"naming": 1e-3, "reading": 1e-3, "judging": 6e-4}
+RATES = {"naming": 1e-3, "reading": 1e-3, "judging": 3e-4}
 #: Pairs whose image tokens are kept at a time while reading is learned, and steps on them.
 KEPT_PAIRS, STEPS_ON_KEPT = 1536, 500
 PATCH, GRID = 8, scenes.IMAGE_SIZE // 8

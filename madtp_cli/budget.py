@@ -55,7 +55,9 @@ def parse(text: str) -> tuple[float, str]:
     if not match:
         raise UsageError(f"{text!r} is no budget. {_FORMS}")
     number, unit = float(match[1]), match[2] or ""
-    if number == 0 or not math.isfinite(number):
+    if not math.isfinite(number):
+        raise UsageError(f"A budget of {text.strip()} is beyond all numbers. {_FORMS}")
+    if number == 0:
         raise UsageError(f"A budget of {text.strip()} leaves nothing to compute with. {_FORMS}")
     if unit in ("g", "G"):
         return number, "gflops"
@@ -144,7 +146,8 @@ def _bracket(
 
     Found from `start` by steps that grow, so that a good guess costs two passes.
     """
-    step, knob, excess = 1.02, start, cost(start) - aim
+    step, knob = 1.02, min(max(start, 2 * LEAST_KNOB), MOST_KNOB / 2)
+    excess = cost(knob) - aim
     upwards = excess > 0
     while (excess > 0) == upwards and LEAST_KNOB < knob < MOST_KNOB:
         before, knob = (knob, excess), knob * step if upwards else knob / step

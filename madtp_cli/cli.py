@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from madtp_cli import __version__
 from madtp_cli.config import CompressSettings, RunSettings, flag, resolve
 from madtp_cli.exits import Commands
+from madtp_cli.memory import reuse_freed_memory
 from madtp_cli.terminal import Terminal
 
 _EXIT_CODES = (
@@ -264,4 +265,5 @@ def version(
 
 def main() -> None:
     """Entry point of `madtp`."""
+    reuse_freed_memory()
     app()

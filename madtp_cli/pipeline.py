@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from madtp_cli import budget, card, checkpoint, distill, flops, measure, methods, tuning, witness, workbench
+from madtp_cli import budget, card, checkpoint, flops, measure, methods, tuning, witness, workbench
 from madtp_cli.config import CompressSettings, RunSettings
-from madtp_cli.errors import BudgetError, UsageError
+from madtp_cli.errors import UsageError
 from madtp_cli.intervals import interval95
 from madtp_cli.listener import Listener
 from madtp_cli.report import (
@@ -45,35 +45,34 @@ def compress(source: Path, settings: CompressSettings, listener: Listener | None
     methods.get(settings.method)
     checkpoint.check_output(output, settings.overwrite)
     bench = Workbench.open(source, settings, listener)
-    student = tuning.attached(bench.model, settings)
-    target = tuning.feasible_budget(bench, student, settings.gflops_budget)
-    teacher = tuning.dense_copy(bench.model)
-    before = bench.measured("Dense model on the test samples", teacher, settings.split)
-    calibration = tuning.calibrated(bench, student, target, CALIBRATION_SAMPLES)
-    if settings.steps != 0 and settings.epochs != 0:
-        schedule = distill.Schedule(
-            settings.number_of_steps(len(bench.rows("train"))),
-            settings.rate(student.widths["text"]),
-            settings.dictionary_learning_rate,
-        )
-        bench.announce(student, teacher, schedule.steps)
-        calibration = tuning.fine_tuned(bench, student, teacher, target, calibration, schedule)
-    final = tuning.calibrated(bench, student, target, None, calibration.knob)
-    if not target.is_met(final.gflops):
-        raise BudgetError(
-            f"{target} was missed: the nearest knob costs {final.gflops:.4g} GFLOPs on the validation samples.\n"
-            "Give more validation samples, whose costs average out, or another budget."
-        )
-    after = bench.measured("Pruned model on the test samples", student, settings.split)
-    layers = measure.layer_parts(student, after.counts)
-    tokens = {tower: [layer for layer in layers if layer.tower == tower and layer.tokens_in] for tower in after.counts}
-    report = CompressReport(
+    pruned = tuning.prune(bench, settings)
+    before = bench.measured("Dense model on the test samples", pruned.teacher, settings.split)
+    after = bench.measured("Pruned model on the test samples", pruned.student, settings.split)
+    report = _compress_report(source, output, bench, pruned, before, after, started)
+    files = {"report.json": report.model_dump_json(indent=2) + "\n", "README.md": card.model_card(report)}
+    checkpoint.save(pruned.student.cpu(), bench.processor, output, files=files, overwrite=settings.overwrite)
+    return report
+
+
+def _compress_report(
+    source: Path,
+    output: Path,
+    bench: Workbench,
+    pruned: tuning.Pruned,
+    before: measure.Measured,
+    after: measure.Measured,
+    started: float,
+) -> CompressReport:
+    layers = measure.layer_parts(pruned.student, after.counts)
+    target, final = pruned.target, pruned.calibration
+    batch = bench.first_batch(bench.settings.split)
+    return CompressReport(
         command="compress",
         checkpoint=str(source),
         output=str(output),
         task=bench.task.name,
         data=bench.data.source,
-        method=settings.method,
+        method=pruned.settings.method,
         notes=bench.notes(),
         budget=BudgetPart(
             requested=target.requested,
@@ -83,19 +82,16 @@ def compress(source: Path, settings: CompressSettings, listener: Listener | None
             achieved_share=final.gflops / target.dense,
             samples=len(bench.rows("val")),
         ),
-        gflops=GflopsPart.of(before.gflops(teacher).mean(), after.gflops(student).mean()),
+        gflops=GflopsPart.of(before.gflops(pruned.teacher).mean(), after.gflops(pruned.student).mean()),
         quality=bench.change(before, after),
-        latency=measure.latency(teacher, student, bench.first_batch(settings.split), bench.place),
-        tokens=tokens,
+        latency=measure.latency(pruned.teacher, pruned.student, batch, bench.place),
+        tokens={name: [part for part in layers if part.tower == name and part.tokens_in] for name in after.counts},
         knob=final.knob,
         curve=[(knob, gflops / target.dense) for knob, gflops in final.tried],
-        settings=settings.model_dump(mode="json"),
+        settings=bench.settings.model_dump(mode="json"),
         environment=Environment.here(),
         seconds=time.monotonic() - started,
     )
-    files = {"report.json": report.model_dump_json(indent=2) + "\n", "README.md": card.model_card(report)}
-    checkpoint.save(student.cpu(), bench.processor, output, files=files, overwrite=settings.overwrite)
-    return report
 
 
 def evaluate(source: Path, settings: RunSettings, listener: Listener | None = None) -> EvalReport:

@@ -3,19 +3,62 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from madtp_cli import budget, distill, flops, measure, workbench
 from madtp_cli.budget import Budget, Calibration
 from madtp_cli.config import CompressSettings
+from madtp_cli.errors import BudgetError
 from madtp_cli.models.blip import MadtpBlipForNLVR2
 from madtp_cli.models.encoder import PruningSettings
 from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench, agreement
 
 #: States of the fine-tune that are compared on validation data, and samples they are compared on.
 CANDIDATES, CANDIDATE_SAMPLES = 4, 1000
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A student that meets its budget on the validation samples, beside its dense teacher."""
+
+    teacher: MadtpBlipForNLVR2
+    student: MadtpBlipForNLVR2
+    target: Budget
+    calibration: Calibration
+
+    @property
+    def settings(self) -> PruningSettings:
+        """How the student prunes."""
+        return self.student.pruning or PruningSettings()
+
+
+def prune(bench: Workbench, settings: CompressSettings) -> Pruned:
+    """Attach, calibrate, fine-tune, calibrate again.
+
+    Raises:
+        BudgetError: The budget is out of reach, which is found before anything is run, or was missed.
+    """
+    student = attached(bench.model, settings)
+    target = feasible_budget(bench, student, settings.gflops_budget)
+    teacher = dense_copy(bench.model)
+    calibration = calibrated(bench, student, target, CALIBRATION_SAMPLES)
+    if settings.steps != 0 and settings.epochs != 0:
+        schedule = distill.Schedule(
+            settings.number_of_steps(len(bench.rows("train"))),
+            settings.rate(student.widths["text"]),
+            settings.dictionary_learning_rate,
+        )
+        bench.announce(student, teacher, schedule.steps)
+        calibration = fine_tuned(bench, student, teacher, target, calibration, schedule)
+    final = calibrated(bench, student, target, None, calibration.knob)
+    if not target.is_met(final.gflops):
+        raise BudgetError(
+            f"{target} was missed: the nearest knob costs {final.gflops:.4g} GFLOPs on the validation samples.\n"
+            "Give more validation samples, whose costs average out, or another budget."
+        )
+    return Pruned(teacher, student, target, final)
 
 
 def dense_copy(model: MadtpBlipForNLVR2) -> MadtpBlipForNLVR2:

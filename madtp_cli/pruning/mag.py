@@ -46,7 +46,15 @@ class AlignmentDictionary(nn.Module):
         weight = self._weight(tower)
         if torch.is_grad_enabled():
             return self._fold(weight)
-        state = (self.dictionary._version, weight._version, weight.device, weight.dtype)
+        # The identities tell a copy's parameters from those it was copied from.
+        state = (
+            id(self.dictionary),
+            self.dictionary._version,
+            id(weight),
+            weight._version,
+            weight.device,
+            weight.dtype,
+        )
         if self._kept.get(tower, (None,))[0] != state:
             self._kept[tower] = (state, self._fold(weight))
         return self._kept[tower][1]
