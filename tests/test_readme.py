@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -19,15 +20,15 @@ from madtp_cli import budget
 from madtp_cli.cli import app
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = typer.main.get_command(app).commands
+COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 
 #: What each command is given besides, so that it takes a second.
 SMALLER = {
-    "compress": ["--limit=8", "--steps=0", "--gflops-budget=0.8"],
+    "compress": ["--limit=16", "--steps=0", "--gflops-budget=0.7"],
     "eval": ["--limit=8"],
     "profile": ["--limit=1"],
     "inspect": [],
-    "scenes": ["--train=8", "--val=8", "--test=8", "--overwrite"],
+    "scenes": ["--train=32", "--val=32", "--test=32", "--overwrite"],
 }
 
 

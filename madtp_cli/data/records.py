@@ -66,7 +66,9 @@ def _shown(value: object) -> str:
 def home(path: Path) -> Path:
     """The data folder that an annotation file or folder belongs to; images are looked for below it."""
     folder = path.absolute() if path.is_dir() else path.absolute().parent
-    return folder.parent if folder.name in PLACES else folder
+    # A data folder may itself be called "data" or "annotations"; then it holds more than annotation files.
+    is_place = folder.name in PLACES and not any((folder / name).is_dir() for name in ("images", *PLACES))
+    return folder.parent if is_place else folder
 
 
 def files(path: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ class Numbers:
 
     def collate(self, rows, processor):
         """Ids and the red of each first pixel."""
-        reds = [decode(image).getpixel((0, 0))[0] for row in rows for image in row.images]
+        reds = [decode(image).getchannel(0).getpixel((0, 0)) for row in rows for image in row.images]
         ids = [int(row.identifier) for row in rows]
         return {"ids": torch.tensor(ids), "reds": torch.tensor(reds), "process": torch.tensor(os.getpid())}
 
@@ -122,6 +123,6 @@ def test_an_abandoned_pass_leaves_no_process(rows, ends_in_error):
             list(made)
         assert caught
     else:
-        made.close()
+        cast(Any, made).close()
     assert time.monotonic() - began < 4
     assert not Path(f"/proc/{worker}").exists()

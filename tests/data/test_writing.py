@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from madtp_cli import data
+from madtp_cli.data.scenes import Scene
 from madtp_cli.data.writing import write_scenes
 from madtp_cli.errors import OutputError, UsageError
 
@@ -37,6 +39,8 @@ def test_what_is_read_back_is_what_was_drawn(written):
         for row, origin in zip(rows, drawn.split(split)[: len(rows)], strict=True):
             assert (row.text, row.label) == (origin.text, origin.label)
             for path, scene in zip(row.images, origin.images, strict=True):
+                assert isinstance(path, Path)
+                assert isinstance(scene, Scene)
                 np.testing.assert_array_equal(np.asarray(Image.open(path)), scene.render())
 
 
