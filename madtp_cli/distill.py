@@ -60,10 +60,6 @@ class Progress:
     def loss(self) -> float:
         return sum(self.losses.values())
 
-    @property
-    def seconds_left(self) -> float:
-        return self.seconds / self.step * (self.steps - self.step)
-
 
 def distill(
     student: nn.Module, teacher: nn.Module, batches: Iterable[dict[str, Tensor]], schedule: Schedule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,18 +95,6 @@ def set_knob(model: MadtpBlipForNLVR2, knob: float) -> None:
     if model.pruning is None:
         raise ValueError("the model has no dictionary; attach one first")
     model.attach(replace(model.pruning, knob=knob))
-
-
-@contextlib.contextmanager
-def at_knob(model: MadtpBlipForNLVR2, knob: float) -> Iterator[None]:
-    """Prune with another knob for a while; 0 is the dense model."""
-    before = model.pruning
-    set_knob(model, knob)
-    try:
-        yield
-    finally:
-        if before is not None:
-            model.attach(before)
 
 
 def mean_gflops(model: MadtpBlipForNLVR2, batches: Iterable[Batch], task: Task, place: Place) -> float:

@@ -121,10 +121,9 @@ def test_the_student_is_ready_for_use_at_every_yield(attached, teacher, batches)
     assert steps == [1, 2]
 
 
-def test_time_left_is_the_mean_step_times_the_steps_left() -> None:
-    """4 of 10 steps in 8 seconds leave 6 steps of 2 seconds."""
+def test_a_steps_loss_is_the_sum_of_its_parts() -> None:
+    """The parts are weighted already."""
     progress = Progress(step=4, steps=10, losses={"logits": 0.5, "task": 0.25}, seconds=8.0)
-    assert progress.seconds_left == 12
     assert progress.loss == 0.75
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from itertools import pairwise
 
 import numpy as np
@@ -58,17 +57,6 @@ def test_the_mean_cost_is_that_of_the_samples_not_of_the_batches(attached, batch
     model = attached(1.0)
     each = measure.run(model, batches, TASK, CPU).gflops(model)
     assert measure.mean_gflops(model, batches, TASK, CPU) == pytest.approx(sum(each) / 5, rel=1e-12)
-
-
-def test_another_knob_lasts_as_long_as_asked(attached) -> None:
-    """Also when something goes wrong in between."""
-    model = attached(1.0)
-    learned = model.madtp.dictionary
-    with contextlib.suppress(KeyError), measure.at_knob(model, 3.0):
-        assert model.pruning.knob == 3.0
-        raise KeyError
-    assert model.pruning.knob == 1.0
-    assert model.madtp.dictionary is learned
 
 
 def test_a_dense_model_has_no_knob(blip) -> None:
