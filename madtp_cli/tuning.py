@@ -72,7 +72,9 @@ def attached(model: MadtpBlipForNLVR2, settings: CompressSettings) -> MadtpBlipF
     """A copy that can prune; a dictionary that is there already stays."""
     student = copy.deepcopy(model)
     if student.pruning is None:
-        student.attach(PruningSettings.for_widths(settings.method, student.widths))
+        student.attach(
+            PruningSettings.for_widths(settings.method, student.widths, student.config.text_config.num_hidden_layers)
+        )
     else:
         student.attach(replace(student.pruning, method=settings.method))
     return student

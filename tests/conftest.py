@@ -114,11 +114,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("examples")
     tokenizer = pretrain.build_tokenizer()
     sizes = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=1)
-    vision = sizes | dict(image_size=96, patch_size=24, layer_norm_eps=1e-6)
+    vision = sizes | dict(image_size=96, patch_size=12, layer_norm_eps=1e-6, initializer_range=0.02)
     text = sizes | dict(max_position_embeddings=48, vocab_size=len(tokenizer), bos_token_id=len(tokenizer) - 2)
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = MadtpBlipForNLVR2(MadtpBlipConfig(vision_config=vision, text_config=text, merge_from=1))
+        pretrain.draw_weights(model)
     pretrain.save(model, tokenizer, folder)
     return folder / "blip.pt"
 

@@ -34,7 +34,11 @@ _TEXTURE_SIDE = 160
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: `noun` is a shape or a digit's name; `left`, `top`, `size` are pixels."""
+    """One object: `noun` is a shape or a digit's name; `left`, `top`, `size` are pixels.
+
+    `warp` is a linear map (xx, xy, yx, yy) from the painted digit to the handwriting, about its
+    centre: for training on more hands than wrote the samples.
+    """
 
     noun: str
     colour: str
@@ -42,6 +46,7 @@ class Thing:
     top: int
     size: int
     sample: int = 0
+    warp: tuple[float, float, float, float] | None = None
 
     @property
     def is_digit(self) -> bool:
@@ -80,20 +85,35 @@ def handwriting(split: str) -> tuple[tuple[int, ...], ...]:
 
 def mask(thing: Thing) -> np.ndarray:
     """How much of each pixel of its square a thing covers, float32 [size, size] in 0-1."""
+    if thing.warp and thing.is_digit:
+        return _sharp(_warped(_enlarged(thing.size, thing.sample), thing.warp))
     return _mask(thing.noun, thing.size, thing.sample)
 
 
 @functools.lru_cache(maxsize=50_000)
 def _mask(noun: str, size: int, sample: int) -> np.ndarray:
     if noun in DIGITS:
-        grey = Image.fromarray((_digits()[0][sample] * 15.9).astype(np.uint8))
-        smooth = np.asarray(grey.resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
-        # Sharpened: at eight times its size a blurred stroke looks like no pen's.
-        return (smooth * 2.4 - 0.6).clip(0, 1)
+        return _sharp(_enlarged(size, sample))
     fine = 4 * size
     y, x = (np.mgrid[:fine, :fine] + 0.5) / fine * 2 - 1
     inside = _inside(noun, x, y).astype(np.float32)
     return inside.reshape(size, 4, size, 4).mean((1, 3))
+
+
+def _enlarged(size: int, sample: int) -> Image.Image:
+    grey = Image.fromarray((_digits()[0][sample] * 15.9).astype(np.uint8))
+    return grey.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _warped(image: Image.Image, warp: tuple[float, float, float, float]) -> Image.Image:
+    (xx, xy, yx, yy), middle = warp, (image.width - 1) / 2
+    about = (xx, xy, middle * (1 - xx - xy), yx, yy, middle * (1 - yx - yy))
+    return image.transform(image.size, Image.Transform.AFFINE, about, Image.Resampling.BILINEAR)
+
+
+def _sharp(image: Image.Image) -> np.ndarray:
+    """At several times its size a blurred stroke looks like no pen's."""
+    return (np.asarray(image, np.float32) / 255 * 2.4 - 0.6).clip(0, 1)
 
 
 def _inside(noun: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
