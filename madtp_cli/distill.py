@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from madtp_cli.models.encoder import BlockTrace
+from madtp_cli.lessons import Lesson, Lessons
+from madtp_cli.models.encoder import BlockTrace, TokenTrace
 from madtp_cli.pruning import segments
 
 #: Weight of the alignment loss in the paper's scripts.
@@ -55,6 +56,8 @@ class Progress:
     steps: int
     losses: dict[str, float]
     seconds: float
+    #: Which tokens of the step's samples went where; None while nothing is pruned.
+    trace: TokenTrace | None = None
 
     @property
     def loss(self) -> float:
@@ -72,6 +75,7 @@ def distill(
         batches: Inputs of the model's forward, with or without labels; ends the run if exhausted.
         schedule: Steps and learning rates.
     """
+    lessons = Lessons(teacher)
     optimizer = torch.optim.AdamW(_groups(student, schedule), betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
     peaks = [group["lr"] for group in optimizer.param_groups]
     started = time.monotonic()
@@ -79,30 +83,28 @@ def distill(
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * schedule.factor(step)
         student.train()
-        losses = step_losses(student, teacher, batch)
+        output = student(**batch)
+        losses = step_losses(output, lessons.of(batch))
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_NORM)
         optimizer.step()
         student.eval()
         detached = {name: loss.item() for name, loss in losses.items()}
-        yield Progress(step + 1, schedule.steps, detached, time.monotonic() - started)
+        yield Progress(step + 1, schedule.steps, detached, time.monotonic() - started, output.trace)
 
 
-def step_losses(student: nn.Module, teacher: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weighted parts of the loss; "task" only where the batch has labels."""
-    with torch.no_grad():
-        taught = teacher(**{name: value for name, value in batch.items() if name != "labels"}, guide=True)
-    output = student(**batch)
+def step_losses(output: Any, taught: Lesson) -> dict[str, Tensor]:
+    """The weighted parts of the loss of a student's output; "task" only where the batch had labels."""
     losses = {
-        "logits": _soft_cross_entropy(output.logits, taught.logits),
-        "states": _state_loss(output.image_state, taught.image_state)
-        + _state_loss(output.text_state, taught.text_state),
+        "logits": _soft_cross_entropy(output.logits, taught["logits"]),
+        "states": _state_loss(output.image_state, taught["image_state"])
+        + _state_loss(output.text_state, taught["text_state"]),
     }
     if output.loss is not None:
         losses["task"] = output.loss
-    if output.trace and taught.guidance is not None:
-        losses["guidance"] = GUIDANCE_WEIGHT * guidance_loss(output.trace["vision"], taught.guidance)
+    if output.trace:
+        losses["guidance"] = GUIDANCE_WEIGHT * guidance_loss(output.trace["vision"], taught["guidance"])
     if output.alignment is not None:
         losses["alignment"] = ALIGNMENT_WEIGHT * output.alignment
     return losses
@@ -117,9 +119,10 @@ def guidance_loss(blocks: Sequence[BlockTrace], guidance: Tensor) -> Tensor:
 
     Args:
         blocks: The image tower's trace.
-        guidance: Share of the text's attention to each patch, [images, patches].
+        guidance: Share of the text's attention to each patch, [pairs, 2, patches].
     """
     losses = []
+    guidance = guidance.transpose(0, 1).flatten(0, 1)  # as the images lie: all left ones first
     for block in blocks:
         if block.importance is None or block.origins is None:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,8 +16,15 @@ from madtp_cli.models.blip import MadtpBlipForNLVR2
 from madtp_cli.models.encoder import PruningSettings
 from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench, agreement
 
-#: States of the fine-tune that are compared on validation data, and samples they are compared on.
-CANDIDATES, CANDIDATE_SAMPLES = 4, 1000
+#: States late in the fine-tune that are compared on validation data, and samples they are compared on.
+CANDIDATES, CANDIDATE_SAMPLES = 3, 500
+#: Share of the steps after which a state is a candidate.
+LATE = 0.7
+#: How often a fine-tune of so many steps sees each of its samples: the dense teacher, else half of a
+#: step's time, is asked only once about each. A fine-tune of so many epochs sees them all.
+PASSES = 3
+#: How fast the knob follows the cost of the training batches, which spreads more than it drifts.
+FOLLOWING = 0.05
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,9 @@ def prune(bench: Workbench, settings: CompressSettings) -> Pruned:
             settings.dictionary_learning_rate,
         )
         bench.announce(student, teacher, schedule.steps)
-        calibration = fine_tuned(bench, student, teacher, target, calibration, schedule)
+        wanted = math.ceil(schedule.steps * settings.batch_size / PASSES)
+        samples = None if settings.epochs is not None else max(1, wanted)
+        calibration = fine_tuned(bench, student, teacher, target, calibration, schedule, samples)
     final = calibrated(bench, student, target, None, calibration.knob)
     if not target.is_met(final.gflops):
         raise BudgetError(
@@ -114,28 +124,45 @@ def fine_tuned(
     target: Budget,
     calibration: Calibration,
     schedule: distill.Schedule,
+    samples: int | None,
 ) -> Calibration:
     """Distil the student and leave it in the state that was best on validation data."""
     steps = schedule.steps
     best: tuple[float, dict[str, torch.Tensor], Calibration] | None = None
-    every = max(1, steps // (2 * CANDIDATES))
+    candidates = {math.ceil(steps * (1 - (1 - LATE) * part / CANDIDATES)) for part in range(CANDIDATES)}
+    slope = calibration.slope()
+    batches = bench.training_batches(samples)
     bench.listener.stage("Fine-tuning against the dense model", steps)
     with bench.place.precision():
-        for progress in distill.distill(student, teacher, bench.training_batches(), schedule):
-            state = f"loss {progress.loss:.3f} · {calibration.gflops:.4g} GFLOPs · knob {calibration.knob:.3g}"
+        for progress in distill.distill(student, teacher, batches, schedule):
+            gflops = _follow(student, progress, target, slope)
+            knob = student.pruning.knob if student.pruning else 0.0
+            state = f"loss {progress.loss:.3f} · {gflops:.4g} GFLOPs · knob {knob:.3g}"
             bench.listener.advance(progress.step, state)
-            if progress.step % every and progress.step != steps:
+            if progress.step not in candidates:
                 continue
-            calibration = calibrated(bench, student, target, CALIBRATION_SAMPLES, calibration.knob)
-            if 2 * progress.step >= steps:
-                quality = _validated(bench, student, teacher)
-                if best is None or quality >= best[0]:
-                    best = quality, copy.deepcopy(student.state_dict()), calibration
+            calibration = calibrated(bench, student, target, CALIBRATION_SAMPLES, knob)
+            quality = _validated(bench, student, teacher)
+            if best is None or quality >= best[0]:
+                best = quality, copy.deepcopy(student.state_dict()), calibration
     bench.listener.done()
     if best is not None:
         student.load_state_dict(best[1])
         calibration = best[2]
     return calibration
+
+
+def _follow(student: MadtpBlipForNLVR2, progress: distill.Progress, target: Budget, slope: float) -> float:
+    """Turn the knob a little towards the budget by what a step's samples cost; returns their mean GFLOPs.
+
+    The cost drifts as scores are learned. This takes no pass of its own; validation data has the last word.
+    """
+    if progress.trace is None or student.pruning is None:
+        return target.gflops
+    counts = flops.counts_of(progress.trace)
+    gflops = float(flops.total(flops.blip_nlvr2(student.config, counts)).mean()) / 1e9
+    measure.set_knob(student, student.pruning.knob * (gflops / target.gflops) ** (FOLLOWING / slope))
+    return gflops
 
 
 def _validated(bench: Workbench, student: MadtpBlipForNLVR2, teacher: MadtpBlipForNLVR2) -> float:

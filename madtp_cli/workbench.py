@@ -109,9 +109,9 @@ class Workbench:
         for batch in made:
             yield batch if self.labelled else {name: value for name, value in batch.items() if name != "labels"}
 
-    def training_batches(self) -> Iterator[Batch]:
-        """Shuffled train batches on the device, epoch after epoch."""
-        rows = self.rows("train")
+    def training_batches(self, samples: int | None = None) -> Iterator[Batch]:
+        """Shuffled batches of the first train samples on the device, pass after pass."""
+        rows = self.rows("train", samples)
         for epoch in itertools.count():
             for batch in self._made(rows, f"{self.settings.seed}/{epoch}"):
                 yield self.place.moved(batch)

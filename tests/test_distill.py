@@ -11,6 +11,7 @@ import torch
 
 from madtp_cli import distill
 from madtp_cli.distill import Progress, Schedule
+from madtp_cli.lessons import Lessons
 from madtp_cli.models.encoder import BlockTrace
 
 SCHEDULE = Schedule(steps=3, learning_rate=1e-3, dictionary_learning_rate=5e-3)
@@ -44,7 +45,7 @@ def test_the_task_loss_is_there_where_labels_are(attached, teacher, batches, lab
     batch = dict(next(batches))
     if not labelled:
         batch.pop("labels")
-    losses = distill.step_losses(attached(1.0).train(), teacher, batch)
+    losses = distill.step_losses(attached(1.0).train()(**batch), Lessons(teacher).of(batch))
     assert losses.keys() == {"logits", "states", "guidance", "alignment"} | ({"task"} if labelled else set())
     assert all(loss.isfinite() and loss >= 0 and loss.requires_grad for loss in losses.values())
 
@@ -53,9 +54,10 @@ def test_a_student_that_is_the_teacher_has_nothing_to_learn(attached, teacher, b
     """At knob 0 both are one model, to rounding; a loss above that would be the harness's own."""
     batch = dict(next(batches))
     batch.pop("labels")
-    losses = distill.step_losses(attached(0.0).train(), teacher, batch)
+    taught = Lessons(teacher).of(batch)
+    losses = distill.step_losses(attached(0.0).train()(**batch), taught)
     assert max(loss.item() for loss in losses.values()) < 1e-6
-    pruned = distill.step_losses(attached(1.5).train(), teacher, batch)
+    pruned = distill.step_losses(attached(1.5).train()(**batch), taught)
     assert min(pruned["logits"].item(), pruned["states"].item()) > 1e-3
 
 
@@ -132,7 +134,7 @@ def test_guidance_is_the_divergence_from_what_the_text_looks_at() -> None:
     Importance 0.2 and 0.2 is 1/2 each; the merged token's 0.6 takes no part."""
     importance = torch.tensor([0.2, 0.2, 0.6], requires_grad=True)
     block = BlockTrace([4], [4], torch.tensor([0, 1, 3, -1]), importance, torch.tensor([1, 3, -1]))
-    guidance = torch.tensor([[0.3, 0.6, 0.1]])
+    guidance = torch.tensor([[[0.3, 0.6, 0.1]]])
     loss = distill.guidance_loss([BlockTrace([4], [4]), block], guidance)
     assert loss.item() == pytest.approx(0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5), abs=1e-6)
     loss.backward()
@@ -143,7 +145,7 @@ def test_guidance_is_the_divergence_from_what_the_text_looks_at() -> None:
 
 def test_importance_that_agrees_with_the_text_costs_nothing() -> None:
     """And where no block was scored there is nothing to say."""
-    guidance = torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1]])
+    guidance = torch.tensor([[[0.5, 0.2, 0.3], [0.1, 0.8, 0.1]]])
     block = BlockTrace([4, 3], [4, 3], torch.arange(7), torch.tensor([0.5, 0.2, 0.3, 0.4, 0.4]),
                        torch.tensor([1, 2, 3, 1, 3]))  # fmt: skip
     assert distill.guidance_loss([block], guidance).item() == pytest.approx(0, abs=1e-6)
@@ -153,6 +155,7 @@ def test_importance_that_agrees_with_the_text_costs_nothing() -> None:
 def test_guidance_teaches_the_dictionary_and_the_image_projection(attached, teacher, batches) -> None:
     """Pruning has no gradient: a token that is gone cannot say that it was missed."""
     student = attached(1.0).train()
-    distill.step_losses(student, teacher, next(batches))["guidance"].backward()
+    batch = next(batches)
+    distill.step_losses(student(**batch), Lessons(teacher).of(batch))["guidance"].backward()
     assert student.madtp.dictionary.grad.abs().sum() > 0
     assert student.madtp.projections["vision"].weight.grad.abs().sum() > 0

@@ -23,7 +23,7 @@ LAYERS = (
     ("tuning",),
     ("workbench", "card"),
     ("distill",),
-    ("budget", "checkpoint"),
+    ("lessons", "budget", "checkpoint"),
     ("measure", "processor"),
     ("formats", "flops", "witness"),
     ("tasks",),

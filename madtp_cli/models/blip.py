@@ -94,10 +94,10 @@ def _attend_text(
 
 
 def _guidance(looks: list[Tensor], pairs: int) -> Tensor:
-    """Mean over layers of each patch's share of the text's attention to its image, [2 x pairs, patches]."""
+    """Mean over layers of each patch's share of the text's attention to its image, [pairs, 2, patches]."""
     shares = [look.unflatten(0, (pairs, -1))[:, 1:] for look in looks]
     shares = [share / share.sum(1, keepdim=True) for share in shares]
-    return torch.cat([torch.stack(shares[side::2]).mean(0) for side in (0, 1)])
+    return torch.stack([torch.stack(shares[side::2]).mean(0) for side in (0, 1)], 1)
 
 
 def _runs(lengths: list[int], size: int) -> list[list[int]]:
@@ -108,8 +108,8 @@ def _runs(lengths: list[int], size: int) -> list[list[int]]:
 class NlvrOutput(ModelOutput):
     """`logits` [sentences, 2] (false, true) and `loss` where labels were given.
 
-    `trace` says which tokens went through each block. `guidance` [2 x pairs, patches] is the share
-    of the text's attention that each patch got, all left images first. `image_state` [pairs, 2, vision width] and
+    `trace` says which tokens went through each block. `guidance` [pairs, 2, patches] is the share
+    of the text's attention that each patch got. `image_state` [pairs, 2, vision width] and
     `text_state` [sentences, text width] are the pooled features that a student is distilled on;
     `alignment` is MAG's loss, only in training and where both towers were pruned.
     """

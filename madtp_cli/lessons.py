@@ -1,0 +1,64 @@
+"""What the dense teacher says of each sample: computed once, kept by the sample's content."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+#: Memory that kept lessons may take, in bytes; beyond it the teacher is asked anew.
+MOST_BYTES = 2**30
+#: What a lesson takes of the teacher's output; each has one row per sample.
+FIELDS = ("logits", "image_state", "text_state", "guidance")
+
+Batch = dict[str, Tensor]
+Lesson = dict[str, Tensor]
+
+
+@dataclass
+class Lessons:
+    """Asks a frozen dense model, but only about samples it has not yet been asked about.
+
+    A dense forward is half of a fine-tune step at a small budget. Content is the key, so a
+    sample that is augmented anew is a new sample, and one that comes back is known whatever its place.
+    """
+
+    teacher: nn.Module
+    most_bytes: int = MOST_BYTES
+    kept: dict[bytes, Lesson] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def of(self, batch: Batch) -> Lesson:
+        """The teacher's `FIELDS` for a batch, without gradients, on the batch's device."""
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        keys = keys_of(inputs)
+        asked = [row for row, key in enumerate(keys) if key not in self.kept]
+        told: dict[bytes, Lesson] = {}
+        if asked:
+            with torch.no_grad():
+                output = self.teacher(**{name: value[asked] for name, value in inputs.items()}, guide=True)
+            for place, row in enumerate(asked):
+                told[keys[row]] = {name: output[name][place].detach().clone() for name in FIELDS}
+                self._keep(keys[row], told[keys[row]])
+        lessons = [self.kept.get(key) or told[key] for key in keys]
+        return {name: torch.stack([lesson[name] for lesson in lessons]) for name in FIELDS}
+
+    def _keep(self, key: bytes, lesson: Lesson) -> None:
+        size = sum(value.nbytes for value in lesson.values())
+        if self._bytes + size <= self.most_bytes:
+            self.kept[key] = lesson
+            self._bytes += size
+
+
+def keys_of(batch: Batch) -> list[bytes]:
+    """A digest of each sample's pixels and words; padding takes no part."""
+    host = {name: value.cpu() for name, value in batch.items()}
+    masks = host["attention_mask"].bool()
+    keys = []
+    for pixels, words, mask in zip(host["pixel_values"], host["input_ids"], masks, strict=True):
+        digest = hashlib.blake2b(pixels.contiguous().numpy(), digest_size=16)
+        digest.update(words[mask].numpy())
+        keys.append(digest.digest())
+    return keys

@@ -1,0 +1,65 @@
+"""The teacher's answers: asked for once, and the same however the samples come."""
+
+from __future__ import annotations
+
+import torch
+
+from madtp_cli import lessons
+from madtp_cli.lessons import Lessons
+
+
+class Counting(torch.nn.Module):
+    """The dense model, counting the samples it is asked about."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model, self.asked = model, 0
+
+    def forward(self, **inputs):
+        self.asked += len(inputs["pixel_values"])
+        return self.model(**inputs)
+
+
+def test_a_sample_that_comes_again_is_not_asked_about(blip, collate, samples) -> None:
+    """In another batch, at another place and with other padding."""
+    teacher = Counting(blip)
+    taught = Lessons(teacher)
+    first = taught.of(collate(samples[:3]))
+    again = taught.of(collate([samples[3], samples[1]], longest=15))
+    assert teacher.asked == 4
+    for name in lessons.FIELDS:
+        torch.testing.assert_close(again[name][1], first[name][1], rtol=0, atol=0)
+
+
+def test_lessons_are_what_the_teacher_says(blip, collate, samples) -> None:
+    """Row by row, without gradients and without labels."""
+    taught = Lessons(blip)
+    taught.of(collate(samples[1:3]))
+    batch = collate(samples)
+    told = taught.of(batch)
+    with torch.no_grad():
+        expected = blip(**{name: value for name, value in batch.items() if name != "labels"}, guide=True)
+    for name in lessons.FIELDS:
+        assert not told[name].requires_grad
+        torch.testing.assert_close(told[name], expected[name], rtol=0, atol=1e-5)
+
+
+def test_what_does_not_fit_is_asked_about_anew(blip, collate, samples) -> None:
+    """Memory has an end; the lesson has not."""
+    teacher = Counting(blip)
+    taught = Lessons(teacher, most_bytes=0)
+    batch = collate(samples[:2])
+    first, again = taught.of(batch), taught.of(batch)
+    assert teacher.asked == 4
+    assert not taught.kept
+    torch.testing.assert_close(first["logits"], again["logits"])
+
+
+def test_a_pixel_or_a_word_makes_another_sample(samples) -> None:
+    """Augmented pictures and other statements about the same pictures are lessons of their own."""
+    batch = {name: value for name, value in samples[0].items() if name != "labels"}
+    changed = {name: value.clone() for name, value in batch.items()}
+    changed["pixel_values"][0, 1, 2, 3, 4] += 1
+    reworded = {name: value.clone() for name, value in batch.items()}
+    reworded["input_ids"][0, 3] += 1
+    assert len({lessons.keys_of(each)[0] for each in (batch, changed, reworded)}) == 3
