@@ -43,7 +43,7 @@ PROCESSES = 2
 #: Pairs of one step in each process.
 PAIRS_PER_STEP = 32
 STATEMENTS_PER_PAIR = 8
-STEPS = {"naming": 1000, "reading": 1500, "judging": 1800}
+STEPS = {"naming": 2500, "reading": 400, "judging": 800}
 RATES = {"naming": 1e-3, "reading": 1e-3, "judging": 4e-4}
 #: Muon's rate for the towers' matrices, in units of AdamW's for all else.
 MUON_RATE = 3
