@@ -23,6 +23,8 @@ from madtp_cli.pruning import segments
 ALIGNMENT_WEIGHT = 0.1
 #: Weight of the loss that teaches importance what the dense model's text looks at.
 GUIDANCE_WEIGHT = 1.0
+#: Weights of the distance of the kept image tokens, and of the words after each layer, from the teacher's.
+IMAGE_TOKEN_WEIGHT, WORD_WEIGHT = 1.0, 4.0
 #: Softens both distributions, so that the teacher's doubt is taught too.
 LOGIT_TEMPERATURE = 2.0
 #: Share of the steps over which learning rates rise.
@@ -103,11 +105,41 @@ def step_losses(output: Any, taught: Lesson) -> dict[str, Tensor]:
     }
     if output.loss is not None:
         losses["task"] = output.loss
+    if output.words is not None:
+        losses["words"] = WORD_WEIGHT * _word_loss(output.words.data, taught["words"])
     if output.trace:
+        losses["tokens"] = IMAGE_TOKEN_WEIGHT * kept_token_loss(output, taught["image_tokens"])
         losses["guidance"] = GUIDANCE_WEIGHT * guidance_loss(output.trace["vision"], taught["guidance"])
     if output.alignment is not None:
         losses["alignment"] = ALIGNMENT_WEIGHT * output.alignment
     return losses
+
+
+def kept_token_loss(output: Any, taught: Tensor) -> Tensor:
+    """Squared distance of the kept image tokens from the teacher's at the same place, relative to their size.
+
+    Merged tokens have no place and take no part. The text reads the answer off these tokens, so this
+    teaches far more of each sample than its answer does.
+
+    Args:
+        output: The student's.
+        taught: The teacher's image tokens, [pairs, 2, tokens, width].
+    """
+    tokens = output.image_tokens
+    scored = [block.positions for block in output.trace["vision"] if block.positions is not None]
+    taught = taught.transpose(0, 1).flatten(0, 1).to(tokens.data.dtype)  # as the images lie: all left ones first
+    image = segments.segment_ids(tokens.lengths, taught.device)
+    # Where no block was scored, all are in place.
+    place = scored[-1] if scored else torch.arange(taught.shape[1], device=taught.device).repeat(len(taught))
+    real = place >= 0
+    return _state_loss(tokens.data[real], taught[image[real], place[real]])
+
+
+def _word_loss(words: Tensor, taught: Tensor) -> Tensor:
+    """Mean over the layers of the squared distance [all words, layers, width] relative to the layer's size."""
+    words, taught = words.float(), taught.float()
+    distance = (words - taught).square().mean((0, 2))
+    return (distance / taught.square().mean((0, 2)).clamp_min(1e-6)).mean()
 
 
 def guidance_loss(blocks: Sequence[BlockTrace], guidance: Tensor) -> Tensor:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 #: Memory that kept lessons may take, in bytes; beyond it the teacher is asked anew.
 MOST_BYTES = 2**30
-#: What a lesson takes of the teacher's output; each has one row per sample.
+#: What a lesson takes of the teacher's output with one row per sample; `image_tokens` [2, tokens, width]
+#: come besides, and the ragged `words` [words, layers, width].
 FIELDS = ("logits", "image_state", "text_state", "guidance")
 
 Batch = dict[str, Tensor]
@@ -31,7 +33,8 @@ class Lessons:
     _bytes: int = 0
 
     def of(self, batch: Batch) -> Lesson:
-        """The teacher's `FIELDS` for a batch, without gradients, on the batch's device."""
+        """What the teacher says of a batch, without gradients: `FIELDS` and `image_tokens`
+        [pairs, 2, tokens, width], and `words` [all words, layers, width]."""
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         keys = keys_of(inputs)
         asked = [row for row, key in enumerate(keys) if key not in self.kept]
@@ -39,17 +42,31 @@ class Lessons:
         if asked:
             with torch.no_grad():
                 output = self.teacher(**{name: value[asked] for name, value in inputs.items()}, guide=True)
-            for place, row in enumerate(asked):
-                told[keys[row]] = {name: output[name][place].detach().clone() for name in FIELDS}
-                self._keep(keys[row], told[keys[row]])
+            for row, lesson in zip(asked, _lessons(output), strict=True):
+                told[keys[row]] = lesson
+                self._keep(keys[row], lesson)
         lessons = [self.kept.get(key) or told[key] for key in keys]
-        return {name: torch.stack([lesson[name] for lesson in lessons]) for name in FIELDS}
+        joined = {name: torch.stack([lesson[name] for lesson in lessons]) for name in (*FIELDS, "image_tokens")}
+        return joined | {"words": torch.cat([lesson["words"] for lesson in lessons])}
 
     def _keep(self, key: bytes, lesson: Lesson) -> None:
         size = sum(value.nbytes for value in lesson.values())
         if self._bytes + size <= self.most_bytes:
             self.kept[key] = lesson
             self._bytes += size
+
+
+def _lessons(output: Any) -> list[Lesson]:
+    """A dense forward's output, sample by sample; each has its own memory."""
+    samples = len(output.logits)
+    images = output.image_tokens.data.unflatten(0, (2, samples, -1)).transpose(0, 1)
+    words = output.words.data.split(output.words.lengths)
+    return [
+        {name: output[name][sample].clone() for name in FIELDS}
+        # Half the memory: what is learned from them is far coarser than their eleven bits.
+        | {"image_tokens": images[sample].half(), "words": words[sample].half()}
+        for sample in range(samples)
+    ]
 
 
 def keys_of(batch: Batch) -> list[bytes]:

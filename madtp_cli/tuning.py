@@ -82,11 +82,11 @@ def attached(model: MadtpBlipForNLVR2, settings: CompressSettings) -> MadtpBlipF
     """A copy that can prune; a dictionary that is there already stays."""
     student = copy.deepcopy(model)
     if student.pruning is None:
-        student.attach(
-            PruningSettings.for_widths(settings.method, student.widths, student.config.text_config.num_hidden_layers)
-        )
-    else:
-        student.attach(replace(student.pruning, method=settings.method))
+        student.attach(PruningSettings.preset(settings.method, student.widths, student.blocks))
+    elif student.pruning.method != settings.method:
+        fresh = PruningSettings.preset(settings.method, student.widths, student.blocks)
+        sizes = (student.pruning.dictionary_size, student.pruning.dictionary_width)
+        student.attach(replace(fresh, dictionary_size=sizes[0], dictionary_width=sizes[1]))
     return student
 
 

@@ -39,11 +39,11 @@ RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 #: Folders whose files build on each other, without cycles; elsewhere neighbours are alternatives, as --method's are.
 STACKS = {
     "models": "a model is made of an encoder, which is made of attention over packed tokens",
+    "pruning": "dynamic pruning is importance, then a merge, over segments",
     "data": "rows have scenes, which are painted; the readers among them are alternatives",
 }
 #: Files that their neighbours may import all the same.
 SHARED = {
-    "pruning.segments": "the arithmetic of packed tokens, which all parts of the paper need",
     "formats._reading": "opens files safely for all formats",
 }
 

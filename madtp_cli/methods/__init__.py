@@ -1,11 +1,12 @@
-"""Which tokens stay: one method a file, `keep(attended, settings) -> Kept`, chosen by --method."""
+"""Which tokens stay: one method a file, with `PRESET` and `keep(attended, rule) -> Kept`, chosen by --method."""
 
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
@@ -15,7 +16,7 @@ from madtp_cli.errors import UsageError
 from madtp_cli.pruning import segments
 from madtp_cli.pruning.merge import Kept
 
-__all__ = ["Attended", "Kept", "Method", "Rule", "get", "keep_each", "names"]
+__all__ = ["Attended", "Kept", "Method", "Preset", "Rule", "get", "keep_each", "names"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Attended:
     """What a method sees of one block: a tower's prunable tokens after self-attention, packed.
 
     `tokens` [total, width]; `class_attention` and `self_attention` [total], each non-negative
-    and summing to one over a sample; `logits` [total, atoms] against the dictionary.
+    and summing to one over a sample; `logits` [total, atoms] against the dictionary; `sizes`
+    [total] says how many original tokens each stands for.
     """
 
     tokens: Tensor
@@ -31,6 +33,7 @@ class Attended:
     class_attention: Tensor
     self_attention: Tensor
     logits: Tensor
+    sizes: Tensor
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,35 @@ class Rule:
     """How hard to prune in one block.
 
     `knob` is 0 or more; `temperature` sharpens the dictionary's attention below 1;
-    `min_keep` tokens stay per sample and tower.
+    `min_keep` tokens stay per sample and tower; `weights` are those of class, self and dictionary
+    attention in the importance; `likeness` see `keep_tokens`.
     """
 
     knob: float
     temperature: float = 1.0
     min_keep: int = 1
+    weights: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
+    likeness: float = math.inf
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What suits a method unless told: see `models.encoder.PruningSettings`.
+
+    `unpruned` names towers that are left alone; the others are pruned in every block.
+    """
+
+    temperature: float
+    weights: tuple[float, float, float]
+    likeness: float | None
+    proportional: bool
+    unpruned: tuple[str, ...] = ()
 
 
 class Method(Protocol):
     """A module of this package."""
+
+    PRESET: Preset
 
     def keep(self, attended: Attended, rule: Rule) -> Kept:
         """Choose the tokens that go on to the feed-forward."""
@@ -59,24 +81,26 @@ def keep_each(method: Method, attended: Attended, rule: Rule) -> Kept:
     parts = []
     for sample, length in enumerate(attended.lengths):
         own = slice(rows[sample], rows[sample + 1])
-        tensors = (attended.tokens, attended.class_attention, attended.self_attention, attended.logits)
-        tokens, class_attention, self_attention, logits = (tensor[own] for tensor in tensors)
-        parts.append(method.keep(Attended(tokens, [length], class_attention, self_attention, logits), rule))
+        tensors = {f.name: getattr(attended, f.name)[own] for f in fields(attended) if f.name != "lengths"}
+        parts.append(method.keep(Attended(lengths=[length], **tensors), rule))
     positions = [
         torch.where(part.positions >= 0, part.positions + rows[sample], -1) for sample, part in enumerate(parts)
     ]
     lengths = [length for part in parts for length in part.lengths]
-    importance = torch.cat([part.importance for part in parts])
-    return Kept(torch.cat([part.tokens for part in parts]), lengths, torch.cat(positions), importance)
+    tokens, importance, sizes = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "importance", "sizes")
+    )
+    stayed = [length for part in parts for length in part.stayed]
+    return Kept(tokens, lengths, torch.cat(positions), importance, sizes, stayed)
 
 
 def names() -> list[str]:
     """Names for --method: the files of this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
 def get(name: str) -> Method:
     """The method of that name; UsageError lists those there are."""
     if name not in names():
         raise UsageError(f"There is no method {name!r}. Choose one of: {', '.join(names())}.")
-    return importlib.import_module(f"{__name__}.{name}")
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

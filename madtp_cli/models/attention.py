@@ -50,6 +50,7 @@ def attend(
     key_lengths: Sequence[int],
     statistics: Statistics | None = None,
     backend: Backend = "auto",
+    sizes: Tensor | None = None,
 ) -> Attention:
     """Scaled dot-product attention within segments.
 
@@ -61,9 +62,13 @@ def attend(
         statistics: Take them too; costs no further multiply-adds.
         backend: "loop" gives each sample its own call, so that no multiply-add is spent on
             padding; "padded" is one masked call; "auto" takes the cheaper one.
+        sizes: How many tokens each key stands for, [keys]: it is attended to as if it stood there
+            so many times (proportional attention, ToMe, arXiv:2210.09461).
     """
     parts = [
-        _attend_group(query[q], key[k], value[k], query_lengths[s], key_lengths[s], statistics)
+        _attend_group(
+            query[q], key[k], value[k], query_lengths[s], key_lengths[s], statistics, None if sizes is None else sizes[k]
+        )
         for s, q, k in _groups(query_lengths, key_lengths, query.shape[1] * query.shape[2], backend)
     ]
     if len(parts) == 1:
@@ -104,13 +109,17 @@ def _attend_group(
     query_lengths: Sequence[int],
     key_lengths: Sequence[int],
     statistics: Statistics | None,
+    sizes: Tensor | None,
 ) -> Attention:
     """One call for samples of like lengths; padded keys are masked, padded queries dropped."""
     q = segments.pad(query, query_lengths).transpose(1, 2)
     k, v = (segments.pad(rows, key_lengths).transpose(1, 2) for rows in (key, value))
-    mask = None
-    if not segments.is_uniform(key_lengths):
-        mask = segments.real_rows(key_lengths, key.device)[:, None, None, :]
+    mask = None  # added to the attention's logits
+    if sizes is not None:
+        mask = segments.pad(sizes.log().to(q.dtype), key_lengths, float("-inf"))[:, None, None, :]
+    elif not segments.is_uniform(key_lengths):
+        real = segments.real_rows(key_lengths, key.device)[:, None, None, :]
+        mask = q.new_zeros(real.shape).masked_fill(~real, float("-inf"))
     if statistics is None:
         output = _fused(q, k, v, mask)
         return Attention(segments.unpad(output.transpose(1, 2), query_lengths))
@@ -133,9 +142,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     with torch.autocast("cpu", enabled=False):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        return scores.softmax(-1) @ v
+        return (scores if mask is None else scores + mask).softmax(-1) @ v
 
 
 def _with_statistics(
@@ -144,7 +151,8 @@ def _with_statistics(
     """Attention in one pass over chunks of queries: output [batch, heads, queries, head width],
     the read-out row [batch, heads, keys] and attention received [batch, keys].
 
-    `mask` and `asked` are false at padded keys and queries, None where there is no padding.
+    `mask` is added to the logits, None for nothing; `asked` is false at padded queries, None
+    where there is no padding.
     The maximum over heads stands between the softmax and the sum over queries, so every
     probability must be formed; chunks keep them out of memory.
     """
@@ -154,9 +162,7 @@ def _with_statistics(
     outputs, readout, received = [], q.new_zeros(0), q.new_zeros(batch, keys, dtype=torch.float32)
     for start in range(0, queries, chunk):
         scores = (q[:, :, start : start + chunk] * width**-0.5) @ k.transpose(-1, -2)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        probabilities = scores.softmax(-1)
+        probabilities = (scores if mask is None else scores + mask).softmax(-1)
         outputs.append(probabilities @ v)
         with torch.no_grad():
             if start == 0:

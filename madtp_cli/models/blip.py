@@ -90,7 +90,7 @@ def _attend_text(
     heads = (module.num_attention_heads, module.attention_head_size)
     query = module.query(tokens.data).unflatten(-1, heads)
     key, value = (layer(memory.data).unflatten(-1, heads) for layer in (module.key, module.value))
-    return attend(query, key, value, tokens.lengths, memory.lengths, statistics, backend)
+    return attend(query, key, value, tokens.lengths, memory.lengths, statistics, backend, memory.sizes)
 
 
 def _guidance(looks: list[Tensor], pairs: int) -> Tensor:
@@ -111,7 +111,8 @@ class NlvrOutput(ModelOutput):
     `trace` says which tokens went through each block. `guidance` [pairs, 2, patches] is the share
     of the text's attention that each patch got. `image_state` [pairs, 2, vision width] and
     `text_state` [sentences, text width] are the pooled features that a student is distilled on;
-    `alignment` is MAG's loss, only in training and where both towers were pruned.
+    `image_tokens` are the towers' last (all left images first), `words` [total, layers, text width] the
+    text's after each layer, None where they were pruned. `alignment` is MAG's loss, only in training and where both towers were pruned.
     """
 
     loss: Tensor | None = None
@@ -120,6 +121,8 @@ class NlvrOutput(ModelOutput):
     image_state: Tensor | None = None
     text_state: Tensor | None = None
     guidance: Tensor | None = None
+    image_tokens: Packed | None = None
+    words: Packed | None = None
     trace: TokenTrace | None = None
 
 
@@ -153,6 +156,14 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
         """Width of each tower's tokens."""
         return {"vision": self.config.vision_config.hidden_size, "text": self.config.text_config.hidden_size}
 
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Blocks of each tower."""
+        return {
+            "vision": self.config.vision_config.num_hidden_layers,
+            "text": self.config.text_config.num_hidden_layers,
+        }
+
     def attach(self, settings: PruningSettings) -> None:
         """Add the dictionary, or change how an attached model prunes (the dictionary stays)."""
         if self.madtp is None:
@@ -180,7 +191,7 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
             qkv = layer.self_attn.qkv(normed).unflatten(-1, (3, layer.self_attn.num_heads, -1))
             statistics = pruner.statistics() if pruner else None
             query, key, value = qkv.unbind(1)
-            seen = attend(query, key, value, tokens.lengths, tokens.lengths, statistics, self.backend)
+            seen = attend(query, key, value, tokens.lengths, tokens.lengths, statistics, self.backend, tokens.sizes)
             tokens = tokens.replace(tokens.data + layer.self_attn.projection(seen.output.flatten(1)))
             if pruner:
                 tokens = pruner.prune(tokens, normed, seen)
@@ -194,10 +205,12 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
         memory: tuple[Packed, Packed],
         pruner: BlockPruner | None = None,
         looks: list[Tensor] | None = None,
+        states: list[Tensor] | None = None,
     ) -> Packed:
         """Text tokens that have looked at both images.
 
-        `looks` collects, for each layer and then image, what the text paid to each image token.
+        `looks` collects, for each layer and then image, what the text paid to each image token;
+        `states` the tokens after each layer.
         """
         looking_for = Statistics(leading=0) if looks is not None else None
         tokens = pack(self.text_encoder.embeddings(input_ids), attention_mask)
@@ -213,6 +226,8 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
                 looks += [look.received for look in attention if look.received is not None]
             tokens = tokens.replace(seen_both.data)
             tokens = tokens.replace(layer.feed_forward_chunk(tokens.data))
+            if states is not None:
+                states.append(tokens.data)
         return tokens
 
     def forward(
@@ -239,7 +254,8 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
         images = self.encode_images(pixel_values.transpose(0, 1).flatten(0, 1), vision)
         memory = images.part(slice(0, pairs)), images.part(slice(pairs, None))
         looks: list[Tensor] | None = [] if guide else None
-        tokens = self.encode_text(input_ids, attention_mask, memory, text, looks)
+        states: list[Tensor] = []
+        tokens = self.encode_text(input_ids, attention_mask, memory, text, looks, states)
         logits = self.cls_head(tokens.first())
         return NlvrOutput(
             loss=functional.cross_entropy(logits.float(), labels) if labels is not None else None,
@@ -248,6 +264,8 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
             image_state=images.first().unflatten(0, (2, pairs)).transpose(0, 1),
             text_state=tokens.first(),
             guidance=_guidance(looks, pairs) if looks else None,
+            image_tokens=images,
+            words=Packed(torch.stack(states, 1), tokens.lengths) if len(set(map(len, states))) == 1 else None,
             trace={"vision": vision.blocks, "text": text.blocks} if vision and text else None,
         )
 

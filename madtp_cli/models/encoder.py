@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,50 +23,69 @@ class PruningSettings:
     """How a model prunes; saved as `madtp` in its config.
 
     `knob` is the budget knob s (0 = dense); `scales` multiplies it per tower and block, so
-    that 0 leaves a block alone; the rest is the rule's (see `methods.Rule`) and the dictionary's.
+    that 0 leaves a block alone; `proportional` lets a token be attended to as often as it stands for
+    others; the rest is the rule's (see `methods.Rule`, where a `likeness` of None is infinity) and the
+    dictionary's.
     """
 
     method: str = "dtp"
     knob: float = 0.0
     temperature: float = 1.0
     min_keep: int = 1
+    proportional: bool = False
+    weights: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
+    likeness: float | None = None
     dictionary_size: int = 100
     dictionary_width: int = 768
     scales: dict[str, list[float]] = field(default_factory=dict)
 
     @classmethod
-    def for_widths(cls, method: str, widths: Mapping[str, int], text_blocks: int) -> PruningSettings:
-        """Settings that suit a model's towers: at the paper's full size its 100 atoms of width 768.
+    def preset(cls, method: str, widths: Mapping[str, int], blocks: Mapping[str, int]) -> PruningSettings:
+        """What suits a method and a model's towers: at the paper's full size its 100 atoms of width 768.
 
-        Narrow models get fewer atoms, or matching them would cost more than pruning saves. The
-        text tower is aligned but not pruned: NLVR2's words are 3 % of the cost, and the paper's
-        pruning of them loses more than as many image tokens do.
+        Narrow models get fewer atoms, or matching them would cost more than pruning saves.
+
+        Args:
+            method: One of `methods.names()`.
+            widths: Width of each tower.
+            blocks: Number of blocks of each tower.
         """
-        size = min(100, widths["text"] // 4)
-        scales = {"text": [0.0] * text_blocks}
-        # Sharper attention prunes earlier, where a token that goes saves most: on the example at a budget of
-        # 0.2, after 150 steps, 77.6 % of 500 validation pairs right against 73.6 % at temperature 1.
-        return cls(method, temperature=0.3, dictionary_size=size, dictionary_width=widths["text"], scales=scales)
+        preset = methods.get(method).PRESET
+        return cls(
+            method,
+            temperature=preset.temperature,
+            weights=preset.weights,
+            likeness=preset.likeness,
+            proportional=preset.proportional,
+            dictionary_size=min(100, widths["text"] // 4),
+            dictionary_width=widths["text"],
+            scales={tower: [0.0] * blocks[tower] for tower in preset.unpruned},
+        )
 
     def rule(self, tower: str, block: int) -> methods.Rule | None:
         """The rule for one block; None where it prunes nothing and hence scores nothing."""
         scales = self.scales.get(tower, [])
         scale = scales[block] if block < len(scales) else 1.0
         knob = self.knob * scale if scale else 0.0  # infinity times nothing is nothing
-        return methods.Rule(knob, self.temperature, self.min_keep) if knob > 0 else None
+        if knob <= 0:
+            return None
+        likeness = math.inf if self.likeness is None else self.likeness
+        return methods.Rule(knob, self.temperature, self.min_keep, tuple(self.weights), likeness)
 
 
 @dataclass(frozen=True)
 class BlockTrace:
     """Tokens of each sample (pinned ones included) that entered a block and that left it.
 
-    Where the block was scored, `positions` [all that left] has the original index of every token,
+    Where the block was scored, `stayed` counts those that left as they were (the rest of `left` is a
+    merged token), `positions` [all that left] has the original index of every token,
     -1 for merged ones; `importance` [all that entered but the pinned] is their score and `origins`
     their original indices. Elsewhere these are None.
     """
 
     entered: list[int]
     left: list[int]
+    stayed: list[int] | None = None
     positions: Tensor | None = None
     importance: Tensor | None = None
     origins: Tensor | None = None
@@ -129,6 +149,7 @@ class BlockPruner:
         attended = methods.Attended(
             tokens=tokens.data[prunable],
             lengths=lengths,
+            sizes=tokens.sizes[prunable] if tokens.sizes is not None else torch.ones_like(attention.received[prunable]),
             class_attention=importance.class_attention(
                 attention.readout[prunable], attention.output.detach()[prunable], lengths
             ),
@@ -161,8 +182,13 @@ class BlockPruner:
         origins = before[prunable]
         now = torch.where(kept.positions >= 0, origins[kept.positions], -1)
         self._positions = segments.interleave([before[pinned], now], [ones, kept.lengths])
-        self.blocks.append(BlockTrace(tokens.lengths, left, self._positions, kept.importance, origins))
-        return Packed(data, left)
+        stayed = [count + PINNED.leading for count in kept.stayed]
+        self.blocks.append(BlockTrace(tokens.lengths, left, stayed, self._positions, kept.importance, origins))
+        sizes = None
+        if self.settings.proportional:
+            whole = tokens.sizes if tokens.sizes is not None else kept.sizes.new_ones(len(tokens.data))
+            sizes = segments.interleave([whole[pinned], kept.sizes], [ones, kept.lengths])
+        return Packed(data, left, sizes)
 
 
 def _split(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:

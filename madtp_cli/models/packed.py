@@ -15,10 +15,12 @@ class Packed:
     """Tokens of a batch, sample after sample.
 
     `data` is [total, width]; `lengths` has each sample's number of tokens and sums to total.
+    `sizes` [total] says how many original tokens each one stands for; None where all stand for one.
     """
 
     data: Tensor
     lengths: list[int]
+    sizes: Tensor | None = None
 
     def __post_init__(self) -> None:
         if sum(self.lengths) != len(self.data):
@@ -26,7 +28,7 @@ class Packed:
 
     def replace(self, data: Tensor) -> Packed:
         """The same segments around other rows."""
-        return Packed(data, self.lengths)
+        return Packed(data, self.lengths, self.sizes)
 
     def first(self) -> Tensor:
         """Each sample's first token, [batch, width]."""
@@ -36,7 +38,8 @@ class Packed:
         """Some consecutive samples."""
         rows = segments.offsets(self.lengths)
         start, stop, _ = samples.indices(len(self.lengths))
-        return Packed(self.data[rows[start] : rows[stop]], self.lengths[start:stop])
+        own = slice(rows[start], rows[stop])
+        return Packed(self.data[own], self.lengths[start:stop], None if self.sizes is None else self.sizes[own])
 
 
 def pack(padded: Tensor, mask: Tensor | None = None) -> Packed:

@@ -1,7 +1,8 @@
-"""The paper's rule with a budget knob."""
+"""The paper's rule with a budget knob, and ours."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -28,11 +29,12 @@ def attended(lengths: list[int], seed: int) -> Attended:
         class_attention=normalise(torch.rand(total, generator=generator), lengths),
         self_attention=normalise(torch.rand(total, generator=generator), lengths),
         logits=2 * torch.randn(total, 4, generator=generator),
+        sizes=1 + torch.randint(0, 3, (total,), generator=generator).float(),
     )
 
 
 def _tensors(given_: Attended) -> list[torch.Tensor]:
-    return [given_.tokens, given_.class_attention, given_.self_attention, given_.logits]
+    return [given_.tokens, given_.class_attention, given_.self_attention, given_.logits, given_.sizes]
 
 
 def test_importance_is_the_mean_of_three_scores() -> None:
@@ -44,21 +46,30 @@ def test_importance_is_the_mean_of_three_scores() -> None:
         class_attention=torch.tensor([0.7, 0.1, 0.1, 0.1]),
         self_attention=torch.tensor([0.4, 0.45, 0.05, 0.1]),
         logits=torch.zeros(4, 5),
+        sizes=torch.ones(4),
     )
     kept = dtp.keep(given_, Rule(knob=1.0))
     assert kept.positions.tolist() == [0, 1, -1]
     torch.testing.assert_close(kept.tokens, torch.tensor([[1.0], [2.0], [(1.6 / 3 + 1.2) / (0.4 / 3 + 0.15)]]))
 
 
-@given(LENGTHS, st.integers(0, 10_000), st.sampled_from([0.3, 0.8, 1.0, 1.3, 1e9]), st.integers(1, 3))
-def test_keep_each_is_keep(lengths: list[int], seed: int, knob: float, min_keep: int) -> None:
+@given(
+    LENGTHS,
+    st.integers(0, 10_000),
+    st.sampled_from([0.3, 0.8, 1.0, 1.3, 1e9]),
+    st.integers(1, 3),
+    st.sampled_from([-2.0, 0.5, math.inf]),
+)
+def test_keep_each_is_keep(lengths: list[int], seed: int, knob: float, min_keep: int, likeness: float) -> None:
     """fvcore counts the one, people run the other."""
-    given_, rule = attended(lengths, seed), Rule(knob, 0.7, min_keep)
+    given_, rule = attended(lengths, seed), Rule(knob, 0.7, min_keep, likeness=likeness)
     before = [value.clone() for value in _tensors(given_)]
     together, each = dtp.keep(given_, rule), methods.keep_each(dtp, given_, rule)
     assert together.lengths == each.lengths
     assert torch.equal(together.positions, each.positions)
     torch.testing.assert_close(together.tokens, each.tokens)
+    assert torch.equal(together.sizes, each.sizes)
+    assert together.stayed == each.stayed
     assert all(torch.equal(*pair) for pair in zip(before, _tensors(given_), strict=True))
 
 
@@ -86,7 +97,7 @@ def test_another_samples_tokens_change_nothing() -> None:
     """Same counts, positions and tokens for the first sample whatever stands beside it."""
     one, other = attended([8, 5], 0), attended([8, 5], 1)
     tensors = [torch.cat([a[:8], b[8:]]) for a, b in zip(_tensors(one), _tensors(other), strict=True)]
-    mixed = Attended(tensors[0], [8, 5], tensors[1], tensors[2], tensors[3])
+    mixed = Attended(tensors[0], [8, 5], *tensors[1:])
     first, second = dtp.keep(one, Rule(1.0)), dtp.keep(mixed, Rule(1.0))
     count = first.lengths[0]
     assert second.lengths[0] == count < 8
@@ -107,7 +118,8 @@ def test_the_task_reaches_the_dictionary_logits_through_the_merged_token() -> No
 
 def test_methods_are_the_files_of_their_folder() -> None:
     """A new one is one new file, and a slip on the command line names what there is."""
-    assert "dtp" in methods.names()
+    assert {"dtp", "dtp-paper"} <= set(methods.names())
+    assert methods.get("dtp-paper").PRESET.likeness is None
     assert methods.get("dtp") is dtp
     with pytest.raises(UsageError, match=r"no method 'topk'\. Choose one of: .*dtp"):
         methods.get("topk")

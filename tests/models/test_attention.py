@@ -49,6 +49,21 @@ def test_each_query_sees_its_own_samples_keys_and_no_other(
     assert all(torch.equal(*pair) for pair in zip(before, (q, k, v), strict=True))
 
 
+@given(LENGTHS, st.integers(0, 10_000), st.sampled_from(BACKENDS), st.booleans())
+def test_a_key_of_size_three_is_attended_to_as_three_keys(
+    lengths: list[int], seed: int, backend: Backend, asked: bool
+) -> None:
+    """Proportional attention by its definition: the same output as with every key repeated."""
+    q, k, v = (drawn(lengths, seed + part) for part in range(3))
+    sizes = torch.randint(1, 4, (sum(lengths),), generator=torch.Generator().manual_seed(seed))
+    statistics = Statistics() if asked else None
+    seen = attend(q, k, v, lengths, lengths, statistics, backend, sizes.float())
+    repeated = [int(part.sum()) for part in sizes.split(lengths)]
+    many = (rows.repeat_interleave(sizes, 0) for rows in (k, v))
+    expected = attend(q, *many, lengths, repeated, backend="loop").output
+    torch.testing.assert_close(seen.output, expected, rtol=1e-5, atol=1e-5)
+
+
 @given(LENGTHS, st.integers(0, 10_000), st.sampled_from(BACKENDS), st.integers(1, 2))
 def test_statistics_are_those_of_each_sample_alone(
     lengths: list[int], seed: int, backend: Backend, leading: int

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from madtp_cli import checkpoint
 from madtp_cli.formats import Told
-from madtp_cli.methods import dtp
 from madtp_cli.models.blip import MadtpBlipForNLVR2
 from madtp_cli.models.encoder import PruningSettings
+from madtp_cli.pruning import dynamic
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "blip_nlvr_a"
 KNOBS = [0.0, 0.7, 1.0, 1.5]
@@ -226,13 +226,13 @@ def test_the_merge_layer_begins_where_the_config_says(blip) -> None:
 
 def test_half_precision_forwards_score_in_float32(attached, collate, samples, monkeypatch) -> None:
     """Importance and thresholds of every block, under autocast as `--dtype bfloat16` runs it."""
-    seen, keep_tokens = [], dtp.keep_tokens
+    seen, keep_tokens = [], dynamic.keep_tokens
 
-    def spied(tokens, importance, lengths, threshold, min_keep):
+    def spied(tokens, importance, lengths, threshold, *others):
         seen.append((importance.dtype, threshold.dtype))
-        return keep_tokens(tokens, importance, lengths, threshold, min_keep)
+        return keep_tokens(tokens, importance, lengths, threshold, *others)
 
-    monkeypatch.setattr(dtp, "keep_tokens", spied)
+    monkeypatch.setattr(dynamic, "keep_tokens", spied)
     model = attached(1.0)
     with torch.autocast("cpu", torch.bfloat16):
         output = forward(model, collate(samples))

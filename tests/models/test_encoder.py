@@ -36,7 +36,7 @@ def test_a_blocks_rule_is_the_knob_times_its_scale(settings: PruningSettings, ru
 @pytest.mark.parametrize(("text_width", "size"), [(768, 100), (1024, 100), (128, 32), (32, 8)])
 def test_the_dictionary_has_the_papers_size_where_the_model_has(text_width: int, size: int) -> None:
     """100 atoms of width 768 for BLIP; narrow models get fewer, or matching would cost more than it saves."""
-    settings = PruningSettings.for_widths("dtp", {"vision": 48, "text": text_width}, text_blocks=2)
+    settings = PruningSettings.preset("dtp", {"vision": 48, "text": text_width}, {"vision": 3, "text": 2})
     assert (settings.dictionary_size, settings.dictionary_width) == (size, text_width)
 
 

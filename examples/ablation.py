@@ -1,0 +1,59 @@
+"""What each part of the default method is worth: examples/blip.pt at a fifth of its GFLOPs, without training.
+
+    python examples/ablation.py [--gflops-budget 0.2] [--samples 1000]
+
+Every line takes one part away from `--method dtp`; the last is the paper's rule. Validation
+pairs, paired intervals against the first line; the knob meets the budget anew for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from madtp_cli import config, measure, tuning, workbench
+from madtp_cli.intervals import paired_interval95
+from madtp_cli.listener import Listener
+from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench
+
+EQUAL = (1 / 3, 1 / 3, 1 / 3)
+WITHOUT = {
+    "as it is": {},
+    "merged tokens attended to as one token": {"proportional": False},
+    "all pruned tokens merged into one": {"likeness": None},
+    "neither": {"proportional": False, "likeness": None},
+    "three scores of equal weight": {"weights": EQUAL},
+    "temperature 1": {"temperature": 1.0},
+    "the text pruned too": {"scales": {}},
+    "the paper's rule (--method dtp-paper)": {
+        "proportional": False, "likeness": None, "weights": EQUAL, "temperature": 1.0, "scales": {},
+    },
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gflops-budget", default="0.2")
+    parser.add_argument("--samples", type=int, default=1000)
+    options = parser.parse_args()
+    settings = config.resolve({"gflops_budget": options.gflops_budget}, None, {})
+    bench = Workbench.open(Path(__file__).with_name("blip.pt"), settings, Listener())
+    samples = list(bench.batches("val", options.samples))
+    dense = measure.run(bench.model, samples, bench.task, bench.place).scores
+    print(f"dense: {bench.task.quality(dense):.2f} % of {len(dense):,} validation pairs")
+    first: list[float] = []
+    for name, changes in WITHOUT.items():
+        model = tuning.attached(bench.model, settings)
+        model.attach(replace(model.pruning, **changes))
+        tuning.calibrated(bench, model, tuning.feasible_budget(bench, model, options.gflops_budget), CALIBRATION_SAMPLES)
+        measured = measure.run(model, samples, bench.task, bench.place)
+        first = first or measured.scores
+        low, high = paired_interval95(first, measured.scores)
+        share = measured.gflops(model).mean() / workbench.dense_gflops(bench, "val", options.samples).mean()
+        quality = bench.task.quality(measured.scores)
+        print(f"{quality:6.2f} %  ({low:+.1f} to {high:+.1f})  at {share:.3f}  {name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
