@@ -2,7 +2,7 @@
 
     python examples/ablation.py [--gflops-budget 0.2] [--samples 1000]
 
-Every line takes one part away from `--method dtp`; the last is the paper's rule. Validation
+Every line changes one part of `--method dtp`; the last is the paper's rule. Validation
 pairs, paired intervals against the first line; the knob meets the budget anew for each.
 """
 
@@ -17,17 +17,15 @@ from madtp_cli.intervals import paired_interval95
 from madtp_cli.listener import Listener
 from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench
 
-EQUAL = (1 / 3, 1 / 3, 1 / 3)
 WITHOUT = {
     "as it is": {},
     "merged tokens attended to as one token": {"proportional": False},
     "all pruned tokens merged into one": {"likeness": None},
     "neither": {"proportional": False, "likeness": None},
-    "three scores of equal weight": {"weights": EQUAL},
     "temperature 1": {"temperature": 1.0},
     "the text pruned too": {"scales": {}},
     "the paper's rule (--method dtp-paper)": {
-        "proportional": False, "likeness": None, "weights": EQUAL, "temperature": 1.0, "scales": {},
+        "proportional": False, "likeness": None, "temperature": 1.0, "scales": {},
     },
 }  # fmt: skip
 

@@ -17,9 +17,9 @@ from madtp_cli.models.encoder import PruningSettings
 from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench, agreement
 
 #: States late in the fine-tune that are compared on validation data, and samples they are compared on.
-CANDIDATES, CANDIDATE_SAMPLES = 3, 500
+CANDIDATES, CANDIDATE_SAMPLES = 2, 500
 #: Share of the steps after which a state is a candidate.
-LATE = 0.7
+LATE = 0.8
 #: How often a fine-tune of so many steps sees each of its samples: the dense teacher, else half of a
 #: step's time, is asked only once about each. A fine-tune of so many epochs sees them all.
 PASSES = 3

@@ -23,7 +23,7 @@ gelu gt index index_put_ linalg_vector_norm log_softmax logical_and logical_not 
 masked_scatter max mean minimum mul mul_ ne neg new_full new_zeros nonzero norm ones ones_like pad pow
 reciprocal relu repeat repeat_interleave rsqrt rsub scatter scatter_ select sigmoid slice softmax sort split
 stack sub sum tanh topk to unbind unflatten unfold where zeros zeros_like clone detach le cross_entropy_loss
-cosine_similarity alias log index_add lift_fresh masked_select
+cosine_similarity alias log index_add new_ones lift_fresh masked_select
 """.split()  # noqa: SIM905  ninety names, one to a line, would hide the rest of the file
 _UNCOUNTED_IS_FREE = {f"aten::{name}" for name in _FREE}
 

@@ -60,11 +60,12 @@ def blip() -> MadtpBlipForNLVR2:
 
 @pytest.fixture(scope="session")
 def attached(blip: MadtpBlipForNLVR2) -> Callable[..., MadtpBlipForNLVR2]:
-    """A copy of the dense model with a dictionary: `attached(knob=1.0, min_keep=2)`."""
+    """A copy of the dense model with a dictionary, pruned as `dtp` does in both towers: `attached(1.0, min_keep=2)`."""
 
     def attach(knob: float, **settings: Any) -> MadtpBlipForNLVR2:
         model = copy.deepcopy(blip)
-        model.attach(PruningSettings(knob=knob, dictionary_size=7, dictionary_width=20, **settings))
+        preset = {"likeness": 0.5, "proportional": True} | settings
+        model.attach(PruningSettings(knob=knob, dictionary_size=7, dictionary_width=20, **preset))
         assert model.madtp is not None
         _draw(model.madtp, seed=2)
         return model.eval()

@@ -46,7 +46,7 @@ def test_the_task_loss_is_there_where_labels_are(attached, teacher, batches, lab
     if not labelled:
         batch.pop("labels")
     losses = distill.step_losses(attached(1.0).train()(**batch), Lessons(teacher).of(batch))
-    assert losses.keys() == {"logits", "states", "guidance", "alignment"} | ({"task"} if labelled else set())
+    assert losses.keys() == {"logits", "states", "tokens", "guidance", "alignment"} | ({"task"} if labelled else set())
     assert all(loss.isfinite() and loss >= 0 and loss.requires_grad for loss in losses.values())
 
 
@@ -73,13 +73,18 @@ def test_every_madtp_parameter_learns(attached, teacher, batches) -> None:
 def test_dictionary_and_pretrained_weights_have_their_own_rates(attached) -> None:
     """The dictionary starts from random values. Vectors (norms, biases) have no decay, in either."""
     student = attached(1.0)
-    groups = distill._groups(student, SCHEDULE)
+    muon, adamw = distill._optimizers(student, SCHEDULE)
     names = {id(value): name for name, value in student.named_parameters()}
+    groups = [*muon.param_groups, *adamw.param_groups]
     assert sorted(id(value) for group in groups for value in group["params"]) == sorted(names)
     for group in groups:
         own = {names[id(value)].startswith("madtp.") for value in group["params"]}
         assert own == {group["lr"] == SCHEDULE.dictionary_learning_rate}
-        assert all((value.dim() <= 1) == (group.get("weight_decay") == 0) for value in group["params"])
+        assert all((value.dim() <= 1) == (group["weight_decay"] == 0) for value in group["params"])
+    assert {names[id(value)].split(".")[0] for group in muon.param_groups for value in group["params"]} == {
+        "vision_model",
+        "text_encoder",
+    }
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 300])
@@ -133,7 +138,7 @@ def test_guidance_is_the_divergence_from_what_the_text_looks_at() -> None:
     """Over the patches that are left, 1 and 3 of three, whose shares 0.3 and 0.1 are 3/4 and 1/4 of what is left.
     Importance 0.2 and 0.2 is 1/2 each; the merged token's 0.6 takes no part."""
     importance = torch.tensor([0.2, 0.2, 0.6], requires_grad=True)
-    block = BlockTrace([4], [4], torch.tensor([0, 1, 3, -1]), importance, torch.tensor([1, 3, -1]))
+    block = BlockTrace([4], [4], [3], torch.tensor([0, 1, 3, -1]), importance, torch.tensor([1, 3, -1]))
     guidance = torch.tensor([[[0.3, 0.6, 0.1]]])
     loss = distill.guidance_loss([BlockTrace([4], [4]), block], guidance)
     assert loss.item() == pytest.approx(0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5), abs=1e-6)
@@ -146,7 +151,7 @@ def test_guidance_is_the_divergence_from_what_the_text_looks_at() -> None:
 def test_importance_that_agrees_with_the_text_costs_nothing() -> None:
     """And where no block was scored there is nothing to say."""
     guidance = torch.tensor([[[0.5, 0.2, 0.3], [0.1, 0.8, 0.1]]])
-    block = BlockTrace([4, 3], [4, 3], torch.arange(7), torch.tensor([0.5, 0.2, 0.3, 0.4, 0.4]),
+    block = BlockTrace([4, 3], [4, 3], [4, 3], torch.arange(7), torch.tensor([0.5, 0.2, 0.3, 0.4, 0.4]),
                        torch.tensor([1, 2, 3, 1, 3]))  # fmt: skip
     assert distill.guidance_loss([block], guidance).item() == pytest.approx(0, abs=1e-6)
     assert distill.guidance_loss([BlockTrace([4, 3], [4, 3])], guidance).item() == 0

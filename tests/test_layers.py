@@ -188,7 +188,7 @@ def test_only_the_command_line_speaks(module: str) -> None:
     ("module", "source"),
     [
         ("pruning.merge", "import madtp_cli.models.blip"),
-        ("pruning.merge", "from madtp_cli.pruning import importance"),
+        ("pruning.merge", "from madtp_cli.methods import Rule"),
         ("pruning.merge", "import numpy"),
         ("pruning.merge", "from madtp_cli.errors import UsageError"),
         ("errors", "from madtp_cli.config import resolve"),

@@ -41,14 +41,12 @@ class Rule:
     """How hard to prune in one block.
 
     `knob` is 0 or more; `temperature` sharpens the dictionary's attention below 1;
-    `min_keep` tokens stay per sample and tower; `weights` are those of class, self and dictionary
-    attention in the importance; `likeness` see `keep_tokens`.
+    `min_keep` tokens stay per sample and tower; `likeness` see `keep_tokens`.
     """
 
     knob: float
     temperature: float = 1.0
     min_keep: int = 1
-    weights: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
     likeness: float = math.inf
 
 
@@ -60,7 +58,6 @@ class Preset:
     """
 
     temperature: float
-    weights: tuple[float, float, float]
     likeness: float | None
     proportional: bool
     unpruned: tuple[str, ...] = ()

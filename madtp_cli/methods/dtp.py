@@ -3,7 +3,7 @@
 What differs from `dtp_paper` and why (`examples/ablation.py` prints what each is worth): merged
 tokens count as often as they stand for others when they are attended to, so that a model which
 counts with its attention still can; pruned tokens join their like instead of all becoming one;
-dictionary attention has most of the say and is sharper; the few words of the text stay.
+the dictionary's attention is sharper; the few words of the text stay.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from madtp_cli.methods import Attended, Kept, Preset, Rule
 from madtp_cli.pruning import dynamic
 
-PRESET = Preset(temperature=0.2, weights=(0.15, 0.15, 0.7), likeness=0.5, proportional=True, unpruned=("text",))
+PRESET = Preset(temperature=0.2, likeness=0.5, proportional=True, unpruned=("text",))
 
 
 def keep(attended: Attended, rule: Rule) -> Kept:
@@ -24,7 +24,6 @@ def keep(attended: Attended, rule: Rule) -> Kept:
         rule.knob,
         temperature=rule.temperature,
         min_keep=rule.min_keep,
-        weights=rule.weights,
         likeness=rule.likeness,
         sizes=attended.sizes,
     )

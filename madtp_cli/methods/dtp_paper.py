@@ -5,7 +5,7 @@ from __future__ import annotations
 from madtp_cli.methods import Attended, Kept, Preset, Rule
 from madtp_cli.pruning import dynamic
 
-PRESET = Preset(temperature=1.0, weights=dynamic.EQUAL, likeness=None, proportional=False)
+PRESET = Preset(temperature=1.0, likeness=None, proportional=False)
 
 
 def keep(attended: Attended, rule: Rule) -> Kept:

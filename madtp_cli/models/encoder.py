@@ -33,7 +33,6 @@ class PruningSettings:
     temperature: float = 1.0
     min_keep: int = 1
     proportional: bool = False
-    weights: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
     likeness: float | None = None
     dictionary_size: int = 100
     dictionary_width: int = 768
@@ -54,7 +53,6 @@ class PruningSettings:
         return cls(
             method,
             temperature=preset.temperature,
-            weights=preset.weights,
             likeness=preset.likeness,
             proportional=preset.proportional,
             dictionary_size=min(100, widths["text"] // 4),
@@ -70,7 +68,7 @@ class PruningSettings:
         if knob <= 0:
             return None
         likeness = math.inf if self.likeness is None else self.likeness
-        return methods.Rule(knob, self.temperature, self.min_keep, tuple(self.weights), likeness)
+        return methods.Rule(knob, self.temperature, self.min_keep, likeness)
 
 
 @dataclass(frozen=True)

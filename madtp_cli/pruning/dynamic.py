@@ -15,8 +15,6 @@ from torch import Tensor
 from madtp_cli.pruning.importance import dictionary_attention, dictionary_score, pruning_threshold
 from madtp_cli.pruning.merge import Kept, keep_tokens
 
-EQUAL = (1 / 3, 1 / 3, 1 / 3)
-
 
 def prune(
     tokens: Tensor,
@@ -27,7 +25,6 @@ def prune(
     *,
     temperature: float = 1.0,
     min_keep: int = 1,
-    weights: tuple[float, float, float] = EQUAL,
     likeness: float = math.inf,
     sizes: Tensor | None = None,
 ) -> Kept:
@@ -41,12 +38,10 @@ def prune(
         knob: Budget knob s; 0 keeps everything.
         temperature: Sharpens the dictionary's attention below 1.
         min_keep: Tokens that stay per sample.
-        weights: Of class, self and dictionary attention in the importance; they sum to one.
         likeness: Cosine above which a pruned token joins the kept one it is most like.
         sizes: How many original tokens each one stands for, [total].
     """
     attention = dictionary_attention(logits, lengths, temperature)
-    parts = (*scores, dictionary_score(attention, lengths))
-    importance = torch.stack([weight * score for weight, score in zip(weights, parts, strict=True)]).sum(0)
+    importance = torch.stack([*scores, dictionary_score(attention, lengths)]).mean(0)
     threshold = pruning_threshold(attention, importance, lengths, knob)
     return keep_tokens(tokens, importance, lengths, threshold, min_keep, sizes, likeness)

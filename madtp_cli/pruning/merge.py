@@ -103,7 +103,7 @@ def _most_like(
     """For each lost token the kept one of its sample that it is most like, and their cosine, [lost]."""
     direction = functional.normalize(tokens.detach(), dim=1)
     if len(counts) == 1:
-        cosine, nearest = (direction[lost] @ direction[rows].T).max(1)
+        cosine, nearest = (direction[lost] @ direction[rows].transpose(0, 1)).max(1)
         return nearest, cosine
     alike = segments.pad(direction[lost], gone) @ segments.pad(direction[rows], counts).transpose(1, 2)
     if not segments.is_uniform(counts):

@@ -56,7 +56,7 @@ def test_a_score_equal_to_the_threshold_goes() -> None:
 
 def _directed(likeness: float, sizes: Tensor | None = None) -> Kept:
     """Tokens 0 and 3 stay; 1 points where 0 does, 2 where 3 does nearly (cosine 0.8), 4 away from both."""
-    tokens = torch.tensor([[1.0, 0, 0], [3.0, 0, 0], [0, 4.0, 3.0], [0, 2.0, 0], [0, 0, -5.0]])
+    tokens = torch.tensor([[1.0, 0, 0], [3.0, 0, 0], [0, 4.0, 3.0], [0, 2.0, 0], [1.0, 0, -5.0]])
     score = torch.tensor([0.3, 0.1, 0.1, 0.4, 0.1])
     return keep_tokens(tokens, score, [5], torch.tensor([0.2]), sizes=sizes, likeness=likeness)
 
@@ -64,13 +64,13 @@ def _directed(likeness: float, sizes: Tensor | None = None) -> Kept:
 def test_a_pruned_token_joins_the_kept_one_it_is_most_like() -> None:
     """(0.3 * 1 + 0.1 * 3) / 0.4 = 1.5, and (0.4 * [2, 0] + 0.1 * [4, 3]) / 0.5 = [2.4, 0.6]."""
     kept = _directed(0.5)
-    torch.testing.assert_close(kept.tokens, torch.tensor([[1.5, 0, 0], [0, 2.4, 0.6], [0, 0, -5.0]]))
+    torch.testing.assert_close(kept.tokens, torch.tensor([[1.5, 0, 0], [0, 2.4, 0.6], [1.0, 0, -5.0]]))
     assert (kept.lengths, kept.stayed, kept.positions.tolist()) == ([3], [2], [0, 3, -1])
 
 
 @pytest.mark.parametrize(
     ("likeness", "sizes"),
-    [(0.9, [2, 1, 2]), (0.5, [2, 2, 1]), (-2.0, [2, 3]), (float("inf"), [1, 1, 3])],
+    [(0.9, [2, 1, 2]), (0.5, [2, 2, 1]), (-2.0, [3, 2]), (float("inf"), [1, 1, 3])],
 )
 def test_sizes_count_what_a_token_stands_for(likeness: float, sizes: list[int]) -> None:
     """Below the likeness a token joins none; where all join there is no merged token."""
