@@ -11,13 +11,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from madtp_cli import config, measure, tuning, workbench
 from madtp_cli.intervals import paired_interval95
 from madtp_cli.listener import Listener
+from madtp_cli.models.encoder import PruningSettings
 from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench
 
-WITHOUT = {
+WITHOUT: dict[str, dict[str, Any]] = {
     "as it is": {},
     "merged tokens attended to as one token": {"proportional": False},
     "all pruned tokens merged into one": {"likeness": None},
@@ -43,8 +45,10 @@ def main() -> None:
     first: list[float] = []
     for name, changes in WITHOUT.items():
         model = tuning.attached(bench.model, settings)
-        model.attach(replace(model.pruning, **changes))
-        tuning.calibrated(bench, model, tuning.feasible_budget(bench, model, options.gflops_budget), CALIBRATION_SAMPLES)
+        model.attach(replace(model.pruning or PruningSettings(), **changes))
+        tuning.calibrated(
+            bench, model, tuning.feasible_budget(bench, model, options.gflops_budget), CALIBRATION_SAMPLES
+        )
         measured = measure.run(model, samples, bench.task, bench.place)
         first = first or measured.scores
         low, high = paired_interval95(first, measured.scores)

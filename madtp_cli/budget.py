@@ -51,7 +51,7 @@ class Calibration:
         """
         below = [point for point in self.tried if point[0] < self.knob]
         above = [point for point in self.tried if point[0] > self.knob]
-        near = [point for point in (below[-1:] + [(self.knob, self.gflops)] + above[:1]) if point[0] > 0]
+        near = [point for point in (*below[-1:], (self.knob, self.gflops), *above[:1]) if point[0] > 0]
         (first, dear), (last, cheap) = (near[0], near[-1]) if near else ((1.0, 1.0), (1.0, 1.0))
         if last <= first * 1.001 or cheap <= 0 or dear <= cheap:
             return 4.0

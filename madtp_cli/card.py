@@ -37,8 +37,9 @@ Token pruning saves compute, not bytes: the file is as large as the dense one.
     import madtp_cli
     model, processor = madtp_cli.load("{output}")
 
-The pruning is MADTP's (Cao et al., CVPR 2024, arXiv:2403.02991) with a budget knob and counts of each sample's own;
-the distillation from the dense model is not the paper's.{notes}
+The pruning is MADTP's (Cao et al., CVPR 2024, arXiv:2403.02991) with a budget knob, counts of each sample's own and,
+unless the method is dtp-paper, pruned tokens that join their like and are attended to as many (ToMe,
+arXiv:2210.09461); the distillation from the dense model is not the paper's.{notes}
 """
 
 

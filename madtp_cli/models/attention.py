@@ -65,9 +65,10 @@ def attend(
         sizes: How many tokens each key stands for, [keys]: it is attended to as if it stood there
             so many times (proportional attention, ToMe, arXiv:2210.09461).
     """
+    logs = None if sizes is None else sizes.log().to(query.dtype)
     parts = [
         _attend_group(
-            query[q], key[k], value[k], query_lengths[s], key_lengths[s], statistics, None if sizes is None else sizes[k]
+            query[q], key[k], value[k], query_lengths[s], key_lengths[s], statistics, None if logs is None else logs[k]
         )
         for s, q, k in _groups(query_lengths, key_lengths, query.shape[1] * query.shape[2], backend)
     ]
@@ -109,14 +110,17 @@ def _attend_group(
     query_lengths: Sequence[int],
     key_lengths: Sequence[int],
     statistics: Statistics | None,
-    sizes: Tensor | None,
+    bias: Tensor | None,
 ) -> Attention:
-    """One call for samples of like lengths; padded keys are masked, padded queries dropped."""
+    """One call for samples of like lengths; padded keys are masked, padded queries dropped.
+
+    `bias` [keys] is added to the attention's logits.
+    """
     q = segments.pad(query, query_lengths).transpose(1, 2)
     k, v = (segments.pad(rows, key_lengths).transpose(1, 2) for rows in (key, value))
-    mask = None  # added to the attention's logits
-    if sizes is not None:
-        mask = segments.pad(sizes.log().to(q.dtype), key_lengths, float("-inf"))[:, None, None, :]
+    mask = None
+    if bias is not None:
+        mask = segments.pad(bias, key_lengths, float("-inf"))[:, None, None, :]
     elif not segments.is_uniform(key_lengths):
         real = segments.real_rows(key_lengths, key.device)[:, None, None, :]
         mask = q.new_zeros(real.shape).masked_fill(~real, float("-inf"))

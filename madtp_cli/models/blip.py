@@ -111,8 +111,9 @@ class NlvrOutput(ModelOutput):
     `trace` says which tokens went through each block. `guidance` [pairs, 2, patches] is the share
     of the text's attention that each patch got. `image_state` [pairs, 2, vision width] and
     `text_state` [sentences, text width] are the pooled features that a student is distilled on;
-    `image_tokens` are the towers' last (all left images first), `words` [total, layers, text width] the
-    text's after each layer, None where they were pruned. `alignment` is MAG's loss, only in training and where both towers were pruned.
+    `image_tokens` are the tower's last (all left images first), `words` [total, layers, text width] the
+    text's after each layer, None where they were pruned. `alignment` is MAG's loss, only in training
+    and where pruning is on.
     """
 
     loss: Tensor | None = None

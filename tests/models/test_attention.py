@@ -59,8 +59,8 @@ def test_a_key_of_size_three_is_attended_to_as_three_keys(
     statistics = Statistics() if asked else None
     seen = attend(q, k, v, lengths, lengths, statistics, backend, sizes.float())
     repeated = [int(part.sum()) for part in sizes.split(lengths)]
-    many = (rows.repeat_interleave(sizes, 0) for rows in (k, v))
-    expected = attend(q, *many, lengths, repeated, backend="loop").output
+    keys, values = (rows.repeat_interleave(sizes, 0) for rows in (k, v))
+    expected = attend(q, keys, values, lengths, repeated, backend="loop").output
     torch.testing.assert_close(seen.output, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -16,11 +16,11 @@ from madtp_cli.pruning.merge import Kept, keep_tokens
 LENGTHS = st.lists(st.integers(0, 7), min_size=1, max_size=4)
 
 
-def _keep(score: list[float], threshold: float, **options: int) -> Kept:
+def _keep(score: list[float], threshold: float, min_keep: int = 1) -> Kept:
     """One sample whose tokens are [0, 0], [1, 10], [2, 20], ..."""
     steps = torch.arange(float(len(score)))
     tokens = torch.stack([steps, 10 * steps], 1)
-    return keep_tokens(tokens, torch.tensor(score), [len(score)], torch.tensor([threshold]), **options)
+    return keep_tokens(tokens, torch.tensor(score), [len(score)], torch.tensor([threshold]), min_keep)
 
 
 def test_the_kept_keep_their_order_and_the_others_become_their_weighted_mean() -> None:
