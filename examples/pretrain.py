@@ -157,30 +157,19 @@ def rate(step: int, steps: int, peak: float) -> float:
     return peak * min(1, (step + 1) / 100) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
 
 
-def another_hand(rng: random.Random) -> tuple[float, float, float, float]:
-    """A small turn, slant and stretch of a digit, for `Thing.warp`."""
-    turn, slant = math.radians(24 * rng.random() - 12), 0.5 * rng.random() - 0.25
-    wide, high = (0.9 + 0.3 * rng.random() for _ in range(2))
-    cos, sin = math.cos(turn), math.sin(turn)
-    return wide * cos + slant * sin, slant * cos - wide * sin, high * sin, high * cos
-
-
-def rewritten(scene: scenes.Scene, rng: random.Random) -> scenes.Scene:
-    """The scene with its digits in other hands than the samples'."""
-    return replace(scene, things=tuple(replace(thing, warp=another_hand(rng)) for thing in scene.things))
-
-
 def scene_with_digits(rng: random.Random) -> scenes.Scene:
     """A scene with two digits at least: digits are learned last, so they are shown most."""
     while True:
         scene = scenes.draw_scene("train", rng)
         if scene.count(scenes.Phrase("digit")) >= 2:
-            return rewritten(scene, rng)
+            return scenes.rewritten(scene, rng)
 
 
 def draw_pairs(number: int, rng: random.Random) -> list[scenes.Pair]:
     pairs = [scenes.draw_pair("train", rng) for _ in range(number)]
-    return [replace(pair, left=rewritten(pair.left, rng), right=rewritten(pair.right, rng)) for pair in pairs]
+    return [
+        replace(pair, left=scenes.rewritten(pair.left, rng), right=scenes.rewritten(pair.right, rng)) for pair in pairs
+    ]
 
 
 def naming_loss(model: MadtpBlipForNLVR2, naming: Naming, rng: random.Random) -> Tensor:

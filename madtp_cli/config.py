@@ -48,7 +48,7 @@ UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 #: Steps of a fine-tune for which neither steps nor epochs were given.
-DEFAULT_STEPS = 300
+DEFAULT_STEPS = 360
 #: Learning rate times width: what a unit may change in a step should not grow with its number of inputs.
 RATE_TIMES_WIDTH = 0.02
 #: The dictionary starts from random values, so it learns much faster than the pretrained weights.

@@ -9,6 +9,7 @@ alone, whose stream Python guarantees, so a seed gives the same data everywhere.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -217,6 +218,21 @@ def _sampled(thing: Thing, split: str, rng: random.Random) -> Thing:
     if not thing.is_digit:
         return thing
     return replace(thing, sample=_pick(rng, handwriting(split)[DIGITS.index(thing.noun)]))
+
+
+def rewritten(scene: Scene, rng: random.Random) -> Scene:
+    """The scene with its digits in other hands than the samples': a small turn, slant and stretch.
+
+    For training: 126 samples of a digit are few, and what is learned of them should hold for others'.
+    """
+    return replace(scene, things=tuple(replace(thing, warp=_another_hand(rng)) for thing in scene.things))
+
+
+def _another_hand(rng: random.Random) -> tuple[float, float, float, float]:
+    turn, slant = math.radians(24 * rng.random() - 12), 0.5 * rng.random() - 0.25
+    wide, high = (0.9 + 0.3 * rng.random() for _ in range(2))
+    cos, sin = math.cos(turn), math.sin(turn)
+    return wide * cos + slant * sin, slant * cos - wide * sin, high * sin, high * cos
 
 
 def draw_pair(split: str, rng: random.Random) -> Pair:

@@ -7,6 +7,7 @@ import math
 import pickle
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +76,20 @@ def test_every_thing_is_painted_in_its_colour(some_scenes):
 
 def _cosine(a, b) -> float:
     return float(np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_train_digits_are_in_more_hands_than_wrote_them():
+    """Small turns and slants of the train split's own samples; val and test are as written."""
+    rows = {split: data.read(None, "nlvr2", [split]).split(split)[:40] for split in ("train", "val", "test")}
+    things = {split: [t for r in of for i in r.images for t in i.things if t.is_digit] for split, of in rows.items()}
+    assert all(thing.warp is not None for thing in things["train"])
+    assert {thing.sample for thing in things["train"]} <= {i for ids in painting.handwriting("train") for i in ids}
+    assert all(thing.warp is None for split in ("val", "test") for thing in things[split])
+    for thing in things["train"]:
+        plain = scenes.mask(replace(thing, warp=None))
+        assert scenes.mask(thing).shape == plain.shape
+        assert not np.array_equal(scenes.mask(thing), plain)
+        assert 0.5 < scenes.mask(thing).sum() / plain.sum() < 1.6
 
 
 def test_captions_name_what_is_there(some_scenes):
