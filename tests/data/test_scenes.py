@@ -81,7 +81,11 @@ def _cosine(a, b) -> float:
 def test_train_digits_are_in_more_hands_than_wrote_them():
     """Small turns and slants of the train split's own samples; val and test are as written."""
     rows = {split: data.read(None, "nlvr2", [split]).split(split)[:40] for split in ("train", "val", "test")}
-    things = {split: [t for r in of for i in r.images for t in i.things if t.is_digit] for split, of in rows.items()}
+    drawn = {split: [image for row in of for image in row.images] for split, of in rows.items()}
+    things = {
+        split: [thing for scene in of if isinstance(scene, scenes.Scene) for thing in scene.things if thing.is_digit]
+        for split, of in drawn.items()
+    }
     assert all(thing.warp is not None for thing in things["train"])
     assert {thing.sample for thing in things["train"]} <= {i for ids in painting.handwriting("train") for i in ids}
     assert all(thing.warp is None for split in ("val", "test") for thing in things[split])
