@@ -9,6 +9,7 @@ pairs, paired intervals against the first line; the knob meets the budget anew f
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,12 @@ WITHOUT: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gflops-budget", default="0.2")
     parser.add_argument("--samples", type=int, default=1000)
-    options = parser.parse_args()
-    settings = config.resolve({"gflops_budget": options.gflops_budget}, None, {})
+    options = parser.parse_args(arguments)
+    settings = config.resolve({"gflops_budget": options.gflops_budget, "limit": options.samples}, None, {})
     bench = Workbench.open(Path(__file__).with_name("blip.pt"), settings, Listener())
     samples = list(bench.batches("val", options.samples))
     dense = measure.run(bench.model, samples, bench.task, bench.place).scores

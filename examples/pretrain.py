@@ -22,7 +22,6 @@ import os
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from torch.nn import functional
 from transformers import BertTokenizer
 
 from madtp_cli.data import scenes
+from madtp_cli.distill import inner_matrices
 from madtp_cli.formats import salesforce_blip
 from madtp_cli.memory import reuse_freed_memory
 from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
@@ -165,13 +165,6 @@ def scene_with_digits(rng: random.Random) -> scenes.Scene:
             return scenes.rewritten(scene, rng)
 
 
-def draw_pairs(number: int, rng: random.Random) -> list[scenes.Pair]:
-    pairs = [scenes.draw_pair("train", rng) for _ in range(number)]
-    return [
-        replace(pair, left=scenes.rewritten(pair.left, rng), right=scenes.rewritten(pair.right, rng)) for pair in pairs
-    ]
-
-
 def naming_loss(model: MadtpBlipForNLVR2, naming: Naming, rng: random.Random) -> Tensor:
     drawn = [scene_with_digits(rng) for _ in range(2 * PAIRS_PER_STEP)]
     states = model.encode_images(pixels(drawn)).data.unflatten(0, (len(drawn), -1))
@@ -208,7 +201,7 @@ def judging_loss(
     by_kind: dict[str, list[bool]],
 ) -> Tensor:
     """Loss on fresh pairs, with the naming of both images."""
-    pairs = draw_pairs(PAIRS_PER_STEP, rng)
+    pairs = [scenes.draw_pair("train", rng) for _ in range(PAIRS_PER_STEP)]
     drawn = [pair.left for pair in pairs] + [pair.right for pair in pairs]
     images = model.encode_images(pixels(drawn))
     named = naming(images.data.unflatten(0, (len(drawn), -1)), drawn)
@@ -224,7 +217,7 @@ class Reading:
         self.images = torch.zeros(0)
 
     def draw(self) -> None:
-        self.pairs = draw_pairs(KEPT_PAIRS, self.rng)
+        self.pairs = [scenes.draw_pair("train", self.rng) for _ in range(KEPT_PAIRS)]
         parts = []
         for start in range(0, KEPT_PAIRS, 64):
             some = self.pairs[start : start + 64]
@@ -269,7 +262,7 @@ def save(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, folder: Path) -> No
 
 def optimizers(model: nn.Module, others: Sequence[nn.Parameter]) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the towers' layers, AdamW for everything else."""
-    inner = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layer" in name]
+    inner = inner_matrices(model)
     known = {id(parameter) for parameter in inner}
     rest = [parameter for parameter in [*model.parameters(), *others] if id(parameter) not in known]
     return [

@@ -187,23 +187,24 @@ def _state_loss(state: Tensor, taught: Tensor) -> Tensor:
     return functional.mse_loss(state.float(), taught.float()) / taught.float().square().mean().clamp_min(1e-6)
 
 
+def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
+    """The matrices of the towers' layers: what Muon is made for."""
+    return [value for name, value in model.named_parameters() if value.dim() == 2 and ".layer" in name]
+
+
 def _optimizers(student: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the towers' layers, AdamW for everything else.
 
-    Muon (Jordan et al. 2024) gives every direction of a matrix an equal step; scaled to the size of AdamW's steps,
-    it reaches the same loss in about half of them (200 steps at a fifth of the FLOPs: logits 0.14 against 0.25).
+    Muon (Jordan et al. 2024) gives every direction of a matrix an equal step, here of AdamW's size. On the
+    example at a fifth of the FLOPs it learns more in as many steps.
     """
-    matrices: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
-    own: list[nn.Parameter] = []
-    for name, parameter in student.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        inner = parameter.dim() == 2 and ".layer" in name
-        (own if name.startswith("madtp.") else matrices if inner else vectors).append(parameter)
-    rest = schedule.learning_rate * REST_RATE
+    matrices = inner_matrices(student)
+    known = {id(matrix) for matrix in matrices}
+    others = [(name, value) for name, value in student.named_parameters() if id(value) not in known]
+    own = [value for name, value in others if name.startswith("madtp.")]
+    rest = [value for name, value in others if not name.startswith("madtp.")]
     groups = [
-        *_groups(vectors, rest),
+        *_groups(rest, schedule.learning_rate * REST_RATE),
         *_groups(own, schedule.dictionary_learning_rate),
     ]
     return [

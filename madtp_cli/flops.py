@@ -55,7 +55,10 @@ class TokenCounts:
 
     @classmethod
     def least(cls, tokens: np.ndarray, blocks: int, pruned: np.ndarray, keep: int) -> TokenCounts:
-        """At a knob of infinity: each block with `pruned` leaves pinned, `keep` and one merged token."""
+        """At a knob of infinity: each block with `pruned` leaves pinned, `keep` and one merged token.
+
+        An upper bound where pruned tokens may join kept ones: if all do, there is no merged token.
+        """
         entered, left, stayed, current = [], [], [], tokens
         for block in range(blocks):
             entered.append(current)

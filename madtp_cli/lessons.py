@@ -51,7 +51,7 @@ class Lessons:
 
     def _keep(self, key: bytes, lesson: Lesson) -> None:
         size = sum(value.nbytes for value in lesson.values())
-        if self._bytes + size <= self.most_bytes:
+        if key not in self.kept and self._bytes + size <= self.most_bytes:
             self.kept[key] = lesson
             self._bytes += size
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from madtp_cli import budget
+from madtp_cli.budget import Calibration
 from madtp_cli.errors import BudgetError, UsageError
 
 
@@ -185,3 +186,12 @@ def test_what_was_tried_is_a_curve() -> None:
     knobs = [knob for knob, _ in found.tried]
     assert knobs == sorted(knobs)
     assert (found.knob, found.gflops) in found.tried
+
+
+@pytest.mark.parametrize("power", [2.0, 7.0])
+def test_the_slope_is_the_power_by_which_the_cost_falls(power) -> None:
+    """From the points nearest the knob; what was tried far away says nothing about here."""
+    tried = tuple((knob, 10 / knob**power) for knob in (0.9, 1.0, 1.1))
+    assert Calibration(1.0, 10.0, ((0.01, 11.0), *tried, (50.0, 0.1))).slope() == pytest.approx(power)
+    assert Calibration(0.9, tried[0][1], tried).slope() == pytest.approx(power)
+    assert Calibration(0.0, 10.0, ()).slope() == 4.0

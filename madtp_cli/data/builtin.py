@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import overload
 
 from madtp_cli.data.rows import Dataset, Row
-from madtp_cli.data.scenes import SPLITS, draw_pair, rewritten
+from madtp_cli.data.scenes import SPLITS, draw_pair
 from madtp_cli.errors import UsageError
 
 TASKS = ("nlvr2",)
@@ -43,10 +42,7 @@ class ScenePairs(Sequence[Row]):
 @functools.lru_cache(maxsize=4096)
 def _row(split: str, number: int) -> Row:
     # The stream that `scenes.pairs` draws item `number` from.
-    rng = random.Random(f"nlvr2/{split}/0/{number}")
-    pair = draw_pair(split, rng)
-    if split == "train":
-        pair = replace(pair, left=rewritten(pair.left, rng), right=rewritten(pair.right, rng))
+    pair = draw_pair(split, random.Random(f"nlvr2/{split}/0/{number}"))
     statement = pair.statement  # holds a function, so the row takes only its words: rows travel to worker processes
     return Row(f"scenes/{split}/{number}", (pair.left, pair.right), statement.text, int(pair.label), statement.kind)
 

@@ -239,13 +239,15 @@ def draw_pair(split: str, rng: random.Random) -> Pair:
     """Draw a statement, then its truth, then scenes that make it so.
 
     The truth is a fair coin that knows nothing of the sentence, so no kind of
-    statement can be solved from the text alone.
+    statement can be solved from the text alone. Train digits are `rewritten`.
     """
     statement = _statement(_pick(rng, KINDS), rng)
     label = rng.random() < 0.5
     while True:
         left, right = (draw_scene(split, rng, statement.phrase) for _ in range(2))
         if statement.holds(left, right) == label:
+            if split == "train":
+                left, right = rewritten(left, rng), rewritten(right, rng)
             return Pair(left, right, statement, label)
 
 

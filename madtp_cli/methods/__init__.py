@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from madtp_cli.errors import UsageError
-from madtp_cli.pruning import segments
+from madtp_cli.pruning import dynamic, segments
 from madtp_cli.pruning.merge import Kept
 
-__all__ = ["Attended", "Kept", "Method", "Preset", "Rule", "get", "keep_each", "names"]
+__all__ = ["Attended", "Kept", "Method", "Preset", "Rule", "get", "keep_each", "keep_important", "names"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,21 @@ class Method(Protocol):
 
     def keep(self, attended: Attended, rule: Rule) -> Kept:
         """Choose the tokens that go on to the feed-forward."""
+
+
+def keep_important(attended: Attended, rule: Rule) -> Kept:
+    """Keep what is above the paper's threshold; the others merge as the rule says."""
+    return dynamic.prune(
+        attended.tokens,
+        attended.lengths,
+        (attended.class_attention, attended.self_attention),
+        attended.logits,
+        rule.knob,
+        temperature=rule.temperature,
+        min_keep=rule.min_keep,
+        likeness=rule.likeness,
+        sizes=attended.sizes,
+    )
 
 
 def keep_each(method: Method, attended: Attended, rule: Rule) -> Kept:

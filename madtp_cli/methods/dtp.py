@@ -8,22 +8,11 @@ the dictionary's attention is sharper; the few words of the text stay.
 
 from __future__ import annotations
 
-from madtp_cli.methods import Attended, Kept, Preset, Rule
-from madtp_cli.pruning import dynamic
+from madtp_cli.methods import Attended, Kept, Preset, Rule, keep_important
 
 PRESET = Preset(temperature=0.2, likeness=0.5, proportional=True, unpruned=("text",))
 
 
 def keep(attended: Attended, rule: Rule) -> Kept:
     """Keep the tokens above the threshold; the others join their like, or become one token."""
-    return dynamic.prune(
-        attended.tokens,
-        attended.lengths,
-        (attended.class_attention, attended.self_attention),
-        attended.logits,
-        rule.knob,
-        temperature=rule.temperature,
-        min_keep=rule.min_keep,
-        likeness=rule.likeness,
-        sizes=attended.sizes,
-    )
+    return keep_important(attended, rule)

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from madtp_cli.methods import Attended, Kept, Preset, Rule
-from madtp_cli.pruning import dynamic
+from madtp_cli.methods import Attended, Kept, Preset, Rule, keep_important
 
 PRESET = Preset(temperature=1.0, likeness=None, proportional=False)
 
 
 def keep(attended: Attended, rule: Rule) -> Kept:
     """Keep the tokens above the threshold; the others become one token."""
-    return dynamic.prune(
-        attended.tokens,
-        attended.lengths,
-        (attended.class_attention, attended.self_attention),
-        attended.logits,
-        rule.knob,
-        temperature=rule.temperature,
-        min_keep=rule.min_keep,
-    )
+    return keep_important(attended, rule)

@@ -112,8 +112,8 @@ class NlvrOutput(ModelOutput):
     of the text's attention that each patch got. `image_state` [pairs, 2, vision width] and
     `text_state` [sentences, text width] are the pooled features that a student is distilled on;
     `image_tokens` are the tower's last (all left images first), `words` [total, layers, text width] the
-    text's after each layer, None where they were pruned. `alignment` is MAG's loss, only in training
-    and where pruning is on.
+    text's after each layer, only for teaching and learning and where none was pruned. `alignment` is
+    MAG's loss, only in training and where pruning is on.
     """
 
     loss: Tensor | None = None
@@ -248,14 +248,14 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
                 pair, those of the first pair first.
             attention_mask: [sentences, tokens], 0 at padding; None where there is none.
             labels: [sentences], 1 where the sentence is true.
-            guide: Also give `guidance`; for dense models.
+            guide: Also give `guidance` and `words`, from which a student learns; for dense models.
         """
         pairs = len(pixel_values)
         vision, text = self._pruner("vision"), self._pruner("text")
         images = self.encode_images(pixel_values.transpose(0, 1).flatten(0, 1), vision)
         memory = images.part(slice(0, pairs)), images.part(slice(pairs, None))
         looks: list[Tensor] | None = [] if guide else None
-        states: list[Tensor] = []
+        states: list[Tensor] | None = [] if guide or self.training else None
         tokens = self.encode_text(input_ids, attention_mask, memory, text, looks, states)
         logits = self.cls_head(tokens.first())
         return NlvrOutput(
@@ -266,7 +266,9 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
             text_state=tokens.first(),
             guidance=_guidance(looks, pairs) if looks else None,
             image_tokens=images,
-            words=Packed(torch.stack(states, 1), tokens.lengths) if len(set(map(len, states))) == 1 else None,
+            words=Packed(torch.stack(states, 1), tokens.lengths)
+            if states and len(set(map(len, states))) == 1
+            else None,
             trace={"vision": vision.blocks, "text": text.blocks} if vision and text else None,
         )
 

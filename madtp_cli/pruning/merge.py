@@ -68,7 +68,7 @@ def keep_tokens(
     """
     stays = segments.unpad(_stays(segments.pad(importance, lengths, -1.0), threshold, min_keep, lengths), lengths)
     sample = segments.segment_ids(lengths, tokens.device)
-    counts = segments.pad(stays.int(), lengths).sum(1).tolist()  # the layer's one host synchronisation
+    counts = segments.pad(stays.int(), lengths).sum(1).tolist()
     rows, lost = (torch.nonzero(chosen).squeeze(1) for chosen in (stays, ~stays))
     goes_to = len(rows) + sample[lost]  # the merged token of its sample ...
     if math.isfinite(likeness) and len(lost):
@@ -84,7 +84,7 @@ def keep_tokens(
     joined = tokens.new_zeros(len(total), tokens.shape[1]).index_add(0, targets, shares * tokens[sources])
     given = sizes if sizes is not None else torch.ones_like(importance)
     grown = given.new_zeros(len(total)).index_add(0, targets, given[sources])
-    cut = (total[len(rows) :] > 0).int().tolist()
+    cut = (total[len(rows) :] > 0).int().tolist()  # who joined is only known on the device: a second look from the host
     merges = len(rows) + torch.nonzero(total[len(rows) :] > 0).squeeze(1)
     nowhere = rows.new_full((len(merges),), -1)
     return Kept(
