@@ -9,28 +9,46 @@ pairs, paired intervals against the first line; the knob meets the budget anew f
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
 
 from madtp_cli import config, measure, tuning, workbench
 from madtp_cli.intervals import paired_interval95
 from madtp_cli.listener import Listener
 from madtp_cli.models.encoder import PruningSettings
+from madtp_cli.pruning import dynamic
+from madtp_cli.pruning.peaks import leaders
 from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench
 
-WITHOUT: dict[str, dict[str, Any]] = {
+#: What each line changes: settings of the pruning, or one function of the method.
+WITHOUT: dict[str, dict[str, Any] | tuple[Any, str, Callable[..., Any]]] = {
     "as it is": {},
+    "importance alone": (dynamic.peaks, "leaders", lambda *given: _leaders_alike(*given)),
+    "distinctness alone": (dynamic, "_importance", lambda scores, *given: _earlier_first(scores[0])),
+    "without the dictionary's score": (dynamic, "_importance", lambda scores, *given: torch.stack(scores).mean(0)),
     "merged tokens attended to as one token": {"proportional": False},
-    "all pruned tokens merged into one": {"likeness": None},
-    "neither": {"proportional": False, "likeness": None},
-    "temperature 1": {"temperature": 1.0},
+    "the dictionary's attention sharper (temperature 0.2)": {"temperature": 0.2},
     "the text pruned too": {"scales": {}},
-    "the paper's rule (--method dtp-paper)": {
-        "proportional": False, "likeness": None, "temperature": 1.0, "scales": {},
-    },
-}  # fmt: skip
+    "the paper's rule (--method dtp-paper)": {"method": "dtp-paper", "proportional": False, "scales": {}},
+}
+
+
+def _leaders_alike(*given: Any) -> tuple[Tensor, Tensor]:
+    """The same leaders, but nobody is more distinct than another."""
+    leader, distinct = leaders(*given)
+    return leader, torch.ones_like(distinct)
+
+
+def _earlier_first(score: Tensor) -> Tensor:
+    """All alike important; the rule then takes the earlier for the more important."""
+    return torch.ones_like(score)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,13 +62,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dense = measure.run(bench.model, samples, bench.task, bench.place).scores
     print(f"dense: {bench.task.quality(dense):.2f} % of {len(dense):,} validation pairs")
     first: list[float] = []
-    for name, changes in WITHOUT.items():
+    for name, change in WITHOUT.items():
+        torch.manual_seed(settings.seed)  # the same dictionary for all
         model = tuning.attached(bench.model, settings)
-        model.attach(replace(model.pruning or PruningSettings(), **changes))
-        tuning.calibrated(
-            bench, model, tuning.feasible_budget(bench, model, options.gflops_budget), CALIBRATION_SAMPLES
-        )
-        measured = measure.run(model, samples, bench.task, bench.place)
+        if isinstance(change, dict):
+            model.attach(replace(model.pruning or PruningSettings(), **change))
+        with nullcontext() if isinstance(change, dict) else mock.patch.object(*change):
+            target = tuning.feasible_budget(bench, model, options.gflops_budget)
+            tuning.calibrated(bench, model, target, CALIBRATION_SAMPLES)
+            measured = measure.run(model, samples, bench.task, bench.place)
         first = first or measured.scores
         low, high = paired_interval95(first, measured.scores)
         share = measured.gflops(model).mean() / workbench.dense_gflops(bench, "val", options.samples).mean()

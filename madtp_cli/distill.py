@@ -16,13 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from madtp_cli.lessons import Lesson, Lessons
-from madtp_cli.models.encoder import BlockTrace, TokenTrace
+from madtp_cli.models.encoder import TokenTrace
 from madtp_cli.pruning import segments
 
 #: Weight of the alignment loss in the paper's scripts.
 ALIGNMENT_WEIGHT = 0.1
-#: Weight of the loss that teaches importance what the dense model's text looks at.
-GUIDANCE_WEIGHT = 1.0
 #: Weights of the distance of the kept image tokens, and of the words after each layer, from the teacher's.
 IMAGE_TOKEN_WEIGHT, WORD_WEIGHT = 1.0, 4.0
 #: Softens both distributions, so that the teacher's doubt is taught too.
@@ -113,7 +111,6 @@ def step_losses(output: Any, taught: Lesson) -> dict[str, Tensor]:
         losses["words"] = WORD_WEIGHT * _word_loss(output.words.data, taught["words"])
     if output.trace:
         losses["tokens"] = IMAGE_TOKEN_WEIGHT * kept_token_loss(output, taught["image_tokens"])
-        losses["guidance"] = GUIDANCE_WEIGHT * guidance_loss(output.trace["vision"], taught["guidance"])
     if output.alignment is not None:
         losses["alignment"] = ALIGNMENT_WEIGHT * output.alignment
     return losses
@@ -144,35 +141,6 @@ def _word_loss(words: Tensor, taught: Tensor) -> Tensor:
     words, taught = words.float(), taught.float()
     distance = (words - taught).square().mean((0, 2))
     return (distance / taught.square().mean((0, 2)).clamp_min(1e-6)).mean()
-
-
-def guidance_loss(blocks: Sequence[BlockTrace], guidance: Tensor) -> Tensor:
-    """How far the importance of the tokens is from what the dense model's text looks at.
-
-    Cross-entropy between both shares over the tokens that entered a block, mean over images
-    and blocks, less its least value. Pruning has no gradient: a token that is gone cannot say
-    that it was missed. This tells the dictionary what the text will look for.
-
-    Args:
-        blocks: The image tower's trace.
-        guidance: Share of the text's attention to each patch, [pairs, 2, patches].
-    """
-    losses = []
-    guidance = guidance.transpose(0, 1).flatten(0, 1)  # as the images lie: all left ones first
-    for block in blocks:
-        if block.importance is None or block.origins is None:
-            continue
-        lengths = [length - 1 for length in block.entered]
-        image = segments.segment_ids(lengths, guidance.device)
-        real = block.origins > 0  # a merged token stands for many; the first is [CLS]
-        target = torch.where(real, guidance[image, (block.origins - 1).clamp_min(0)], 0)
-        target = segments.pad(target, lengths)
-        target = target / target.sum(1, keepdim=True).clamp_min(1e-12)
-        own = segments.pad(torch.where(real, block.importance, 0), lengths)
-        own = own / own.sum(1, keepdim=True).clamp_min(1e-12)
-        gap = target * (target.clamp_min(1e-12).log() - own.clamp_min(1e-12).log())
-        losses.append(gap.sum(1).mean())
-    return torch.stack(losses).mean() if losses else guidance.new_zeros(())
 
 
 def _soft_cross_entropy(logits: Tensor, taught: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """What a forward costs: the closed formula on token counts; `witness` lets fvcore count the same.
 
 Literature's convention, which is fvcore's: one multiply-add counts once, a layer norm five
-per element; softmax, activations, additions and look-ups count nothing. The dictionary, the
-threshold and the search for where to merge are part of a pruned model's cost; taking the attention statistics
+per element; softmax, activations, additions and look-ups count nothing. The dictionary and
+the method's own products are part of a pruned model's cost; taking the attention statistics
 needs no multiply-add beyond attention's own.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from madtp_cli import methods
 from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
 from madtp_cli.models.encoder import BlockTrace, TokenTrace
 
@@ -25,49 +26,38 @@ class TokenCounts:
     """Tokens of every sample through every block of one tower.
 
     `entered` and `left` are [blocks, samples, inputs]: an NLVR2 sample has two images and one
-    sentence. `stayed`, likewise, leaves out merged tokens. `scored` [blocks] says where pruning was
-    tried, for trying costs too.
+    sentence. `scored` [blocks] says where pruning was tried, for trying costs too.
     """
 
     entered: np.ndarray
     left: np.ndarray
-    stayed: np.ndarray
     scored: np.ndarray
 
     @classmethod
     def of(cls, blocks: list[BlockTrace], inputs: int) -> TokenCounts:
         """From a forward's record; inputs of one kind lie together ([left images, right images])."""
-        entered, left, stayed = (
+        entered, left = (
             np.array(counts).reshape(len(blocks), inputs, -1).transpose(0, 2, 1)
-            for counts in (
-                [block.entered for block in blocks],
-                [block.left for block in blocks],
-                [block.stayed or block.left for block in blocks],
-            )
+            for counts in ([block.entered for block in blocks], [block.left for block in blocks])
         )
-        return cls(entered, left, stayed, np.array([block.scored for block in blocks]))
+        return cls(entered, left, np.array([block.scored for block in blocks]))
 
     @classmethod
     def dense(cls, tokens: np.ndarray, blocks: int) -> TokenCounts:
         """All `tokens` [samples, inputs] through all blocks."""
         counts = np.broadcast_to(tokens, (blocks, *tokens.shape))
-        return cls(counts, counts, counts, np.zeros(blocks, bool))
+        return cls(counts, counts, np.zeros(blocks, bool))
 
     @classmethod
     def least(cls, tokens: np.ndarray, blocks: int, pruned: np.ndarray, keep: int) -> TokenCounts:
-        """At a knob of infinity: each block with `pruned` leaves pinned, `keep` and one merged token.
-
-        An upper bound where pruned tokens may join kept ones: if all do, there is no merged token.
-        """
-        entered, left, stayed, current = [], [], [], tokens
+        """At a knob of infinity: each block with `pruned` leaves the pinned token and `keep` others."""
+        entered, left, current = [], [], tokens
         for block in range(blocks):
             entered.append(current)
-            floor = np.minimum(current, 1 + keep + 1)
+            floor = np.minimum(current, 1 + keep)
             current = floor if pruned[block] else current
             left.append(current)
-            # Where two or more went, they are one merged token.
-            stayed.append(np.where(current < entered[-1], 1 + keep, current))
-        return cls(np.array(entered), np.array(left), np.array(stayed), pruned)
+        return cls(np.array(entered), np.array(left), pruned)
 
     @classmethod
     def joined(cls, parts: list[TokenCounts]) -> TokenCounts:
@@ -75,7 +65,6 @@ class TokenCounts:
         return cls(
             np.concatenate([part.entered for part in parts], 1),
             np.concatenate([part.left for part in parts], 1),
-            np.concatenate([part.stayed for part in parts], 1),
             parts[0].scored,
         )
 
@@ -120,11 +109,12 @@ def least_counts(model: MadtpBlipForNLVR2, text_tokens: Iterable[int]) -> dict[s
     if settings is None:
         raise ValueError("a dense model has no knob")
     endless = replace(settings, knob=float("inf"))
+    keep = settings.min_keep + methods.get(settings.method).MERGED_TOKENS
     counts = {}
     for tower, dense in dense_counts(model.config, text_tokens).items():
         blocks = len(dense.entered)
         pruned = np.array([endless.rule(tower, block) is not None for block in range(blocks)])
-        counts[tower] = TokenCounts.least(dense.entered[0], blocks, pruned, settings.min_keep)
+        counts[tower] = TokenCounts.least(dense.entered[0], blocks, pruned, keep)
     return counts
 
 
@@ -136,16 +126,16 @@ def blip_nlvr2(config: MadtpBlipConfig, counts: Counts) -> list[LayerCost]:
     width, side = vision.hidden_size, vision.patch_size
     patches = images.entered[0] - 1
     costs = [LayerCost("vision", "patches", _sum(patches * 3 * side**2 * width))]
-    for block, (n, m, kept) in enumerate(zip(images.entered, images.left, images.stayed, strict=True)):
-        cost = _self_attention(n, width) + 5 * n * width + _pruning(n, kept, width, pruning) * images.scored[block]
+    for block, (n, m) in enumerate(zip(images.entered, images.left, strict=True)):
+        cost = _self_attention(n, width) + 5 * n * width + _pruning(n, width, pruning) * images.scored[block]
         cost = cost + 5 * m * width + 2 * m * width * vision.intermediate_size
         costs.append(LayerCost("vision", f"layer {block}", _sum(cost)))
     seen = images.left[-1]
     costs.append(LayerCost("vision", "final norm", _sum(5 * seen * width)))
     costs.append(LayerCost("text", "embeddings", _sum(5 * words.entered[0] * text.hidden_size)))
-    for block, (n, m, kept) in enumerate(zip(words.entered, words.left, words.stayed, strict=True)):
+    for block, (n, m) in enumerate(zip(words.entered, words.left, strict=True)):
         cost = _self_attention(n, text.hidden_size) + 5 * n * text.hidden_size
-        cost = cost + _pruning(n, kept, text.hidden_size, pruning) * words.scored[block]
+        cost = cost + _pruning(n, text.hidden_size, pruning) * words.scored[block]
         cost = cost + 2 * m * text.hidden_size * text.intermediate_size + 5 * m * text.hidden_size
         cross = _twin_cross_attention(m, seen, text.hidden_size, width, merges=block >= config.merge_from)
         costs.append(LayerCost("text", f"layer {block}", _sum(cost) + cross))
@@ -162,11 +152,12 @@ def _self_attention(n: np.ndarray, width: int) -> np.ndarray:
     return 4 * n * width**2 + 2 * n**2 * width
 
 
-def _pruning(n: np.ndarray, kept: np.ndarray, width: int, pruning: Mapping[str, Any]) -> np.ndarray:
-    """Dictionary logits, threshold, and the cosines of the pruned with the kept tokens."""
-    atoms = pruning["dictionary_size"] if pruning else 0
-    cosines = (n - kept) * (kept - 1) * width if pruning.get("likeness") is not None else 0 * n
-    return (n - 1) * (width * atoms + atoms) + cosines
+def _pruning(n: np.ndarray, width: int, pruning: Mapping[str, Any]) -> np.ndarray:
+    """Dictionary logits of all tokens but the pinned, and the method's own."""
+    if not pruning:
+        return np.zeros_like(n)
+    atoms = pruning["dictionary_size"]
+    return (n - 1) * width * atoms + methods.get(pruning["method"]).cost(n - 1, width, atoms)
 
 
 def _twin_cross_attention(m: np.ndarray, seen: np.ndarray, width: int, image_width: int, *, merges: bool) -> np.ndarray:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 MOST_BYTES = 2**30
 #: What a lesson takes of the teacher's output with one row per sample; `image_tokens` [2, tokens, width]
 #: come besides, and the ragged `words` [words, layers, width].
-FIELDS = ("logits", "image_state", "text_state", "guidance")
+FIELDS = ("logits", "image_state", "text_state")
 
 Batch = dict[str, Tensor]
 Lesson = dict[str, Tensor]
@@ -41,7 +41,7 @@ class Lessons:
         told: dict[bytes, Lesson] = {}
         if asked:
             with torch.no_grad():
-                output = self.teacher(**{name: value[asked] for name, value in inputs.items()}, guide=True)
+                output = self.teacher(**{name: value[asked] for name, value in inputs.items()}, teach=True)
             for row, lesson in zip(asked, _lessons(output), strict=True):
                 told[keys[row]] = lesson
                 self._keep(keys[row], lesson)

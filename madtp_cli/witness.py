@@ -23,8 +23,8 @@ gelu gt index index_put_ linalg_vector_norm log_softmax logical_and logical_not 
 masked_scatter max mean minimum mul mul_ ne neg new_full new_zeros nonzero norm ones ones_like pad pow
 reciprocal relu repeat repeat_interleave rsqrt rsub scatter scatter_ select sigmoid slice softmax sort split
 stack sub sum tanh topk to unbind unflatten unfold where zeros zeros_like clone detach le cross_entropy_loss
-cosine_similarity alias log index_add new_ones lift_fresh masked_select
-""".split()  # noqa: SIM905  ninety names, one to a line, would hide the rest of the file
+cosine_similarity alias log index_add new_ones lift_fresh masked_select take_along_dim triu empty_like
+""".split()  # noqa: SIM905  a name a line would hide the rest of the file
 _UNCOUNTED_IS_FREE = {f"aten::{name}" for name in _FREE}
 
 
@@ -58,7 +58,7 @@ def witnessed(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:
     if uncounted:
         raise UncountedOperatorError(
             f"No total: {', '.join(uncounted)} may do multiply-adds that fvcore does not count.\n"
-            "Add a handle for them, or list them as free, in madtp_cli/flops.py."
+            "Add a handle for them, or list them as free, in madtp_cli/witness.py."
         )
     return counted
 

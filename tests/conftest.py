@@ -60,11 +60,11 @@ def blip() -> MadtpBlipForNLVR2:
 
 @pytest.fixture(scope="session")
 def attached(blip: MadtpBlipForNLVR2) -> Callable[..., MadtpBlipForNLVR2]:
-    """A copy of the dense model with a dictionary, pruned as `dtp` does in both towers: `attached(1.0, min_keep=2)`."""
+    """A copy of the dense model with a dictionary, pruned as `dtp` does in both towers: `attached(0.4, min_keep=2)`."""
 
     def attach(knob: float, **settings: Any) -> MadtpBlipForNLVR2:
         model = copy.deepcopy(blip)
-        preset = {"likeness": 0.5, "proportional": True} | settings
+        preset = {"proportional": True} | settings
         model.attach(PruningSettings(knob=knob, dictionary_size=7, dictionary_width=20, **preset))
         assert model.madtp is not None
         _draw(model.madtp, seed=2)

@@ -36,17 +36,18 @@ def test_the_formula_is_fvcores_count_of_the_dense_model(blip, samples, number) 
     assert formula(blip, sample).tolist() == [witness.witnessed(blip, sample)]
 
 
-@pytest.mark.parametrize("knob", [0.0, 0.7, 1.0, 1e9])
+@pytest.mark.parametrize("method", ["dtp", "dtp-paper"])
+@pytest.mark.parametrize("knob", [0.0, 0.2, 0.4, 1e9])
 @pytest.mark.parametrize("number", [0, 2])
-def test_the_formula_is_fvcores_count_of_a_pruned_model(attached, samples, number, knob) -> None:
+def test_the_formula_is_fvcores_count_of_a_pruned_model(attached, samples, number, knob, method) -> None:
     """Dictionary, threshold and merge included; at knob 0 they cost nothing, since nothing is scored."""
-    model, sample = attached(knob), _inputs(samples[number])
+    model, sample = attached(knob, method=method), _inputs(samples[number])
     assert formula(model, sample).tolist() == [witness.witnessed(model, sample)]
 
 
 def test_the_witness_has_seen_images_of_unlike_counts(attached, samples) -> None:
     """Else a formula that took one image for both would have passed."""
-    for number, knob in ((0, 0.7), (0, 1.0), (2, 0.7), (2, 1.0)):
+    for number, knob in ((0, 0.2), (0, 0.4), (2, 0.2), (2, 0.4)):
         with torch.no_grad():
             left, right = attached(knob)(**_inputs(samples[number])).trace["vision"][-1].left
         assert left != right
@@ -54,7 +55,7 @@ def test_the_witness_has_seen_images_of_unlike_counts(attached, samples) -> None
 
 def test_a_sample_costs_in_a_batch_what_it_costs_alone(attached, collate, samples) -> None:
     """Padding is no part of anyone's cost."""
-    model = attached(1.0)
+    model = attached(0.4)
     alone = [formula(model, _inputs(sample))[0] for sample in samples]
     assert formula(model, _inputs(collate(samples, longest=16))).tolist() == alone
 
@@ -134,7 +135,8 @@ def test_attention_is_counted_where_fvcore_knows_nothing() -> None:
     assert witness.witnessed(model, {"rows": query}) == 2 * 3 * 7 * (4 + 4)
 
 
-@pytest.mark.parametrize("settings", [{}, {"min_keep": 2}, {"scales": {"vision": [0.0, 1.0, 0.0]}},
+@pytest.mark.parametrize("settings", [{}, {"min_keep": 2}, {"method": "dtp-paper"},
+                                      {"scales": {"vision": [0.0, 1.0, 0.0]}},
                                       {"scales": {"vision": [1.0, 1.0, 1.0], "text": [0.0, 0.0, 0.0]}}])  # fmt: skip
 def test_the_floor_is_reached_at_full_strength(attached, collate, samples, settings) -> None:
     """An unreachable budget is refused before training by this figure; it must be neither hope nor fear."""
@@ -148,17 +150,10 @@ def test_the_floor_is_reached_at_full_strength(attached, collate, samples, setti
             assert np.array_equal(one, other)
 
 
-def test_joining_only_lowers_the_floor(attached, collate, samples) -> None:
-    """Where all pruned tokens join there is no merged one: a budget at the floor can still be had."""
-    model, batch = attached(1e9, likeness=-2.0), _inputs(collate(samples))
-    least = flops.least_counts(model, batch["attention_mask"].sum(1).tolist())
-    assert (formula(model, batch) < flops.total(flops.blip_nlvr2(model.config, least))).all()
-
-
 def test_the_floor_does_not_depend_on_the_knob(attached) -> None:
     """It is asked before a knob is found."""
     floors = [flops.total(flops.blip_nlvr2(model.config, flops.least_counts(model, [9, 4])))
-              for model in (attached(0.0), attached(1.0), attached(1e9))]  # fmt: skip
+              for model in (attached(0.0), attached(0.4), attached(1e9))]  # fmt: skip
     assert floors[0].tolist() == floors[1].tolist() == floors[2].tolist()
 
 
@@ -169,8 +164,8 @@ def test_a_dense_model_has_no_floor(blip) -> None:
 
 
 def test_pruning_costs_less_than_it_saves(attached, samples) -> None:
-    """Dense above knob 1 above the floor, for each sample."""
-    costs = [[formula(attached(knob), _inputs(sample))[0] for sample in samples] for knob in (0.0, 1.0, 1e9)]
+    """Dense above knob 0.4 above the floor, for each sample."""
+    costs = [[formula(attached(knob), _inputs(sample))[0] for sample in samples] for knob in (0.0, 0.4, 1e9)]
     for dense, pruned, floor in zip(*costs, strict=True):
         assert dense > pruned > floor
 

@@ -38,7 +38,7 @@ def test_lessons_are_what_the_teacher_says(blip, collate, samples) -> None:
     batch = collate(samples)
     told = taught.of(batch)
     with torch.no_grad():
-        expected = blip(**{name: value for name, value in batch.items() if name != "labels"}, guide=True)
+        expected = blip(**{name: value for name, value in batch.items() if name != "labels"}, teach=True)
     for name in lessons.FIELDS:
         assert not told[name].requires_grad
         torch.testing.assert_close(told[name], expected[name], rtol=0, atol=1e-5)

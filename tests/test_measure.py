@@ -24,7 +24,7 @@ def batches(collate, samples):
 
 def test_a_pass_answers_scores_and_counts_every_sample_in_order(attached, batches, collate, samples) -> None:
     """The same whatever the batch size, or two runs could not be compared sample by sample."""
-    model = attached(1.0)
+    model = attached(0.4)
     done: list[int] = []
     measured = measure.run(model, batches, TASK, CPU, done.append)
     whole = measure.run(model, [collate(samples)], TASK, CPU)
@@ -40,7 +40,7 @@ def test_without_labels_there_are_answers_and_no_scores(attached, batches) -> No
     """Calibration needs none."""
     for batch in batches:
         batch.pop("labels")
-    measured = measure.run(attached(1.0), batches, TASK, CPU)
+    measured = measure.run(attached(0.4), batches, TASK, CPU)
     assert (len(measured.answers), measured.scores) == (5, [])
 
 
@@ -54,7 +54,7 @@ def test_a_dense_model_is_counted_without_a_trace(blip, attached, batches) -> No
 
 def test_the_mean_cost_is_that_of_the_samples_not_of_the_batches(attached, batches) -> None:
     """The last batch is smaller."""
-    model = attached(1.0)
+    model = attached(0.4)
     each = measure.run(model, batches, TASK, CPU).gflops(model)
     assert measure.mean_gflops(model, batches, TASK, CPU) == pytest.approx(sum(each) / 5, rel=1e-12)
 
@@ -68,7 +68,7 @@ def test_a_dense_model_has_no_knob(blip) -> None:
 
 def test_layers_sum_to_the_total_and_tell_their_tokens(attached, batches) -> None:
     """The table of a report must add up to the number above it."""
-    model = attached(1.0)
+    model = attached(0.4)
     measured = measure.run(model, batches, TASK, CPU)
     layers = measure.layer_parts(model, measured.counts)
     towers = measure.by_tower(layers)
@@ -88,7 +88,7 @@ def test_layers_sum_to_the_total_and_tell_their_tokens(attached, batches) -> Non
 
 def test_latency_is_per_sample_and_of_both_models(blip, attached, batches) -> None:
     """With what it takes to read it: batch size, device, number format, threads."""
-    taken = measure.latency(blip, attached(1.5), batches[0], CPU, repeats=2)
+    taken = measure.latency(blip, attached(0.7), batches[0], CPU, repeats=2)
     assert taken.dense_ms > 0
     assert taken.speedup == pytest.approx(taken.dense_ms / taken.pruned_ms)
     assert (taken.batch_size, taken.repeats, taken.device, taken.dtype) == (2, 2, "cpu", "float32")
@@ -97,7 +97,7 @@ def test_latency_is_per_sample_and_of_both_models(blip, attached, batches) -> No
 
 def test_half_precision_is_for_the_forward_alone(attached, batches) -> None:
     """Weights stay as they are, and the counts stay near those of full precision."""
-    model, half = attached(1.0), Place.of("cpu", "bfloat16")
+    model, half = attached(0.4), Place.of("cpu", "bfloat16")
     measured = measure.run(model, batches, TASK, half)
     full = measure.run(model, batches, TASK, CPU)
     assert {value.dtype for value in model.parameters()} == {torch.float32}

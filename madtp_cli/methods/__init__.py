@@ -1,22 +1,22 @@
-"""Which tokens stay: one method a file, with `PRESET` and `keep(attended, rule) -> Kept`, chosen by --method."""
+"""Which tokens stay: one method a file with what `Method` names, chosen by --method."""
 
 from __future__ import annotations
 
 import importlib
-import math
 import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from madtp_cli.errors import UsageError
-from madtp_cli.pruning import dynamic, segments
+from madtp_cli.pruning import segments
 from madtp_cli.pruning.merge import Kept
 
-__all__ = ["Attended", "Kept", "Method", "Preset", "Rule", "get", "keep_each", "keep_important", "names"]
+__all__ = ["Attended", "Kept", "Method", "Preset", "Rule", "get", "keep_each", "names"]
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,12 @@ class Rule:
     """How hard to prune in one block.
 
     `knob` is 0 or more; `temperature` sharpens the dictionary's attention below 1;
-    `min_keep` tokens stay per sample and tower; `likeness` see `keep_tokens`.
+    `min_keep` tokens stay per sample and tower.
     """
 
     knob: float
     temperature: float = 1.0
     min_keep: int = 1
-    likeness: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,6 @@ class Preset:
     `unpruned` names towers that are left alone; the others are pruned in every block.
     """
 
-    temperature: float
-    likeness: float | None
     proportional: bool
     unpruned: tuple[str, ...] = ()
 
@@ -67,24 +64,14 @@ class Method(Protocol):
     """A module of this package."""
 
     PRESET: Preset
+    #: Tokens made of those that went, beside those that stay.
+    MERGED_TOKENS: int
 
     def keep(self, attended: Attended, rule: Rule) -> Kept:
         """Choose the tokens that go on to the feed-forward."""
 
-
-def keep_important(attended: Attended, rule: Rule) -> Kept:
-    """Keep what is above the paper's threshold; the others merge as the rule says."""
-    return dynamic.prune(
-        attended.tokens,
-        attended.lengths,
-        (attended.class_attention, attended.self_attention),
-        attended.logits,
-        rule.knob,
-        temperature=rule.temperature,
-        min_keep=rule.min_keep,
-        likeness=rule.likeness,
-        sizes=attended.sizes,
-    )
+    def cost(self, tokens: np.ndarray, width: int, atoms: int) -> np.ndarray:
+        """Multiply-adds of `keep` for samples of so many prunable tokens; the dictionary's logits are given."""
 
 
 def keep_each(method: Method, attended: Attended, rule: Rule) -> Kept:
@@ -99,11 +86,8 @@ def keep_each(method: Method, attended: Attended, rule: Rule) -> Kept:
         torch.where(part.positions >= 0, part.positions + rows[sample], -1) for sample, part in enumerate(parts)
     ]
     lengths = [length for part in parts for length in part.lengths]
-    tokens, importance, sizes = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "importance", "sizes")
-    )
-    stayed = [length for part in parts for length in part.stayed]
-    return Kept(tokens, lengths, torch.cat(positions), importance, sizes, stayed)
+    tokens, sizes = (torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "sizes"))
+    return Kept(tokens, lengths, torch.cat(positions), sizes)
 
 
 def names() -> list[str]:

@@ -1,18 +1,36 @@
-"""Dynamic token pruning as we do it: a pruned token joins the kept one it is most like.
+"""Dynamic token pruning as we do it: what is important and not said already stays, the rest joins its like.
 
-What differs from `dtp_paper` and why (`examples/ablation.py` prints what each is worth): merged
-tokens count as often as they stand for others when they are attended to, so that a model which
-counts with its attention still can; pruned tokens join their like instead of all becoming one;
-the dictionary's attention is sharper; the few words of the text stay.
+What differs from `dtp_paper` and why (`examples/ablation.py` prints what each is worth): importance
+counts as far as no more important token is alike; pruned tokens join the one they are most like
+instead of all becoming one, and a token is then attended to as often as it stands for others, so that
+a model which counts with its attention still can; the few words of the text stay.
 """
 
 from __future__ import annotations
 
-from madtp_cli.methods import Attended, Kept, Preset, Rule, keep_important
+import numpy as np
 
-PRESET = Preset(temperature=0.2, likeness=0.5, proportional=True, unpruned=("text",))
+from madtp_cli.methods import Attended, Kept, Preset, Rule
+from madtp_cli.pruning import dynamic
+
+PRESET = Preset(proportional=True, unpruned=("text",))
+MERGED_TOKENS = 0
 
 
 def keep(attended: Attended, rule: Rule) -> Kept:
-    """Keep the tokens above the threshold; the others join their like, or become one token."""
-    return keep_important(attended, rule)
+    """Keep the tokens whose importance times distinctness is above the threshold; the others join their leaders."""
+    return dynamic.prune_peaks(
+        attended.tokens,
+        attended.lengths,
+        (attended.class_attention, attended.self_attention),
+        attended.logits,
+        rule.knob,
+        temperature=rule.temperature,
+        min_keep=rule.min_keep,
+        sizes=attended.sizes,
+    )
+
+
+def cost(tokens: np.ndarray, width: int, atoms: int) -> np.ndarray:
+    """Each token's cosine with each other."""
+    return tokens**2 * width

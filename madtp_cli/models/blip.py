@@ -47,16 +47,13 @@ class TwinCrossAttention(nn.Module):
         self.self1 = BlipTextSelfAttention(config, is_cross_attention=True)
         self.output = TwinOutput(config, merge=merge)
 
-    def forward(
-        self, tokens: Packed, memory: tuple[Packed, Packed], backend: Backend, statistics: Statistics | None = None
-    ) -> tuple[Packed, list[Attention]]:
-        """Text tokens after looking at both images, and the looks; each image has its own number of tokens."""
-        looks = [
-            _attend_text(side, tokens, image, backend, statistics)
+    def forward(self, tokens: Packed, memory: tuple[Packed, Packed], backend: Backend) -> Packed:
+        """Text tokens after looking at both images; each image has its own number of tokens."""
+        left, right = (
+            _attend_text(side, tokens, image, backend).output.flatten(1)
             for side, image in zip((self.self0, self.self1), memory, strict=True)
-        ]
-        left, right = (look.output.flatten(1) for look in looks)
-        return tokens.replace(self.output(left, right, tokens.data)), looks
+        )
+        return tokens.replace(self.output(left, right, tokens.data))
 
 
 class TwinOutput(nn.Module):
@@ -93,13 +90,6 @@ def _attend_text(
     return attend(query, key, value, tokens.lengths, memory.lengths, statistics, backend, memory.sizes)
 
 
-def _guidance(looks: list[Tensor], pairs: int) -> Tensor:
-    """Mean over layers of each patch's share of the text's attention to its image, [pairs, 2, patches]."""
-    shares = [look.unflatten(0, (pairs, -1))[:, 1:] for look in looks]
-    shares = [share / share.sum(1, keepdim=True) for share in shares]
-    return torch.stack([torch.stack(shares[side::2]).mean(0) for side in (0, 1)], 1)
-
-
 def _runs(lengths: list[int], size: int) -> list[list[int]]:
     return [lengths[start : start + size] for start in range(0, len(lengths), size)]
 
@@ -108,8 +98,7 @@ def _runs(lengths: list[int], size: int) -> list[list[int]]:
 class NlvrOutput(ModelOutput):
     """`logits` [sentences, 2] (false, true) and `loss` where labels were given.
 
-    `trace` says which tokens went through each block. `guidance` [pairs, 2, patches] is the share
-    of the text's attention that each patch got. `image_state` [pairs, 2, vision width] and
+    `trace` says which tokens went through each block. `image_state` [pairs, 2, vision width] and
     `text_state` [sentences, text width] are the pooled features that a student is distilled on;
     `image_tokens` are the tower's last (all left images first), `words` [total, layers, text width] the
     text's after each layer, only for teaching and learning and where none was pruned. `alignment` is
@@ -121,7 +110,6 @@ class NlvrOutput(ModelOutput):
     alignment: Tensor | None = None
     image_state: Tensor | None = None
     text_state: Tensor | None = None
-    guidance: Tensor | None = None
     image_tokens: Packed | None = None
     words: Packed | None = None
     trace: TokenTrace | None = None
@@ -205,15 +193,12 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
         attention_mask: Tensor | None,
         memory: tuple[Packed, Packed],
         pruner: BlockPruner | None = None,
-        looks: list[Tensor] | None = None,
         states: list[Tensor] | None = None,
     ) -> Packed:
         """Text tokens that have looked at both images.
 
-        `looks` collects, for each layer and then image, what the text paid to each image token;
-        `states` the tokens after each layer.
+        `states` collects the tokens after each layer.
         """
-        looking_for = Statistics(leading=0) if looks is not None else None
         tokens = pack(self.text_encoder.embeddings(input_ids), attention_mask)
         shared = len(tokens.lengths) // len(memory[0].lengths)  # sentences about one pair follow each other
         for layer in self.text_encoder.encoder.layer:
@@ -222,10 +207,7 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
             attended = tokens.replace(layer.attention.output(seen.output.flatten(1), tokens.data))
             tokens = pruner.prune(attended, tokens.data, seen) if pruner else attended
             looking = Packed(tokens.data, [sum(run) for run in _runs(tokens.lengths, shared)])
-            seen_both, attention = layer.crossattention(looking, memory, self.backend, looking_for)
-            if looks is not None:
-                looks += [look.received for look in attention if look.received is not None]
-            tokens = tokens.replace(seen_both.data)
+            tokens = tokens.replace(layer.crossattention(looking, memory, self.backend).data)
             tokens = tokens.replace(layer.feed_forward_chunk(tokens.data))
             if states is not None:
                 states.append(tokens.data)
@@ -238,7 +220,7 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         *,
-        guide: bool = False,
+        teach: bool = False,
     ) -> NlvrOutput:
         """Judge each sentence.
 
@@ -248,15 +230,14 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
                 pair, those of the first pair first.
             attention_mask: [sentences, tokens], 0 at padding; None where there is none.
             labels: [sentences], 1 where the sentence is true.
-            guide: Also give `guidance` and `words`, from which a student learns; for dense models.
+            teach: Also give `words`, as in training.
         """
         pairs = len(pixel_values)
         vision, text = self._pruner("vision"), self._pruner("text")
         images = self.encode_images(pixel_values.transpose(0, 1).flatten(0, 1), vision)
         memory = images.part(slice(0, pairs)), images.part(slice(pairs, None))
-        looks: list[Tensor] | None = [] if guide else None
-        states: list[Tensor] | None = [] if guide or self.training else None
-        tokens = self.encode_text(input_ids, attention_mask, memory, text, looks, states)
+        states: list[Tensor] | None = [] if teach or self.training else None
+        tokens = self.encode_text(input_ids, attention_mask, memory, text, states)
         logits = self.cls_head(tokens.first())
         return NlvrOutput(
             loss=functional.cross_entropy(logits.float(), labels) if labels is not None else None,
@@ -264,7 +245,6 @@ class MadtpBlipForNLVR2(BlipPreTrainedModel):
             alignment=self._alignment(vision, text, pairs),
             image_state=images.first().unflatten(0, (2, pairs)).transpose(0, 1),
             text_state=tokens.first(),
-            guidance=_guidance(looks, pairs) if looks else None,
             image_tokens=images,
             words=Packed(torch.stack(states, 1), tokens.lengths)
             if states and len(set(map(len, states))) == 1

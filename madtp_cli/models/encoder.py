@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,8 +23,7 @@ class PruningSettings:
 
     `knob` is the budget knob s (0 = dense); `scales` multiplies it per tower and block, so
     that 0 leaves a block alone; `proportional` lets a token be attended to as often as it stands for
-    others; the rest is the rule's (see `methods.Rule`, where a `likeness` of None is infinity) and the
-    dictionary's.
+    others; the rest is the rule's (see `methods.Rule`) and the dictionary's.
     """
 
     method: str = "dtp"
@@ -33,7 +31,6 @@ class PruningSettings:
     temperature: float = 1.0
     min_keep: int = 1
     proportional: bool = False
-    likeness: float | None = None
     dictionary_size: int = 100
     dictionary_width: int = 768
     scales: dict[str, list[float]] = field(default_factory=dict)
@@ -52,8 +49,6 @@ class PruningSettings:
         preset = methods.get(method).PRESET
         return cls(
             method,
-            temperature=preset.temperature,
-            likeness=preset.likeness,
             proportional=preset.proportional,
             dictionary_size=min(100, widths["text"] // 4),
             dictionary_width=widths["text"],
@@ -67,26 +62,20 @@ class PruningSettings:
         knob = self.knob * scale if scale else 0.0  # infinity times nothing is nothing
         if knob <= 0:
             return None
-        likeness = math.inf if self.likeness is None else self.likeness
-        return methods.Rule(knob, self.temperature, self.min_keep, likeness)
+        return methods.Rule(knob, self.temperature, self.min_keep)
 
 
 @dataclass(frozen=True)
 class BlockTrace:
     """Tokens of each sample (pinned ones included) that entered a block and that left it.
 
-    Where the block was scored, `stayed` counts those that left as they were (the rest of `left` is a
-    merged token), `positions` [all that left] has the original index of every token,
-    -1 for merged ones; `importance` [all that entered but the pinned] is their score and `origins`
-    their original indices. Elsewhere these are None.
+    Where the block was scored, `positions` [all that left] has the original index of every token,
+    -1 for a token made of several that stand nowhere; elsewhere it is None.
     """
 
     entered: list[int]
     left: list[int]
-    stayed: list[int] | None = None
     positions: Tensor | None = None
-    importance: Tensor | None = None
-    origins: Tensor | None = None
 
     @property
     def scored(self) -> bool:
@@ -177,11 +166,9 @@ class BlockPruner:
         data = segments.interleave([tokens.data[pinned], kept.tokens], [ones, kept.lengths])
         left = [length + PINNED.leading for length in kept.lengths]
         before = self._positions if self._positions is not None else _original(tokens)
-        origins = before[prunable]
-        now = torch.where(kept.positions >= 0, origins[kept.positions], -1)
+        now = torch.where(kept.positions >= 0, before[prunable][kept.positions], -1)
         self._positions = segments.interleave([before[pinned], now], [ones, kept.lengths])
-        stayed = [count + PINNED.leading for count in kept.stayed]
-        self.blocks.append(BlockTrace(tokens.lengths, left, stayed, self._positions, kept.importance, origins))
+        self.blocks.append(BlockTrace(tokens.lengths, left, self._positions))
         sizes = None
         if self.settings.proportional:
             whole = tokens.sizes if tokens.sizes is not None else kept.sizes.new_ones(len(tokens.data))

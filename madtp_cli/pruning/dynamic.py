@@ -1,4 +1,4 @@
-"""DTP: importance from class, self and dictionary attention, against a threshold from both.
+"""DTP: importance from class, self and dictionary attention, against a threshold of each sample's own.
 
 Source: MADTP, arXiv:2403.02991. Ours: every score sums to one, a budget knob scales the
 threshold (the paper tunes the temperature, which saturates), and each sample keeps its own count.
@@ -6,17 +6,17 @@ threshold (the paper tunes the temperature, which saturates), and each sample ke
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from madtp_cli.pruning import peaks, segments
 from madtp_cli.pruning.importance import dictionary_attention, dictionary_score, pruning_threshold
-from madtp_cli.pruning.merge import Kept, keep_tokens
+from madtp_cli.pruning.merge import Kept, above, join, merge_others
 
 
-def prune(
+def prune_important(
     tokens: Tensor,
     lengths: Sequence[int],
     scores: tuple[Tensor, Tensor],
@@ -25,10 +25,9 @@ def prune(
     *,
     temperature: float = 1.0,
     min_keep: int = 1,
-    likeness: float = math.inf,
     sizes: Tensor | None = None,
 ) -> Kept:
-    """Keep the tokens whose importance exceeds the sample's threshold; merge the others.
+    """The paper's rule: keep tokens whose importance exceeds the sample's threshold; merge the others into one.
 
     Args:
         tokens: Packed prunable tokens, [total, width].
@@ -38,10 +37,44 @@ def prune(
         knob: Budget knob s; 0 keeps everything.
         temperature: Sharpens the dictionary's attention below 1.
         min_keep: Tokens that stay per sample.
-        likeness: Cosine above which a pruned token joins the kept one it is most like.
         sizes: How many original tokens each one stands for, [total].
     """
     attention = dictionary_attention(logits, lengths, temperature)
-    importance = torch.stack([*scores, dictionary_score(attention, lengths)]).mean(0)
+    importance = _importance(scores, attention, lengths)
     threshold = pruning_threshold(attention, importance, lengths, knob)
-    return keep_tokens(tokens, importance, lengths, threshold, min_keep, sizes, likeness)
+    return merge_others(tokens, importance, lengths, threshold, min_keep, sizes)
+
+
+def prune_peaks(
+    tokens: Tensor,
+    lengths: Sequence[int],
+    scores: tuple[Tensor, Tensor],
+    logits: Tensor,
+    knob: float,
+    *,
+    temperature: float = 1.0,
+    min_keep: int = 1,
+    sizes: Tensor | None = None,
+) -> Kept:
+    """Keep tokens that are important and unlike any more important one; each of the others joins its leader.
+
+    What counts is importance times distinctness (see `peaks`), against the knob times its mean over
+    the sample: a picture of many different things keeps more than an empty one. Arguments as above.
+    """
+    importance = _importance(scores, dictionary_attention(logits, lengths, temperature), lengths)
+    leader, distinct = peaks.leaders(tokens, importance, lengths)
+    leads_itself = leader == torch.arange(len(leader), device=leader.device)
+    score = importance.detach() * distinct
+    padded = segments.pad(score, lengths, -1.0)
+    real = torch.tensor(lengths, device=tokens.device)
+    threshold = knob * padded.clamp_min(0).sum(1) / real.clamp_min(1)
+    # The most important token stays whatever the rule says: the chains of leaders end there.
+    ranked = padded.masked_fill(segments.pad(leads_itself, lengths, False), float("inf"))
+    stays = segments.unpad(above(ranked, threshold, min_keep), lengths)
+    goes_to = peaks.followed(leader, stays, max(lengths, default=0))
+    return join(tokens, importance, lengths, goes_to, sizes)
+
+
+def _importance(scores: tuple[Tensor, Tensor], attention: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Token importance score: the mean of the three, [total]."""
+    return torch.stack([*scores, dictionary_score(attention, lengths)]).mean(0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,9 +12,10 @@ from hypothesis import strategies as st
 
 from madtp_cli import methods
 from madtp_cli.errors import UsageError
-from madtp_cli.methods import Attended, Rule, dtp
+from madtp_cli.methods import Attended, Method, Rule, dtp, dtp_paper
 from madtp_cli.pruning.importance import normalise
 
+BOTH = [dtp, dtp_paper]
 LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=4)
 
 
@@ -48,68 +48,83 @@ def test_importance_is_the_mean_of_three_scores() -> None:
         logits=torch.zeros(4, 5),
         sizes=torch.ones(4),
     )
-    kept = dtp.keep(given_, Rule(knob=1.0))
+    kept = dtp_paper.keep(given_, Rule(knob=1.0))
     assert kept.positions.tolist() == [0, 1, -1]
     torch.testing.assert_close(kept.tokens, torch.tensor([[1.0], [2.0], [(1.6 / 3 + 1.2) / (0.4 / 3 + 0.15)]]))
 
 
-@given(
-    LENGTHS,
-    st.integers(0, 10_000),
-    st.sampled_from([0.3, 0.8, 1.0, 1.3, 1e9]),
-    st.integers(1, 3),
-    st.sampled_from([-2.0, 0.5, math.inf]),
-)
-def test_keep_each_is_keep(lengths: list[int], seed: int, knob: float, min_keep: int, likeness: float) -> None:
+@pytest.mark.parametrize(("knob", "positions"), [(0.2, [0, 1, 2]), (0.6, [0, 2]), (1.0, [0])])
+def test_what_counts_is_importance_times_distinctness(knob: float, positions: list[int]) -> None:
+    """By hand: an indifferent dictionary gives 1/4, so importance is (1.25, 0.85, 0.55, 0.35) / 3. Token 1 points
+    nearly where 0 does (cosine 0.8), 2 elsewhere, 3 where 2 does: the products are 0.833, 0.057, 0.183 and 0,
+    their mean 0.268. The more important token 1 goes before 2."""
+    given_ = Attended(
+        tokens=torch.tensor([[2.0, 0, 0], [0.8, 0.6, 0], [0, 0, 1.0], [0, 0, 3.0]]),
+        lengths=[4],
+        class_attention=torch.tensor([0.5, 0.3, 0.15, 0.05]),
+        self_attention=torch.tensor([0.5, 0.3, 0.15, 0.05]),
+        logits=torch.zeros(4, 5),
+        sizes=torch.ones(4),
+    )
+    kept = dtp.keep(given_, Rule(knob))
+    assert kept.positions.tolist() == positions
+
+
+@pytest.mark.parametrize("method", BOTH)
+@given(LENGTHS, st.integers(0, 10_000), st.sampled_from([0.3, 0.8, 1.0, 1.3, 1e9]), st.integers(1, 3))
+def test_keep_each_is_keep(method: Method, lengths: list[int], seed: int, knob: float, min_keep: int) -> None:
     """fvcore counts the one, people run the other."""
-    given_, rule = attended(lengths, seed), Rule(knob, 0.7, min_keep, likeness=likeness)
+    given_, rule = attended(lengths, seed), Rule(knob, 0.7, min_keep)
     before = [value.clone() for value in _tensors(given_)]
-    together, each = dtp.keep(given_, rule), methods.keep_each(dtp, given_, rule)
+    together, each = method.keep(given_, rule), methods.keep_each(method, given_, rule)
     assert together.lengths == each.lengths
     assert torch.equal(together.positions, each.positions)
     torch.testing.assert_close(together.tokens, each.tokens)
     assert torch.equal(together.sizes, each.sizes)
-    assert together.stayed == each.stayed
     assert all(torch.equal(*pair) for pair in zip(before, _tensors(given_), strict=True))
 
 
+@pytest.mark.parametrize("method", BOTH)
 @given(LENGTHS, st.integers(0, 10_000), st.sampled_from([0.3, 1.0, 3.0]))
-def test_fewer_stay_as_the_knob_rises(lengths: list[int], seed: int, temperature: float) -> None:
+def test_fewer_stay_as_the_knob_rises(method: Method, lengths: list[int], seed: int, temperature: float) -> None:
     """Within a layer this is exact, which is why one number can meet a budget."""
     given_ = attended(lengths, seed)
-    counts = [dtp.keep(given_, Rule(knob, temperature)).lengths for knob in (1e-6, 0.5, 0.9, 1.1, 1.5, 3, 1e9)]
+    counts = [method.keep(given_, Rule(knob, temperature)).lengths for knob in (1e-6, 0.5, 0.9, 1.1, 1.5, 3, 1e9)]
     assert counts[0] == lengths
-    assert counts[-1] == [min(length, 2) for length in lengths]
+    assert counts[-1] == [min(length, 1 + method.MERGED_TOKENS) for length in lengths]
     for before, after in pairwise(counts):
         assert all(b >= a for b, a in zip(before, after, strict=True))
 
 
+@pytest.mark.parametrize("method", BOTH)
 @pytest.mark.parametrize("min_keep", [1, 2, 5])
 @pytest.mark.parametrize("knob", [1e9, float("inf")])
-def test_min_keep_holds_at_full_strength(knob: float, min_keep: int) -> None:
-    """The floor of the budget is computed from it: min_keep and one merged token, or all if that is fewer."""
+def test_min_keep_holds_at_full_strength(method: Method, knob: float, min_keep: int) -> None:
+    """The floor of the budget is computed from it: min_keep and what is merged, or all if that is fewer."""
     lengths = [9, 3, 6, 1]
-    kept = dtp.keep(attended(lengths, 0), Rule(knob, min_keep=min_keep))
-    assert kept.lengths == [min(length, min_keep + 1) for length in lengths]
+    kept = method.keep(attended(lengths, 0), Rule(knob, min_keep=min_keep))
+    assert kept.lengths == [min(length, min_keep + method.MERGED_TOKENS) for length in lengths]
 
 
-def test_another_samples_tokens_change_nothing() -> None:
+@pytest.mark.parametrize("method", BOTH)
+def test_another_samples_tokens_change_nothing(method: Method) -> None:
     """Same counts, positions and tokens for the first sample whatever stands beside it."""
     one, other = attended([8, 5], 0), attended([8, 5], 1)
     tensors = [torch.cat([a[:8], b[8:]]) for a, b in zip(_tensors(one), _tensors(other), strict=True)]
     mixed = Attended(tensors[0], [8, 5], *tensors[1:])
-    first, second = dtp.keep(one, Rule(1.0)), dtp.keep(mixed, Rule(1.0))
+    first, second = method.keep(one, Rule(1.0)), method.keep(mixed, Rule(1.0))
     count = first.lengths[0]
     assert second.lengths[0] == count < 8
     assert torch.equal(first.positions[:count], second.positions[:count])
     torch.testing.assert_close(first.tokens[:count], second.tokens[:count])
 
 
-def test_the_task_reaches_the_dictionary_logits_through_the_merged_token() -> None:
+@pytest.mark.parametrize("method", BOTH)
+def test_the_task_reaches_the_dictionary_logits_through_what_is_merged(method: Method) -> None:
     """A threshold passes no gradient; without this path the dictionary would only hear of alignment."""
     given_ = attended([9], 0)
     logits = given_.logits.requires_grad_()
-    kept = dtp.keep(replace(given_, logits=logits), Rule(1.2))
+    kept = method.keep(replace(given_, logits=logits), Rule(1.2))
     assert 2 <= kept.lengths[0] < 8
     kept.tokens.square().sum().backward()
     assert logits.grad is not None
@@ -119,7 +134,7 @@ def test_the_task_reaches_the_dictionary_logits_through_the_merged_token() -> No
 def test_methods_are_the_files_of_their_folder() -> None:
     """A new one is one new file, and a slip on the command line names what there is."""
     assert {"dtp", "dtp-paper"} <= set(methods.names())
-    assert methods.get("dtp-paper").PRESET.likeness is None
+    assert methods.get("dtp-paper") is dtp_paper
     assert methods.get("dtp") is dtp
     with pytest.raises(UsageError, match=r"no method 'topk'\. Choose one of: .*dtp"):
         methods.get("topk")

@@ -18,7 +18,7 @@ from madtp_cli.models.encoder import PruningSettings
 from madtp_cli.pruning import dynamic
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "blip_nlvr_a"
-KNOBS = [0.0, 0.7, 1.0, 1.5]
+KNOBS = [0.0, 0.2, 0.4, 0.6]
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +103,14 @@ def test_a_sample_alone_equals_itself_in_a_batch(attached, collate, samples, kno
         torch.testing.assert_close(together.image_state[number], alone.image_state[0], rtol=0, atol=2e-5)
         torch.testing.assert_close(together.text_state[number], alone.text_state[0], rtol=0, atol=2e-5)
         assert of_sample(counts(together), number, len(samples)) == counts(alone)
-    if knob >= 0.7:
+    if knob >= 0.2:
         assert len(set(counts(together)["vision"][-1])) > 1  # or this test would say nothing
 
 
 @pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [2, 0, 4], [1, 1]])
 def test_the_order_of_a_batch_does_not_matter(attached, collate, samples, order) -> None:
     """Shuffled, in part, or with a sample twice."""
-    model = attached(1.0)
+    model = attached(0.4)
     straight = forward(model, collate(samples))
     mixed = forward(model, collate([samples[number] for number in order]))
     torch.testing.assert_close(mixed.logits, straight.logits[order], rtol=0, atol=1e-5)
@@ -129,7 +129,7 @@ def test_padding_never_matters(attached, collate, samples, knob) -> None:
 
 def test_another_samples_content_changes_nothing(attached, collate, samples) -> None:
     """Nothing crosses segments, in either tower or between them."""
-    model, batch = attached(1.0), collate(samples)
+    model, batch = attached(0.4), collate(samples)
     before = forward(model, batch)
     changed = {name: value.clone() for name, value in batch.items()}
     changed["pixel_values"][1] *= -3
@@ -147,14 +147,14 @@ def test_arguments_are_not_changed(attached, collate, samples) -> None:
     """The same batch goes to the teacher, the student, and through many passes of calibration."""
     batch = collate(samples)
     before = {name: value.clone() for name, value in batch.items()}
-    model = attached(1.0).train()
+    model = attached(0.4).train()
     model(**batch).logits.sum().backward()
     assert all(torch.equal(batch[name], value) for name, value in before.items())
 
 
 def test_image_states_are_each_images_own(attached, collate, samples) -> None:
     """[pairs, 2, width], left first: the student is distilled on them one by one."""
-    model, batch = attached(1.0), collate(samples)
+    model, batch = attached(0.4), collate(samples)
     together = forward(model, batch).image_state
     swapped = {**batch, "pixel_values": batch["pixel_values"].flip(1)}
     torch.testing.assert_close(forward(model, swapped).image_state, together.flip(1), rtol=0, atol=2e-5)
@@ -184,14 +184,14 @@ def _gradients(model: MadtpBlipForNLVR2) -> list[float]:
 
 def test_the_task_loss_reaches_the_dictionary_and_both_projections(attached, collate, samples) -> None:
     """In the released code the dictionary hardly moves."""
-    model = attached(1.0).train()
+    model = attached(0.4).train()
     model(**collate(samples)).loss.backward()
     assert min(_gradients(model)) > 0
 
 
 def test_the_alignment_loss_reaches_the_dictionary_and_both_projections(attached, collate, samples) -> None:
     """MAG's own signal, which needs no labels."""
-    model, batch = attached(1.0).train(), collate(samples)
+    model, batch = attached(0.4).train(), collate(samples)
     batch.pop("labels")
     output = model(**batch)
     assert output.loss is None
@@ -202,13 +202,13 @@ def test_the_alignment_loss_reaches_the_dictionary_and_both_projections(attached
 
 def test_alignment_is_a_matter_of_training_alone(attached, collate, samples) -> None:
     """Pooling would be paid for in every forward and used in none."""
-    assert forward(attached(1.0), collate(samples)).alignment is None
+    assert forward(attached(0.4), collate(samples)).alignment is None
     assert forward(attached(0.0).train(), collate(samples)).alignment is None
 
 
 def test_attaching_adds_the_dictionary_and_nothing_else(blip, attached) -> None:
     """State-dict keys stay transformers' own; a second attachment changes how to prune, not what was learned."""
-    model = attached(1.0)
+    model = attached(0.4)
     own = {"madtp.dictionary", "madtp.projections.vision.weight", "madtp.projections.text.weight"}
     assert model.state_dict().keys() - blip.state_dict().keys() == own
     assert blip.state_dict().keys() <= model.state_dict().keys()
@@ -226,14 +226,14 @@ def test_the_merge_layer_begins_where_the_config_says(blip) -> None:
 
 def test_half_precision_forwards_score_in_float32(attached, collate, samples, monkeypatch) -> None:
     """Importance and thresholds of every block, under autocast as `--dtype bfloat16` runs it."""
-    seen, keep_tokens = [], dynamic.keep_tokens
+    seen, above = [], dynamic.above
 
-    def spied(tokens, importance, lengths, threshold, *others):
-        seen.append((importance.dtype, threshold.dtype))
-        return keep_tokens(tokens, importance, lengths, threshold, *others)
+    def spied(score, threshold, min_keep):
+        seen.append((score.dtype, threshold.dtype))
+        return above(score, threshold, min_keep)
 
-    monkeypatch.setattr(dynamic, "keep_tokens", spied)
-    model = attached(1.0)
+    monkeypatch.setattr(dynamic, "above", spied)
+    model = attached(0.4)
     with torch.autocast("cpu", torch.bfloat16):
         output = forward(model, collate(samples))
     assert output.logits.isfinite().all()
@@ -242,7 +242,7 @@ def test_half_precision_forwards_score_in_float32(attached, collate, samples, mo
 
 def test_autocast_trains(attached, collate, samples) -> None:
     """Forward and backward in bfloat16 leave finite float32 gradients on the dictionary."""
-    model = attached(1.0).train()
+    model = attached(0.4).train()
     with torch.autocast("cpu", torch.bfloat16):
         output = model(**collate(samples))
     (output.loss + output.alignment).backward()
@@ -252,27 +252,19 @@ def test_autocast_trains(attached, collate, samples) -> None:
 
 def test_a_model_wholly_in_bfloat16_prunes(attached, collate, samples) -> None:
     """Tokens in half precision meet scores in single."""
-    model, batch = attached(1.0).bfloat16(), collate(samples)
+    model, batch = attached(0.4).bfloat16(), collate(samples)
     output = forward(model, {**batch, "pixel_values": batch["pixel_values"].bfloat16()})
     assert output.logits.dtype == torch.bfloat16
     assert output.logits.isfinite().all()
     assert max(counts(output)["vision"][-1]) < 37
 
 
-def test_guidance_is_each_images_own_share_of_the_texts_attention(blip, collate, samples) -> None:
-    """Sums to one over the patches, and is in a batch what it is alone, left image first."""
+def test_what_a_student_learns_from_changes_no_answer(blip, collate, samples) -> None:
+    """The teacher gives it beside its logits: every word after every layer, in packing order."""
     batch = {name: value for name, value in collate(samples).items() if name != "labels"}
     with torch.no_grad():
-        guidance = blip(**batch, guide=True).guidance
-        alone = [blip(**{k: v for k, v in sample.items() if k != "labels"}, guide=True).guidance for sample in samples]
-    assert guidance.shape == (5, 2, 36)
-    torch.testing.assert_close(guidance.sum(2), torch.ones(5, 2))
-    torch.testing.assert_close(guidance, torch.cat(alone), rtol=0, atol=1e-6)
-
-
-def test_asking_for_guidance_changes_no_answer(blip, collate, samples) -> None:
-    """The teacher gives it beside its logits."""
-    batch = {name: value for name, value in collate(samples).items() if name != "labels"}
-    with torch.no_grad():
-        torch.testing.assert_close(blip(**batch, guide=True).logits, blip(**batch).logits, rtol=0, atol=1e-5)
-    assert forward(blip, batch).guidance is None
+        taught = blip(**batch, teach=True)
+    torch.testing.assert_close(taught.logits, forward(blip, batch).logits, rtol=0, atol=1e-5)
+    assert taught.words.data.shape == (batch["attention_mask"].sum(), 3, 32)
+    torch.testing.assert_close(taught.words.data[0, -1], taught.text_state[0])
+    assert forward(blip, batch).words is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from madtp_cli.pruning.importance import normalise
-from madtp_cli.pruning.merge import Kept, keep_tokens
+from madtp_cli.pruning.merge import Kept, join, merge_others
 
 LENGTHS = st.lists(st.integers(0, 7), min_size=1, max_size=4)
 
@@ -20,7 +20,7 @@ def _keep(score: list[float], threshold: float, min_keep: int = 1) -> Kept:
     """One sample whose tokens are [0, 0], [1, 10], [2, 20], ..."""
     steps = torch.arange(float(len(score)))
     tokens = torch.stack([steps, 10 * steps], 1)
-    return keep_tokens(tokens, torch.tensor(score), [len(score)], torch.tensor([threshold]), min_keep)
+    return merge_others(tokens, torch.tensor(score), [len(score)], torch.tensor([threshold]), min_keep)
 
 
 def test_the_kept_keep_their_order_and_the_others_become_their_weighted_mean() -> None:
@@ -54,30 +54,22 @@ def test_a_score_equal_to_the_threshold_goes() -> None:
     assert _keep([0.25, 0.25, 0.25, 0.25], threshold=0.25).lengths == [2]
 
 
-def _directed(likeness: float, sizes: Tensor | None = None) -> Kept:
-    """Tokens 0 and 3 stay; 1 points where 0 does, 2 where 3 does nearly (cosine 0.8), 4 away from both."""
-    tokens = torch.tensor([[1.0, 0, 0], [3.0, 0, 0], [0, 4.0, 3.0], [0, 2.0, 0], [1.0, 0, -5.0]])
-    score = torch.tensor([0.3, 0.1, 0.1, 0.4, 0.1])
-    return keep_tokens(tokens, score, [5], torch.tensor([0.2]), sizes=sizes, likeness=likeness)
+@pytest.mark.parametrize("sizes", [None, [1.0, 2.0, 4.0, 8.0, 16.0]])
+def test_sizes_count_what_a_token_stands_for(sizes: list[float] | None) -> None:
+    """A merged token that is merged again stands for all of them."""
+    given_ = torch.tensor(sizes) if sizes else None
+    score = torch.tensor([0.05, 0.3, 0.1, 0.5, 0.05])
+    kept = merge_others(torch.randn(5, 2), score, [5], torch.tensor([0.2]), sizes=given_)
+    assert kept.sizes.tolist() == ([2, 8, 21] if sizes else [1, 1, 3])
 
 
-def test_a_pruned_token_joins_the_kept_one_it_is_most_like() -> None:
-    """(0.3 * 1 + 0.1 * 3) / 0.4 = 1.5, and (0.4 * [2, 0] + 0.1 * [4, 3]) / 0.5 = [2.4, 0.6]."""
-    kept = _directed(0.5)
-    torch.testing.assert_close(kept.tokens, torch.tensor([[1.5, 0, 0], [0, 2.4, 0.6], [1.0, 0, -5.0]]))
-    assert (kept.lengths, kept.stayed, kept.positions.tolist()) == ([3], [2], [0, 3, -1])
-
-
-@pytest.mark.parametrize(
-    ("likeness", "sizes"),
-    [(0.9, [2, 1, 2]), (0.5, [2, 2, 1]), (-2.0, [3, 2]), (float("inf"), [1, 1, 3])],
-)
-def test_sizes_count_what_a_token_stands_for(likeness: float, sizes: list[int]) -> None:
-    """Below the likeness a token joins none; where all join there is no merged token."""
-    kept = _directed(likeness)
-    assert kept.sizes.tolist() == sizes
-    assert kept.lengths == [len(sizes)]
-    assert _directed(likeness, torch.full((5,), 4.0)).sizes.tolist() == [4 * size for size in sizes]
+def test_who_is_joined_becomes_the_mean_and_keeps_its_place() -> None:
+    """(0.3 * 1 + 0.1 * 3) / 0.4 = 1.5, and (0.4 * [2, 0] + 0.2 * [5, 3]) / 0.6 = [3, 1]; samples do not mix."""
+    tokens = torch.tensor([[1.0, 0], [3.0, 0], [2.0, 0], [5.0, 3.0], [7.0, 7.0]])
+    score, sizes = torch.tensor([0.3, 0.1, 0.4, 0.2, 1.0]), torch.tensor([1.0, 2.0, 1.0, 3.0, 5.0])
+    kept = join(tokens, score, [4, 1], torch.tensor([0, 0, 2, 2, 4]), sizes)
+    torch.testing.assert_close(kept.tokens, torch.tensor([[1.5, 0], [3.0, 1.0], [7.0, 7.0]]))
+    assert (kept.lengths, kept.positions.tolist(), kept.sizes.tolist()) == ([2, 1], [0, 2, 4], [3, 4, 5])
 
 
 @pytest.mark.parametrize(
@@ -110,12 +102,12 @@ def test_every_sample_is_treated_as_if_alone(lengths: list[int], seed: int, min_
     threshold = torch.tensor(data.draw(st.lists(st.floats(0, 0.625, width=32), min_size=len(lengths),
                                                 max_size=len(lengths))))  # fmt: skip
     given_before = [value.clone() for value in (tokens, score, threshold)]
-    together = keep_tokens(tokens, score, lengths, threshold, min_keep)
+    together = merge_others(tokens, score, lengths, threshold, min_keep)
     assert all(torch.equal(*pair) for pair in zip(given_before, (tokens, score, threshold), strict=True))
     row = start = 0
     for sample, length in enumerate(lengths):
         own, limit = slice(start, start + length), threshold[sample : sample + 1]
-        alone = keep_tokens(tokens[own], score[own], [length], limit, min_keep)
+        alone = merge_others(tokens[own], score[own], [length], limit, min_keep)
         part = slice(row, row + together.lengths[sample])
         assert alone.lengths == [together.lengths[sample]]
         torch.testing.assert_close(together.tokens[part], alone.tokens)
@@ -127,7 +119,7 @@ def test_every_sample_is_treated_as_if_alone(lengths: list[int], seed: int, min_
 def test_positions_ascend_and_name_the_tokens_they_stand_for(lengths: list[int], seed: int, limit: float) -> None:
     """The released code's order is whatever top-k returns; here only the merged token has no place of its own."""
     tokens, score = _random(lengths, seed)
-    kept = keep_tokens(tokens, score, lengths, torch.full((len(lengths),), limit))
+    kept = merge_others(tokens, score, lengths, torch.full((len(lengths),), limit))
     real = kept.positions >= 0
     assert torch.equal(kept.tokens[real], tokens[kept.positions[real]])
     for positions in kept.positions.split(kept.lengths):
@@ -142,7 +134,7 @@ def test_fewer_stay_as_the_threshold_rises(lengths: list[int], seed: int, limits
     """The search for the knob relies on it."""
     tokens, score = _random(lengths, seed)
     counts = [
-        keep_tokens(tokens, score, lengths, torch.full((len(lengths),), limit)).lengths for limit in sorted(limits)
+        merge_others(tokens, score, lengths, torch.full((len(lengths),), limit)).lengths for limit in sorted(limits)
     ]
     for before, after in pairwise(counts):
         assert all(b >= a for b, a in zip(before, after, strict=True))
@@ -152,9 +144,9 @@ def test_a_change_in_one_sample_leaves_the_other_alone() -> None:
     """Even wild values: a product with zero is not nothing where one factor is infinite."""
     tokens, score = _random([4, 3], seed=0)
     threshold = torch.tensor([0.3, 0.3])
-    before = keep_tokens(tokens, score, [4, 3], threshold)
+    before = merge_others(tokens, score, [4, 3], threshold)
     tokens[4:] = float("inf")
-    after = keep_tokens(tokens, score, [4, 3], threshold)
+    after = merge_others(tokens, score, [4, 3], threshold)
     assert torch.equal(before.tokens[: before.lengths[0]], after.tokens[: after.lengths[0]])
 
 
@@ -162,7 +154,7 @@ def test_gradients_reach_the_importance_of_merged_tokens_and_no_other() -> None:
     """This is how the dictionary hears of the task; m = (a x + b y) / (a + b) has dm/da = (x - m) / (a + b)."""
     tokens = torch.tensor([[1.0], [3.0], [7.0]], requires_grad=True)
     score = torch.tensor([0.1, 0.3, 0.6], requires_grad=True)
-    keep_tokens(tokens, score, [3], torch.tensor([0.4])).tokens[-1].sum().backward()
+    merge_others(tokens, score, [3], torch.tensor([0.4])).tokens[-1].sum().backward()
     assert score.grad is not None
     assert tokens.grad is not None
     torch.testing.assert_close(score.grad, torch.tensor([(1 - 2.5) / 0.4, (3 - 2.5) / 0.4, 0.0]))
@@ -172,6 +164,6 @@ def test_gradients_reach_the_importance_of_merged_tokens_and_no_other() -> None:
 def test_tokens_keep_their_number_format() -> None:
     """Half-precision towers stay half-precision though the scores are float32."""
     tokens, score = _random([5], seed=1)
-    kept = keep_tokens(tokens.bfloat16(), score, [5], torch.tensor([0.25]))
+    kept = merge_others(tokens.bfloat16(), score, [5], torch.tensor([0.25]))
     assert kept.lengths < [5]
     assert kept.tokens.dtype == torch.bfloat16

@@ -1,0 +1,67 @@
+"""Density peaks: which important tokens say something that no more important one says already.
+
+Importance alone keeps ten patches of one big object and loses a small one. Here a token counts for
+its importance times its distance from the most alike token that is more important, its leader: Rodriguez
+and Laio, "Clustering by fast search and find of density peaks", Science 344 (2014), with importance
+in place of density. What does not stay follows its leader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from madtp_cli.pruning import segments
+
+
+def leaders(tokens: Tensor, importance: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Row of each token's leader, [total], and how distinct the token is from it, [total] in 0-2.
+
+    The leader is the most alike (by cosine) of the sample's tokens that are more important, or as
+    important and earlier; the most important token leads itself and is as distinct as can be, 2.
+
+    Args:
+        tokens: Packed, [total, width]; gradients do not pass.
+        importance: [total], 0 or more.
+        lengths: Tokens of each sample.
+
+    >>> tokens = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]])
+    >>> leader, distinct = leaders(tokens, torch.tensor([0.2, 0.5, 0.3]), [3])
+    >>> leader.tolist(), distinct.tolist()
+    ([1, 1, 1], [1.0, 2.0, 0.0])
+    """
+    directions = segments.pad(functional.normalize(tokens.detach().float(), dim=1), lengths)
+    if not len(tokens):
+        return importance.new_zeros(0, dtype=torch.long), importance.detach()
+    # Sorted, the candidates of each token are those before it, and padding comes last.
+    order = segments.pad(importance.detach(), lengths, -1.0).argsort(dim=1, descending=True, stable=True)
+    ranked = directions.take_along_dim(order[:, :, None], 1)
+    longest = directions.shape[1]
+    later = torch.ones(longest, longest, dtype=torch.bool, device=tokens.device).triu()
+    cosine, leader = (ranked @ ranked.transpose(1, 2)).masked_fill_(later, -1.0).max(2)
+    cosine[:, :1], leader[:, :1] = -1.0, 0
+    first = torch.tensor(segments.offsets(lengths)[:-1], device=tokens.device)[:, None]
+    rows = order.take_along_dim(leader, 1) + first
+    scattered = torch.empty_like(rows).scatter_(1, order, rows), torch.empty_like(cosine).scatter_(1, order, cosine)
+    leader, cosine = (segments.unpad(value, lengths) for value in scattered)
+    return leader, (1 - cosine).clamp_min(0)
+
+
+def followed(leader: Tensor, stays: Tensor, longest: int) -> Tensor:
+    """The row at which each token ends that follows leaders until one stays, [total].
+
+    Args:
+        leader: From `leaders`; who leads himself must be among those who stay.
+        stays: bool [total].
+        longest: Tokens of the largest sample.
+
+    >>> followed(torch.tensor([0, 0, 1, 2]), torch.tensor([True, False, False, True]), 4).tolist()
+    [0, 0, 0, 3]
+    """
+    goal = torch.where(stays, torch.arange(len(leader), device=leader.device), leader)
+    for _ in range(max(1, (longest - 1).bit_length())):  # each round doubles how far it has gone
+        goal = goal[goal]
+    return goal
