@@ -15,13 +15,19 @@ ImageSource = Path | Scene
 
 @dataclass(frozen=True)
 class Row:
-    """One sample: for NLVR2 two images (left, right), a sentence and whether it is true."""
+    """One sample of a task.
+
+    NLVR2: two images (left, right), a sentence and, as `label`, whether it is true. VQA: an image, a
+    question, and as `references` what people answered, one string each. Captions and retrieval: an image, one
+    of its captions as `text`, and all of them as `references`. `kind` names a group that is also scored alone.
+    """
 
     identifier: str
     images: tuple[ImageSource, ...]
     text: str
     label: int | None = None
     kind: str | None = None
+    references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
