@@ -19,7 +19,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from madtp_cli import config, measure, tuning, workbench
+from madtp_cli import config, tuning, workbench
 from madtp_cli.intervals import paired_interval95
 from madtp_cli.listener import Listener
 from madtp_cli.models.encoder import PruningSettings
@@ -58,8 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     settings = config.resolve({"gflops_budget": options.gflops_budget, "limit": options.samples}, None, {})
     bench = Workbench.open(Path(__file__).with_name("blip.pt"), settings, Listener())
-    samples = list(bench.batches("val", options.samples))
-    dense = measure.run(bench.model, samples, bench.task, bench.place).scores
+    dense = bench.run(bench.model, "val", options.samples).scores
     print(f"dense: {bench.task.quality(dense):.2f} % of {len(dense):,} validation pairs")
     first: list[float] = []
     for name, change in WITHOUT.items():
@@ -70,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with nullcontext() if isinstance(change, dict) else mock.patch.object(*change):
             target = tuning.feasible_budget(bench, model, options.gflops_budget)
             tuning.calibrated(bench, model, target, CALIBRATION_SAMPLES)
-            measured = measure.run(model, samples, bench.task, bench.place)
+            measured = bench.run(model, "val", options.samples)
         first = first or measured.scores
         low, high = paired_interval95(first, measured.scores)
         share = measured.gflops(model).mean() / workbench.dense_gflops(bench, "val", options.samples).mean()

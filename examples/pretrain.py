@@ -34,7 +34,8 @@ from madtp_cli.data import scenes
 from madtp_cli.distill import inner_matrices
 from madtp_cli.formats import salesforce_blip
 from madtp_cli.memory import reuse_freed_memory
-from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
+from madtp_cli.models.blip import MadtpBlipConfig
+from madtp_cli.models.blip_nlvr2 import MadtpBlipForNLVR2
 from madtp_cli.models.packed import Packed, pack
 
 HERE = Path(__file__).parent
@@ -165,9 +166,14 @@ def scene_with_digits(rng: random.Random) -> scenes.Scene:
             return scenes.rewritten(scene, rng)
 
 
+def seen(model: MadtpBlipForNLVR2, drawn: list[scenes.Scene]) -> Packed:
+    """The image tokens of some scenes."""
+    return model.encode_images(pixels(drawn), model.pruner("vision"))
+
+
 def naming_loss(model: MadtpBlipForNLVR2, naming: Naming, rng: random.Random) -> Tensor:
     drawn = [scene_with_digits(rng) for _ in range(2 * PAIRS_PER_STEP)]
-    states = model.encode_images(pixels(drawn)).data.unflatten(0, (len(drawn), -1))
+    states = seen(model, drawn).data.unflatten(0, (len(drawn), -1))
     return naming(states, drawn)
 
 
@@ -184,7 +190,10 @@ def judged_loss(
     ]
     memory = images.part(slice(0, len(pairs))), images.part(slice(len(pairs), None))
     text = tokenized(tokenizer, [statement.text for statement, _ in judged])
-    tokens = model.encode_text(text["input_ids"], text["attention_mask"], memory)
+    look = model.looking_at_both(memory)
+    tokens = model.encode_text(
+        model.text_encoder, text["input_ids"], text["attention_mask"], model.pruner("text"), look
+    )
     logits = model.cls_head(tokens.first())
     labels = torch.tensor([int(label) for _, label in judged])
     right = (logits.argmax(1) == labels).tolist()
@@ -203,7 +212,7 @@ def judging_loss(
     """Loss on fresh pairs, with the naming of both images."""
     pairs = [scenes.draw_pair("train", rng) for _ in range(PAIRS_PER_STEP)]
     drawn = [pair.left for pair in pairs] + [pair.right for pair in pairs]
-    images = model.encode_images(pixels(drawn))
+    images = seen(model, drawn)
     named = naming(images.data.unflatten(0, (len(drawn), -1)), drawn)
     return judged_loss(model, tokenizer, pairs, images, rng, by_kind) + 0.5 * named
 
@@ -223,7 +232,7 @@ class Reading:
             some = self.pairs[start : start + 64]
             drawn = [scene for pair in some for scene in (pair.left, pair.right)]
             with torch.no_grad():
-                parts.append(self.model.encode_images(pixels(drawn)).data.unflatten(0, (len(some), 2, -1)).bfloat16())
+                parts.append(seen(self.model, drawn).data.unflatten(0, (len(some), 2, -1)).bfloat16())
         self.images = torch.cat(parts)  # [pairs, 2, tokens, width]
 
     def loss(self, tokenizer: BertTokenizer, by_kind: dict[str, list[bool]]) -> Tensor:

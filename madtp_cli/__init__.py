@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import BlipProcessor
 
-    from madtp_cli.models.blip import MadtpBlipForNLVR2
+    from madtp_cli.models.prunable import Prunable
 
 __version__ = "0.1.0"
 
 
-def load(path: str | Path) -> tuple[MadtpBlipForNLVR2, BlipProcessor]:
+def load(path: str | Path) -> tuple[Prunable, BlipProcessor]:
     """Load a checkpoint, dense or pruned, file or folder, in evaluation mode.
 
     Returns:

@@ -21,11 +21,11 @@ from torch import Tensor
 from transformers import BlipProcessor
 from transformers.utils import logging as transformers_logging
 
-from madtp_cli import formats, processor
+from madtp_cli import formats, models, processor
 from madtp_cli.errors import CheckpointError
 from madtp_cli.formats import Recognised, Told, own
 from madtp_cli.formats._reading import read
-from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
+from madtp_cli.models.prunable import Prunable
 from madtp_cli.output import check_output as check_output
 from madtp_cli.output import write_whole
 
@@ -126,13 +126,26 @@ def _expected(source: str, config: Mapping[str, Any]) -> dict[str, Tensor]:
     """The model's keys, on the meta device, which has shapes but no memory."""
     try:
         with torch.device("meta"):
-            return MadtpBlipForNLVR2(_config(config)).state_dict()
+            return _model_class(config)(_config(config)).state_dict()
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{source}: no model can be made of its settings ({error}).") from error
 
 
-def _config(fields: Mapping[str, Any]) -> MadtpBlipConfig:
-    return MadtpBlipConfig.from_dict(copy.deepcopy(dict(fields)))
+def _model_class(fields: Mapping[str, Any]) -> Any:
+    """The class of models of these settings.
+
+    Raises:
+        CheckpointError: There is none for this family and task.
+    """
+    kind = f"{str(fields.get('model_type', 'madtp_blip')).removeprefix('madtp_')}_{fields.get('task')}"
+    if kind not in models.kinds():
+        known = ", ".join(name.replace("_", " for ") for name in models.kinds())
+        raise CheckpointError(f"There is no model for {kind.replace('_', ' for ')}.\nKnown: {known}.")
+    return models.get(kind)
+
+
+def _config(fields: Mapping[str, Any]) -> Any:
+    return _model_class(fields).config_class.from_dict(copy.deepcopy(dict(fields)))
 
 
 def _towers(fields: Mapping[str, Any]) -> dict[str, dict[str, int]]:
@@ -154,7 +167,7 @@ def load(
     tokenizer: Path | None = None,
     head_width: int | None = None,
     image_size: int | None = None,
-) -> tuple[MadtpBlipForNLVR2, BlipProcessor]:
+) -> tuple[Prunable, BlipProcessor]:
     """Load a checkpoint on the CPU, in evaluation mode.
 
     A folder of ours keeps its precision; what other files store is computed in float32.
@@ -198,7 +211,7 @@ def _require_loadable(described: Inspection) -> None:
         )
 
 
-def build(found: Recognised) -> MadtpBlipForNLVR2:
+def build(found: Recognised) -> Prunable:
     """The model of a recognised checkpoint, in evaluation mode, with weights of its own.
 
     Parameters that `found.fresh` names start from random values of torch's global seed.
@@ -206,7 +219,7 @@ def build(found: Recognised) -> MadtpBlipForNLVR2:
     dtypes = {value.dtype for value in found.weights.values()}
     keeps = found.format == own.NAME and len(dtypes) == 1
     with _quietly():
-        model: MadtpBlipForNLVR2 = MadtpBlipForNLVR2.from_pretrained(
+        model: Prunable = _model_class(found.config).from_pretrained(
             None,
             config=_config(found.config),
             # Cloned, since read tensors can be views of the file.
@@ -229,7 +242,7 @@ def _quietly() -> Iterator[None]:
 
 
 def save(
-    model: MadtpBlipForNLVR2,
+    model: Prunable,
     processor: BlipProcessor,
     folder: Path,
     *,

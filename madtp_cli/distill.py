@@ -9,14 +9,16 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from madtp_cli.lessons import Lesson, Lessons
-from madtp_cli.models.encoder import TokenTrace
+from madtp_cli.lessons import Lessons
+from madtp_cli.models.encoder import BlockTrace, TokenTrace
+from madtp_cli.models.packed import Packed
+from madtp_cli.models.prunable import Lesson
 from madtp_cli.pruning import segments
 
 #: Weight of the alignment loss in the paper's scripts.
@@ -25,6 +27,8 @@ ALIGNMENT_WEIGHT = 0.1
 IMAGE_TOKEN_WEIGHT, WORD_WEIGHT = 1.0, 4.0
 #: Softens both distributions, so that the teacher's doubt is taught too.
 LOGIT_TEMPERATURE = 2.0
+#: Sharpens similarities of embeddings; about what CLIP and BLIP learn.
+CONTRAST_TEMPERATURE = 0.02
 #: Share of the steps over which learning rates rise.
 WARM_UP = 0.1
 GRADIENT_NORM = 1.0
@@ -86,7 +90,7 @@ def distill(
         for group, peak in zip(groups, peaks, strict=True):
             group["lr"] = peak * schedule.factor(step)
         student.train()
-        output = student(**batch)
+        output = student(**{name: value for name, value in batch.items() if "." not in name})
         losses = step_losses(output, lessons.of(batch))
         student.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
@@ -99,41 +103,53 @@ def distill(
 
 
 def step_losses(output: Any, taught: Lesson) -> dict[str, Tensor]:
-    """The weighted parts of the loss of a student's output; "task" only where the batch had labels."""
-    losses = {
-        "logits": _soft_cross_entropy(output.logits, taught["logits"]),
-        "states": _state_loss(output.image_state, taught["image_state"])
-        + _state_loss(output.text_state, taught["text_state"]),
-    }
+    """The weighted parts of the loss of a student's output; "task" only where the batch had labels.
+
+    How a part of the lesson is learned is said by the first word of its name.
+    """
+    learned: dict[str, list[Tensor]] = {}
+    for name, own in output.lesson.items():
+        kind, _, of = name.partition(".")
+        if kind == "tokens":
+            loss = IMAGE_TOKEN_WEIGHT * kept_token_loss(own, output.trace[of], cast(Packed, taught[name]))
+        elif kind == "words":
+            loss = WORD_WEIGHT * _word_loss(_rows(own), _rows(taught[name]))
+        elif kind == "logits":
+            loss = _soft_cross_entropy(_rows(own), _rows(taught[name]))
+        else:
+            loss = _state_loss(_rows(own), _rows(taught[name]))
+        learned.setdefault(kind, []).append(loss)
+    losses = {kind: torch.stack(parts).sum() for kind, parts in learned.items()}
+    if "embedding.image" in taught:
+        losses["contrast"] = _contrast_loss(output.lesson, taught)
     if output.loss is not None:
         losses["task"] = output.loss
-    if output.words is not None:
-        losses["words"] = WORD_WEIGHT * _word_loss(output.words.data, taught["words"])
-    if output.trace:
-        losses["tokens"] = IMAGE_TOKEN_WEIGHT * kept_token_loss(output, taught["image_tokens"])
     if output.alignment is not None:
         losses["alignment"] = ALIGNMENT_WEIGHT * output.alignment
     return losses
 
 
-def kept_token_loss(output: Any, taught: Tensor) -> Tensor:
-    """Squared distance of the kept image tokens from the teacher's at the same place, relative to their size.
+def _rows(given: Tensor | Packed) -> Tensor:
+    return given.data if isinstance(given, Packed) else given
 
-    Merged tokens have no place and take no part. The text reads the answer off these tokens, so this
+
+def kept_token_loss(tokens: Packed, trace: Sequence[BlockTrace], taught: Packed) -> Tensor:
+    """Squared distance of a tower's last tokens from the teacher's at the same place, relative to their size.
+
+    Tokens made of several that stand nowhere take no part. The answer is read off these tokens, so this
     teaches far more of each sample than its answer does.
 
     Args:
-        output: The student's.
-        taught: The teacher's image tokens, [pairs, 2, tokens, width].
+        tokens: The student's.
+        trace: What the tower's blocks did.
+        taught: The teacher's, of the same inputs, with all tokens.
     """
-    tokens = output.image_tokens
-    scored = [block.positions for block in output.trace["vision"] if block.positions is not None]
-    taught = taught.transpose(0, 1).flatten(0, 1).to(tokens.data.dtype)  # as the images lie: all left ones first
-    image = segments.segment_ids(tokens.lengths, taught.device)
-    # Where no block was scored, all are in place.
-    place = scored[-1] if scored else torch.arange(taught.shape[1], device=taught.device).repeat(len(taught))
+    scored = [block.positions for block in trace if block.positions is not None]
+    place = scored[-1] if scored else torch.cat([torch.arange(n, device=tokens.data.device) for n in tokens.lengths])
+    first = torch.tensor(segments.offsets(taught.lengths)[:-1], device=place.device)
+    rows = first[segments.segment_ids(tokens.lengths, place.device)] + place
     real = place >= 0
-    return _state_loss(tokens.data[real], taught[image[real], place[real]])
+    return _state_loss(tokens.data[real], taught.data[rows[real]])
 
 
 def _word_loss(words: Tensor, taught: Tensor) -> Tensor:
@@ -141,6 +157,16 @@ def _word_loss(words: Tensor, taught: Tensor) -> Tensor:
     words, taught = words.float(), taught.float()
     distance = (words - taught).square().mean((0, 2))
     return (distance / taught.square().mean((0, 2)).clamp_min(1e-6)).mean()
+
+
+def _contrast_loss(own: Lesson, taught: Lesson) -> Tensor:
+    """Divergence of a batch's similarities, images to texts and back, from the teacher's: what ranking needs."""
+    (images, texts), (dense_images, dense_texts) = (
+        [functional.normalize(_rows(lesson[name]).float(), dim=-1) for name in ("embedding.image", "embedding.text")]
+        for lesson in (own, taught)
+    )
+    similar, dense = images @ texts.T / CONTRAST_TEMPERATURE, dense_images @ dense_texts.T / CONTRAST_TEMPERATURE
+    return _soft_cross_entropy(similar, dense) + _soft_cross_entropy(similar.T, dense.T)
 
 
 def _soft_cross_entropy(logits: Tensor, taught: Tensor) -> Tensor:

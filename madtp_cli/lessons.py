@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from madtp_cli.models.packed import Packed
+from madtp_cli.models.prunable import Lesson
+from madtp_cli.pruning import segments
+
 #: Memory that kept lessons may take, in bytes; beyond it the teacher is asked anew.
 MOST_BYTES = 2**30
-#: What a lesson takes of the teacher's output with one row per sample; `image_tokens` [2, tokens, width]
-#: come besides, and the ragged `words` [words, layers, width].
-FIELDS = ("logits", "image_state", "text_state")
-
 Batch = dict[str, Tensor]
-Lesson = dict[str, Tensor]
+#: Of one sample: its row, or its segments, of each part of the teacher's lesson.
+Kept = dict[str, "Tensor | list[Tensor]"]
 
 
 @dataclass
@@ -29,53 +31,67 @@ class Lessons:
 
     teacher: nn.Module
     most_bytes: int = MOST_BYTES
-    kept: dict[bytes, Lesson] = field(default_factory=dict)
+    kept: dict[bytes, Kept] = field(default_factory=dict)
     _bytes: int = 0
 
     def of(self, batch: Batch) -> Lesson:
-        """What the teacher says of a batch, without gradients: `FIELDS` and `image_tokens`
-        [pairs, 2, tokens, width], and `words` [all words, layers, width]."""
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        """What the teacher says of a batch, without gradients; see `models.prunable.Lesson`."""
+        inputs = {name: value for name, value in batch.items() if name != "labels" and "." not in name}
         keys = keys_of(inputs)
         asked = [row for row, key in enumerate(keys) if key not in self.kept]
-        told: dict[bytes, Lesson] = {}
+        told: dict[bytes, Kept] = {}
         if asked:
             with torch.no_grad():
                 output = self.teacher(**{name: value[asked] for name, value in inputs.items()}, teach=True)
-            for row, lesson in zip(asked, _lessons(output), strict=True):
+            for row, lesson in zip(asked, _by_sample(output.lesson, len(asked)), strict=True):
                 told[keys[row]] = lesson
                 self._keep(keys[row], lesson)
-        lessons = [self.kept.get(key) or told[key] for key in keys]
-        joined = {name: torch.stack([lesson[name] for lesson in lessons]) for name in (*FIELDS, "image_tokens")}
-        return joined | {"words": torch.cat([lesson["words"] for lesson in lessons])}
+        return _joined([self.kept.get(key) or told[key] for key in keys])
 
-    def _keep(self, key: bytes, lesson: Lesson) -> None:
-        size = sum(value.nbytes for value in lesson.values())
+    def _keep(self, key: bytes, lesson: Kept) -> None:
+        size = sum(part.nbytes for value in lesson.values() for part in (value if isinstance(value, list) else [value]))
         if key not in self.kept and self._bytes + size <= self.most_bytes:
             self.kept[key] = lesson
             self._bytes += size
 
 
-def _lessons(output: Any) -> list[Lesson]:
-    """A dense forward's output, sample by sample; each has its own memory."""
-    samples = len(output.logits)
-    images = output.image_tokens.data.unflatten(0, (2, samples, -1)).transpose(0, 1)
-    words = output.words.data.split(output.words.lengths)
-    return [
-        {name: output[name][sample].clone() for name in FIELDS}
-        # Half the memory: what is learned from them is far coarser than their eleven bits.
-        | {"image_tokens": images[sample].half(), "words": words[sample].half()}
-        for sample in range(samples)
-    ]
+def _by_sample(lesson: Lesson, samples: int) -> list[Kept]:
+    """A forward's lesson sample by sample; each has its own memory."""
+    kept: list[Kept] = [{} for _ in range(samples)]
+    for name, value in lesson.items():
+        for sample, mine in enumerate(kept):
+            if isinstance(value, Tensor):
+                mine[name] = value[sample].clone()
+                continue
+            rows = segments.offsets(value.lengths)
+            # Half the memory: what is learned from them is far coarser than their eleven bits.
+            own = range(sample, len(value.lengths), samples)
+            mine[name] = [value.data[rows[number] : rows[number + 1]].half() for number in own]
+    return kept
+
+
+def _joined(kept: Sequence[Kept]) -> Lesson:
+    """The lesson of a batch of these samples."""
+    joined: Lesson = {}
+    for name, first in kept[0].items():
+        if isinstance(first, Tensor):
+            joined[name] = torch.stack([cast(Tensor, lesson[name]) for lesson in kept])
+            continue
+        parts = [lesson[name][number] for number in range(len(first)) for lesson in kept]
+        joined[name] = Packed(torch.cat(parts), [len(part) for part in parts])
+    return joined
 
 
 def keys_of(batch: Batch) -> list[bytes]:
     """A digest of each sample's pixels and words; padding takes no part."""
-    host = {name: value.cpu() for name, value in batch.items()}
-    masks = host["attention_mask"].bool()
-    keys = []
-    for pixels, words, mask in zip(host["pixel_values"], host["input_ids"], masks, strict=True):
-        digest = hashlib.blake2b(pixels.contiguous().numpy(), digest_size=16)
-        digest.update(words[mask].numpy())
-        keys.append(digest.digest())
-    return keys
+    host = {name: value.cpu() for name, value in sorted(batch.items())}
+    digests = [hashlib.blake2b(digest_size=16) for _ in host["pixel_values"]]
+    for name, values in host.items():
+        mask = host.get(name.replace("input_ids", "attention_mask")) if name.endswith("input_ids") else None
+        if name.endswith("attention_mask"):
+            continue
+        for row, digest in enumerate(digests):
+            own = values[row] if mask is None else values[row][mask[row].bool()]
+            digest.update(f"{name} {tuple(own.shape)}".encode())
+            digest.update(own.contiguous().numpy().tobytes())
+    return [digest.digest() for digest in digests]

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from madtp_cli import flops
+from madtp_cli.data import Row
 from madtp_cli.errors import UsageError
-from madtp_cli.models.blip import MadtpBlipForNLVR2
+from madtp_cli.models.prunable import Prunable
 from madtp_cli.report import LatencyPart, LayerPart
-from madtp_cli.tasks import Task
+from madtp_cli.tasks import Judged, Task
 
 Batch = dict[str, Tensor]
 
@@ -55,58 +56,80 @@ class Place:
 
 @dataclass(frozen=True)
 class Measured:
-    """One pass: `answers` [samples], `scores` in 0-1 where there were labels, and token counts."""
+    """One pass: what was answered and how right that was, and token counts."""
 
-    answers: list[Tensor]
-    scores: list[float]
+    judged: Judged
     counts: flops.Counts
 
-    def gflops(self, model: MadtpBlipForNLVR2) -> np.ndarray:
+    @property
+    def answers(self) -> list[Any]:
+        """Of each sample."""
+        return self.judged.answers
+
+    @property
+    def scores(self) -> list[float]:
+        """Of whatever the task scores; empty where there were no labels."""
+        return self.judged.scores
+
+    def gflops(self, model: Prunable) -> np.ndarray:
         """Cost of each sample, [samples]."""
-        return flops.total(flops.blip_nlvr2(model.config, self.counts)) / 1e9
+        return flops.per_sample(model.config, self.counts) / 1e9
+
+
+def inputs_of(batch: Batch) -> Batch:
+    """What of a batch are arguments of the forward, without labels."""
+    return {name: value for name, value in batch.items() if name != "labels" and "." not in name}
 
 
 def run(
-    model: MadtpBlipForNLVR2,
+    model: Prunable,
     batches: Iterable[Batch],
     task: Task,
     place: Place,
+    rows: Sequence[Row] = (),
     tick: Callable[[int], None] = lambda samples: None,
 ) -> Measured:
-    """Evaluate once over the batches, without gradients; `tick` hears how many samples are done."""
-    answers: list[Tensor] = []
-    scores: list[float] = []
+    """Evaluate once over the batches of some rows, without gradients; `tick` hears how many samples are done.
+
+    Without `rows` nothing is scored: the answers alone count.
+    """
+    evidence: list[Any] = []
     counts: list[dict[str, flops.TokenCounts]] = []
-    for batch in batches:
-        with torch.inference_mode(), place.precision():
-            output = model(**{k: v for k, v in place.moved(batch).items() if k != "labels"})
-        answers += task.answers(output)
-        if "labels" in batch:
-            scores += task.correct(output, place.moved(batch))
-        lengths = batch["attention_mask"].sum(1).tolist()
-        counts.append(flops.counts_of(output.trace) if output.trace else flops.dense_counts(model.config, lengths))
-        tick(len(answers))
-    towers = {tower: flops.TokenCounts.joined([part[tower] for part in counts]) for tower in counts[0]}
-    return Measured(answers, scores, towers)
+    with torch.inference_mode(), place.precision():
+        for batch in map(place.moved, batches):
+            output = model(**inputs_of(batch))
+            evidence += task.evidence(model, output, batch)
+            counts.append(flops.counts_of(model, output.trace))
+            tick(len(evidence))
+        judged = task.judge(model, evidence, rows)
+    return Measured(judged, _joined(counts))
 
 
-def set_knob(model: MadtpBlipForNLVR2, knob: float) -> None:
+def counted(model: Prunable, batches: Iterable[Batch], place: Place) -> flops.Counts:
+    """Token counts over the batches; nothing is answered."""
+    with torch.inference_mode(), place.precision():
+        return _joined([flops.counts_of(model, model(**inputs_of(place.moved(batch))).trace) for batch in batches])
+
+
+def _joined(counts: Sequence[flops.Counts]) -> flops.Counts:
+    return {tower: flops.TokenCounts.joined([part[tower] for part in counts]) for tower in counts[0]}
+
+
+def set_knob(model: Prunable, knob: float) -> None:
     """Prune with this knob from now on."""
     if model.pruning is None:
         raise ValueError("the model has no dictionary; attach one first")
     model.attach(replace(model.pruning, knob=knob))
 
 
-def mean_gflops(model: MadtpBlipForNLVR2, batches: Iterable[Batch], task: Task, place: Place) -> float:
+def mean_gflops(model: Prunable, batches: Iterable[Batch], place: Place) -> float:
     """Mean cost per sample of the model as it is set."""
-    return float(run(model, batches, task, place).gflops(model).mean())
+    return float(flops.per_sample(model.config, counted(model, batches, place)).mean()) / 1e9
 
 
-def latency(
-    dense: MadtpBlipForNLVR2, pruned: MadtpBlipForNLVR2, batch: Batch, place: Place, repeats: int = 7
-) -> LatencyPart:
+def latency(dense: Prunable, pruned: Prunable, batch: Batch, place: Place, repeats: int = 7) -> LatencyPart:
     """Time both models on one batch in turns, so that a busy machine slows both; medians."""
-    batch = place.moved({name: value for name, value in batch.items() if name != "labels"})
+    batch = place.moved(inputs_of(batch))
     seconds: dict[str, list[float]] = {"dense": [], "pruned": []}
     for repeat in range(repeats + 1):
         for name, model in (("dense", dense), ("pruned", pruned)):
@@ -115,7 +138,7 @@ def latency(
                 model(**batch).logits.float().sum().item()  # the sum waits for the device
             if repeat:  # the first round warms up
                 seconds[name].append(time.perf_counter() - started)
-    size = len(batch["input_ids"])
+    size = len(batch["pixel_values"])
     per_sample = {name: 1000 * statistics.median(values) / size for name, values in seconds.items()}
     return LatencyPart(
         batch_size=size,
@@ -137,11 +160,11 @@ def by_tower(layers: Sequence[LayerPart]) -> dict[str, float]:
     return towers
 
 
-def layer_parts(model: MadtpBlipForNLVR2, counts: flops.Counts) -> list[LayerPart]:
+def layer_parts(model: Prunable, counts: flops.Counts) -> list[LayerPart]:
     """Every layer's cost and, where it is a block, its tokens per input over the samples."""
     parts = []
     blocks = dict.fromkeys(counts, 0)
-    for cost in flops.blip_nlvr2(model.config, counts):
+    for cost in flops.costs(model.config, counts):
         tokens: dict[str, float] = {}
         if cost.name.startswith("layer"):
             block, tower = blocks[cost.tower], counts[cost.tower]

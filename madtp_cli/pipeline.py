@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import torch
+
 from madtp_cli import budget, card, checkpoint, flops, measure, methods, tuning, witness, workbench
 from madtp_cli.config import CompressSettings, RunSettings
 from madtp_cli.errors import UsageError
@@ -190,12 +192,16 @@ def _profile_without_data(
             "How many tokens a pruned model keeps depends on the images, so --text-tokens is for dense ones.\n"
             "Leave it out; the data decides."
         )
-    sample = workbench.blank_sample(model.config, text_tokens)
+    longest = model.config.text_config.max_position_embeddings
+    if text_tokens > longest:
+        raise UsageError(f"--text-tokens {text_tokens} is more than the model's {longest} positions.\nGive fewer.")
+    sample = model.blank(text_tokens)
     listener.stage("fvcore as a witness", 1)
     counted = witness.witnessed(model, sample) / 1e9
     listener.done()
-    counts = flops.dense_counts(model.config, [text_tokens])
-    own = float(flops.total(flops.blip_nlvr2(model.config, counts))[0]) / 1e9
+    with torch.inference_mode():
+        counts = flops.counts_of(model, model(**sample).trace)
+    own = float(flops.per_sample(model.config, counts)[0]) / 1e9
     layers = measure.layer_parts(model, counts)
     return ProfileReport(
         command="profile",

@@ -6,14 +6,15 @@ import copy
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from madtp_cli import budget, distill, flops, measure, workbench
 from madtp_cli.budget import Budget, Calibration
 from madtp_cli.config import CompressSettings
 from madtp_cli.errors import BudgetError
-from madtp_cli.models.blip import MadtpBlipForNLVR2
 from madtp_cli.models.encoder import PruningSettings
+from madtp_cli.models.prunable import Prunable
 from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench, agreement
 
 #: States late in the fine-tune that are compared on validation data, and samples they are compared on.
@@ -31,8 +32,8 @@ FOLLOWING = 0.05
 class Pruned:
     """A student that meets its budget on the validation samples, beside its dense teacher."""
 
-    teacher: MadtpBlipForNLVR2
-    student: MadtpBlipForNLVR2
+    teacher: Prunable
+    student: Prunable
     target: Budget
     calibration: Calibration
 
@@ -55,7 +56,7 @@ def prune(bench: Workbench, settings: CompressSettings) -> Pruned:
     if settings.steps != 0 and settings.epochs != 0:
         schedule = distill.Schedule(
             settings.number_of_steps(len(bench.rows("train"))),
-            settings.rate(student.widths["text"]),
+            settings.rate(student.widths["vision"]),
             settings.dictionary_learning_rate,
         )
         bench.announce(student, teacher, schedule.steps)
@@ -71,14 +72,14 @@ def prune(bench: Workbench, settings: CompressSettings) -> Pruned:
     return Pruned(teacher, student, target, final)
 
 
-def dense_copy(model: MadtpBlipForNLVR2) -> MadtpBlipForNLVR2:
+def dense_copy(model: Prunable) -> Prunable:
     """The frozen dense model; of a pruned one, what it is at knob 0."""
     teacher = copy.deepcopy(model).eval().requires_grad_(False)
     teacher.config.madtp, teacher.madtp = None, None
     return teacher
 
 
-def attached(model: MadtpBlipForNLVR2, settings: CompressSettings) -> MadtpBlipForNLVR2:
+def attached(model: Prunable, settings: CompressSettings) -> Prunable:
     """A copy that can prune; a dictionary that is there already stays."""
     student = copy.deepcopy(model)
     if student.pruning is None:
@@ -90,7 +91,7 @@ def attached(model: MadtpBlipForNLVR2, settings: CompressSettings) -> MadtpBlipF
     return student
 
 
-def feasible_budget(bench: Workbench, student: MadtpBlipForNLVR2, requested: str) -> Budget:
+def feasible_budget(bench: Workbench, student: Prunable, requested: str) -> Budget:
     """The budget in GFLOPs of the calibration samples, after making sure that it can be had."""
     dense = float(workbench.dense_gflops(bench, "val").mean())
     target = budget.resolve(requested, dense)
@@ -100,14 +101,14 @@ def feasible_budget(bench: Workbench, student: MadtpBlipForNLVR2, requested: str
 
 
 def calibrated(
-    bench: Workbench, student: MadtpBlipForNLVR2, target: Budget, samples: int | None, start: float = 1.0
+    bench: Workbench, student: Prunable, target: Budget, samples: int | None, start: float = 1.0
 ) -> Calibration:
     """Set the student's knob so that the validation samples cost what the budget says."""
     bench.listener.stage("Calibrating the knob", 0)
 
     def cost(knob: float) -> float:
         measure.set_knob(student, knob)
-        gflops = measure.mean_gflops(student, bench.batches("val", samples), bench.task, bench.place)
+        gflops = measure.mean_gflops(student, bench.batches("val", samples), bench.place)
         bench.listener.advance(0, f"knob {knob:.4g} gives {gflops / target.dense:.4f} of the dense GFLOPs")
         return gflops
 
@@ -119,8 +120,8 @@ def calibrated(
 
 def fine_tuned(
     bench: Workbench,
-    student: MadtpBlipForNLVR2,
-    teacher: MadtpBlipForNLVR2,
+    student: Prunable,
+    teacher: Prunable,
     target: Budget,
     calibration: Calibration,
     schedule: distill.Schedule,
@@ -152,23 +153,22 @@ def fine_tuned(
     return calibration
 
 
-def _follow(student: MadtpBlipForNLVR2, progress: distill.Progress, target: Budget, slope: float) -> float:
+def _follow(student: Prunable, progress: distill.Progress, target: Budget, slope: float) -> float:
     """Turn the knob a little towards the budget by what a step's samples cost; returns their mean GFLOPs.
 
     The cost drifts as scores are learned. This takes no pass of its own; validation data has the last word.
     """
     if progress.trace is None or student.pruning is None:
         return target.gflops
-    counts = flops.counts_of(progress.trace)
-    gflops = float(flops.total(flops.blip_nlvr2(student.config, counts)).mean()) / 1e9
+    counts = flops.counts_of(student, progress.trace)
+    gflops = float(flops.per_sample(student.config, counts).mean()) / 1e9
     measure.set_knob(student, student.pruning.knob * (gflops / target.gflops) ** (FOLLOWING / slope))
     return gflops
 
 
-def _validated(bench: Workbench, student: MadtpBlipForNLVR2, teacher: MadtpBlipForNLVR2) -> float:
+def _validated(bench: Workbench, student: Prunable, teacher: Prunable) -> float:
     """Quality on validation samples; agreement with the dense model where labels do not count."""
-    measured = measure.run(student, bench.batches("val", CANDIDATE_SAMPLES), bench.task, bench.place)
+    measured = bench.run(student, "val", CANDIDATE_SAMPLES)
     if measured.scores:
         return bench.task.quality(measured.scores)
-    dense = measure.run(teacher, bench.batches("val", CANDIDATE_SAMPLES), bench.task, bench.place)
-    return bench.task.quality(agreement(measured, dense))
+    return 100 * float(np.mean(agreement(measured, bench.run(teacher, "val", CANDIDATE_SAMPLES))))

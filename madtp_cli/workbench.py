@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from madtp_cli import checkpoint, flops, measure, tasks
+from madtp_cli import checkpoint, flops, measure, models, tasks
 from madtp_cli.config import RunSettings
 from madtp_cli.data import SPLITS, Dataset, Row
 from madtp_cli.data import read as read_data
@@ -21,7 +21,7 @@ from madtp_cli.intervals import paired_interval95
 from madtp_cli.listener import Listener
 from madtp_cli.measure import Batch, Place
 from madtp_cli.models.architectures import ARCHITECTURES
-from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
+from madtp_cli.models.prunable import Prunable
 from madtp_cli.report import AGREEMENT, ChangePart
 from madtp_cli.tasks import Task
 
@@ -37,7 +37,7 @@ KEPT_BATCHES = 2**30
 class Workbench:
     """What a command works on; `labelled` says whether the rows' labels fit what the model was taught."""
 
-    model: MadtpBlipForNLVR2
+    model: Prunable
     processor: Any
     task: Task
     data: Dataset
@@ -94,7 +94,7 @@ class Workbench:
         """The batches as they are made; if they are few enough, they stay for whoever asks next."""
         kept: list[Batch] | None = []
         for batch in made:
-            size = sum(value.nbytes for value in batch.values()) / len(batch["input_ids"])
+            size = sum(value.nbytes for value in batch.values()) / len(batch["pixel_values"])
             if kept is not None and size * samples > KEPT_BATCHES:
                 kept = None
             if kept is not None:
@@ -116,14 +116,25 @@ class Workbench:
             for batch in self._made(rows, f"{self.settings.seed}/{epoch}"):
                 yield self.place.moved(batch)
 
-    def measured(self, title: str, model: MadtpBlipForNLVR2, split: str, limit: int | None = None) -> measure.Measured:
+    def measured(self, title: str, model: Prunable, split: str, limit: int | None = None) -> measure.Measured:
         """One pass over a split, telling the listener."""
         self.listener.stage(title, len(self.rows(split, limit)))
-        result = measure.run(model, self.batches(split, limit), self.task, self.place, self.listener.advance)
+        result = self.run(model, split, limit, self.listener.advance)
         self.listener.done()
         return result
 
-    def announce(self, student: MadtpBlipForNLVR2, teacher: MadtpBlipForNLVR2, steps: int) -> None:
+    def run(
+        self,
+        model: Prunable,
+        split: str,
+        limit: int | None = None,
+        tick: Callable[[int], None] = lambda samples: None,
+    ) -> measure.Measured:
+        """One pass over a split; scored where the labels count."""
+        rows = self.rows(split, limit) if self.labelled else ()
+        return measure.run(model, self.batches(split, limit), self.task, self.place, rows, tick)
+
+    def announce(self, student: Prunable, teacher: Prunable, steps: int) -> None:
         """Say how long a fine-tune will take and what it needs, after timing one batch."""
         timed = measure.latency(teacher, student, self.first_batch("val"), self.place, repeats=1)
         # A step is one dense forward and a pruned forward and backward, which costs as two forwards more.
@@ -143,13 +154,14 @@ class Workbench:
     def single_samples(self, split: str, number: int) -> list[Batch]:
         """The first samples of a split, each a batch of its own, without labels."""
         made = batches(self.rows(split, number), self.task, self.processor, batch_size=1, workers=0)
-        return [{name: value for name, value in batch.items() if name != "labels"} for batch in made]
+        return [measure.inputs_of(batch) for batch in made]
 
     def require_labels(self, measured: measure.Measured, split: str) -> None:
         """Raise DataError unless every sample that was measured has a label."""
-        if len(measured.scores) != len(measured.answers):
+        if measured.judged.unlabelled:
+            labelled = len(measured.answers) - measured.judged.unlabelled
             raise DataError(
-                f"Only {len(measured.scores)} of {len(measured.answers)} {split} samples of {self.data.source} "
+                f"Only {labelled} of {len(measured.answers)} {split} samples of {self.data.source} "
                 "have a label, so there is no quality to report.\nAdd the labels, or choose another --split."
             )
 
@@ -180,13 +192,12 @@ class Workbench:
             )
         return notes
 
-    def text_lengths(self, split: str, limit: int | None = None) -> list[int]:
-        """Tokens of each row's text, without looking at an image."""
-        texts = [row.text for row in self.rows(split, limit)]
-        return self.task.text_lengths(texts, self.processor)
+    def text_lengths(self, split: str, limit: int | None = None) -> dict[str, list[int]]:
+        """Tokens of each row's texts by tower, without looking at an image."""
+        return self.task.text_lengths(self.rows(split, limit), self.processor)
 
 
-def load(source: Path, settings: RunSettings, listener: Listener) -> tuple[MadtpBlipForNLVR2, Any]:
+def load(source: Path, settings: RunSettings, listener: Listener) -> tuple[Prunable, Any]:
     """The checkpoint, after telling what had to be assumed about it."""
     torch.manual_seed(settings.seed)
     for note in checkpoint.inspect(source, head_width=settings.head_width).notes:
@@ -194,7 +205,7 @@ def load(source: Path, settings: RunSettings, listener: Listener) -> tuple[Madtp
     return checkpoint.load(source, tokenizer=settings.tokenizer, head_width=settings.head_width)
 
 
-def empty(arch: str) -> MadtpBlipForNLVR2:
+def empty(arch: str) -> Prunable:
     """A published architecture whose weights are all zero: enough to count, and made at once.
 
     Raises:
@@ -203,7 +214,8 @@ def empty(arch: str) -> MadtpBlipForNLVR2:
     if arch not in ARCHITECTURES:
         raise UsageError(f"There is no architecture {arch!r}.\nChoose one of: {', '.join(ARCHITECTURES)}.")
     with torch.device("meta"):
-        model = MadtpBlipForNLVR2(ARCHITECTURES[arch]())
+        config = ARCHITECTURES[arch]()
+        model = models.get(models.kind_of(config))(config)
     model = model.to_empty(device="cpu").eval()
     with torch.no_grad():
         for value in itertools.chain(model.parameters(), model.buffers()):
@@ -211,28 +223,18 @@ def empty(arch: str) -> MadtpBlipForNLVR2:
     return model
 
 
-def blank_sample(config: MadtpBlipConfig, text_tokens: int) -> Batch:
-    """A sample of the right shape, for counting alone."""
-    longest = config.text_config.max_position_embeddings
-    if text_tokens > longest:
-        raise UsageError(f"--text-tokens {text_tokens} is more than the model's {longest} positions.\nGive fewer.")
-    side = config.vision_config.image_size
-    tokens = torch.ones(1, text_tokens, dtype=torch.long)
-    return {"pixel_values": torch.zeros(1, 2, 3, side, side), "input_ids": tokens, "attention_mask": tokens}
-
-
 def agreement(of: measure.Measured, with_: measure.Measured) -> list[float]:
     """1 where two models answer alike, per sample."""
-    return [float(torch.equal(a, b)) for a, b in zip(of.answers, with_.answers, strict=True)]
+    return [float(a == b) for a, b in zip(of.answers, with_.answers, strict=True)]
 
 
 def dense_gflops(bench: Workbench, split: str, limit: int | None = None) -> np.ndarray:
     """Cost of each sample in the dense model, by the formula, without a forward."""
     counts = flops.dense_counts(bench.model.config, bench.text_lengths(split, limit))
-    return flops.total(flops.blip_nlvr2(bench.model.config, counts)) / 1e9
+    return flops.per_sample(bench.model.config, counts) / 1e9
 
 
-def floor_gflops(bench: Workbench, model: MadtpBlipForNLVR2, split: str, limit: int | None = None) -> float:
+def floor_gflops(bench: Workbench, model: Prunable, split: str, limit: int | None = None) -> float:
     """Mean cost at a knob of infinity: the least this model can be brought to."""
     counts = flops.least_counts(model, bench.text_lengths(split, limit))
-    return float(flops.total(flops.blip_nlvr2(model.config, counts)).mean()) / 1e9
+    return float(flops.per_sample(model.config, counts).mean()) / 1e9

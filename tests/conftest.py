@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 
 from examples import pretrain
 from madtp_cli.cli import app
-from madtp_cli.models.blip import MadtpBlipConfig, MadtpBlipForNLVR2
+from madtp_cli.models.blip import MadtpBlipConfig
+from madtp_cli.models.blip_nlvr2 import MadtpBlipForNLVR2
 from madtp_cli.models.encoder import PruningSettings
 
 # The same examples every time, however slow the machine: a failure is then the code's.

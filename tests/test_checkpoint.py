@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, BlipProcessor
 import madtp_cli
 from madtp_cli import checkpoint
 from madtp_cli.errors import CheckpointError, OutputError
-from madtp_cli.models.blip import MadtpBlipForNLVR2
+from madtp_cli.models.blip_nlvr2 import MadtpBlipForNLVR2
 
 GOLDEN = Path(__file__).parent / "golden"
 NLVR = GOLDEN / "blip_nlvr_a/checkpoint.pth"

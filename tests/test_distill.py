@@ -44,7 +44,7 @@ def test_the_task_loss_is_there_where_labels_are(attached, teacher, batches, lab
     if not labelled:
         batch.pop("labels")
     losses = distill.step_losses(attached(0.4).train()(**batch), Lessons(teacher).of(batch))
-    assert losses.keys() == {"logits", "states", "tokens", "alignment"} | ({"task"} if labelled else set())
+    assert losses.keys() == {"logits", "state", "tokens", "alignment"} | ({"task"} if labelled else set())
     assert all(loss.isfinite() and loss >= 0 and loss.requires_grad for loss in losses.values())
 
 
@@ -56,7 +56,7 @@ def test_a_student_that_is_the_teacher_has_nothing_to_learn(attached, teacher, b
     losses = distill.step_losses(attached(0.0).train()(**batch), taught)
     assert max(loss.item() for loss in losses.values()) < 1e-6
     pruned = distill.step_losses(attached(0.7).train()(**batch), taught)
-    assert min(pruned["logits"].item(), pruned["states"].item()) > 1e-3
+    assert min(pruned["logits"].item(), pruned["state"].item()) > 1e-3
 
 
 def test_every_madtp_parameter_learns(attached, teacher, batches) -> None:

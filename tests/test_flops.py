@@ -21,8 +21,7 @@ def formula(model, batch) -> np.ndarray:
     """Cost of each sample of a batch."""
     with torch.no_grad():
         trace = model(**batch).trace
-    counts = flops.counts_of(trace) if trace else flops.dense_counts(model.config, batch["attention_mask"].sum(1))
-    return flops.total(flops.blip_nlvr2(model.config, counts))
+    return flops.per_sample(model.config, flops.counts_of(model, trace))
 
 
 def _inputs(sample: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -64,7 +63,7 @@ def test_a_sample_costs_in_a_batch_what_it_costs_alone(attached, collate, sample
 def test_blip_base_costs_what_the_original_code_measured(tokens, known) -> None:
     """132.54 GFLOPs is the literature's figure; the original's own counts at other lengths as well."""
     config = ARCHITECTURES["blip-nlvr-base"]()
-    cost = flops.total(flops.blip_nlvr2(config, flops.dense_counts(config, [tokens])))
+    cost = flops.per_sample(config, flops.dense_counts(config, {"text": [tokens]}))
     assert cost.tolist() == [known]
     assert known == 127_414_305_792 + 141_736_704 * tokens + 18_432 * tokens**2
 
@@ -72,7 +71,7 @@ def test_blip_base_costs_what_the_original_code_measured(tokens, known) -> None:
 def test_towers_sum_to_the_total() -> None:
     """And the image tower is the great part of it, which is why its tokens are pruned."""
     config = ARCHITECTURES["blip-nlvr-base"]()
-    costs = flops.blip_nlvr2(config, flops.dense_counts(config, [36, 8]))
+    costs = flops.costs(config, flops.dense_counts(config, {"text": [36, 8]}))
     parts = [flops.total(costs, tower) for tower in ("vision", "text", "head")]
     assert np.array_equal(np.sum(parts, axis=0), flops.total(costs))
     assert (parts[0] > 0.8 * flops.total(costs)).all()
@@ -142,8 +141,8 @@ def test_the_floor_is_reached_at_full_strength(attached, collate, samples, setti
     """An unreachable budget is refused before training by this figure; it must be neither hope nor fear."""
     model, batch = attached(1e9, **settings), _inputs(collate(samples))
     with torch.no_grad():
-        reached = flops.counts_of(model(**batch).trace)
-    least = flops.least_counts(model, batch["attention_mask"].sum(1).tolist())
+        reached = flops.counts_of(model, model(**batch).trace)
+    least = flops.least_counts(model, {"text": batch["attention_mask"].sum(1).tolist()})
     assert reached.keys() == least.keys()
     for tower, counts in reached.items():
         for one, other in zip(vars(counts).values(), vars(least[tower]).values(), strict=True):
@@ -152,7 +151,7 @@ def test_the_floor_is_reached_at_full_strength(attached, collate, samples, setti
 
 def test_the_floor_does_not_depend_on_the_knob(attached) -> None:
     """It is asked before a knob is found."""
-    floors = [flops.total(flops.blip_nlvr2(model.config, flops.least_counts(model, [9, 4])))
+    floors = [flops.per_sample(model.config, flops.least_counts(model, {"text": [9, 4]}))
               for model in (attached(0.0), attached(0.4), attached(1e9))]  # fmt: skip
     assert floors[0].tolist() == floors[1].tolist() == floors[2].tolist()
 
@@ -160,7 +159,7 @@ def test_the_floor_does_not_depend_on_the_knob(attached) -> None:
 def test_a_dense_model_has_no_floor(blip) -> None:
     """There is nothing to turn."""
     with pytest.raises(ValueError, match="no knob"):
-        flops.least_counts(blip, [9])
+        flops.least_counts(blip, {"text": [9]})
 
 
 def test_pruning_costs_less_than_it_saves(attached, samples) -> None:

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from madtp_cli import flops, measure, tasks
+from madtp_cli.data import Row
 from madtp_cli.errors import UsageError
 from madtp_cli.measure import Place
 
 TASK = tasks.get("nlvr2")
+ROWS = [Row(str(number), (), "a ring", number % 2) for number in range(5)]
 CPU = Place(torch.device("cpu"), torch.float32)
 
 
@@ -26,8 +28,8 @@ def test_a_pass_answers_scores_and_counts_every_sample_in_order(attached, batche
     """The same whatever the batch size, or two runs could not be compared sample by sample."""
     model = attached(0.4)
     done: list[int] = []
-    measured = measure.run(model, batches, TASK, CPU, done.append)
-    whole = measure.run(model, [collate(samples)], TASK, CPU)
+    measured = measure.run(model, batches, TASK, CPU, ROWS, done.append)
+    whole = measure.run(model, [collate(samples)], TASK, CPU, ROWS)
     assert done == [2, 4, 5]
     assert measured.answers == whole.answers
     assert measured.scores == [float(answer == label) for answer, label in zip(measured.answers, [0, 1, 0, 1, 0],
@@ -56,7 +58,7 @@ def test_the_mean_cost_is_that_of_the_samples_not_of_the_batches(attached, batch
     """The last batch is smaller."""
     model = attached(0.4)
     each = measure.run(model, batches, TASK, CPU).gflops(model)
-    assert measure.mean_gflops(model, batches, TASK, CPU) == pytest.approx(sum(each) / 5, rel=1e-12)
+    assert measure.mean_gflops(model, batches, CPU) == pytest.approx(sum(each) / 5, rel=1e-12)
 
 
 def test_a_dense_model_has_no_knob(blip) -> None:
@@ -121,7 +123,7 @@ def test_a_device_that_is_not_there_is_refused_by_name() -> None:
 def test_the_floor_is_below_every_measured_cost(attached, batches) -> None:
     """And equals it at full strength."""
     model = attached(1e9)
-    floor = flops.total(flops.blip_nlvr2(model.config, flops.least_counts(model, [9, 4, 12, 2, 7]))) / 1e9
+    floor = flops.per_sample(model.config, flops.least_counts(model, {"text": [9, 4, 12, 2, 7]})) / 1e9
     assert measure.run(model, batches, TASK, CPU).gflops(model).tolist() == floor.tolist()
     measure.set_knob(model, 1.5)
     assert (measure.run(model, batches, TASK, CPU).gflops(model) >= floor).all()

@@ -51,6 +51,8 @@ def attend(
     statistics: Statistics | None = None,
     backend: Backend = "auto",
     sizes: Tensor | None = None,
+    *,
+    causal: bool = False,
 ) -> Attention:
     """Scaled dot-product attention within segments.
 
@@ -64,11 +66,19 @@ def attend(
             padding; "padded" is one masked call; "auto" takes the cheaper one.
         sizes: How many tokens each key stands for, [keys]: it is attended to as if it stood there
             so many times (proportional attention, ToMe, arXiv:2210.09461).
+        causal: Each query sees the keys up to its own place; for self-attention.
     """
     logs = None if sizes is None else sizes.log().to(query.dtype)
     parts = [
         _attend_group(
-            query[q], key[k], value[k], query_lengths[s], key_lengths[s], statistics, None if logs is None else logs[k]
+            query[q],
+            key[k],
+            value[k],
+            query_lengths[s],
+            key_lengths[s],
+            statistics,
+            None if logs is None else logs[k],
+            causal=causal,
         )
         for s, q, k in _groups(query_lengths, key_lengths, query.shape[1] * query.shape[2], backend)
     ]
@@ -111,6 +121,8 @@ def _attend_group(
     key_lengths: Sequence[int],
     statistics: Statistics | None,
     bias: Tensor | None,
+    *,
+    causal: bool,
 ) -> Attention:
     """One call for samples of like lengths; padded keys are masked, padded queries dropped.
 
@@ -124,6 +136,9 @@ def _attend_group(
     elif not segments.is_uniform(key_lengths):
         real = segments.real_rows(key_lengths, key.device)[:, None, None, :]
         mask = q.new_zeros(real.shape).masked_fill(~real, float("-inf"))
+    if causal:
+        ahead = q.new_full((q.shape[2], k.shape[2]), float("-inf")).triu(1)
+        mask = ahead if mask is None else mask + ahead
     if statistics is None:
         output = _fused(q, k, v, mask)
         return Attention(segments.unpad(output.transpose(1, 2), query_lengths))

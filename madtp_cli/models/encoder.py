@@ -94,15 +94,15 @@ class BlockPruner:
         self,
         tower: str,
         settings: PruningSettings,
-        dictionary: mag.AlignmentDictionary,
+        dictionary: mag.AlignmentDictionary | None,
         *,
         pooling: bool,
         backend: Backend,
     ) -> None:
         self.settings, self.tower, self.dictionary = settings, tower, dictionary
-        self.active = settings.knob > 0
+        self.active = settings.knob > 0 and dictionary is not None
         self.method = methods.get(settings.method)
-        self.folded = dictionary.folded(tower) if self.active else None
+        self.folded = dictionary.folded(tower) if dictionary is not None and self.active else None
         self.pooling, self.backend = pooling, backend
         self.pooled: Tensor | None = None
         self.blocks: list[BlockTrace] = []

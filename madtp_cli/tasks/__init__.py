@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from madtp_cli.errors import UsageError
@@ -15,8 +16,21 @@ if TYPE_CHECKING:
     from madtp_cli.data.rows import Row
 
 
+@dataclass(frozen=True)
+class Judged:
+    """What a model answered to each sample, as can be compared, and how right it was.
+
+    `scores` has one number for each thing that is scored (a sample, or a query of retrieval), such that
+    `Task.quality` is their mean in the task's unit; `unlabelled` counts samples that could not be scored.
+    """
+
+    answers: list[Any]
+    scores: list[float]
+    unlabelled: int = 0
+
+
 class Task(Protocol):
-    """What a file here offers; `unit` is that of `quality`, "percent" for all so far."""
+    """What a file here offers; `unit` is that of `quality`, "percent" for all but CIDEr."""
 
     name: str
     title: str
@@ -24,29 +38,33 @@ class Task(Protocol):
     unit: str
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
-        """Make the arguments of the model's forward; with "labels" if every row has one."""
+        """Make the arguments of the model's forward, one row of each per sample.
+
+        "labels" are there if every row has what the task's loss needs. Names with a dot ("judge.input_ids")
+        are no arguments of the forward, but for `evidence`.
+        """
         ...
 
-    def text_lengths(self, texts: Sequence[str], processor: Any) -> list[int]:
-        """Tokens of each text, as `collate` would make them."""
+    def text_lengths(self, rows: Sequence[Row], processor: Any) -> dict[str, list[int]]:
+        """Tokens of each row's texts as `collate` would make them, by the tower that reads them."""
         ...
 
-    def answers(self, outputs: Any) -> list[Tensor]:
-        """What the model answers to each sample of a batch, as a label would be."""
+    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor]) -> list[Any]:
+        """What `judge` needs of each sample of a batch, given the forward's output; may run the model further."""
         ...
 
-    def correct(self, outputs: Any, batch: dict[str, Tensor]) -> list[float]:
-        """How right each sample of the batch is, 0 to 1, against its "labels"."""
+    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row]) -> Judged:
+        """Answers and scores of all samples of a split; `rows` is empty where labels do not count."""
         ...
 
     def quality(self, scores: Sequence[float]) -> float:
-        """The metric over all samples, in its unit."""
+        """The metric over all scores, in its unit."""
         ...
 
 
 def names() -> list[str]:
     """Every task there is; imports none of them."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 def get(name: str) -> Task:

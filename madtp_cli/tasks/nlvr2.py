@@ -13,6 +13,7 @@ from torch import Tensor
 from madtp_cli.data.pixels import pixel_values
 from madtp_cli.data.rows import Row
 from madtp_cli.errors import CheckpointError
+from madtp_cli.tasks import Judged
 
 #: BLIP reads at most so many words of a sentence.
 MOST_WORDS = 40
@@ -54,19 +55,20 @@ class Nlvr2:
             batch["labels"] = torch.tensor(labels)
         return batch
 
-    def text_lengths(self, texts: Sequence[str], processor: Any) -> list[int]:
+    def text_lengths(self, rows: Sequence[Row], processor: Any) -> dict[str, list[int]]:
         """Tokens of each sentence, [ENC] and [SEP] included."""
-        lengths: list[int] = _tokens(texts, processor.tokenizer)["attention_mask"].sum(1).tolist()
-        return lengths
+        return {"text": _tokens([row.text for row in rows], processor.tokenizer)["attention_mask"].sum(1).tolist()}
 
-    def answers(self, outputs: Any) -> list[Tensor]:
+    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor]) -> list[Any]:
         """1 where the statement is judged true, else 0; one number per sample."""
-        return list(outputs.logits.argmax(-1).cpu())
+        answers: list[int] = output.logits.argmax(-1).tolist()
+        return answers
 
-    def correct(self, outputs: Any, batch: dict[str, Tensor]) -> list[float]:
-        """1 where the judgement equals the label, 0 elsewhere."""
-        right: list[float] = (outputs.logits.argmax(-1) == batch["labels"]).float().tolist()
-        return right
+    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row]) -> Judged:
+        """Right where the judgement equals the label."""
+        labels = [row.label for row in rows]
+        scores = [float(answer == label) for answer, label in zip(evidence, labels, strict=False) if label is not None]
+        return Judged(evidence, scores, len(evidence) - len(scores))
 
     def quality(self, scores: Sequence[float]) -> float:
         """Percent of the samples that are right."""

@@ -99,10 +99,11 @@ def test_a_tokenizer_without_enc_is_refused(rows, processor):
 def test_a_judgement_scores_one_if_it_equals_the_label():
     """Column 1 is "true"."""
     task = tasks.get("nlvr2")
-    outputs = SimpleNamespace(logits=torch.tensor([[0.1, 2.0], [3.0, -1.0], [0.0, 0.5], [1.0, 0.9]]))
-    scores = task.correct(outputs, {"labels": torch.tensor([1, 0, 0, 1])})
-    assert scores == [1, 1, 0, 0]
-    assert task.quality(scores) == 50
+    output = SimpleNamespace(logits=torch.tensor([[0.1, 2.0], [3.0, -1.0], [0.0, 0.5], [1.0, 0.9]]))
+    rows = [Row(str(label), (), "a ring", label) for label in (1, 0, 0, 1)]
+    judged = task.judge(None, task.evidence(None, output, {}), rows)
+    assert (judged.answers, judged.scores, judged.unlabelled) == ([1, 0, 1, 0], [1, 1, 0, 0], 0)
+    assert task.quality(judged.scores) == 50
     assert (task.metric, task.unit) == ("accuracy", "percent")
 
 

@@ -1,0 +1,51 @@
+"""Costs that the formulas are made of; `n` and the like are tokens, [samples, inputs] or any shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from madtp_cli import methods
+
+#: Multiply-adds of a layer norm per element, fvcore's convention.
+NORM = 5
+
+
+def image_tokens(vision: Any) -> int:
+    """Tokens of a dense image, [CLS] included."""
+    return int((vision.image_size // vision.patch_size) ** 2 + 1)
+
+
+def patches(tokens: np.ndarray, vision: Any) -> np.ndarray:
+    """The patch embedding of images of so many tokens, [CLS] included."""
+    return (tokens - 1) * 3 * vision.patch_size**2 * vision.hidden_size
+
+
+def self_attention(n: np.ndarray, width: int) -> np.ndarray:
+    """Query, key, value, output projections and the two products of the attention itself."""
+    return 4 * n * width**2 + 2 * n**2 * width
+
+
+def cross_attention(m: np.ndarray, seen: np.ndarray, width: int, seen_width: int) -> np.ndarray:
+    """Tokens `m` look at tokens `seen`: queries and output, keys and values, the two products."""
+    return 2 * m * width**2 + 2 * seen * seen_width * width + 2 * m * seen * width
+
+
+def feed_forward(m: np.ndarray, width: int, inner: int) -> np.ndarray:
+    """Both layers."""
+    return 2 * m * width * inner
+
+
+def norm(m: np.ndarray, width: int) -> np.ndarray:
+    """One layer norm."""
+    return NORM * m * width
+
+
+def pruning(n: np.ndarray, width: int, settings: Mapping[str, Any] | None) -> np.ndarray:
+    """Dictionary logits of all tokens but the pinned, and the method's own."""
+    if not settings:
+        return np.zeros_like(n)
+    atoms = settings["dictionary_size"]
+    return (n - 1) * width * atoms + methods.get(settings["method"]).cost(n - 1, width, atoms)

@@ -1,0 +1,115 @@
+"""What every model here can do: carry a dictionary, prune by a knob, and say what a student learns from it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from madtp_cli.models.attention import Backend
+from madtp_cli.models.encoder import BlockPruner, BlockTrace, PruningSettings, TokenTrace
+from madtp_cli.models.packed import Packed
+from madtp_cli.pruning import mag
+from madtp_cli.pruning.mag import AlignmentDictionary
+
+#: What a student learns from, by name; the first part of a name says how (see `distill`). Of a tensor the rows are
+#: samples, of packed tokens the segments are (all first inputs, then all second ones).
+Lesson = dict[str, "Tensor | Packed"]
+
+
+@dataclass
+class PrunedOutput(ModelOutput):
+    """What every model's forward gives.
+
+    `loss` is the task's, where labels were given. `trace` says which tokens went through each block of
+    each tower, the unpruned ones too. `alignment` is MAG's loss, only in training and where pruning is on;
+    `lesson` only in training and where asked for.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    alignment: Tensor | None = None
+    lesson: Lesson | None = None
+    trace: TokenTrace | None = None
+
+
+class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[misc]
+    """Beside a transformers model: its `config` has a field `madtp`, and a configuration `<tower>_config` per tower."""
+
+    #: Towers that can be pruned.
+    TOWERS: ClassVar[tuple[str, ...]] = ("vision", "text")
+    #: How many inputs of a tower belong to one sample, where not one.
+    INPUTS: ClassVar[dict[str, int]] = {}
+
+    madtp: AlignmentDictionary | None
+    backend: Backend
+
+    def prepare(self) -> None:
+        """For the end of a constructor: a dictionary if the config asks for one."""
+        self.madtp, self.backend = None, "auto"
+        if self.config.madtp is not None:
+            self.attach(PruningSettings(**self.config.madtp))
+
+    @property
+    def pruning(self) -> PruningSettings | None:
+        """How this model prunes; None for a dense one."""
+        return PruningSettings(**self.config.madtp) if self.config.madtp is not None else None
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Width of each tower's tokens."""
+        return {tower: self._tower(tower).hidden_size for tower in self.TOWERS}
+
+    @property
+    def blocks(self) -> dict[str, int]:
+        """Blocks of each tower."""
+        return {tower: self._tower(tower).num_hidden_layers for tower in self.TOWERS}
+
+    def attach(self, settings: PruningSettings) -> None:
+        """Add the dictionary, or change how an attached model prunes (the dictionary stays)."""
+        if self.madtp is None:
+            own = next(self.parameters())
+            dictionary = AlignmentDictionary(self.widths, settings.dictionary_size, settings.dictionary_width)
+            self.madtp = dictionary.to(own.device, own.dtype)
+        self.config.madtp = asdict(settings)
+
+    def blank(self, text_tokens: int) -> dict[str, Tensor]:
+        """Arguments of the forward for one empty sample with a text of this length, for counting alone."""
+        raise NotImplementedError
+
+    def _tower(self, tower: str) -> Any:
+        return getattr(self.config, f"{tower}_config")
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Give parameters that a checkpoint lacks their first values; from_pretrained leaves them unset."""
+        super()._init_weights(module)
+        if isinstance(module, AlignmentDictionary):
+            init.normal_(module.dictionary)
+
+    def pruner(self, tower: str) -> BlockPruner:
+        """For one forward of one tower; it prunes nothing where there is no dictionary, and keeps the record."""
+        settings = self.pruning or PruningSettings()
+        return BlockPruner(tower, settings, self.madtp, pooling=self.training, backend=self.backend)
+
+    def aligned(self, seen: Tensor | None, said: Tensor | None) -> Tensor | None:
+        """MAG's loss between what an image and its text pooled, each [samples, atoms, tower width]."""
+        if self.madtp is None or seen is None or said is None:
+            return None
+        return mag.alignment_loss(self.madtp.project("vision", seen), self.madtp.project("text", said))
+
+
+def untouched(lengths: list[int], blocks: int) -> list[BlockTrace]:
+    """The trace of a tower that prunes nothing."""
+    return [BlockTrace(lengths, lengths)] * blocks
+
+
+def layered(states: list[Tensor], tokens: Packed) -> Packed | None:
+    """A text after each layer, [total, layers, width]; None where a layer dropped tokens."""
+    if not states or len({len(state) for state in states}) > 1:
+        return None
+    return Packed(torch.stack(states, 1), tokens.lengths)
