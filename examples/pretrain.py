@@ -57,12 +57,7 @@ COLOURS = tuple(scenes.COLOURS)
 
 def build_tokenizer() -> BertTokenizer:
     """Word pieces: BERT's specials, every word the scenes use, and letters for all others."""
-    rng = random.Random(SEED)
-    words: set[str] = set("abcdefghijklmnopqrstuvwxyz0123456789")
-    for _ in range(5000):
-        pair = scenes.draw_pair("train", rng)
-        texts = [pair.statement.text, *pair.left.captions(), *(t for qa in pair.left.questions() for t in qa)]
-        words.update(word for text in texts for word in text.split())
+    words = {*"abcdefghijklmnopqrstuvwxyz0123456789", *scenes.vocabulary()}
     pieces = ["##" + letter for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words), *pieces]
     tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)})

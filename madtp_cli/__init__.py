@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import BlipProcessor
-
     from madtp_cli.models.prunable import Prunable
+    from madtp_cli.processor import Processor
 
 __version__ = "0.1.0"
 
 
-def load(path: str | Path) -> tuple[Prunable, BlipProcessor]:
+def load(path: str | Path) -> tuple[Prunable, Processor]:
     """Load a checkpoint, dense or pruned, file or folder, in evaluation mode.
 
     Returns:

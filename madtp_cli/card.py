@@ -27,7 +27,7 @@ model-index:
 | {samples:,} {split} samples of {data} | dense | pruned | change |
 |---|---|---|---|
 | GFLOPs per sample | {gflops_dense:.4g} | {gflops_pruned:.4g} | {gflops_share:.3f}x |
-| {metric}, % | {dense:.2f} | {pruned:.2f} | {change:+.2f} (95 % interval {low:+.2f} to {high:+.2f}) |
+| {metric} | {dense:.2f} | {pruned:.2f} | {change:+.2f} {unit} (95 % interval {low:+.2f} to {high:+.2f}) |
 | ms per sample, batch {batch}, {device}, {dtype} | {dense_ms:.2f} | {pruned_ms:.2f} | speed {speedup:.2f}x |
 
 GFLOPs are {convention}. The budget of {requested} was met with {achieved:.4g} of {budget:.4g} GFLOPs on
@@ -37,9 +37,16 @@ Token pruning saves compute, not bytes: the file is as large as the dense one.
     import madtp_cli
     model, processor = madtp_cli.load("{output}")
 
+transformers reads it too, after `import madtp_cli.models`, or where madtp is not installed by the code in this folder:
+
+    from transformers import AutoModel, AutoProcessor
+    model = AutoModel.from_pretrained("{output}", trust_remote_code=True)
+    processor = AutoProcessor.from_pretrained("{output}", trust_remote_code=True)
+
 The pruning is MADTP's (Cao et al., CVPR 2024, arXiv:2403.02991) with a budget knob, counts of each sample's own and,
-unless the method is dtp-paper, pruned tokens that join their like and are attended to as many (ToMe,
-arXiv:2210.09461); the distillation from the dense model is not the paper's.{notes}
+unless the method is dtp-paper, importance that counts as far as no more important token is alike, and pruned tokens
+that join their like and are attended to as many (ToMe, arXiv:2210.09461); the distillation from the dense model is
+not the paper's.{notes}
 """
 
 
@@ -57,6 +64,7 @@ def model_card(report: CompressReport) -> str:
         split=quality.split,
         samples=quality.samples,
         metric=quality.metric,
+        unit=quality.unit,
         dense=quality.dense,
         pruned=quality.pruned,
         change=quality.change,

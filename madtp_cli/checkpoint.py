@@ -18,16 +18,16 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import BlipProcessor
 from transformers.utils import logging as transformers_logging
 
-from madtp_cli import formats, models, processor
+from madtp_cli import formats, models, processor, shipping
 from madtp_cli.errors import CheckpointError
 from madtp_cli.formats import Recognised, Told, own
-from madtp_cli.formats._reading import read
+from madtp_cli.formats._reading import locate, read
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.output import check_output as check_output
 from madtp_cli.output import write_whole
+from madtp_cli.processor import Processor
 
 logger = logging.getLogger(__name__)
 
@@ -69,19 +69,26 @@ class Inspection:
     refusal: str | None = None
 
 
-def inspect(source: Path, *, head_width: int | None = None, image_size: int | None = None) -> Inspection:
+def inspect(
+    source: Path,
+    *,
+    head_width: int | None = None,
+    image_size: int | None = None,
+    activation: str | None = None,
+) -> Inspection:
     """Say what a checkpoint is, from its keys and shapes alone.
 
     Args:
         source: A checkpoint file or folder.
         head_width: Width of one attention head; 64 unless told.
         image_size: Image side in pixels, if it is to differ from the file's.
+        activation: Of CLIP's feed-forwards, "quick_gelu" unless told; OpenCLIP trains with "gelu".
 
     Raises:
         CheckpointError: There is no checkpoint, or it is of no known kind.
     """
     source = Path(source)
-    return compare(source, recognise(source, Told(head_width, image_size), values=False))
+    return compare(source, recognise(source, Told(head_width, image_size, activation), values=False))
 
 
 def recognise(source: Path, told: Told, *, values: bool = True) -> Recognised:
@@ -137,11 +144,16 @@ def _model_class(fields: Mapping[str, Any]) -> Any:
     Raises:
         CheckpointError: There is none for this family and task.
     """
-    kind = f"{str(fields.get('model_type', 'madtp_blip')).removeprefix('madtp_')}_{fields.get('task')}"
+    kind = _kind(fields)
     if kind not in models.kinds():
         known = ", ".join(name.replace("_", " for ") for name in models.kinds())
         raise CheckpointError(f"There is no model for {kind.replace('_', ' for ')}.\nKnown: {known}.")
     return models.get(kind)
+
+
+def _kind(fields: Mapping[str, Any]) -> str:
+    """As `models.kind_of`; folders that early versions wrote are BLIPs."""
+    return f"{str(fields.get('model_type', 'madtp_blip')).removeprefix('madtp_')}_{fields.get('task')}"
 
 
 def _config(fields: Mapping[str, Any]) -> Any:
@@ -151,9 +163,10 @@ def _config(fields: Mapping[str, Any]) -> Any:
 def _towers(fields: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     if not fields:
         return {}
-    config = _config(fields)
+    # What no model of ours is made for, as a BLIP before any task, is described too.
+    whole = _config(fields).to_dict() if _kind(fields) in models.kinds() else fields
     towers = {
-        tower: {size: getattr(getattr(config, f"{tower}_config"), attribute) for size, attribute in sizes.items()}
+        tower: {size: whole[f"{tower}_config"][attribute] for size, attribute in sizes.items()}
         for tower, sizes in SIZES.items()
     }
     vision = towers["vision"]
@@ -167,7 +180,8 @@ def load(
     tokenizer: Path | None = None,
     head_width: int | None = None,
     image_size: int | None = None,
-) -> tuple[Prunable, BlipProcessor]:
+    activation: str | None = None,
+) -> tuple[Prunable, Processor]:
     """Load a checkpoint on the CPU, in evaluation mode.
 
     A folder of ours keeps its precision; what other files store is computed in float32.
@@ -175,25 +189,25 @@ def load(
     Args:
         source: A checkpoint file or folder.
         tokenizer: Folder of the tokenizer; else it is looked for beside the checkpoint.
-        head_width: Width of one attention head; 64 unless told, which every published BLIP has.
+        head_width: Width of one attention head; 64 unless told, which every published BLIP and CLIP has.
         image_size: Image side in pixels, if it is to differ from the file's.
+        activation: Of CLIP's feed-forwards; see `inspect`.
 
     Raises:
         CheckpointError: It cannot be read, cannot be used, or lacks weights or a tokenizer.
     """
-    source = Path(source)
-    found = recognise(source, Told(head_width, image_size))
+    source = locate(Path(source))
+    found = recognise(source, Told(head_width, image_size, activation))
     described = compare(source, found)
     _require_loadable(described)
     for note in described.notes:
         logger.info("%s: %s", source.name, note)
     if described.unexpected:
         logger.warning("%s: %d tensors have no place and are left out.", source.name, len(described.unexpected))
-    text, vision = described.towers["text"], described.towers["vision"]
-    words = processor.find_tokenizer(source, tokenizer, text["vocabulary"])
+    ready = processor.find(source, tokenizer, _config(found.config))
     model = build(found)
-    model.config.text_config.update(processor.special_ids(words))
-    return model, processor.build(words, vision["image_size"])
+    model.config.text_config.update(processor.special_ids(ready.tokenizer))
+    return model, ready
 
 
 def _require_loadable(described: Inspection) -> None:
@@ -243,7 +257,7 @@ def _quietly() -> Iterator[None]:
 
 def save(
     model: Prunable,
-    processor: BlipProcessor,
+    processor: Processor,
     folder: Path,
     *,
     files: Mapping[str, str] | None = None,
@@ -252,7 +266,7 @@ def save(
     """Write a checkpoint folder, whole or not at all.
 
     Args:
-        model: Saved as model.safetensors and config.json.
+        model: Saved as model.safetensors, config.json and, for readers without this package, its code.
         processor: Image settings and tokenizer.
         folder: Where to; its parent must exist.
         files: Further text files by name, such as report.json.
@@ -267,6 +281,7 @@ def save(
                 model.save_pretrained(new)
         except SafetensorError as error:  # its writer's word for a full disk
             raise OSError(str(error)) from error
+        shipping.write(model, new)
         processor.save_pretrained(new)
         for name, text in (files or {}).items():
             (new / name).write_text(text, encoding="utf-8")

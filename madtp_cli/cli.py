@@ -61,6 +61,7 @@ Limit = Annotated[int | None, _setting("limit", panel="Data")]
 Workers = Annotated[int | None, _setting("workers", panel="Data")]
 Tokenizer = Annotated[str | None, _setting("tokenizer", panel="Data")]
 HeadWidth = Annotated[int | None, _setting("head_width", panel="Data")]
+Activation = Annotated[str | None, _setting("activation", panel="Data")]
 BatchSize = Annotated[int | None, _setting("batch_size", "-b")]
 Device = Annotated[str | None, _setting("device")]
 Dtype = Annotated[str | None, _setting("dtype")]
@@ -78,6 +79,8 @@ Overwrite = Annotated[
 Arch = Annotated[str | None, _option("A published architecture instead of a checkpoint.", "--arch", panel="Data")]
 _TEXT_HELP = "One text of this many tokens instead of data; dense only."
 TextTokens = Annotated[int | None, _option(_TEXT_HELP, "--text-tokens", panel="Data", min=3)]
+ListArchs = Annotated[bool, _option("Name the architectures that --arch knows.", "--list-archs", panel="Data")]
+_LIMIT_HELP = "Decode at most this many images of each split; all if not given."
 
 
 def _terminal(given: Mapping[str, Any]) -> Terminal:
@@ -123,6 +126,7 @@ def compress(
     workers: Workers = None,
     tokenizer: Tokenizer = None,
     head_width: HeadWidth = None,
+    activation: Activation = None,
     steps: Steps = None,
     epochs: Epochs = None,
     learning_rate: LearningRate = None,
@@ -158,6 +162,7 @@ def evaluate(
     workers: Workers = None,
     tokenizer: Tokenizer = None,
     head_width: HeadWidth = None,
+    activation: Activation = None,
     batch_size: BatchSize = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -179,6 +184,7 @@ def profile(
     ctx: typer.Context,
     checkpoint: Annotated[Path | None, _SOURCE] = None,
     arch: Arch = None,
+    list_archs: ListArchs = False,
     text_tokens: TextTokens = None,
     data: Data = None,
     image_root: ImageRoot = None,
@@ -188,6 +194,7 @@ def profile(
     workers: Workers = None,
     tokenizer: Tokenizer = None,
     head_width: HeadWidth = None,
+    activation: Activation = None,
     batch_size: BatchSize = None,
     device: Device = None,
     config: Config = None,
@@ -197,6 +204,12 @@ def profile(
 ) -> None:
     """Count GFLOPs and tokens by tower and layer, with fvcore as a witness."""
     settings, terminal = _settings(locals(), RunSettings)
+    if list_archs:
+        from madtp_cli.models.architectures import ARCHITECTURES
+
+        found = {"architectures": list(ARCHITECTURES)}
+        _show_document("profile", found, as_json, lambda known: typer.echo("\n".join(known["architectures"])))
+        return
     from madtp_cli import pipeline
 
     report = pipeline.profile(checkpoint, settings, terminal, arch=arch, text_tokens=text_tokens)
@@ -208,6 +221,7 @@ def inspect(
     ctx: typer.Context,
     checkpoint: Checkpoint,
     head_width: HeadWidth = None,
+    activation: Activation = None,
     as_json: AsJson = False,
     verbose: Verbose = 0,
 ) -> None:
@@ -217,8 +231,28 @@ def inspect(
 
     from madtp_cli.checkpoint import inspect as look
 
-    found = dataclasses.asdict(look(checkpoint, head_width=head_width))
+    found = dataclasses.asdict(look(checkpoint, head_width=head_width, activation=activation))
     _show_document("inspect", found, as_json, terminal.show_inspection)
+
+
+@app.command(epilog="madtp data flickr30k/ · madtp data pairs.csv --task retrieval --image-root photos/ --json")
+def data(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(help="Data set, file or folder.", show_default=False)],
+    task: Annotated[str | None, _option("Only this task; every task if not given.", "--task", panel="Data")] = None,
+    image_root: Annotated[Path | None, _setting("image_root", panel="Data")] = None,
+    limit: Annotated[int | None, _option(_LIMIT_HELP, "--limit", panel="Data", min=1)] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Say what a data set is, which tasks it can serve, and whether its images can be used."""
+    terminal = _terminal(locals())
+    from madtp_cli.data.survey import refuse_unusable, survey
+
+    report = survey(path, terminal, task=task, image_root=image_root, limit=limit)
+    _show(report, as_json, terminal.show_data)
+    refuse_unusable(report)
 
 
 @app.command(epilog="madtp scenes nlvr2/ --task nlvr2 --train 20000 --val 1000 --test 2000")
@@ -226,9 +260,10 @@ def scenes(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)],
     task: Annotated[str, typer.Option(help="Which annotations to write.")] = "nlvr2",
-    train: Annotated[int, typer.Option(min=0, help="Train samples.")] = 20_000,
-    val: Annotated[int, typer.Option(min=0, help="Validation samples.")] = 1_000,
-    test: Annotated[int, typer.Option(min=0, help="Test samples.")] = 2_000,
+    train: Annotated[int | None, typer.Option(min=0, help="Train samples; 20,000 if not given.")] = None,
+    val: Annotated[int | None, typer.Option(min=0, help="Validation samples; 1,000, for retrieval 500.")] = None,
+    test: Annotated[int | None, typer.Option(min=0, help="Test samples; 2,000, for retrieval 1,000.")] = None,
+    captions: Annotated[int | None, typer.Option(help="Captions of an image, for retrieval: 5 or 1.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call wrote.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -238,13 +273,16 @@ def scenes(
     terminal = _terminal(locals())
     import dataclasses
 
-    from madtp_cli.data import writing
+    from madtp_cli.data import builtin, writing
 
-    terminal.stage("Writing scenes", train + val + test)
+    given = {"train": train, "val": val, "test": test}
+    sizes = builtin.sizes(task) | {split: number for split, number in given.items() if number is not None}
+    terminal.stage("Writing scenes", sum(sizes.values()))
     written = writing.write_scenes(
         folder,
         task,
-        {"train": train, "val": val, "test": test},
+        sizes,
+        captions=captions,
         overwrite=overwrite,
         progress=lambda done, total: terminal.advance(done),
     )

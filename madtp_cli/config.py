@@ -79,8 +79,8 @@ class RunSettings(BaseModel):
     """At most this many samples of each split, 1 or more; all if not given."""
     batch_size: int = Field(default=16, ge=1)
     """Samples per batch, 1 or more."""
-    workers: int = Field(default=0, ge=0)
-    """Processes that decode images, 0 or more; 0 decodes in the main process."""
+    workers: int | None = Field(default=None, ge=0)
+    """Processes that decode images, 0 or more; if not given, one per core but one, and none for the scenes."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -91,6 +91,8 @@ class RunSettings(BaseModel):
     """Folder with the tokenizer files; looked for beside the checkpoint if not given."""
     head_width: int | None = Field(default=None, ge=1)
     """Width of one attention head, 1 or more; 64 if not given, as in all published models."""
+    activation: Literal["gelu", "quick_gelu"] | None = None
+    """Of a CLIP file's feed-forwards: quick_gelu if not given, as OpenAI's; OpenCLIP trains with gelu."""
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _notes: list[str] = PrivateAttr(default_factory=list)

@@ -62,6 +62,11 @@ class Measured:
     counts: flops.Counts
 
     @property
+    def samples(self) -> int:
+        """How many there were; a task may answer and score more than one thing of each."""
+        return int(next(iter(self.counts.values())).entered.shape[1])
+
+    @property
     def answers(self) -> list[Any]:
         """Of each sample."""
         return self.judged.answers

@@ -10,7 +10,6 @@ import torch
 from madtp_cli import budget, card, checkpoint, flops, measure, methods, tuning, witness, workbench
 from madtp_cli.config import CompressSettings, RunSettings
 from madtp_cli.errors import UsageError
-from madtp_cli.intervals import interval95
 from madtp_cli.listener import Listener
 from madtp_cli.report import (
     BudgetPart,
@@ -19,15 +18,12 @@ from madtp_cli.report import (
     EvalReport,
     GflopsPart,
     ProfileReport,
-    QualityPart,
     WitnessedGflops,
 )
 from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench
 
 #: Samples that fvcore traces in `profile`; each takes about as long as twenty forwards.
 WITNESSES = 8
-#: Words of the sentence behind the literature's 132.54 GFLOPs for BLIP on NLVR2.
-PUBLISHED_TEXT_TOKENS = 36
 
 
 def compress(source: Path, settings: CompressSettings, listener: Listener | None = None) -> CompressReport:
@@ -106,7 +102,6 @@ def evaluate(source: Path, settings: RunSettings, listener: Listener | None = No
             "Give --data with samples of its own task."
         )
     measured = bench.measured("Evaluating", bench.model, settings.split)
-    bench.require_labels(measured, settings.split)
     pruned = measured.gflops(bench.model).mean() if bench.model.pruning else None
     return EvalReport(
         command="eval",
@@ -114,13 +109,7 @@ def evaluate(source: Path, settings: RunSettings, listener: Listener | None = No
         task=bench.task.name,
         data=bench.data.source,
         notes=bench.notes(),
-        quality=QualityPart(
-            metric=bench.task.metric,
-            split=settings.split,
-            samples=len(measured.scores),
-            value=bench.task.quality(measured.scores),
-            interval95=interval95(measured.scores),
-        ),
+        quality=bench.quality(measured),
         gflops=GflopsPart.of(workbench.dense_gflops(bench, settings.split).mean(), pruned),
         seconds=time.monotonic() - started,
     )
@@ -150,7 +139,7 @@ def profile(
     if (source is None) == (arch is None):
         raise UsageError("Give either a checkpoint or --arch, one of them.")
     if source is None or text_tokens is not None:
-        return _profile_without_data(source, arch, text_tokens or PUBLISHED_TEXT_TOKENS, settings, listener)
+        return _profile_without_data(source, arch, text_tokens, settings, listener)
     bench = Workbench.open(source, settings, listener, [settings.split])
     measured = bench.measured("Counting tokens", bench.model, settings.split, CALIBRATION_SAMPLES)
     witnesses = bench.single_samples(settings.split, WITNESSES)
@@ -183,7 +172,7 @@ def profile(
 
 
 def _profile_without_data(
-    source: Path | None, arch: str | None, text_tokens: int, settings: RunSettings, listener: Listener
+    source: Path | None, arch: str | None, text_tokens: int | None, settings: RunSettings, listener: Listener
 ) -> ProfileReport:
     """One sample with a text of the given length through a dense model."""
     model = workbench.load(source, settings, listener)[0] if source else workbench.empty(str(arch))
@@ -192,6 +181,7 @@ def _profile_without_data(
             "How many tokens a pruned model keeps depends on the images, so --text-tokens is for dense ones.\n"
             "Leave it out; the data decides."
         )
+    text_tokens = text_tokens or model.TEXT_TOKENS
     longest = model.config.text_config.max_position_embeddings
     if text_tokens > longest:
         raise UsageError(f"--text-tokens {text_tokens} is more than the model's {longest} positions.\nGive fewer.")

@@ -1,29 +1,74 @@
-"""Processors: BLIP's image preparation and the tokenizer that belongs to a checkpoint.
+"""Processors: a family's image preparation and the tokenizer that belongs to a checkpoint.
 
-Salesforce's and MADTP's files come without a tokenizer; it is looked for beside them and in
-the local Hugging Face cache, and never downloaded.
+The original files come without a tokenizer; it is looked for beside them and in the local
+Hugging Face cache, and never downloaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from huggingface_hub import try_to_load_from_cache
-from transformers import BertTokenizer, BlipImageProcessorPil, BlipProcessor
+from transformers import (
+    BertTokenizer,
+    BlipImageProcessorPil,
+    BlipProcessor,
+    CLIPImageProcessorPil,
+    CLIPProcessor,
+    CLIPTokenizer,
+)
 
 from madtp_cli.errors import CheckpointError
 from madtp_cli.formats.salesforce_blip import IMAGE_MEAN, IMAGE_STD
 
+Tokenizer: TypeAlias = BertTokenizer | CLIPTokenizer
+Processor: TypeAlias = BlipProcessor | CLIPProcessor
+
 #: Begins a decoder's text, and a text that looks at an image; BLIP's last two word pieces.
 DECODER, ENCODER = "[DEC]", "[ENC]"
 
-#: Word pieces of bert-base-uncased with BLIP's two, as in every published BLIP.
-PUBLISHED_VOCABULARY = 30_524
-PUBLISHED_TOKENIZER = ("bert-base-uncased", "google-bert/bert-base-uncased")
 
-#: Either file makes a tokenizer.
-TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
+@dataclass(frozen=True)
+class Family:
+    """Models that prepare images and words alike.
+
+    Any set of `files` makes a tokenizer of the class `tokenizer`; `vocabulary` is the number of word pieces in
+    every published model, and `repositories` have them on the hub. `fit` makes a tokenizer that was found the
+    checkpoint's, given its vocabulary and where it was found, or raises a CheckpointError.
+    """
+
+    tokenizer: type[BertTokenizer] | type[CLIPTokenizer]
+    files: tuple[tuple[str, ...], ...]
+    vocabulary: int
+    repositories: tuple[str, ...]
+    fit: Callable[[Any, int, Path], Tokenizer]
+    build: Callable[[Any, int], Processor]
+
+
+def find(source: Path, told: Path | None, config: Any) -> Processor:
+    """The processor of a checkpoint.
+
+    Args:
+        source: The checkpoint, a file or folder.
+        told: A folder to take the tokenizer from; nothing else is tried then.
+        config: The checkpoint's configuration; its model type names the family.
+
+    Raises:
+        CheckpointError: No tokenizer is there, or it is not the checkpoint's.
+    """
+    words = find_tokenizer(source, told, config.text_config.vocab_size, config.model_type)
+    if isinstance(words, CLIPTokenizer):
+        # Texts are read off their end, and have so many positions.
+        if words.eos_token_id != config.text_config.eos_token_id:
+            raise CheckpointError(
+                f"The tokenizer for {source} ends a text with word piece {words.eos_token_id:,}, but the checkpoint "
+                f"reads texts off {config.text_config.eos_token_id:,}.\nGive the checkpoint's own with --tokenizer DIR."
+            )
+        words.model_max_length = min(words.model_max_length, config.text_config.max_position_embeddings)
+    return FAMILIES[config.model_type].build(words, config.vision_config.image_size)
 
 
 def build(tokenizer: BertTokenizer, image_size: int) -> BlipProcessor:
@@ -34,40 +79,52 @@ def build(tokenizer: BertTokenizer, image_size: int) -> BlipProcessor:
     return BlipProcessor(image_processor=images, tokenizer=tokenizer)
 
 
-def find_tokenizer(source: Path, told: Path | None, vocabulary: int) -> BertTokenizer:
+def build_clip(tokenizer: CLIPTokenizer, image_size: int) -> CLIPProcessor:
+    """CLIP's processor: the shortest side resized (bicubic), the square in the middle cropped out, normalised."""
+    images = CLIPImageProcessorPil(
+        size={"shortest_edge": image_size},
+        crop_size={"height": image_size, "width": image_size},
+        image_mean=IMAGE_MEAN,
+        image_std=IMAGE_STD,
+    )
+    return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
+
+
+def find_tokenizer(source: Path, told: Path | None, vocabulary: int, family: str = "madtp_blip") -> Tokenizer:
     """The tokenizer of a checkpoint.
 
     Args:
         source: The checkpoint, a file or folder.
         told: A folder to take it from; nothing else is tried then.
-        vocabulary: Rows of the checkpoint's word embeddings; [DEC] and [ENC] are the last two.
+        vocabulary: Rows of the checkpoint's word embeddings; BLIP's [DEC] and [ENC] are the last two.
+        family: The checkpoint's model type.
 
     Raises:
         CheckpointError: None is there, or it is of another size than the checkpoint.
     """
+    own = FAMILIES[family]
     if told is not None:
-        if not _holds_tokenizer(told):
-            raise CheckpointError(f"{told} holds no tokenizer: neither {' nor '.join(TOKENIZER_FILES)} is there.")
-        return _fitting(_read(told), vocabulary, told)
+        if not _holds_tokenizer(told, own):
+            raise CheckpointError(f"{told} holds no tokenizer: neither {_files(own, ' nor ')} is there.")
+        return own.fit(_read(told, own), vocabulary, told)
     misfit = None
-    for folder in filter(_holds_tokenizer, _beside(source)):
+    places = [folder for folder in _beside(source) if _holds_tokenizer(folder, own)]
+    if vocabulary == own.vocabulary and (cached := _cached(own)):
+        places.append(cached)
+    for folder in places:
         try:
-            return _fitting(_read(folder), vocabulary, folder)
+            return own.fit(_read(folder, own), vocabulary, folder)
         except CheckpointError as error:
             misfit = misfit or error
-    if vocabulary == PUBLISHED_VOCABULARY and (file := _cached_vocabulary()):
-        return _fitting(BertTokenizer(vocab=str(file)), vocabulary, file)
-    raise misfit or _missing(source, vocabulary)
+    raise misfit or _missing(source, vocabulary, own)
 
 
-def special_ids(tokenizer: BertTokenizer) -> dict[str, int]:
+def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     """What a text configuration says about the tokenizer; BLIP ends a text with [SEP]."""
-    return {
-        "bos_token_id": tokenizer.bos_token_id,
-        "sep_token_id": tokenizer.sep_token_id,
-        "eos_token_id": tokenizer.sep_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    ids = {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    if isinstance(tokenizer, CLIPTokenizer):
+        return {**ids, "eos_token_id": tokenizer.eos_token_id}
+    return {**ids, "sep_token_id": tokenizer.sep_token_id, "eos_token_id": tokenizer.sep_token_id}
 
 
 def _beside(source: Path) -> Iterator[Path]:
@@ -79,29 +136,29 @@ def _beside(source: Path) -> Iterator[Path]:
     yield source.parent
 
 
-def _holds_tokenizer(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+def _holds_tokenizer(folder: Path, family: Family) -> bool:
+    return any(all((folder / name).is_file() for name in names) for names in family.files)
 
 
-def _read(folder: Path) -> BertTokenizer:
+def _files(family: Family, between: str) -> str:
+    return between.join(" with ".join(names) for names in family.files)
+
+
+def _read(folder: Path, family: Family) -> Any:
     try:
-        return BertTokenizer.from_pretrained(folder, local_files_only=True)
+        return family.tokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # damaged files fail in any way, as KeyError among others
         raise CheckpointError(
             f"The tokenizer in {folder} cannot be read ({error!r}).\nCopy its files again."
         ) from error
 
 
-def _fitting(tokenizer: BertTokenizer, vocabulary: int, place: Path) -> BertTokenizer:
+def _fit_blip(tokenizer: BertTokenizer, vocabulary: int, place: Path) -> BertTokenizer:
     """The tokenizer with [DEC] and [ENC], which a plain BERT vocabulary lacks."""
     if len(tokenizer) == vocabulary - 2:
         tokenizer.add_special_tokens({"bos_token": DECODER})
         tokenizer.add_tokens([ENCODER], special_tokens=True)
-    if len(tokenizer) != vocabulary:
-        raise CheckpointError(
-            f"The tokenizer in {place} has {len(tokenizer):,} word pieces, but the checkpoint has {vocabulary:,}.\n"
-            "Give the checkpoint's own with --tokenizer DIR."
-        )
+    _require_size(tokenizer, vocabulary, place)
     if tokenizer.convert_tokens_to_ids([DECODER, ENCODER]) != [vocabulary - 2, vocabulary - 1]:
         raise CheckpointError(
             f"The tokenizer in {place} does not end with {DECODER} and {ENCODER}, as BLIP's do.\n"
@@ -110,18 +167,58 @@ def _fitting(tokenizer: BertTokenizer, vocabulary: int, place: Path) -> BertToke
     return tokenizer
 
 
-def _cached_vocabulary() -> Path | None:
-    """vocab.txt of bert-base-uncased, if it was downloaded before."""
-    for repository in PUBLISHED_TOKENIZER:
-        if isinstance(file := try_to_load_from_cache(repository, "vocab.txt"), str):
-            return Path(file)
+def _fit_clip(tokenizer: CLIPTokenizer, vocabulary: int, place: Path) -> CLIPTokenizer:
+    _require_size(tokenizer, vocabulary, place)
+    return tokenizer
+
+
+def _require_size(tokenizer: Tokenizer, vocabulary: int, place: Path) -> None:
+    if len(tokenizer) != vocabulary:
+        raise CheckpointError(
+            f"The tokenizer in {place} has {len(tokenizer):,} word pieces, but the checkpoint has {vocabulary:,}.\n"
+            "Give the checkpoint's own with --tokenizer DIR."
+        )
+
+
+def _cached(family: Family) -> Path | None:
+    """Where the published tokenizer is, if it was downloaded before."""
+    for repository in family.repositories:
+        for names in family.files:
+            files = [try_to_load_from_cache(repository, name) for name in names]
+            if all(isinstance(file, str) for file in files):
+                return Path(str(files[0])).parent
     return None
 
 
-def _missing(source: Path, vocabulary: int) -> CheckpointError:
+def _missing(source: Path, vocabulary: int, family: Family) -> CheckpointError:
     places = f"{source.stem}-tokenizer/, tokenizer/ or {source.parent}" if source.is_file() else str(source)
-    files = " or ".join(TOKENIZER_FILES)
-    message = f"No tokenizer of {vocabulary:,} word pieces for {source}: there is no {files} in {places}."
-    if vocabulary == PUBLISHED_VOCABULARY:
-        return CheckpointError(f"{message}\nGet it once with: hf download {PUBLISHED_TOKENIZER[0]} vocab.txt")
+    message = (
+        f"No tokenizer of {vocabulary:,} word pieces for {source}: there is no {_files(family, ' or ')} in {places}."
+    )
+    if vocabulary == family.vocabulary:
+        command = f"hf download {family.repositories[0]} {' '.join(family.files[-1])}"
+        return CheckpointError(f"{message}\nGet it once with: {command}")
     return CheckpointError(f"{message}\nGive the checkpoint's own with --tokenizer DIR.")
+
+
+#: By model type. BLIP has the word pieces of bert-base-uncased and two of its own.
+FAMILIES = {
+    "madtp_blip": Family(
+        tokenizer=BertTokenizer,
+        files=(("tokenizer.json",), ("vocab.txt",)),
+        vocabulary=30_524,
+        repositories=("bert-base-uncased", "google-bert/bert-base-uncased"),
+        fit=_fit_blip,
+        build=build,
+    ),
+    "madtp_clip": Family(
+        tokenizer=CLIPTokenizer,
+        files=(("tokenizer.json",), ("vocab.json", "merges.txt")),
+        vocabulary=49_408,
+        repositories=tuple(
+            f"openai/clip-vit-{name}" for name in ("base-patch32", "base-patch16", "large-patch14", "large-patch14-336")
+        ),
+        fit=_fit_clip,
+        build=build_clip,
+    ),
+}

@@ -54,7 +54,11 @@ class WitnessedGflops(GflopsPart):
 
 
 class ChangePart(_Part):
-    """Quality before and after on the same samples; `interval95` is of the paired change, in points."""
+    """Quality before and after on the same samples; `interval95` is of the paired change.
+
+    `unit` is that of both: points, or, for CIDEr, percent of the dense score. `parts` are further figures
+    by name, dense and pruned.
+    """
 
     metric: str
     split: str
@@ -63,16 +67,19 @@ class ChangePart(_Part):
     pruned: float
     change: float
     interval95: tuple[float, float]
+    unit: str = "points"
+    parts: dict[str, tuple[float, float]] = {}
 
 
 class QualityPart(_Part):
-    """Quality of one model, in percent, with its 95 % interval."""
+    """Quality of one model, in percent (CIDEr: 100 x CIDEr-D), with its 95 % interval and further figures by name."""
 
     metric: str
     split: str
     samples: int
     value: float
     interval95: tuple[float, float]
+    parts: dict[str, float] = {}
 
 
 class LatencyPart(_Part):
@@ -165,3 +172,70 @@ class ProfileReport(_Report):
     towers: dict[str, float]
     layers: list[LayerPart]
     parameters: int
+
+
+class CaptionCount(_Part):
+    """Captions of an image over a split."""
+
+    least: int
+    mean: float
+    most: int
+
+
+class RowsPart(_Part):
+    """Rows of one split, and of what balance: percent that are true, answers with their percent, or captions."""
+
+    rows: int
+    true_percent: float | None = None
+    commonest_answers: list[tuple[str, float]] | None = None
+    captions_per_image: CaptionCount | None = None
+
+
+class SamplePart(_Part):
+    """One row as it was read."""
+
+    split: str
+    identifier: str
+    images: list[str]
+    text: str
+    label: int | None
+    references: list[str]
+
+
+class TaskPart(_Part):
+    """What data hold for one task."""
+
+    layout: str
+    splits: dict[str, RowsPart]
+    samples: list[SamplePart]
+
+
+class ImagesPart(_Part):
+    """Different images of one split; `checked` were decoded, and `unreadable` of these could not be."""
+
+    images: int
+    missing: int
+    checked: int
+    unreadable: int
+    missing_first: list[str]
+    unreadable_first: list[str]
+
+
+class DuplicatePart(_Part):
+    """Images that stand in two splits, by path or, where checked, by content."""
+
+    splits: tuple[str, str]
+    images: int
+    first: list[str]
+
+
+class DataReport(BaseModel):
+    """What `madtp data` recognised."""
+
+    schema_version: int = 1
+    command: str = "data"
+    path: str
+    tasks: dict[str, TaskPart]
+    images: dict[str, ImagesPart]
+    duplicates: list[DuplicatePart]
+    notes: list[str]

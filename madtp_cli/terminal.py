@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from madtp_cli import wording
 from madtp_cli.listener import Listener
-from madtp_cli.report import CompressReport, EvalReport, LayerPart, ProfileReport
+from madtp_cli.report import CompressReport, DataReport, EvalReport, LayerPart, ProfileReport
 
 #: Seconds between plain progress lines where stderr is no terminal.
 PLAIN_EVERY = 15.0
@@ -110,11 +111,13 @@ class Terminal(Listener):
         table.add_row("GFLOPs per sample", f"{gflops.dense:.4g}", f"{gflops.pruned:.4g}", f"{gflops.share:.3f}x")
         low, high = quality.interval95
         table.add_row(
-            f"{quality.metric}, %",
+            f"{quality.metric}, %" if quality.unit == "points" else quality.metric,
             f"{quality.dense:.2f}",
             f"{quality.pruned:.2f}",
-            f"{quality.change:+.2f} points (95 %: {low:+.2f} to {high:+.2f})",
+            f"{quality.change:+.2f} {'points' if quality.unit == 'points' else '%'} (95 %: {low:+.2f} to {high:+.2f})",
         )
+        for name, (dense, pruned) in quality.parts.items():
+            table.add_row(f"  {name}, %", f"{dense:.2f}", f"{pruned:.2f}", f"{pruned - dense:+.2f} points")
         table.add_row(
             f"ms per sample, batch {latency.batch_size}",
             f"{latency.dense_ms:.2f}",
@@ -138,9 +141,11 @@ class Terminal(Listener):
         quality, gflops = report.quality, report.gflops
         low, high = quality.interval95
         self.out.print(
-            f"{report.checkpoint}: {quality.metric} {quality.value:.2f} % (95 %: {low:.2f} to {high:.2f}) on "
-            f"{_count(quality.samples, f'{quality.split} sample')} of {report.data}",
+            f"{report.checkpoint}: {quality.metric} {quality.value:.2f}{'' if quality.metric == 'CIDEr' else ' %'} "
+            f"(95 %: {low:.2f} to {high:.2f}) on {_count(quality.samples, f'{quality.split} sample')} of {report.data}",
         )
+        if quality.parts:
+            self.out.print(", ".join(f"{name} {value:.2f} %" for name, value in quality.parts.items()))
         pruned = "" if gflops.pruned is None else f", pruned {gflops.pruned:.4g} ({gflops.share:.3f}x)"
         self.out.print(f"GFLOPs per sample: dense {gflops.dense:.4g}{pruned}; {gflops.convention}")
         self._notes(report.notes)
@@ -197,20 +202,45 @@ class Terminal(Listener):
         if found["refusal"]:
             self.out.print(f"Cannot be compressed: {found['refusal']}")
 
+    def show_data(self, report: DataReport) -> None:
+        """What `data` recognised."""
+        tasks = wording.alike(report.tasks)
+        layouts = " and ".join(dict.fromkeys(part.layout for part in tasks.values()))
+        table = Table(title=f"{report.path}: {layouts}")
+        for column in ("", *report.images):
+            table.add_column(column, justify="right" if column else "left")
+        for names, task in tasks.items():
+            table.add_row(f"{names} rows", *[wording.balance(task.splits.get(split)) for split in report.images])
+        parts = report.images.values()
+        table.add_row("images", *[f"{part.images:,}" for part in parts])
+        table.add_row("missing", *[f"{part.missing:,}" for part in parts])
+        table.add_row("unreadable", *[f"{part.unreadable:,} of {part.checked:,} checked" for part in parts])
+        self.out.print(table)
+        for names, task in tasks.items():
+            for sample in task.samples:
+                self.out.print(f"{names}: {wording.sample(sample)}")
+        for part in parts:
+            for name in part.missing_first:
+                self.out.print(f"Missing: {wording.line(name)}")
+            for complaint in part.unreadable_first:
+                self.out.print(f"Unreadable: {wording.line(complaint)}")
+        for twice in report.duplicates:
+            where, names = " and ".join(twice.splits), wording.line(", ".join(twice.first))
+            self.out.print(f"Warning: {_count(twice.images, 'image')} both in {where}: {names}")
+        self._notes(report.notes)
+
     def show_scenes(self, written: Mapping[str, Any]) -> None:
         """What `scenes` wrote."""
         table = Table(title=str(written["folder"]))
-        kinds = sorted({kind for split in written["splits"].values() for kind in split["kinds"]})
-        for column in ("", *written["splits"], "judged by text alone"):
+        splits = written["splits"].values()
+        kinds = sorted({kind for split in splits for kind in split["kinds"]})
+        judged = ["judged by text alone"] if kinds else []
+        for column in ("", *written["splits"], *judged):
             table.add_column(column, justify="left" if not column else "right")
         for kind in ("all", *kinds):
-            cells = []
-            for split in written["splits"].values():
-                whole = split["rows"], split["true_percent"]
-                rows, true = whole if kind == "all" else split["kinds"].get(kind, (0, 0))
-                cells.append(f"{rows:,} ({true:.1f} % true)")
             text = written["text_only"].get(kind)
-            table.add_row(kind, *cells, f"{text['accuracy']:.1f} % of {text['samples']:,}" if text else "")
+            alone = [f"{text['accuracy']:.1f} % of {text['samples']:,}" if text else ""] if kinds else []
+            table.add_row(kind, *[_of_kind(split, kind) for split in splits], *alone)
         self.out.print(table)
         self.out.print(f"Use it: madtp compress CHECKPOINT --gflops-budget 0.2 --data {written['folder']}")
 
@@ -237,6 +267,15 @@ def _duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def _of_kind(split: Mapping[str, Any], kind: str) -> str:
+    """Rows of a kind in a written split, and the percent that are true or have the commonest answer."""
+    true, commonest = split["true_percent"], split["commonest_percent"]
+    rows, percent = split["kinds"].get(kind, (0, 0)) if kind != "all" else (split["rows"], true or commonest or 0)
+    if true is None and commonest is None:
+        return f"{_count(rows, 'image')}, {_count(split['texts'], 'caption')}"
+    return f"{rows:,} ({percent:.1f} % {'commonest' if true is None else 'true'})"
 
 
 def _some(keys: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from madtp_cli.errors import MadtpError
 #: Operators that do no multiply-add worth counting (fvcore's convention).
 _FREE = """
 __and__ __or__ abs add add_ all amax amin any arange argsort bitwise_and bitwise_not bool clamp clamp_min
-constant_pad_nd contiguous copy_ cumsum div div_ embedding empty eq expand expand_as fill_ full full_like ge
+constant_pad_nd contiguous copy_ cumsum div div_ embedding empty eq exp expand expand_as fill_ full full_like ge
 gelu gt index index_put_ linalg_vector_norm log_softmax logical_and logical_not lt masked_fill masked_fill_
 masked_scatter max mean minimum mul mul_ ne neg new_full new_zeros nonzero norm ones ones_like pad pow
 reciprocal relu repeat repeat_interleave rsqrt rsub scatter scatter_ select sigmoid slice softmax sort split
@@ -64,16 +64,17 @@ def witnessed(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:
 
 
 class _ByPosition(nn.Module):
-    """A model whose keyword inputs come by position and whose answer is its logits, as tracing wants."""
+    """A model whose keyword inputs come by position, as tracing wants; all it answers counts, not the logits alone."""
 
     def __init__(self, model: nn.Module, names: list[str]) -> None:
         super().__init__()
         self.model, self.names = model, names
 
-    def forward(self, *values: Tensor) -> Tensor:
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         model: Any = self.model
         backend, model.backend = model.backend, "loop"  # padding is no part of a sample's cost
         try:
-            return model(**dict(zip(self.names, values, strict=True))).logits
+            output = model(**dict(zip(self.names, values, strict=True)))
+            return tuple(answer for answer in vars(output).values() if isinstance(answer, Tensor))
         finally:
             model.backend = backend

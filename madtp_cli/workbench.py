@@ -17,12 +17,18 @@ from madtp_cli.data import SPLITS, Dataset, Row
 from madtp_cli.data import read as read_data
 from madtp_cli.data.loading import batches
 from madtp_cli.errors import DataError, UsageError
-from madtp_cli.intervals import paired_interval95
+from madtp_cli.intervals import (
+    interval95,
+    mean_interval95,
+    paired_interval95,
+    paired_mean_interval95,
+    relative_interval95,
+)
 from madtp_cli.listener import Listener
 from madtp_cli.measure import Batch, Place
 from madtp_cli.models.architectures import ARCHITECTURES
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.report import AGREEMENT, ChangePart
+from madtp_cli.report import AGREEMENT, ChangePart, QualityPart
 from madtp_cli.tasks import Task
 
 #: What `examples/*.pt` say they were trained on; for them the scenes' labels mean something.
@@ -68,7 +74,7 @@ class Workbench:
         return cls(
             model.to(place.device),
             processor,
-            tasks.get(model.config.task),
+            tasks.prepared(model.config.task, processor, dataset),
             dataset,
             place,
             settings,
@@ -159,27 +165,58 @@ class Workbench:
     def require_labels(self, measured: measure.Measured, split: str) -> None:
         """Raise DataError unless every sample that was measured has a label."""
         if measured.judged.unlabelled:
-            labelled = len(measured.answers) - measured.judged.unlabelled
+            labelled = measured.samples - measured.judged.unlabelled
             raise DataError(
-                f"Only {labelled} of {len(measured.answers)} {split} samples of {self.data.source} "
+                f"Only {labelled} of {measured.samples} {split} samples of {self.data.source} "
                 "have a label, so there is no quality to report.\nAdd the labels, or choose another --split."
             )
 
+    def quality(self, measured: measure.Measured) -> QualityPart:
+        """Quality of one model, all of whose samples are labelled."""
+        self.require_labels(measured, self.settings.split)
+        scores, interval = measured.scores, interval95 if self.task.shares else _hundredfold(mean_interval95)
+        return QualityPart(
+            metric=self.task.metric,
+            split=self.settings.split,
+            samples=measured.samples,
+            value=self.task.quality(scores),
+            interval95=interval(scores),
+            parts=measured.judged.parts,
+        )
+
     def change(self, before: measure.Measured, after: measure.Measured) -> ChangePart:
         """Quality of the dense and the pruned model on the same samples."""
-        metric, dense, pruned = self.task.metric, before.scores, after.scores
         if not self.labelled:
-            metric, dense, pruned = AGREEMENT, [1.0] * len(before.answers), agreement(before, after)
-        else:
-            self.require_labels(before, self.settings.split)
+            same = agreement(before, after)
+            dense, pruned = [1.0] * len(same), same
+            return self._change(AGREEMENT, dense, pruned, before.samples, paired_interval95(dense, pruned))
+        self.require_labels(before, self.settings.split)
+        dense, pruned = before.scores, after.scores
+        interval = paired_interval95 if self.task.shares else _hundredfold(paired_mean_interval95)
+        told = self._change(self.task.metric, dense, pruned, before.samples, interval(dense, pruned))
+        beside = after.judged.parts
+        parts = {name: (value, beside[name]) for name, value in before.judged.parts.items() if name in beside}
+        if not self.task.relative or not told.dense:
+            return told.model_copy(update={"parts": parts})
+        percent = 100 * told.change / told.dense
+        relative = relative_interval95(dense, pruned)
+        return told.model_copy(
+            update={"change": percent, "interval95": relative, "unit": "percent of the dense score", "parts": parts}
+        )
+
+    def _change(
+        self, metric: str, dense: Sequence[float], pruned: Sequence[float], samples: int, interval: tuple[float, float]
+    ) -> ChangePart:
+        """In points."""
+        before, after = (100 * float(np.mean(scores)) for scores in (dense, pruned))
         return ChangePart(
             metric=metric,
             split=self.settings.split,
-            samples=len(dense),
-            dense=self.task.quality(dense),
-            pruned=self.task.quality(pruned),
-            change=self.task.quality(pruned) - self.task.quality(dense),
-            interval95=paired_interval95(dense, pruned),
+            samples=samples,
+            dense=before,
+            pruned=after,
+            change=after - before,
+            interval95=interval,
         )
 
     def notes(self) -> list[str]:
@@ -200,9 +237,10 @@ class Workbench:
 def load(source: Path, settings: RunSettings, listener: Listener) -> tuple[Prunable, Any]:
     """The checkpoint, after telling what had to be assumed about it."""
     torch.manual_seed(settings.seed)
-    for note in checkpoint.inspect(source, head_width=settings.head_width).notes:
+    told: dict[str, Any] = {"head_width": settings.head_width, "activation": settings.activation}
+    for note in checkpoint.inspect(source, **told).notes:
         listener.say(note)
-    return checkpoint.load(source, tokenizer=settings.tokenizer, head_width=settings.head_width)
+    return checkpoint.load(source, tokenizer=settings.tokenizer, **told)
 
 
 def empty(arch: str) -> Prunable:
@@ -217,10 +255,16 @@ def empty(arch: str) -> Prunable:
         config = ARCHITECTURES[arch]()
         model = models.get(models.kind_of(config))(config)
     model = model.to_empty(device="cpu").eval()
+    model.tie_weights()
     with torch.no_grad():
         for value in itertools.chain(model.parameters(), model.buffers()):
             value.zero_()
     return model
+
+
+def _hundredfold(interval: Callable[..., tuple[float, float]]) -> Callable[..., tuple[float, float]]:
+    """The same interval in percent."""
+    return lambda *scores: (100 * interval(*scores)[0], 100 * interval(*scores)[1])
 
 
 def agreement(of: measure.Measured, with_: measure.Measured) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from examples import pretrain
 from madtp_cli.cli import app
 from madtp_cli.models.blip import MadtpBlipConfig
 from madtp_cli.models.blip_nlvr2 import MadtpBlipForNLVR2
+from madtp_cli.models.clip import MadtpClipConfig
+from madtp_cli.models.clip_retrieval import MadtpClipForRetrieval
 from madtp_cli.models.encoder import PruningSettings
 
 # The same examples every time, however slow the machine: a failure is then the code's.
@@ -87,6 +90,46 @@ def samples() -> list[Batch]:
         words[0, 0] = 4  # [ENC]
         made.append({"pixel_values": pixels[None], "input_ids": words, "attention_mask": torch.ones_like(words),
                      "labels": torch.tensor([number % 2])})  # fmt: skip
+    return made
+
+
+@pytest.fixture(scope="session")
+def clip() -> MadtpClipForRetrieval:
+    """A dense CLIP to read: vision 3 x 48 at 37 tokens, text 4 x 32, joint width 28; 68 starts a text, 69 ends it."""
+    vision = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 3,
+              "image_size": 48, "patch_size": 8}  # fmt: skip
+    text = {"hidden_size": 32, "intermediate_size": 72, "num_hidden_layers": 4, "num_attention_heads": 2,
+            "vocab_size": 70, "max_position_embeddings": 16, "bos_token_id": 68, "eos_token_id": 69}  # fmt: skip
+    model = MadtpClipForRetrieval(MadtpClipConfig(projection_dim=28, vision_config=vision, text_config=text)).eval()
+    _draw(model, seed=1)
+    return model
+
+
+@pytest.fixture(scope="session")
+def attached_clip(clip: MadtpClipForRetrieval) -> Callable[..., MadtpClipForRetrieval]:
+    """A copy with a dictionary, pruned as a method does unless told: `attached_clip("dtp-paper", 0.4)`."""
+
+    def attach(method: str, knob: float, **settings: Any) -> MadtpClipForRetrieval:
+        model = copy.deepcopy(clip)
+        preset = PruningSettings.preset(method, model.widths, model.blocks)
+        model.attach(replace(preset, knob=knob, dictionary_size=7, dictionary_width=20, **settings))
+        assert model.madtp is not None
+        _draw(model.madtp, seed=2)
+        return model.eval()
+
+    return attach
+
+
+@pytest.fixture(scope="session")
+def captioned(samples: list[Batch]) -> list[Batch]:
+    """Five images, each with a caption of unlike length for `clip`; labels number the images."""
+    generator = torch.Generator().manual_seed(4)
+    made = []
+    for number, (sample, length) in enumerate(zip(samples, TEXT_LENGTHS, strict=True)):
+        words = torch.randint(0, 68, (1, length), generator=generator)
+        words[0, 0], words[0, -1] = 68, 69
+        made.append({"pixel_values": sample["pixel_values"][:, 0], "input_ids": words,
+                     "attention_mask": torch.ones_like(words), "labels": torch.tensor([number])})  # fmt: skip
     return made
 
 

@@ -12,15 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, BlipProcessor
 
 import madtp_cli
-from madtp_cli import checkpoint
+from madtp_cli import checkpoint, shipping
 from madtp_cli.errors import CheckpointError, OutputError
 from madtp_cli.models.blip_nlvr2 import MadtpBlipForNLVR2
+from madtp_cli.models.encoder import PruningSettings
+from tests.clip_words import clip_words
 
 GOLDEN = Path(__file__).parent / "golden"
 NLVR = GOLDEN / "blip_nlvr_a/checkpoint.pth"
@@ -96,8 +99,10 @@ def test_the_folder_holds_what_it_should(loaded: tuple[MadtpBlipForNLVR2, BlipPr
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("config.json", "model.safetensors", "processor_config.json", "report.json", "README.md"),
         *("tokenizer.json", "tokenizer_config.json"),
+        *shipping.files("blip_nlvr2"),
     }
     config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["auto_map"]["AutoModel"] == "madtp_models_blip_nlvr2.MadtpBlipForNLVR2"
     assert (config["model_type"], config["task"]) == ("madtp_blip", "nlvr2")
     assert config["architectures"] == ["MadtpBlipForNLVR2"]
     assert (tmp_path / "out/README.md").read_text(encoding="utf-8") == "Grüße"
@@ -219,3 +224,24 @@ def test_settings_that_make_no_model_are_an_error(
     (tmp_path / "out/config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="no model can be made of its settings"):
         checkpoint.load(tmp_path / "out")
+
+
+def test_a_pruned_clip_answers_the_same_after_save_and_load(tmp_path: Path) -> None:
+    """From OpenAI's archive, with its own tokenizer and image preparation, which are not BLIP's."""
+    words = clip_words(tmp_path / "words", 400)
+    model, ready = checkpoint.load(GOLDEN / "clip_a/archive.pt", tokenizer=words)
+    model.attach(PruningSettings(knob=0.5, dictionary_size=5, dictionary_width=12))
+    checkpoint.save(model, ready, tmp_path / "out")
+    again, own = madtp_cli.load(tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json"),
+        *shipping.files("clip_retrieval"),
+    }
+    assert (own.tokenizer.model_max_length, dict(own.image_processor.crop_size)["height"]) == (77, 64)
+    picture = Image.new("RGB", (90, 70), (200, 30, 60))
+    given = own(text=["a dog", "dog dog dog"], images=[picture, picture.rotate(90)], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        assert torch.equal(again(**given).logits, model(**given).logits)
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert (config["model_type"], config["architectures"]) == ("madtp_clip", ["MadtpClipForRetrieval"])
+    assert config["text_config"]["eos_token_id"] == 399

@@ -252,3 +252,9 @@ def test_data_on_the_command_line_overrules_the_image_folder_in_a_file(tmp_path:
 def test_translations_lead_to_settings() -> None:
     """A renamed field must not leave a translation behind."""
     assert set(BLIP_KEYS.values()) <= CompressSettings.model_fields.keys()
+
+
+def test_the_number_of_workers_is_left_to_the_loader() -> None:
+    """0 by default would decode every user's images in the process that runs the model."""
+    assert resolve({}, None, {}, RunSettings).workers is None
+    assert resolve({"workers": 0}, None, {}, RunSettings).workers == 0

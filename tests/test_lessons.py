@@ -21,6 +21,11 @@ class Counting(torch.nn.Module):
         return self.model(**inputs)
 
 
+def _packed(given_: torch.Tensor | Packed) -> Packed:
+    assert isinstance(given_, Packed)
+    return given_
+
+
 def test_a_sample_that_comes_again_is_not_asked_about(blip, collate, samples) -> None:
     """In another batch, at another place and with other padding."""
     teacher = Counting(blip)
@@ -29,8 +34,11 @@ def test_a_sample_that_comes_again_is_not_asked_about(blip, collate, samples) ->
     again = taught.of(collate([samples[3], samples[1]], longest=15))
     assert teacher.asked == 4
     for name in ("logits", "state.image", "state.text"):
-        torch.testing.assert_close(again[name][1], first[name][1], rtol=0, atol=0)
-    old, new = first["words.text"], again["words.text"]
+        old_rows, new_rows = first[name], again[name]
+        assert isinstance(old_rows, torch.Tensor)
+        assert isinstance(new_rows, torch.Tensor)
+        torch.testing.assert_close(new_rows[1], old_rows[1], rtol=0, atol=0)
+    old, new = (_packed(lesson["words.text"]) for lesson in (first, again))
     assert torch.equal(old.data.split(old.lengths)[1], new.data.split(new.lengths)[1])
 
 
@@ -46,9 +54,10 @@ def test_lessons_are_what_the_teacher_says(blip, collate, samples) -> None:
     for name, value in expected.lesson.items():
         own = told[name]
         if isinstance(value, Packed):  # kept in half precision; all left images first, then all right ones
-            assert own.lengths == value.lengths
-            torch.testing.assert_close(own.data.float(), value.data, rtol=1e-3, atol=2e-3)
+            assert _packed(own).lengths == value.lengths
+            torch.testing.assert_close(_packed(own).data.float(), value.data, rtol=1e-3, atol=2e-3)
             continue
+        assert isinstance(own, torch.Tensor)
         assert not own.requires_grad
         torch.testing.assert_close(own, value, rtol=0, atol=1e-5)
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import BertTokenizer
+from transformers import BertTokenizer, CLIPTokenizer
 
 from madtp_cli import processor
 from madtp_cli.errors import CheckpointError
 from madtp_cli.formats.salesforce_blip import IMAGE_MEAN, IMAGE_STD
+from madtp_cli.models.clip import MadtpClipConfig
+from tests.clip_words import clip_words
 
 GOLDEN = Path(__file__).parent / "golden"
 #: Word pieces in golden/vocab.txt, and with [DEC] and [ENC].
@@ -149,3 +151,87 @@ def test_images_are_squashed_and_normalised_as_in_blip(tmp_path: Path) -> None:
     ).permute(2, 0, 1)
     assert prepared.shape == (2, 3, 32, 32)
     torch.testing.assert_close(prepared[0], expected, rtol=0, atol=1e-5)
+
+
+def _clip_config(pieces: int, **text: int) -> MadtpClipConfig:
+    """Of a checkpoint that has so many word pieces, as a file without settings says it."""
+    text = {"bos_token_id": pieces - 2, "eos_token_id": pieces - 1, "max_position_embeddings": 24, **text}
+    return MadtpClipConfig(text_config={"vocab_size": pieces, **text}, vision_config={"image_size": 32})
+
+
+@pytest.mark.parametrize("form", ["tokenizer.json", "vocab.json"])
+@pytest.mark.parametrize("place", ["blip-tokenizer", "tokenizer", "."])
+def test_clips_tokenizer_beside_the_checkpoint_is_found(checkpoint: Path, place: str, form: str) -> None:
+    """In one file or as OpenAI's vocabulary and merges; it starts and ends a text and knows its positions."""
+    clip_words(checkpoint.parent / place, 300, form)
+    found = processor.find(checkpoint, None, _clip_config(300))
+    assert found.tokenizer("a dog")["input_ids"] == [
+        298,
+        *found.tokenizer.convert_tokens_to_ids(["a</w>", "dog</w>"]),
+        299,
+    ]
+    assert found.tokenizer.model_max_length == 24
+    assert processor.special_ids(found.tokenizer) == {"bos_token_id": 298, "eos_token_id": 299, "pad_token_id": 299}
+
+
+def test_vocabulary_without_merges_is_no_tokenizer(checkpoint: Path) -> None:
+    """Every word would fall into letters."""
+    clip_words(checkpoint.parent / "tokenizer", 300, "vocab.json")
+    (checkpoint.parent / "tokenizer/merges.txt").unlink()
+    with pytest.raises(CheckpointError, match=r"there is no tokenizer\.json or vocab\.json with merges\.txt in "):
+        processor.find(checkpoint, None, _clip_config(300))
+
+
+def test_each_family_passes_over_the_others_tokenizer(checkpoint: Path) -> None:
+    """Both lie in one folder under one name."""
+    _put_vocabulary(checkpoint.parent / "blip-tokenizer")
+    clip_words(checkpoint.parent / "tokenizer", 300, "tokenizer.json")
+    assert isinstance(processor.find(checkpoint, None, _clip_config(300)).tokenizer, CLIPTokenizer)
+    assert isinstance(processor.find_tokenizer(checkpoint, None, BLIP), BertTokenizer)
+
+
+def test_a_clip_tokenizer_with_another_end_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """Of the right size, but the text's feature would be read off a word."""
+    words = clip_words(tmp_path / "words", 300, "tokenizer.json")
+    with pytest.raises(CheckpointError, match=r"ends a text with word piece 299(?s:.)*reads texts off 42"):
+        processor.find(checkpoint, words, _clip_config(300, eos_token_id=42))
+
+
+def test_a_clip_tokenizer_of_another_size_names_both_numbers(checkpoint: Path, tmp_path: Path) -> None:
+    """Its ids would point at other words' embeddings."""
+    words = clip_words(tmp_path / "words", 300, "vocab.json")
+    with pytest.raises(CheckpointError, match="300 word pieces, but the checkpoint has 400"):
+        processor.find(checkpoint, words, _clip_config(400))
+
+
+@pytest.mark.parametrize("model", ["base-patch32", "large-patch14-336"])
+def test_clips_published_tokenizer_comes_from_the_local_cache(checkpoint: Path, cache: Path, model: str) -> None:
+    """All of OpenAI's models share one."""
+    folder = cache / f"models--openai--clip-vit-{model}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs/main").write_text("0123abcd")
+    clip_words(folder / "snapshots/0123abcd", 49_408, "vocab.json")
+    found = processor.find(checkpoint, None, _clip_config(49_408))
+    assert found.tokenizer.eos_token_id == 49_407
+
+
+def test_a_missing_published_clip_tokenizer_names_the_one_command(checkpoint: Path) -> None:
+    """Two small files; a bare `hf download` would fetch the weights again."""
+    command = r"hf download openai/clip-vit-base-patch32 vocab\.json merges\.txt$"
+    with pytest.raises(CheckpointError, match=command):
+        processor.find(checkpoint, None, _clip_config(49_408))
+    with pytest.raises(CheckpointError, match=r"No tokenizer of 300 word pieces(?s:.)*--tokenizer DIR"):
+        processor.find(checkpoint, None, _clip_config(300))
+
+
+def test_clips_images_are_cropped_and_not_squashed(checkpoint: Path) -> None:
+    """The shortest side resized by PIL's own bicubic, then the square in the middle."""
+    clip_words(checkpoint.parent, 300, "tokenizer.json")
+    made = processor.find(checkpoint, None, _clip_config(300))
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 96, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    prepared = made(images=[picture, picture.convert("L")], return_tensors="pt")["pixel_values"]
+    resized = np.asarray(picture.resize((64, 32), Image.Resampling.BICUBIC), dtype=np.float32)[:, 16:48] / 255
+    expected = torch.from_numpy((resized - np.array(IMAGE_MEAN, np.float32)) / np.array(IMAGE_STD, np.float32))
+    assert prepared.shape == (2, 3, 32, 32)
+    torch.testing.assert_close(prepared[0], expected.permute(2, 0, 1), rtol=0, atol=1e-5)

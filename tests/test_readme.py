@@ -28,6 +28,7 @@ SMALLER = {
     "eval": ["--limit=8"],
     "profile": ["--limit=1"],
     "inspect": [],
+    "data": ["--limit=8"],
     "scenes": ["--train=32", "--val=32", "--test=32", "--overwrite"],
 }
 
@@ -86,6 +87,8 @@ def test_every_make_target_exists():
 def finished(madtp, checkpoint, tmp_path, monkeypatch):
     """A folder in which the README's commands have been run."""
     shutil.copytree(checkpoint.parent, tmp_path / "examples")
+    shutil.copy(ROOT / "examples" / "clip.pt", tmp_path / "examples")
+    shutil.copytree(ROOT / "examples" / "clip-tokenizer", tmp_path / "examples" / "clip-tokenizer")
     monkeypatch.chdir(tmp_path)
     for words, variables in sorted(command_lines("madtp"), key=lambda shown: shown[0][0] != "scenes"):
         if "--arch" in words:

@@ -7,15 +7,21 @@ many files. Nothing outside the data folder is ever opened on an annotation file
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from madtp_cli.data.embedded import Absent
 from madtp_cli.data.records import Record
+from madtp_cli.data.rows import Dataset, ImageSource
 from madtp_cli.errors import DataError
 
-#: Below a data folder; the third is where BLIP's and MADTP's instructions put NLVR2.
-ROOTS = (".", "images", "datasets/vision/NLVR2", "datasets/vision/NLVR2/images")
+#: Below a data folder: where BLIP's and MADTP's instructions put images, and Flickr30k's own folder of them.
+ROOTS = tuple(
+    f"{folder}/{below}"
+    for folder in (".", "datasets/vision/NLVR2", "datasets/vision/coco", "datasets/vision/flickr")
+    for below in (".", "images", "flickr30k-images")
+)
 #: Rows looked at to decide where the images lie.
 SAMPLED = 50
 
@@ -63,13 +69,13 @@ class Root:
         return self._listed[folder].get(file)
 
 
-def locate(wanted: Sequence[Wanted], home: Path) -> list[tuple[Path, ...]]:
-    """The image files of each record.
+def locate(wanted: Sequence[Wanted], home: Path) -> list[tuple[ImageSource, ...]]:
+    """The image files of each record, or `Absent` where there is none.
 
     Root and arrangement are those under which most of a sample of the files exist.
 
     Raises:
-        DataError: Images are missing, or a path leaves the data folder.
+        DataError: A path leaves the data folder.
     """
     there = [home / root for root in ROOTS if (home / root).is_dir()]
     roots = [Root(path, there) for path in there]
@@ -79,29 +85,42 @@ def locate(wanted: Sequence[Wanted], home: Path) -> list[tuple[Path, ...]]:
     places = [(root, number) for root in roots for number in range(len(wanted[0].names))]
     root, number = max(places, key=lambda place: sum(place[0].has(item.names[place[1]][0]) for item in sample))
     users = {name: item.record for item in wanted for name in item.names[number]}
-    _check(users, root)
-    paths = {name: root.path / name for name in users}  # one object per image: rows share many
+    # One object per image: rows share many.
+    paths = {name: _found(name, record, root) for name, record in users.items()}
     return [tuple(paths[name] for name in item.names[number]) for item in wanted]
+
+
+def leaves(name: str) -> bool:
+    """Whether a path, as it is written, leads out of the folder it is relative to."""
+    return name[:1] in ("/", "\\") or "\0" in name or (".." in name and ".." in name.replace("\\", "/").split("/"))
 
 
 def _refuse_escapes(item: Wanted) -> None:
     for names in item.names:
         for name in names:
-            if name[0] in "/\\" or "\0" in name or (".." in name and ".." in name.replace("\\", "/").split("/")):
+            if leaves(name):
                 raise item.record.error(
                     f"image path {name!r} leaves the data folder", "Write it relative to the image folder."
                 )
 
 
-def _check(users: Mapping[str, Record], root: Root) -> None:
-    missing = [name for name in users if not root.has(name)]
-    if missing:
-        file = users[missing[0]].file
-        names = ", ".join(missing[:3]) + (" and others" if missing[3:] else "")
-        raise DataError(
-            f"{len(missing):,} of {len(users):,} images named in {file} are missing below {root.path}: {names}.\n"
-            "Put them there, or remove their rows."
-        )
-    for name, record in users.items():
-        if not root.holds(name):
-            raise record.error(f"image {name} links to a place outside {root.path}", "Put the image itself there.")
+def _found(name: str, record: Record, root: Root) -> ImageSource:
+    if not root.has(name):
+        return Absent(name, root.path, record.file)
+    if not root.holds(name):
+        raise record.error(f"image {name} links to a place outside {root.path}", "Put the image itself there.")
+    return root.path / name
+
+
+def refuse_missing(dataset: Dataset) -> None:
+    """Raise a DataError if images of a data set are not there."""
+    for rows in dataset.splits.values():
+        images = dict.fromkeys(image for row in rows for image in row.images)
+        missing = [image for image in images if isinstance(image, Absent)]
+        if missing:
+            first = missing[0]
+            names = ", ".join(image.name for image in missing[:3]) + (" and others" if missing[3:] else "")
+            raise DataError(
+                f"{len(missing):,} of {len(images):,} images named in {first.named_in} are missing below "
+                f"{first.folder}: {names}.\nPut them there, or remove their rows."
+            )

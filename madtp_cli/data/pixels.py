@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from madtp_cli.data.rows import ImageSource
+from madtp_cli.data.scenes import Scene
 from madtp_cli.errors import DataError
 
 #: What Pillow's decoders raise on files that are no images, cut off or damaged.
@@ -35,10 +37,10 @@ def decode(source: ImageSource) -> Image.Image:
     Raises:
         DataError: The file cannot be decoded.
     """
-    if not isinstance(source, Path):
+    if isinstance(source, Scene):
         return Image.fromarray(source.render())
     try:
-        with Image.open(source) as picture:
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source.read())) as picture:
             return picture.convert("RGB")
     except DAMAGES as error:
         raise DataError(

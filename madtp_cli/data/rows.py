@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from madtp_cli.data.embedded import Embedded
 from madtp_cli.data.scenes import Scene
 from madtp_cli.errors import DataError
 
-#: An image is a file to decode or a scene to paint; both happen when a batch is built.
-ImageSource = Path | Scene
+#: An image is a file to decode, bytes inside another file, or a scene to paint; it happens when a batch is built.
+ImageSource = Path | Embedded | Scene
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,15 @@ class Row:
 class Dataset:
     """Rows by split ("train", "val", "test"), where they came from, and what to tell the user.
 
-    A split may be lazy: it has a length, items and slices, and draws an item when asked.
+    A split may be lazy: it has a length, items and slices, and draws an item when asked. `answers` are all
+    those that a question can have, where the data list them.
     """
 
     task: str
     source: str
     splits: dict[str, Sequence[Row]]
     notes: list[str] = field(default_factory=list)
+    answers: tuple[str, ...] = ()
 
     def split(self, name: str) -> Sequence[Row]:
         """The rows of one split.

@@ -9,100 +9,36 @@ alone, whose stream Python guarantees, so a seed gives the same data everywhere.
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-
-# The `as` names are part of this module for whoever composes scenes: a scene is made of them.
+# The `as` names are part of this module for whoever draws scenes: what they are made of, and what is said of them.
+from madtp_cli.data import captions as _captions
+from madtp_cli.data import questions as _questions
+from madtp_cli.data import statements as _statements
+from madtp_cli.data.captions import captions as captions
+from madtp_cli.data.captions import long_caption as long_caption
+from madtp_cli.data.captions import placed_captions as placed_captions
+from madtp_cli.data.composing import COUNTS as COUNTS
+from madtp_cli.data.composing import MAX_THINGS as MAX_THINGS
+from madtp_cli.data.composing import SPLITS as SPLITS
+from madtp_cli.data.composing import Phrase as Phrase
+from madtp_cli.data.composing import Scene as Scene
+from madtp_cli.data.composing import draw_scene as draw_scene
+from madtp_cli.data.composing import is_clear, pick
+from madtp_cli.data.composing import rewritten as rewritten
 from madtp_cli.data.painting import COLOURS as COLOURS
 from madtp_cli.data.painting import DIGITS as DIGITS
 from madtp_cli.data.painting import IMAGE_SIZE as IMAGE_SIZE
 from madtp_cli.data.painting import SHAPES as SHAPES
 from madtp_cli.data.painting import Thing as Thing
-from madtp_cli.data.painting import handwriting, paint
 from madtp_cli.data.painting import mask as mask
-
-SPLITS = ("train", "val", "test")
-COUNTS = ("no", "one", "two", "three", "four")
-MAX_THINGS = 4
-#: Side of a thing in pixels: three to four and a half patches of 8 pixels, because
-#: shapes smaller than two patches are hardly learned at all.
-SIZES = range(24, 37)
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """A noun phrase: what a statement or a question is about. None matches anything."""
-
-    noun: str | None = None
-    colour: str | None = None
-
-    def matches(self, thing: Thing) -> bool:
-        """Whether a thing is what the phrase speaks of."""
-        nouns: tuple[str | None, ...] = (None, thing.noun, "digit" if thing.is_digit else "shape")
-        return self.noun in nouns and self.colour in (None, thing.colour)
-
-    def text(self, *, plural: bool = False) -> str:
-        """The phrase in words, without an article."""
-        noun = (self.noun or "thing") + ("s" if plural else "")
-        return f"{self.colour} {noun}" if self.colour else noun
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A picture's description; `seed` fixes its background, clutter and colour shades."""
-
-    things: tuple[Thing, ...]
-    split: str
-    seed: int
-
-    def count(self, phrase: Phrase) -> int:
-        """How many things the phrase matches."""
-        return sum(phrase.matches(thing) for thing in self.things)
-
-    def captions(self) -> list[str]:
-        """Five captions, from complete to terse, naming things from left to right."""
-        things = sorted(self.things, key=lambda thing: thing.left)
-        named = [f"a {thing.colour} {thing.noun}" for thing in things]
-        digits, shapes = self.count(Phrase("digit")), self.count(Phrase("shape"))
-        return [
-            " and ".join(named),
-            "a picture with " + " and ".join(reversed(named)),
-            f"{named[0]} on the left" if len(named) > 1 else f"only {named[0]}",
-            f"{COUNTS[digits]} {_noun('digit', digits)} and {COUNTS[shapes]} {_noun('shape', shapes)}",
-            " and ".join(sorted({thing.colour for thing in things})) + " things",
-        ]
-
-    def questions(self) -> list[tuple[str, str]]:
-        """Questions with their answers: existence, colour, identity and count."""
-        pairs = [(f"how many {noun}s are there", str(self.count(Phrase(noun)))) for noun in ("digit", "shape")]
-        for thing in self.things:
-            if self.count(Phrase(thing.noun)) == 1:
-                pairs.append((f"what colour is the {thing.noun}", thing.colour))
-            if self.count(Phrase(None, thing.colour)) == 1:
-                pairs.append((f"what is the {thing.colour} thing", thing.noun))
-            pairs.append((f"is there a {thing.colour} {thing.noun}", "yes"))
-            other = next(colour for colour in COLOURS if not self.count(Phrase(thing.noun, colour)))
-            pairs.append((f"is there a {other} {thing.noun}", "no"))
-        return pairs
-
-    def render(self) -> np.ndarray:
-        """Paint the scene, uint8 [96, 96, 3]."""
-        return paint(self.things, self.seed)
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A sentence about a pair of scenes, the test that decides it, and what it is about."""
-
-    kind: str
-    text: str
-    holds: Callable[[Scene, Scene], bool]
-    phrase: Phrase
+from madtp_cli.data.questions import Question as Question
+from madtp_cli.data.questions import answers as answers
+from madtp_cli.data.questions import questions as questions
+from madtp_cli.data.statements import KINDS as KINDS
+from madtp_cli.data.statements import Statement as Statement
 
 
 @dataclass(frozen=True)
@@ -115,124 +51,8 @@ class Pair:
     label: bool
 
 
-def _pick(rng: random.Random, options: Sequence[Any]) -> Any:
-    return options[int(rng.random() * len(options))]
-
-
-def _noun(noun: str, count: int) -> str:
-    return noun if count == 1 else noun + "s"
-
-
-# ---------------------------------------------------------------- statements about a pair
-
-
-def _exists(kind: str, phrase: Phrase, where: str) -> Statement:
-    """There is such a thing in the left, the right, both or at least one of the images."""
-    name = ("an " if phrase.text()[0] in "aeio" else "a ") + phrase.text()
-    frames = {
-        "left": (f"there is {name} in the left image", lambda a, b: a.count(phrase) > 0),
-        "right": (f"there is {name} in the right image", lambda a, b: b.count(phrase) > 0),
-        "both": (f"both images contain {name}", lambda a, b: a.count(phrase) > 0 and b.count(phrase) > 0),
-        "either": (f"at least one image contains {name}", lambda a, b: a.count(phrase) + b.count(phrase) > 0),
-    }
-    text, holds = frames[where]
-    return Statement(kind, text, holds, phrase)
-
-
-def _counted(phrase: Phrase, number: int, side: int) -> Statement:
-    where = ("left", "right")[side]
-    text = f"the {where} image contains exactly {COUNTS[number]} {_noun(phrase.text(), number)}"
-    return Statement("count", text, lambda a, b: (a, b)[side].count(phrase) == number, phrase)
-
-
-def _compared(phrase: Phrase, relation: str) -> Statement:
-    plural = phrase.text(plural=True)
-    frames = {
-        "left": (f"there are more {plural} in the left image", lambda a, b: a.count(phrase) > b.count(phrase)),
-        "right": (f"there are more {plural} in the right image", lambda a, b: b.count(phrase) > a.count(phrase)),
-        "same": (f"both images contain the same number of {plural}", lambda a, b: a.count(phrase) == b.count(phrase)),
-    }
-    text, holds = frames[relation]
-    return Statement("compare", text, holds, phrase)
-
-
-def _statement(kind: str, rng: random.Random, thing: Thing | None = None) -> Statement:
-    """Draw a statement of one kind; with `thing` it is about that thing's noun and colour."""
-    colour = thing.colour if thing else _pick(rng, tuple(COLOURS))
-    if thing:
-        noun = thing.noun
-    else:
-        wants_digit = kind == "digit" or (kind == "bound" and rng.random() < 0.5)
-        noun = _pick(rng, DIGITS if wants_digit else SHAPES)
-    group = _pick(rng, ("digit", "shape", None))
-    where = _pick(rng, ("left", "right", "both", "either"))
-    if kind == "count":
-        return _counted(Phrase(group), 1 + int(rng.random() * 3), int(rng.random() * 2))
-    if kind == "compare":
-        return _compared(Phrase(group), _pick(rng, ("left", "right", "same")))
-    phrase = Phrase(noun if kind != "colour" else None, colour if kind in ("colour", "bound") else None)
-    return _exists(kind, phrase, where)
-
-
-#: What has to be seen to judge a statement: a colour, a shape, a digit, a colour bound to
-#: its shape or digit, a number of things, or the numbers in both images.
-KINDS = ("colour", "shape", "digit", "bound", "count", "compare")
-
-
-# ---------------------------------------------------------------- drawing scenes and pairs
-
-
-def draw_scene(split: str, rng: random.Random, hint: Phrase | None = None) -> Scene:
-    """Draw a scene; with a `hint` some things resemble it, so that statements are not trivial."""
-    things: list[Thing] = []
-    for _ in range(1 + int(rng.random() * MAX_THINGS)):
-        noun = _pick(rng, DIGITS if rng.random() < 0.5 else SHAPES)
-        colour = _pick(rng, tuple(COLOURS))
-        if hint and rng.random() < 0.5:
-            if hint.noun in DIGITS + SHAPES and rng.random() < 0.75:
-                noun = str(hint.noun)
-            if hint.colour and rng.random() < 0.75:
-                colour = hint.colour
-        things = _place(things, noun, colour, rng)
-    return Scene(tuple(_sampled(thing, split, rng) for thing in things), split, int(rng.random() * 2**53))
-
-
-def _place(things: list[Thing], noun: str, colour: str, rng: random.Random) -> list[Thing]:
-    """Add a thing where it overlaps none; a crowded scene stays as it is."""
-    for _ in range(20):
-        size = _pick(rng, SIZES)
-        left, top = (int(rng.random() * (IMAGE_SIZE - size + 1)) for _ in range(2))
-        if all(
-            left >= other.left + other.size
-            or other.left >= left + size
-            or top >= other.top + other.size
-            or other.top >= top + size
-            for other in things
-        ):
-            return [*things, Thing(noun, colour, left, top, size)]
-    return things
-
-
-def _sampled(thing: Thing, split: str, rng: random.Random) -> Thing:
-    """Choose whose handwriting a digit is, from the split's own samples."""
-    if not thing.is_digit:
-        return thing
-    return replace(thing, sample=_pick(rng, handwriting(split)[DIGITS.index(thing.noun)]))
-
-
-def rewritten(scene: Scene, rng: random.Random) -> Scene:
-    """The scene with its digits in other hands than the samples': a small turn, slant and stretch.
-
-    For training: 126 samples of a digit are few, and what is learned of them should hold for others'.
-    """
-    return replace(scene, things=tuple(replace(thing, warp=_another_hand(rng)) for thing in scene.things))
-
-
-def _another_hand(rng: random.Random) -> tuple[float, float, float, float]:
-    turn, slant = math.radians(24 * rng.random() - 12), 0.5 * rng.random() - 0.25
-    wide, high = (0.9 + 0.3 * rng.random() for _ in range(2))
-    cos, sin = math.cos(turn), math.sin(turn)
-    return wide * cos + slant * sin, slant * cos - wide * sin, high * sin, high * cos
+def _for_training(scene: Scene, rng: random.Random) -> Scene:
+    return rewritten(scene, rng) if scene.split == "train" else scene
 
 
 def draw_pair(split: str, rng: random.Random) -> Pair:
@@ -241,14 +61,12 @@ def draw_pair(split: str, rng: random.Random) -> Pair:
     The truth is a fair coin that knows nothing of the sentence, so no kind of
     statement can be solved from the text alone. Train digits are `rewritten`.
     """
-    statement = _statement(_pick(rng, KINDS), rng)
+    statement = _statements.draw(pick(rng, KINDS), rng)
     label = rng.random() < 0.5
     while True:
         left, right = (draw_scene(split, rng, statement.phrase) for _ in range(2))
         if statement.holds(left, right) == label:
-            if split == "train":
-                left, right = rewritten(left, rng), rewritten(right, rng)
-            return Pair(left, right, statement, label)
+            return Pair(_for_training(left, rng), _for_training(right, rng), statement, label)
 
 
 def draw_statements(left: Scene, right: Scene, number: int, rng: random.Random) -> list[tuple[Statement, bool]]:
@@ -260,13 +78,13 @@ def draw_statements(left: Scene, right: Scene, number: int, rng: random.Random) 
     while len(drawn) < number:
         label = rng.random() < 0.5
         for _ in range(8):
-            kind = _pick(rng, KINDS)
+            kind = pick(rng, KINDS)
             seen = left.things + right.things
             near = [t for t in seen if kind not in ("shape", "digit") or t.is_digit == (kind == "digit")]
-            thing = _pick(rng, near) if near and rng.random() < 0.8 else None
+            thing = pick(rng, near) if near and rng.random() < 0.8 else None
             if thing and kind == "bound" and rng.random() < 0.5:
-                thing = replace(thing, colour=_pick(rng, tuple(COLOURS)))
-            statement = _statement(kind, rng, thing)
+                thing = replace(thing, colour=pick(rng, tuple(COLOURS)))
+            statement = _statements.draw(kind, rng, thing)
             if statement.holds(left, right) == label:
                 break
         drawn.append((statement, statement.holds(left, right)))
@@ -279,3 +97,33 @@ def pairs(split: str, number: int, seed: int = 0) -> Iterator[Pair]:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
     for index in range(number):
         yield draw_pair(split, random.Random(f"nlvr2/{split}/{seed}/{index}"))
+
+
+def draw_question(split: str, rng: random.Random) -> tuple[Scene, Question]:
+    """Draw an answer, then a question, then a scene that gives it: of the answer the question alone says nothing.
+
+    Train digits are `rewritten`.
+    """
+    question = _questions.draw(rng)
+    while True:
+        # Only the question shapes the scene. Were the answer to, the commonest colour would often be right.
+        scene = draw_scene(split, rng, question.phrase)
+        if _questions.answer(question.kind, question.phrase, scene) == question.answer:
+            return _for_training(scene, rng), question
+
+
+def draw_captioned(split: str, rng: random.Random, numbers: Collection[int] | None = None) -> Scene:
+    """Draw a scene to be captioned, train digits `rewritten`.
+
+    With `numbers` it has so many things, each at a place that people agree on, and so tells itself from others.
+    """
+    while True:
+        scene = draw_scene(split, rng)
+        if numbers is None or (len(scene.things) in numbers and all(map(is_clear, scene.things))):
+            return _for_training(scene, rng)
+
+
+def vocabulary() -> list[str]:
+    """Every word that a text of any task can have, sorted: what a tokenizer for the scenes must know."""
+    texts = (*_statements.sayings(), *_questions.sayings(), *_captions.sayings())
+    return sorted({word for text in texts for word in text.split()})

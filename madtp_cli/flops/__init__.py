@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from madtp_cli import methods, models
-from madtp_cli.models.encoder import BlockTrace, TokenTrace
+from madtp_cli.models.encoder import PINNED, BlockTrace, TokenTrace
 from madtp_cli.models.prunable import Prunable
 
 CONVENTION = "multiply-adds (fvcore convention)"
@@ -56,11 +56,11 @@ class TokenCounts:
 
     @classmethod
     def least(cls, tokens: np.ndarray, pruned: np.ndarray, keep: int) -> TokenCounts:
-        """At a knob of infinity: each block with `pruned` [blocks] leaves the pinned token and `keep` others."""
+        """At a knob of infinity: each block with `pruned` [blocks] leaves `keep` tokens, the pinned ones included."""
         entered, left, current = [], [], tokens
         for prunes in pruned:
             entered.append(current)
-            current = np.minimum(current, 1 + keep) if prunes else current
+            current = np.minimum(current, keep) if prunes else current
             left.append(current)
         return cls(np.array(entered), np.array(left), pruned)
 
@@ -134,6 +134,8 @@ def least_counts(model: Prunable, lengths: Lengths) -> dict[str, TokenCounts]:
     keep = settings.min_keep + methods.get(settings.method).MERGED_TOKENS
     counts = {}
     for tower, dense in dense_counts(model.config, lengths).items():
-        pruned = [tower in model.TOWERS and bool(endless.rule(tower, block)) for block in range(len(dense.entered))]
-        counts[tower] = TokenCounts.least(dense.entered[0], np.array(pruned), keep)
+        own = model.AGAIN.get(tower, tower)
+        pruned = [own in model.TOWERS and bool(endless.rule(own, block)) for block in range(len(dense.entered))]
+        pins = model.PINS.get(own, PINNED)
+        counts[tower] = TokenCounts.least(dense.entered[0], np.array(pruned), pins.leading + pins.trailing + keep)
     return counts

@@ -38,3 +38,10 @@ def text(config: Any, counts: Counts, tower: str = "text", look: Look | None = N
             cost = cost + look(m, block)
         costs.append(LayerCost(tower, f"layer {block}", cost.sum(-1)))
     return costs
+
+
+def vocabulary(config: Any, counts: Counts) -> LayerCost:
+    """The head of a decoder, for all of its tokens: a linear layer, its norm, and a logit for each word."""
+    words, width = counts["decoder"].left[-1], config.text_config.hidden_size
+    flops = words * width**2 + norm(words, width) + words * width * config.text_config.vocab_size
+    return LayerCost("decoder", "vocabulary", flops.sum(-1))

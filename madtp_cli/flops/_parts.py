@@ -43,9 +43,9 @@ def norm(m: np.ndarray, width: int) -> np.ndarray:
     return NORM * m * width
 
 
-def pruning(n: np.ndarray, width: int, settings: Mapping[str, Any] | None) -> np.ndarray:
+def pruning(n: np.ndarray, width: int, settings: Mapping[str, Any] | None, pinned: int = 1) -> np.ndarray:
     """Dictionary logits of all tokens but the pinned, and the method's own."""
     if not settings:
         return np.zeros_like(n)
-    atoms = settings["dictionary_size"]
-    return (n - 1) * width * atoms + methods.get(settings["method"]).cost(n - 1, width, atoms)
+    atoms, prunable = settings["dictionary_size"], np.maximum(n - pinned, 0)
+    return prunable * width * atoms + methods.get(settings["method"]).cost(prunable, width, atoms)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from madtp_cli.errors import CheckpointError, UsageError
+
+#: Keys that quantising tools (bitsandbytes, GPTQ, AWQ, compressed-tensors) put beside or in place of a weight.
+QUANTISED = re.compile(r"\.(SCB|absmax|quant_map|qweight|qzeros|g_idx|weight_packed|weight_scale)$")
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,12 @@ class Told:
     """What the user says about a checkpoint that its file does not.
 
     `head_width` is the width of one attention head in both towers; `image_size`, in pixels, has the
-    position embeddings resized.
+    position embeddings resized; `activation` is gelu or quick_gelu, which CLIP's files do not tell apart.
     """
 
     head_width: int | None = None
     image_size: int | None = None
+    activation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,10 @@ class Recognised:
 
     Args:
         format: NAME of the format, or a longer form of it.
-        task: `nlvr2`, or what else the checkpoint was made for.
-        config: Fields of MadtpBlipConfig; empty if we have no such model.
-        weights: Tensors under our keys.
+        task: `nlvr2`, `vqa`, `caption`, `retrieval`, or what else the checkpoint was made for.
+        config: Fields of the configuration that `model_type` names, `madtp_blip` (transformers' BlipConfig and
+            more) or `madtp_clip` (CLIPConfig); empty if we have no such model.
+        weights: Tensors under the keys of transformers' class for the task.
         dropped: Keys of the file that no model needs, by the reason.
         fresh: Parts of our keys that the file cannot have; such parameters start from random values.
         notes: What was assumed, converted or lost, in sentences.
@@ -103,6 +109,8 @@ def recognise(source: Source, told: Told) -> Recognised:
         CheckpointError: No format claims it.
     """
     known = all_formats()
+    if refusal := _quantised(source):
+        return Recognised("quantised weights", "unknown", refusal=refusal)
     for one in known:
         if (found := one.recognise(source, told)) is not None:
             return found
@@ -111,6 +119,18 @@ def recognise(source: Source, told: Told) -> Recognised:
         f"{source.path}: {len(source.weights)} tensors of a model that is not known ({first}, ...).\n"
         f"Known are {', '.join(one.NAME for one in known)}."
     )
+
+
+def _quantised(source: Source) -> str | None:
+    """Why quantised weights cannot be loaded; None if they are of full or half precision."""
+    sign = next((key for key in source.weights if QUANTISED.search(key)), None) or next(
+        (key for key, value in source.weights.items() if key.endswith(".weight") and value.element_size() == 1), None
+    )
+    if source.config and source.config.get("quantization_config"):
+        sign = "quantization_config in its config.json"
+    if sign is None:
+        return None
+    return f"its weights are quantised ({sign}); they could not be fine-tuned.\nGive the model in float32 or float16."
 
 
 def resize_positions(positions: Tensor, image_size: int, patch_size: int) -> Tensor:

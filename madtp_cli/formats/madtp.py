@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from madtp_cli import formats
 from madtp_cli.formats import Recognised, Source, Told
+from madtp_cli.formats._towers import split_off
 
 NAME = "MADTP"
 DICTIONARY = "space_dict"
+
+#: CLIP's files have one map into the dictionary's width for each block; our dictionary has one for each tower.
+MAPS = {"each block's own map into the dictionary": re.compile(r"\.query_model\.q_map\.")}
 
 
 def recognise(source: Source, told: Told) -> Recognised | None:
     """A file with a dictionary beside the weights of a model in its own format."""
     if DICTIONARY not in source.weights:
         return None
-    weights = dict(source.weights)
+    weights, maps = split_off(source.weights, MAPS)
     dictionary = weights.pop(DICTIONARY)
     host = formats.recognise(dataclasses.replace(source, weights=weights), told)
     size, width = dictionary.shape
@@ -24,5 +29,10 @@ def recognise(source: Source, told: Told) -> Recognised | None:
         "from ours (one keep count for a whole batch, padding scored like words); loaded as dense weights, "
         f"and its dictionary of {size} tokens of width {width} apart."
     )
-    name = f"{NAME} ({host.format})"
-    return dataclasses.replace(host, format=name, notes=(note, *host.notes), dictionary=dictionary)
+    return dataclasses.replace(
+        host,
+        format=f"{NAME} ({host.format})",
+        dropped={**host.dropped, **maps},
+        notes=(note, *host.notes),
+        dictionary=dictionary,
+    )

@@ -13,8 +13,22 @@ from typing import Any
 
 from torch import Tensor
 
-from madtp_cli.errors import CheckpointError
-from madtp_cli.formats import Recognised, Source, Told, grid_side, resize_positions
+from madtp_cli.formats import Recognised, Source, Told, grid_side
+from madtp_cli.formats._towers import (
+    OF_TRAINING,
+    blip_task,
+    depth,
+    heads,
+    incomplete,
+    odd_heads,
+    pruned,
+    resized,
+    said_of_heads,
+    said_of_training,
+    split_off,
+    tied,
+    trained_on,
+)
 
 NAME = "Salesforce BLIP"
 
@@ -22,8 +36,15 @@ NAME = "Salesforce BLIP"
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
-#: Width of one attention head in every published BLIP.
-HEAD_WIDTH = 64
+#: How such keys begin; BLIP-2's and the parts of a BLIP are recognised too, to be refused with a reason.
+OURS = ("visual_encoder.", "text_encoder.embeddings.", "text_decoder.bert.", "Qformer.")
+
+#: What `blip_task` calls files whose sizes cannot be told.
+WITHOUT_TOWERS = ("blip-2", "text", "images")
+
+#: Tasks with a text decoder, and how its answers are smoothed in training (models/med.py of the original).
+DECODES = ("vqa", "caption")
+LABEL_SMOOTHING = 0.1
 
 #: First text layer with a merge layer when BLIP makes an NLVR2 model of a pre-trained one.
 MERGE_FROM = 6
@@ -40,14 +61,12 @@ RENAMED = (
     (".norm2.", ".layer_norm2."),
     ("visual_encoder.blocks.", "vision_model.encoder.layers."),
 )
-POSITIONS = "vision_model.embeddings.position_embedding"
 
 #: Keys that only training needs, or that are no weights.
-DROPPED = {
-    "momentum copies": re.compile(r"^\w+_m\."),
-    "queues of the contrastive loss": re.compile(r"^(\w+_queue|queue_ptr)$"),
+DROPPED = OF_TRAINING | {
     "temperature of the contrastive loss": re.compile(r"^temp$"),
     "position numbers": re.compile(r"\.position_ids$"),
+    "masked language modelling": re.compile(r"^text_encoder\.(cls|pooler)\."),
 }
 
 
@@ -78,143 +97,105 @@ def _original_key(key: str) -> str:
 
 
 def recognise(source: Source, told: Told) -> Recognised | None:
-    """A state dict with BLIP's vision tower; MADTP's files, which have more, are not ours."""
-    if "space_dict" in source.weights or not any(key.startswith("visual_encoder.") for key in source.weights):
+    """A state dict with BLIP's original names; MADTP's files, which have more, are not ours."""
+    if "space_dict" in source.weights or source.config is not None or not _named_so(source.weights):
         return None
-    weights: dict[str, Tensor] = {}
-    dropped: dict[str, list[str]] = {}
-    for key, value in source.weights.items():
-        reason = next((reason for reason, pattern in DROPPED.items() if pattern.search(key)), None)
-        if reason:
-            dropped.setdefault(reason, []).append(key)
-        else:
-            weights[to_transformers(key)] = value
+    task, refusal = blip_task(source.weights)
+    if task in WITHOUT_TOWERS:
+        return Recognised(NAME, task, refusal=refusal)
+    kept, dropped = split_off(source.weights, DROPPED)
+    weights = tied({to_transformers(key): value for key, value in kept.items()})
     try:
-        return _describe(source, told, weights, dropped)
+        config = {"model_type": "madtp_blip", "task": task, **_config(weights, told), "trained_on": trained_on(source)}
     except KeyError as error:
-        raise CheckpointError(
-            f"{source.path} is a BLIP without the tensor {error.args[0]}, so its sizes cannot be told.\n"
-            "The file is incomplete; download or copy it again."
-        ) from error
+        raise incomplete(source, "BLIP", error) from error
+    refusal = refusal or _pruned(weights, config) or odd_heads(config, told)
+    notes = (_assumed(told, task), *said_of_training(source))
+    return resized(Recognised(NAME, task, config, weights, dropped, notes=notes, refusal=refusal), told.image_size)
 
 
-def _describe(source: Source, told: Told, weights: dict[str, Tensor], dropped: dict[str, list[str]]) -> Recognised:
-    task, refusal = _task(weights)
-    head_width = told.head_width or HEAD_WIDTH
-    vision, text = _vision_config(weights, head_width), _text_config(weights, head_width)
-    notes = [
-        f"Heads of width {head_width} ({'told' if told.head_width else 'as in every published BLIP'}), layer-norm "
-        "epsilons 1e-6 (vision) and 1e-12 (text) and GELU are not in the file."
-    ]
-    if told.image_size and told.image_size != vision["image_size"]:
-        notes.append(f"Position embeddings resized from {vision['image_size']} to {told.image_size} pixels.")
-        weights[POSITIONS] = resize_positions(weights[POSITIONS], told.image_size, vision["patch_size"])
-        vision["image_size"] = told.image_size
-    if "epoch" in source.extras:
-        notes.append(f"Saved after epoch {source.extras['epoch']} of its training (counted from 0).")
-    config = {
-        "task": task,
-        "merge_from": _merge_from(weights, text["num_hidden_layers"]),
-        "vision_config": vision,
-        "text_config": text,
-        "trained_on": _trained_on(source),
+def _named_so(keys: Iterable[str]) -> bool:
+    keys = tuple(keys)
+    return any(key.startswith(OURS) for key in keys) and not any(key.startswith("vision_model.") for key in keys)
+
+
+def _assumed(told: Told, task: str) -> str:
+    smoothing = f", GELU and label smoothing {LABEL_SMOOTHING}" if task in DECODES else " and GELU"
+    return (
+        f"{said_of_heads(told, 'published BLIP')}, layer-norm epsilons 1e-6 (vision) and 1e-12 (text){smoothing} "
+        "are not in the file."
+    )
+
+
+def _config(weights: Mapping[str, Tensor], told: Told) -> dict[str, Any]:
+    """What the shapes say; the rest has the values of the published models."""
+    task, _ = blip_task(weights)
+    config: dict[str, Any] = {
+        "vision_config": _vision_config(weights, told),
+        "text_config": _text_config(weights, told),
     }
-    refusal = refusal or _pruned(weights, vision) or _odd_heads(vision, text, head_width)
-    return Recognised(NAME, task, config, weights, dropped, notes=tuple(notes), refusal=refusal)
+    if task in DECODES:
+        config["text_config"]["label_smoothing"] = LABEL_SMOOTHING
+    if task == "nlvr2":
+        config["merge_from"] = _merge_from(weights, config["text_config"]["num_hidden_layers"])
+    if task == "retrieval":
+        config["image_text_hidden_size"] = weights["vision_proj.weight"].shape[0]
+    return config
 
 
-def _trained_on(source: Source) -> str | None:
-    """The data set, where a checkpoint's own record names it; the published files' does not."""
-    record = source.extras.get("config")
-    name = record.get("dataset") if isinstance(record, Mapping) else None
-    return name if isinstance(name, str) else None
-
-
-def _task(weights: Mapping[str, Tensor]) -> tuple[str, str | None]:
-    """What the checkpoint does, and why it cannot be used unless that is NLVR2."""
-    parts = {key.split(".")[0] for key in weights}
-    if "cls_head" in parts or any(".crossattention.self0." in key for key in weights):
-        return "nlvr2", None
-    if {"itm_head", "text_decoder"} <= parts:
-        return "pretraining", (
-            "a pre-trained BLIP: it has no NLVR2 head, so there is no answer whose quality could be kept.\n"
-            "Fine-tune it on NLVR2 first, or take a fine-tuned checkpoint such as model_base_nlvr.pth."
-        )
-    if "itm_head" in parts:
-        task, name = "retrieval", "retrieval"
-    elif "text_decoder" in parts:
-        task, name = ("vqa", "VQA") if "text_encoder" in parts else ("caption", "captions")
-    else:
-        return "features", "a BLIP without a task head.\nGive one fine-tuned on NLVR2, such as model_base_nlvr.pth."
-    return task, f"recognised as BLIP for {name}; this version compresses NLVR2 only.\nGive a BLIP fine-tuned on NLVR2."
-
-
-def _vision_config(weights: Mapping[str, Tensor], head_width: int) -> dict[str, Any]:
+def _vision_config(weights: Mapping[str, Tensor], told: Told) -> dict[str, Any]:
     tower = "vision_model."
     width, _, patch, _ = weights[tower + "embeddings.patch_embedding.weight"].shape
+    positions = weights[tower + "embeddings.position_embedding"]
     return {
         "hidden_size": width,
         "intermediate_size": weights[tower + "encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "num_hidden_layers": _depth(weights, tower + "encoder.layers."),
-        "num_attention_heads": 1 if width % head_width else width // head_width,
-        "image_size": patch * grid_side(weights[POSITIONS].shape[1] - 1),
+        "num_hidden_layers": depth(weights, tower + "encoder.layers."),
+        "num_attention_heads": heads(width, told),
+        "image_size": patch * grid_side(positions.shape[1] - 1),
         "patch_size": patch,
         "layer_norm_eps": 1e-6,
         "hidden_act": "gelu",
     }
 
 
-def _text_config(weights: Mapping[str, Tensor], head_width: int) -> dict[str, Any]:
-    """The text encoder's sizes; a caption model has a decoder only."""
+def _text_config(weights: Mapping[str, Tensor], told: Told) -> dict[str, Any]:
+    """Sizes of the text encoder, and of the decoder, which has the same.
+
+    Only what they look at differs in width: VQA's decoder looks at question states, all others at images.
+    """
     encoder = any(key.startswith("text_encoder.") for key in weights)
     tower = "text_encoder." if encoder else "text_decoder.bert."
     vocabulary, width = weights[tower + "embeddings.word_embeddings.weight"].shape
-    looks = [
-        value for key, value in weights.items() if re.search(r"layer\.0\.crossattention\.self0?\.key\.weight", key)
-    ]
     return {
         "hidden_size": width,
         "intermediate_size": weights[tower + "encoder.layer.0.intermediate.dense.weight"].shape[0],
-        "num_hidden_layers": _depth(weights, tower + "encoder.layer."),
-        "num_attention_heads": 1 if width % head_width else width // head_width,
+        "num_hidden_layers": depth(weights, tower + "encoder.layer."),
+        "num_attention_heads": heads(width, told),
         "vocab_size": vocabulary,
         "max_position_embeddings": weights[tower + "embeddings.position_embeddings.weight"].shape[0],
-        "encoder_hidden_size": looks[0].shape[1] if looks else width,
+        "encoder_hidden_size": weights["vision_model.embeddings.patch_embedding.weight"].shape[0],
         "layer_norm_eps": 1e-12,
         "hidden_act": "gelu",
         "bos_token_id": vocabulary - 2,
     }
 
 
-def _depth(weights: Iterable[str], prefix: str) -> int:
-    numbers = [int(key.removeprefix(prefix).split(".")[0]) for key in weights if key.startswith(prefix)]
-    return max(numbers) + 1
-
-
-def _merge_from(weights: Iterable[str], depth: int) -> int:
+def _merge_from(weights: Iterable[str], layers: int) -> int:
     merged = [int(match[1]) for key in weights if (match := re.search(r"layer\.(\d+)\.\S+\.merge_layer\.", key))]
-    return min(merged, default=depth)
+    return min(merged, default=layers)
 
 
-def _pruned(weights: Mapping[str, Tensor], vision: Mapping[str, Any]) -> str | None:
-    width = vision["hidden_size"]
-    uneven = [key for key, value in weights.items() if key.endswith(".qkv.weight") and value.shape[0] != 3 * width]
-    if not uneven:
-        return None
-    return (
-        f"a BLIP whose weights were pruned, as UPop does ({uneven[0]} has {weights[uneven[0]].shape[0]} rows, "
-        f"not {3 * width}).\nGive the dense model."
-    )
-
-
-def _odd_heads(vision: Mapping[str, Any], text: Mapping[str, Any], head_width: int) -> str | None:
-    for tower, config in (("vision", vision), ("text", text)):
-        if config["hidden_size"] % head_width:
-            return (
-                f"its {tower} width {config['hidden_size']} is no multiple of {head_width}, the usual width of one "
-                "attention head.\nThe number of heads is not in the file: say it with --head-width."
-            )
-    return None
+def _pruned(weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> str | None:
+    vision, text = config["vision_config"], config["text_config"]
+    rows = {
+        ".self_attn.qkv.weight": 3 * vision["hidden_size"],
+        ".mlp.fc1.weight": vision["intermediate_size"],
+        ".attention.self.query.weight": text["hidden_size"],
+        ".crossattention.self.query.weight": text["hidden_size"],
+        ".intermediate.dense.weight": text["intermediate_size"],
+    }
+    return pruned(weights, rows)
 
 
 def nlvr_from_pretrained(found: Recognised, merge_from: int = MERGE_FROM) -> Recognised:

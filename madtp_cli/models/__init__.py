@@ -1,13 +1,27 @@
-"""Models by family and task: `blip_nlvr2.py` holds, as `MODEL`, the one of type madtp_blip for the task nlvr2."""
+"""Models by family and task: `blip_nlvr2.py` holds, as `MODEL`, the one of type madtp_blip for the task nlvr2.
+
+Importing this package announces the families to transformers' Auto classes. A family's models are
+imported when an Auto class first reads one of its configurations, so that no command pays for models it does not use.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import transformers
 
 if TYPE_CHECKING:
     from madtp_cli.models.prunable import Prunable
+
+FAMILIES = ("blip", "clip")
+#: transformers' Auto classes, and what a model can do that is to be had from them.
+AUTO_CLASSES = {
+    "AutoModel": "forward",
+    "AutoModelForImageTextToText": "generate",
+    "AutoModelForZeroShotImageClassification": "classify",
+}
 
 
 def kind_of(config: Any) -> str:
@@ -17,7 +31,7 @@ def kind_of(config: Any) -> str:
 
 def kinds() -> list[str]:
     """Every model there is; imports none of them."""
-    families = ("blip_", "clip_")
+    families = tuple(f"{family}_" for family in FAMILIES)
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith(families))
 
 
@@ -27,3 +41,54 @@ def get(kind: str) -> type[Prunable]:
         raise KeyError(kind)
     model: type[Prunable] = importlib.import_module(f"{__name__}.{kind}").MODEL
     return model
+
+
+def auto_classes(model: type[Prunable]) -> list[str]:
+    """Names of the Auto classes that a model is to be had from."""
+    return [name for name, ability in AUTO_CLASSES.items() if hasattr(model, ability)]
+
+
+class Unfit:
+    """What an Auto class finds for a folder of another task; left to itself it takes the first model it knows."""
+
+    @classmethod
+    def from_pretrained(cls, source: Any, *_: Any, config: Any, **__: Any) -> NoReturn:
+        raise ValueError(f"{source} is a model for the task {config.task}; read it with AutoModel.from_pretrained.")
+
+    @classmethod
+    def _from_config(cls, config: Any, **_: Any) -> NoReturn:
+        cls.from_pretrained("This configuration", config=config)
+
+
+def register(family: str) -> Any:
+    """Give a family's models to the Auto classes, which choose by a configuration's `architectures`.
+
+    Returns:
+        The family's configuration class.
+    """
+    members = [get(kind) for kind in kinds() if kind.startswith(f"{family}_")]
+    config = members[0].config_class
+    transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
+    for name in AUTO_CLASSES:
+        fit = [model for model in members if name in auto_classes(model)]
+        if fit:
+            getattr(transformers, name).register(config, (Unfit, *fit), exist_ok=True)
+    return config
+
+
+def _announce(family: str) -> None:
+    class Announced:
+        """Stands for a family's configuration class until transformers makes a configuration."""
+
+        def __new__(cls, **fields: Any) -> Any:
+            return register(family)(**fields)
+
+        @classmethod
+        def from_dict(cls, fields: dict[str, Any], **settings: Any) -> Any:
+            return register(family).from_dict(fields, **settings)
+
+    transformers.AutoConfig.register(f"madtp_{family}", Announced, exist_ok=True)
+
+
+for _family in FAMILIES:
+    _announce(_family)

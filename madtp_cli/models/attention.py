@@ -22,10 +22,13 @@ PROBABILITIES_AT_ONCE = 16_000_000
 
 @dataclass(frozen=True)
 class Statistics:
-    """Which tokens' attention counts: the first `leading` tokens of a sample are pinned,
-    the first of all is the one the model reads out."""
+    """Which tokens' attention counts: the first `leading` and the last `trailing` tokens of a sample are pinned.
+
+    The model reads out the first of all, or the last of all where that is pinned.
+    """
 
     leading: int = 1
+    trailing: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Attention:
 
     `output` is [queries, heads, head width]. Asked for statistics, `readout` [keys, heads] is
     the read-out token's attention to each key, and `received` [keys] the sum over the prunable
-    queries of the attention of each query's most attentive head.
+    queries of the attention of each query's most attentive head; under a causal mask their mean
+    over the queries that can see the key, or early keys would gain by being seen by more.
     """
 
     output: Tensor
@@ -142,8 +146,9 @@ def _attend_group(
     if statistics is None:
         output = _fused(q, k, v, mask)
         return Attention(segments.unpad(output.transpose(1, 2), query_lengths))
-    asked = None if segments.is_uniform(query_lengths) else segments.real_rows(query_lengths, query.device)
-    output, readout, received = _with_statistics(q, k, v, mask, asked, statistics)
+    output, readout, received = _with_statistics(q, k, v, mask, query_lengths, statistics)
+    if causal:
+        received = received / _onlookers(query_lengths, statistics, received.device)
     return Attention(
         segments.unpad(output.transpose(1, 2), query_lengths),
         segments.unpad(readout.transpose(1, 2), key_lengths),
@@ -165,29 +170,48 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _with_statistics(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, asked: Tensor | None, statistics: Statistics
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: Sequence[int], statistics: Statistics
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attention in one pass over chunks of queries: output [batch, heads, queries, head width],
     the read-out row [batch, heads, keys] and attention received [batch, keys].
 
-    `mask` is added to the logits, None for nothing; `asked` is false at padded queries, None
-    where there is no padding.
+    `mask` is added to the logits, None for nothing; `lengths` are the queries of each sample.
     The maximum over heads stands between the softmax and the sum over queries, so every
     probability must be formed; chunks keep them out of memory.
     """
     batch, heads, queries, width = q.shape
     keys = k.shape[2]
     chunk = max(1, PROBABILITIES_AT_ONCE // (batch * heads * keys))
-    outputs, readout, received = [], q.new_zeros(0), q.new_zeros(batch, keys, dtype=torch.float32)
+    added = None if mask is None else mask.expand(batch, 1, queries, keys)
+    asked = _asked(lengths, statistics, q.device)
+    read = [length - 1 if statistics.trailing else 0 for length in lengths]
+    outputs, received = [], q.new_zeros(batch, keys, dtype=torch.float32)
+    readout = q.new_zeros(batch, heads, keys, dtype=torch.float32)
     for start in range(0, queries, chunk):
         scores = (q[:, :, start : start + chunk] * width**-0.5) @ k.transpose(-1, -2)
-        probabilities = (scores if mask is None else scores + mask).softmax(-1)
+        probabilities = (scores if added is None else scores + added[:, :, start : start + chunk]).softmax(-1)
         outputs.append(probabilities @ v)
         with torch.no_grad():
-            if start == 0:
-                readout = probabilities[:, :, 0].float()
+            here = [sample for sample, row in enumerate(read) if start <= row < start + chunk]
+            if here:
+                readout[here] = probabilities[here, :, [read[sample] - start for sample in here]].float()
             strongest = probabilities.amax(1)[:, max(0, statistics.leading - start) :].float()
             if asked is not None:
                 strongest = strongest * asked[:, max(start, statistics.leading) : start + chunk, None]
             received = received + strongest.sum(1)
     return torch.cat(outputs, 2), readout, received
+
+
+def _asked(lengths: Sequence[int], statistics: Statistics, device: torch.device) -> Tensor | None:
+    """Which queries are neither padding nor pinned at the end, [samples, longest]; None where all are so."""
+    if segments.is_uniform(lengths) and not statistics.trailing:
+        return None
+    ends = torch.tensor(lengths, device=device) - statistics.trailing
+    return torch.arange(max(lengths), device=device) < ends[:, None]
+
+
+def _onlookers(lengths: Sequence[int], statistics: Statistics, device: torch.device) -> Tensor:
+    """How many prunable queries see each key under a causal mask, [samples, longest]; 1 where none does."""
+    ends = torch.tensor(lengths, device=device) - statistics.trailing
+    first = torch.arange(max(lengths), device=device).clamp_min(statistics.leading)
+    return (ends[:, None] - first).clamp_min(1)

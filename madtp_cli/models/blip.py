@@ -71,11 +71,13 @@ class PrunableBlip(Prunable, BlipPreTrainedModel):
         pruner: BlockPruner,
         look: Look | None = None,
         states: list[Tensor] | None = None,
+        *,
+        causal: bool = False,
     ) -> Packed:
         """Text tokens of [texts, tokens]; `look` lets them see images, `states` collects them after each layer."""
         tokens = pack(encoder.embeddings(input_ids), attention_mask)
         for layer in encoder.encoder.layer:
-            seen = attend_from(layer.attention.self, tokens, tokens, self.backend, pruner.statistics())
+            seen = attend_from(layer.attention.self, tokens, tokens, self.backend, pruner.statistics(), causal=causal)
             attended = tokens.replace(layer.attention.output(seen.output.flatten(1), tokens.data))
             tokens = pruner.prune(attended, tokens.data, seen)
             if look:

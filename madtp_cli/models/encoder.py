@@ -13,8 +13,10 @@ from madtp_cli.models.attention import Attention, Backend, Statistics
 from madtp_cli.models.packed import Packed
 from madtp_cli.pruning import importance, mag, segments
 
-#: Tokens a model reads its answer from are never scored, pruned or merged: vision [CLS], text [ENC].
+#: Tokens a model reads its answer from are never scored, pruned or merged: here vision [CLS], text [ENC].
 PINNED = Statistics(leading=1)
+#: Of each sample, in this order: leading pinned, prunable and trailing pinned tokens.
+LEADING, PRUNABLE, TRAILING = range(3)
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,13 @@ class PruningSettings:
             blocks: Number of blocks of each tower.
         """
         preset = methods.get(method).PRESET
+        width = widths.get("text", widths["vision"])  # captions have no text tower
         return cls(
             method,
             proportional=preset.proportional,
-            dictionary_size=min(100, widths["text"] // 4),
-            dictionary_width=widths["text"],
-            scales={tower: [0.0] * blocks[tower] for tower in preset.unpruned},
+            dictionary_size=min(100, width // 4),
+            dictionary_width=width,
+            scales={tower: [0.0] * blocks[tower] for tower in preset.unpruned if tower in blocks},
         )
 
     def rule(self, tower: str, block: int) -> methods.Rule | None:
@@ -98,8 +101,9 @@ class BlockPruner:
         *,
         pooling: bool,
         backend: Backend,
+        pinned: Statistics = PINNED,
     ) -> None:
-        self.settings, self.tower, self.dictionary = settings, tower, dictionary
+        self.settings, self.tower, self.dictionary, self.pinned = settings, tower, dictionary, pinned
         self.active = settings.knob > 0 and dictionary is not None
         self.method = methods.get(settings.method)
         self.folded = dictionary.folded(tower) if dictionary is not None and self.active else None
@@ -110,29 +114,35 @@ class BlockPruner:
 
     def statistics(self) -> Statistics | None:
         """What the coming block's attention must report, or None where nothing is scored."""
-        return PINNED if self._rule() else None
+        return self.pinned if self._rule() else None
 
     def prune(self, tokens: Packed, normed: Tensor, attention: Attention) -> Packed:
         """The tokens of `tokens` (after attention) that go on; `normed` is the block's input, normalised."""
         rule = self._rule()
         if rule is None:
             if self.pooling and self.active:
-                self._align(normed[_split(tokens.lengths, normed.device)[1]], tokens.lengths)
+                rows, counts = _split(tokens.lengths, self.pinned, normed.device)
+                self._align(normed[rows[PRUNABLE]], counts[PRUNABLE])
             self.blocks.append(BlockTrace(tokens.lengths, tokens.lengths))
             return tokens
-        pinned, prunable = _split(tokens.lengths, tokens.data.device)
+        rows, counts = _split(tokens.lengths, self.pinned, tokens.data.device)
         with torch.autocast(tokens.data.device.type, enabled=False):  # scores and thresholds are float32 always
-            kept = self._kept(tokens, normed[prunable], attention, prunable, rule)
-        return self._joined(tokens, pinned, prunable, kept)
+            kept = self._kept(tokens, normed, attention, rows[PRUNABLE], counts[PRUNABLE], rule)
+        return self._joined(tokens, rows, counts, kept)
 
     def _kept(
-        self, tokens: Packed, seen: Tensor, attention: Attention, prunable: Tensor, rule: methods.Rule
+        self,
+        tokens: Packed,
+        normed: Tensor,
+        attention: Attention,
+        prunable: Tensor,
+        lengths: list[int],
+        rule: methods.Rule,
     ) -> methods.Kept:
-        """What the method makes of the prunable tokens; `seen` are they at the block's input."""
+        """What the method makes of the prunable tokens, whose rows and number in each sample are given."""
         if attention.readout is None or attention.received is None:
             raise ValueError("a block that is scored needs attention statistics")
-        lengths = [length - PINNED.leading for length in tokens.lengths]
-        logits = self._align(seen, tokens.lengths)
+        logits = self._align(normed[prunable], lengths)
         attended = methods.Attended(
             tokens=tokens.data[prunable],
             lengths=lengths,
@@ -153,35 +163,43 @@ class BlockPruner:
             raise ValueError("a block that is scored needs a dictionary")
         logits = seen @ self.folded.to(seen.dtype)
         if self.pooling:
-            pooled = mag.pool(logits, seen, [length - PINNED.leading for length in lengths])
+            pooled = mag.pool(logits, seen, lengths)
             self.pooled = pooled if self.pooled is None else self.pooled + pooled
         return logits
 
     def _rule(self) -> methods.Rule | None:
         return self.settings.rule(self.tower, len(self.blocks)) if self.active else None
 
-    def _joined(self, tokens: Packed, pinned: Tensor, prunable: Tensor, kept: methods.Kept) -> Packed:
-        """Pinned tokens and the kept ones after them, and the record."""
-        ones = [PINNED.leading] * len(kept.lengths)
-        data = segments.interleave([tokens.data[pinned], kept.tokens], [ones, kept.lengths])
-        left = [length + PINNED.leading for length in kept.lengths]
+    def _joined(
+        self, tokens: Packed, rows: Sequence[Tensor], counts: Sequence[list[int]], kept: methods.Kept
+    ) -> Packed:
+        """Of each sample the kept tokens, a merged one last of them, between the pinned ones; and the record."""
+        counts = [counts[LEADING], kept.lengths, counts[TRAILING]]
+
+        def between(whole: Tensor, stay: Tensor) -> Tensor:
+            return segments.interleave([whole[rows[LEADING]], stay, whole[rows[TRAILING]]], counts)
+
+        left = [sum(parts) for parts in zip(*counts, strict=True)]
         before = self._positions if self._positions is not None else _original(tokens)
-        now = torch.where(kept.positions >= 0, before[prunable][kept.positions], -1)
-        self._positions = segments.interleave([before[pinned], now], [ones, kept.lengths])
+        now = torch.where(kept.positions >= 0, before[rows[PRUNABLE]][kept.positions], -1)
+        self._positions = between(before, now)
         self.blocks.append(BlockTrace(tokens.lengths, left, self._positions))
         sizes = None
         if self.settings.proportional:
             whole = tokens.sizes if tokens.sizes is not None else kept.sizes.new_ones(len(tokens.data))
-            sizes = segments.interleave([whole[pinned], kept.sizes], [ones, kept.lengths])
-        return Packed(data, left, sizes)
+            sizes = between(whole, kept.sizes)
+        return Packed(between(tokens.data, kept.tokens), left, sizes)
 
 
-def _split(lengths: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows of the pinned and of the prunable tokens."""
-    is_pinned = torch.zeros(sum(lengths), dtype=torch.bool, device=device)
-    is_pinned[torch.tensor(segments.offsets(lengths)[:-1], device=device)] = True
-    rows = torch.arange(len(is_pinned), device=device)
-    return rows[is_pinned], rows[~is_pinned]
+def _split(lengths: Sequence[int], pinned: Statistics, device: torch.device) -> tuple[list[Tensor], list[list[int]]]:
+    """Rows of the LEADING, PRUNABLE and TRAILING tokens, and how many of them each sample has."""
+    leading = [min(pinned.leading, length) for length in lengths]
+    trailing = [min(pinned.trailing, length - first) for length, first in zip(lengths, leading, strict=True)]
+    prunable = [length - first - last for length, first, last in zip(lengths, leading, trailing, strict=True)]
+    runs = [count for sample in zip(leading, prunable, trailing, strict=True) for count in sample]
+    part = torch.arange(3, device=device).repeat(len(lengths))[segments.segment_ids(runs, device)]
+    rows = torch.arange(len(part), device=device)
+    return [rows[part == which] for which in (LEADING, PRUNABLE, TRAILING)], [leading, prunable, trailing]
 
 
 def _original(tokens: Packed) -> Tensor:

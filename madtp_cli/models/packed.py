@@ -34,6 +34,10 @@ class Packed:
         """Each sample's first token, [batch, width]."""
         return self.data[torch.tensor(segments.offsets(self.lengths)[:-1], device=self.data.device)]
 
+    def last(self) -> Tensor:
+        """Each sample's last token, [batch, width]."""
+        return self.data[torch.tensor(segments.offsets(self.lengths)[1:], device=self.data.device) - 1]
+
     def part(self, samples: slice) -> Packed:
         """Some consecutive samples."""
         rows = segments.offsets(self.lengths)

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from madtp_cli.models.attention import Backend
-from madtp_cli.models.encoder import BlockPruner, BlockTrace, PruningSettings, TokenTrace
+from madtp_cli.models.attention import Backend, Statistics
+from madtp_cli.models.encoder import PINNED, BlockPruner, BlockTrace, PruningSettings, TokenTrace
 from madtp_cli.models.packed import Packed
 from madtp_cli.pruning import mag
 from madtp_cli.pruning.mag import AlignmentDictionary
@@ -43,8 +43,14 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
 
     #: Towers that can be pruned.
     TOWERS: ClassVar[tuple[str, ...]] = ("vision", "text")
+    #: Tokens of the text behind the literature's GFLOPs of the task.
+    TEXT_TOKENS: ClassVar[int] = 36
     #: How many inputs of a tower belong to one sample, where not one.
     INPUTS: ClassVar[dict[str, int]] = {}
+    #: A tower's pinned tokens, where not its first alone.
+    PINS: ClassVar[dict[str, Statistics]] = {}
+    #: Names in the trace under which a tower runs once more, and that tower, whose pruning it shares.
+    AGAIN: ClassVar[dict[str, str]] = {}
 
     madtp: AlignmentDictionary | None
     backend: Backend
@@ -94,7 +100,14 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
     def pruner(self, tower: str) -> BlockPruner:
         """For one forward of one tower; it prunes nothing where there is no dictionary, and keeps the record."""
         settings = self.pruning or PruningSettings()
-        return BlockPruner(tower, settings, self.madtp, pooling=self.training, backend=self.backend)
+        return BlockPruner(
+            tower,
+            settings,
+            self.madtp,
+            pooling=self.training,
+            backend=self.backend,
+            pinned=self.PINS.get(tower, PINNED),
+        )
 
     def aligned(self, seen: Tensor | None, said: Tensor | None) -> Tensor | None:
         """MAG's loss between what an image and its text pooled, each [samples, atoms, tower width]."""

@@ -78,7 +78,8 @@ def pool(logits: Tensor, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
         tokens: Packed tokens, normalised as for the logits, [total, tower width].
         lengths: Tokens of each sample.
     """
-    attention = segments.pad(logits.float(), lengths, float("-inf")).softmax(1)
+    # Finite, or a sample without a token would pool NaN.
+    attention = segments.pad(logits.float(), lengths, torch.finfo(torch.float32).min).softmax(1)
     return attention.transpose(1, 2).to(tokens.dtype) @ segments.pad(tokens, lengths)
 
 

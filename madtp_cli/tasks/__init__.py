@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from madtp_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from madtp_cli.data.rows import Row
+    from madtp_cli.data.rows import Dataset, Row
 
 
 @dataclass(frozen=True)
@@ -22,20 +22,29 @@ class Judged:
 
     `scores` has one number for each thing that is scored (a sample, or a query of retrieval), such that
     `Task.quality` is their mean in the task's unit; `unlabelled` counts samples that could not be scored.
+    `parts` are further figures for which papers have a column, by name, in percent.
     """
 
     answers: list[Any]
     scores: list[float]
     unlabelled: int = 0
+    parts: dict[str, float] = field(default_factory=dict)
 
 
 class Task(Protocol):
-    """What a file here offers; `unit` is that of `quality`, "percent" for all but CIDEr."""
+    """What a file here offers.
+
+    `unit` is that of `quality`, "percent" for all but CIDEr, which is 100 times the mean of the scores for all.
+    `shares` says that each score is a share of right, 0 to 1; `relative` that a change is told in percent of
+    what was before, and not in points.
+    """
 
     name: str
     title: str
     metric: str
     unit: str
+    shares: bool
+    relative: bool
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
         """Make the arguments of the model's forward, one row of each per sample.
@@ -62,6 +71,15 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class Writing(Protocol):
+    """A task whose answers are words."""
+
+    def writing(self, tokenizer: Any, answers: Sequence[str]) -> Task:
+        """The task with the tokenizer that reads a model's words, and the answers to choose from, if any."""
+        ...
+
+
 def names() -> list[str]:
     """Every task there is; imports none of them."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
@@ -76,3 +94,13 @@ def get(name: str) -> Task:
     if name not in names():
         raise UsageError(f"There is no task {name!r}.\nChoose one of: {', '.join(names())}.")
     return cast(Task, importlib.import_module(f"{__name__}.{name}").TASK)
+
+
+def prepared(name: str, processor: Any, data: Dataset) -> Task:
+    """The task of this name, for a model with this processor and these data.
+
+    Raises:
+        UsageError: There is none.
+    """
+    task = get(name)
+    return task.writing(processor.tokenizer, data.answers) if isinstance(task, Writing) else task

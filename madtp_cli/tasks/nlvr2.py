@@ -38,6 +38,7 @@ class Nlvr2:
     title = "Natural-language visual reasoning (NLVR2)"
     metric = "accuracy"
     unit = "percent"
+    shares, relative = True, False
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
         """Make the arguments of the model's forward.

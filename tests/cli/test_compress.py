@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,6 +58,17 @@ def test_the_folder_is_complete_and_holds_the_same_report(compressed):
     names = {path.name for path in folder.iterdir()}
     assert names >= {"model.safetensors", "config.json", "README.md", "tokenizer.json", "processor_config.json"}
     assert [path.name for path in folder.parent.iterdir()] == ["pruned"]
+
+
+def test_the_model_cards_lines_load_the_folder(compressed):
+    """People paste them."""
+    folder, report = compressed
+    _, _, prose = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    lines = [line[4:] for line in prose.splitlines() if line.startswith("    ")]
+    read: dict[str, Any] = {}
+    exec("\n".join(lines), read)
+    assert sum(report["output"] in line for line in lines) == 3
+    assert (type(read["model"]).__name__, type(read["processor"]).__name__) == ("MadtpBlipForNLVR2", "BlipProcessor")
 
 
 def test_a_loaded_folder_answers_bit_for_bit_as_the_model_that_was_saved(madtp, checkpoint, small, monkeypatch):
@@ -225,3 +237,13 @@ def test_streams_of_a_real_process(process, checkpoint, small):
     assert out.count('"schema_version"') == 1
     assert "\r" not in err
     assert "\x1b[?25l" not in err
+
+
+def test_every_published_architecture_can_be_named_and_counted(madtp) -> None:
+    """The list is for people and scripts; each name is one that --arch takes."""
+    listed = madtp("profile", "--list-archs").stdout.split()
+    assert {"blip-nlvr-base", "blip-vqa-large", "blip-caption-base", "blip-retrieval-base", "clip-vit-l-14-336"} <= set(
+        listed
+    )
+    assert json.loads(madtp("profile", "--list-archs", "--json").stdout)["architectures"] == listed
+    assert "caption" in madtp("profile", "--arch", "clip", "-q").stderr

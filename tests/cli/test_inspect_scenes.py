@@ -57,6 +57,28 @@ def test_scenes_says_what_it_wrote(madtp):
     assert "Writing scenes" in human.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (("vqa",), ("% commonest)", "judged by text alone", "existence")),
+        (("caption",), ("8 images, 40 captions",)),
+        (("retrieval", "--captions", 1), ("8 images, 8 captions",)),
+    ],
+)
+def test_scenes_of_every_task(madtp, options, shown):
+    """A person sees what the task has."""
+    done = madtp("scenes", "made", "--task", *options, "--train", 9, "--val", 0, "--test", 8)
+    assert done.exit_code == 0, done.stderr
+    assert all(words in done.stdout for words in shown)
+
+
+def test_scenes_says_how_many_captions_there_are(madtp):
+    """Exit 2, and nothing is written."""
+    done = madtp("scenes", "made", "--task", "retrieval", "--captions", 2)
+    assert (done.exit_code, "--captions 5 or 1" in done.stderr) == (2, True)
+    assert not Path("made").exists()
+
+
 def test_scenes_replaces_only_what_it_wrote(madtp):
     """And only when told."""
     assert madtp("scenes", "made", "--train", 0, "--val", 0, "--test", 1).exit_code == 0

@@ -153,7 +153,9 @@ def test_deep_nesting_is_no_crash(good):
 
 def test_a_folder_without_annotations_says_what_is_known(tmp_path):
     """The user learns which layouts there are, and which file is broken if one is."""
-    assert "in a known layout (BLIP annotation JSON, official NLVR2 JSON lines)" in complaint(tmp_path)
+    text = complaint(tmp_path)
+    assert "holds no annotations for nlvr2 in a known layout" in text
+    assert all(reader.LAYOUT in text for reader in data.layouts())
     (tmp_path / "train.json").write_text("")
     assert "train.json is empty" in complaint(tmp_path)
     assert "There is no file or folder" in complaint(tmp_path / "nowhere")

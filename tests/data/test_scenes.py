@@ -6,7 +6,6 @@ import hashlib
 import math
 import pickle
 import random
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -96,40 +95,6 @@ def test_train_digits_are_in_more_hands_than_wrote_them():
         assert 0.5 < scenes.mask(thing).sum() / plain.sum() < 1.6
 
 
-def test_captions_name_what_is_there(some_scenes):
-    """The first caption is complete, and the others say nothing that is not so."""
-    for scene in some_scenes:
-        there = Counter(f"a {thing.colour} {thing.noun}" for thing in scene.things)
-        complete, mirrored, partly, counted, colours = scene.captions()
-        assert Counter(complete.split(" and ")) == there
-        assert Counter(mirrored.removeprefix("a picture with ").split(" and ")) == there
-        first = min(scene.things, key=lambda thing: thing.left)
-        assert f"a {first.colour} {first.noun}" in partly
-        digits = sum(thing.is_digit for thing in scene.things)
-        shapes = len(scene.things) - digits
-        words = counted.replace(" and", "").split()
-        assert [scenes.COUNTS.index(words[0]), scenes.COUNTS.index(words[2])] == [digits, shapes]
-        named = set(colours.removesuffix(" things").split(" and "))
-        assert named == {thing.colour for thing in scene.things}
-
-
-def test_questions_have_the_answer_that_the_scene_gives(some_scenes):
-    """Worked out again from the words alone, not from the code that wrote them."""
-    for scene in some_scenes:
-        for question, answer in scene.questions():
-            words = question.split()
-            if question.startswith("how many"):
-                is_digit = words[2] == "digits"
-                assert answer == str(sum(thing.is_digit == is_digit for thing in scene.things))
-            elif question.startswith("what colour"):
-                assert {t.colour for t in scene.things if t.noun == words[-1]} == {answer}
-            elif question.startswith("what is the"):
-                assert [t.noun for t in scene.things if t.colour == words[3]] == [answer]
-            else:
-                is_there = any((t.colour, t.noun) == (words[3], words[4]) for t in scene.things)
-                assert answer == ("yes" if is_there else "no")
-
-
 def test_a_statement_is_true_exactly_when_its_label_says_so(test_rows):
     """Worked out again from the words alone, for every row that is reported."""
     for row in test_rows:
@@ -178,12 +143,6 @@ def test_no_kind_is_solved_by_its_words(test_rows):
         assert abs(result.accuracy - 50) < 4 * 50 / math.sqrt(result.samples)
 
 
-def test_words_that_tell_are_found_out():
-    """A check that always says "chance" would guard nothing."""
-    rows = [data.Row(str(i), (), f"the {'red' if i % 3 else 'blue'} one {i}", int(i % 3 > 0)) for i in range(300)]
-    assert text_only.accuracy(rows[:200], rows[200:])["all"] == text_only.TextOnly(100.0, 100)
-
-
 def test_a_split_is_drawn_only_where_it_is_looked_at():
     """`--limit 16` on 20,000 train pairs must start at once."""
     builtin._row.cache_clear()
@@ -210,9 +169,44 @@ def test_rows_travel_to_worker_processes(test_rows):
     assert pickle.loads(pickle.dumps(test_rows[3])) == test_rows[3]
 
 
+def test_the_vocabulary_is_what_the_tasks_say(test_rows):
+    """A word that a tokenizer lacks is spelt letter by letter; one nobody says is never learned."""
+    rows = [*test_rows[:500], *(row for task in builtin.TASKS[1:] for row in builtin.rows(task, "val", 200))]
+    rows += builtin.rows("retrieval", "val", 100, captions=1)
+    words = {word for row in rows for text in (row.text, *row.references) for word in text.split()}
+    assert scenes.vocabulary() == sorted(words)
+
+
+@pytest.mark.parametrize(
+    ("task", "captions"), [("nlvr2", None), ("vqa", None), ("caption", None), ("retrieval", 5), ("retrieval", 1)]
+)
+def test_a_row_is_the_same_whatever_is_drawn_besides(task, captions):
+    """`--limit` must not change the rows it keeps, nor a slice."""
+    first = list(builtin.rows(task, "val", 3, captions))
+    builtin._row.cache_clear()
+    again = builtin.rows(task, "val", 40, captions)
+    assert [again[2], again[1:][0], again[0]] == [first[2], first[1], first[0]]
+    assert len({row.images for row in again}) == 40
+
+
+def test_sizes_are_a_tasks_own():
+    """Retrieval compares every text with every image, so it has fewer."""
+    found = {task: {split: len(rows) for split, rows in data.read(None, task).splits.items()} for task in builtin.TASKS}
+    retrieval = found.pop("retrieval")
+    assert retrieval == {"train": 20_000, "val": 500, "test": 1_000}
+    assert all(sizes == {"train": 20_000, "val": 1_000, "test": 2_000} for sizes in found.values())
+
+
+@pytest.mark.parametrize(("task", "captions"), [("caption", 1), ("vqa", 5), ("retrieval", 3), ("retrieval", 0)])
+def test_a_number_of_captions_that_is_not_there_is_refused(task, captions):
+    """Before anything is drawn."""
+    with pytest.raises(UsageError, match=f"no {task} data with --captions {captions}"):
+        builtin.read(task, captions=captions)
+
+
 def test_a_task_the_scenes_lack_is_refused():
     """The message names the tasks there are."""
-    with pytest.raises(UsageError, match="have no data for task 'poetry'; they have nlvr2"):
+    with pytest.raises(UsageError, match="have no data for task 'poetry'; they have nlvr2, vqa, caption, retrieval"):
         data.read(None, "poetry")
 
 

@@ -1,4 +1,4 @@
-"""Scenes written to a folder are read back as a user's NLVR2 is."""
+"""Scenes written to a folder are read back as a user's data are."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from madtp_cli import data
+from madtp_cli.data import builtin, scenes
 from madtp_cli.data.scenes import Scene
 from madtp_cli.data.writing import write_scenes
 from madtp_cli.errors import OutputError, UsageError
@@ -53,6 +54,60 @@ def test_the_annotations_are_exactly_blips(written):
         assert row["label"] in ("True", "False")
 
 
+@pytest.fixture(scope="module", params=[("vqa", None), ("caption", None), ("retrieval", 5), ("retrieval", 1)])
+def other(request, tmp_path_factory):
+    """A folder of another task, the task and its number of captions."""
+    task, captions = request.param
+    folder = tmp_path_factory.mktemp("out") / task
+    return folder, task, captions, write_scenes(folder, task, {"train": 6, "val": 3, "test": 4}, captions=captions)
+
+
+def test_other_tasks_are_read_back_as_drawn(other):
+    """Words, references, order and every pixel; only the names of rows are the reader's."""
+    folder, task, captions, _ = other
+    found, drawn = data.read(folder, task), builtin.read(task, captions=captions)
+    assert {split: len(rows) for split, rows in found.splits.items()} == {"train": 6, "val": 3, "test": 4}
+    assert found.notes == []
+    for split, rows in found.splits.items():
+        for row, origin in zip(rows, drawn.split(split)[: len(rows)], strict=True):
+            assert (row.text, row.label, row.references) == (origin.text, origin.label, origin.references)
+            ((path,), (scene,)) = row.images, origin.images
+            assert isinstance(path, Path)
+            assert isinstance(scene, Scene)
+            np.testing.assert_array_equal(np.asarray(Image.open(path)), scene.render())
+
+
+def test_other_annotations_are_exactly_blips(other):
+    """VQA: one record a question; captions: one record each in train, one per image elsewhere."""
+    folder, task, captions, _ = other
+    stem = "vqa" if task == "vqa" else "coco_karpathy"
+    train, val = (json.loads((folder / f"annotation/{stem}_{split}.json").read_text()) for split in ("train", "val"))
+    if task == "vqa":
+        assert all(row.keys() == {"image", "question", "question_id", "answer", "dataset"} for row in (*train, *val))
+        assert [len(row["answer"]) for row in (*train, *val)] == [10] * 9
+        assert json.loads((folder / "annotation/answer_list.json").read_text()) == scenes.answers()
+    else:
+        number = captions or 5
+        assert [len(row["caption"]) for row in val] == [number] * 3
+        assert all(row.keys() == {"image", "caption"} for row in val)
+        assert all(row.keys() == {"image", "image_id", "caption"} for row in train)
+        assert [row["image_id"] for row in train] == [f"train_{i:06}" for i in range(6) for _ in range(number)]
+
+
+def test_the_summary_fits_the_task(other):
+    """Nothing is said of the balance of captions, which have no answer."""
+    _, task, captions, summary = other
+    test = summary.splits["test"]
+    assert (summary.task, test.rows, test.true_percent) == (task, 4, None)
+    if task == "vqa":
+        assert test.texts == 4
+        assert test.commonest_percent in (25, 50, 75, 100)
+        assert sum(rows for rows, _ in test.kinds.values()) == summary.text_only["all"].samples == 4
+    else:
+        assert (test.texts, test.commonest_percent, test.kinds) == (4 * (captions or 5), None, {})
+        assert summary.text_only == {}
+
+
 def test_the_summary_counts_what_was_written(written):
     """Balance and text-only accuracy are printed from it."""
     _, summary, told = written
@@ -76,7 +131,7 @@ def test_a_split_of_no_rows_is_not_written(tmp_path):
 @pytest.mark.parametrize(
     ("task", "sizes", "words"),
     [
-        ("vqa", {"test": 1}, "no data for task 'vqa'; they have nlvr2"),
+        ("chess", {"test": 1}, "no data for task 'chess'; they have nlvr2, vqa"),
         ("nlvr2", {}, "Nothing to write"),
         ("nlvr2", {"test": 0}, "Nothing to write"),
         ("nlvr2", {"test": -1, "train": 5}, "Nothing to write"),

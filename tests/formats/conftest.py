@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import json
 from collections.abc import Callable
@@ -12,9 +13,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import (
+    BlipConfig,
+    BlipForConditionalGeneration,
+    BlipForImageTextRetrieval,
+    BlipForQuestionAnswering,
+    CLIPConfig,
+    CLIPModel,
+)
+from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
 
 from madtp_cli import formats
-from madtp_cli.formats import Source, Told
+from madtp_cli.formats import Recognised, Source, Told
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -64,6 +74,39 @@ def inventory() -> Callable[[str], Source]:
         return Source(Path(f"{name}.pth"), "pickle", weights)
 
     return source
+
+
+#: transformers' class for each task of a BLIP; it has none for NLVR2.
+THEIRS = {"vqa": BlipForQuestionAnswering, "caption": BlipForConditionalGeneration,
+          "retrieval": BlipForImageTextRetrieval}  # fmt: skip
+#: Fields that transformers' configurations do not know.
+ADDED = ("model_type", "task", "merge_from", "trained_on")
+
+
+@pytest.fixture(scope="session")
+def stock() -> Callable[[Recognised], Any]:
+    """transformers' own model of a recognised checkpoint; it must have a place for every weight, and no other."""
+
+    def built(found: Recognised) -> nn.Module:
+        config = {name: copy.deepcopy(value) for name, value in found.config.items() if name not in ADDED}
+        with next(iter(found.weights.values())).device:
+            if found.config["model_type"] == "madtp_clip":
+                model: nn.Module = CLIPModel(CLIPConfig(**config))
+            else:
+                model = THEIRS[found.task](BlipConfig(**config))
+            if found.task == "vqa":
+                _narrow(model)
+        model.load_state_dict(dict(found.weights), strict=True)
+        return model.eval()
+
+    return built
+
+
+def _narrow(model: Any) -> None:
+    """Let VQA's decoder look at question states; transformers gives it the images' width, which may be another."""
+    text = copy.deepcopy(model.config.text_config)
+    text.encoder_hidden_size = text.hidden_size
+    model.text_decoder = BlipTextLMHeadModel(text)
 
 
 @pytest.fixture

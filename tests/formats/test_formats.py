@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from madtp_cli import checkpoint, formats
+from madtp_cli import formats
 from madtp_cli.errors import CheckpointError
 from madtp_cli.formats import Source, Told
 
-EXPECTED = {"blip_nlvr_base": "Salesforce BLIP", "blip_vqa_base": "Salesforce BLIP", "madtp_nlvr_base": "MADTP",
-            "madtp_clip_vit_l14_336": "MADTP", "openai_clip_vit_b16": "OpenAI CLIP"}  # fmt: skip
+EXPECTED = {"blip_nlvr_base": "Salesforce BLIP", "blip_vqa_large": "Salesforce BLIP",
+            "blip_caption_base": "Salesforce BLIP", "blip_pretrain_base": "Salesforce BLIP",
+            "madtp_nlvr_base": "MADTP", "madtp_caption_base": "MADTP", "madtp_clip_vit_l14_336": "MADTP",
+            "openai_clip_vit_b16": "OpenAI CLIP"}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "expected"), EXPECTED.items())
@@ -25,10 +28,12 @@ def test_one_format_claims_a_source(
     assert claims(inventory(name)) == [expected]
 
 
-@pytest.mark.parametrize("kind", ["madtp_blip", "blip", "siglip"])
+@pytest.mark.parametrize("kind", ["madtp_blip", "madtp_clip", "blip", "clip", "siglip"])
 def test_one_format_claims_a_folder(claims: Callable[[Source], list[Any]], kind: str) -> None:
-    """Ours and transformers' differ in the model type alone."""
-    source = Source(Path("folder"), "folder", {"any": torch.zeros(1)}, config={"model_type": kind})
+    """Ours and transformers' differ in the model type alone; a BLIP's text has the original's names in both."""
+    weights = {key: torch.zeros(1) for key in ("vision_model.any", "text_encoder.embeddings.any")}
+    config = {"model_type": kind, "vision_config": {"image_size": 48}, "text_config": {}}
+    source = Source(Path("folder"), "folder", weights, config=config)
     assert len(claims(source)) == 1
 
 
@@ -39,31 +44,27 @@ def test_an_unknown_model_names_its_keys_and_what_is_known() -> None:
         formats.recognise(source, Told())
 
 
-def test_a_torchscript_archive_is_refused_with_the_reason(tmp_path: Path) -> None:
-    """OpenAI's CLIPs come so; torch.load has only a page of advice to give."""
-    import zipfile
-
-    with zipfile.ZipFile(tmp_path / "clip.pt", "w") as archive:
-        archive.writestr("clip/code/__torch__.py", "")
-        archive.writestr("clip/data.pkl", "")
-    with pytest.raises(CheckpointError, match="TorchScript archive, as OpenAI's CLIP"):
-        checkpoint.load(tmp_path / "clip.pt")
-
-
-def test_a_resnet_clip_is_refused_with_the_reason() -> None:
-    """It has no tokens, so no later version will take it either."""
-    source = Source(Path("rn50.pt"), "pickle", {"visual.layer1.0.conv1.weight": torch.zeros(1)})
-    refusal = formats.recognise(source, Told()).refusal
+@pytest.mark.parametrize(
+    ("weights", "config", "sign"),
+    [
+        ({"text_model.a.weight": torch.zeros(2, dtype=torch.int8)}, {"model_type": "clip"}, "text_model.a.weight"),
+        ({"text_model.a.weight": torch.zeros(2, dtype=torch.float8_e4m3fn)}, None, "text_model.a.weight"),
+        ({"visual_encoder.a.qweight": torch.zeros(2, dtype=torch.int32)}, None, "a.qweight"),
+        ({"text_model.a.weight": torch.zeros(2), "text_model.a.SCB": torch.zeros(2)}, None, "a.SCB"),
+        ({}, {"model_type": "blip", "quantization_config": {"load_in_8bit": True}}, "quantization_config"),
+    ],
+)
+def test_quantised_weights_are_refused(weights: dict[str, Tensor], config: dict[str, Any] | None, sign: str) -> None:
+    """As numbers of the wrong scale they would load, and answer nonsense."""
+    refusal = formats.recognise(Source(Path("a"), "folder", weights, config=config), Told()).refusal
     assert refusal is not None
-    assert "no tokens to prune" in refusal
+    assert "quantised" in refusal
+    assert sign in refusal
 
 
-def test_a_transformers_folder_is_refused_with_its_architecture(tmp_path: Path) -> None:
-    """The library has no NLVR2 model, so the folder cannot be one."""
-    (tmp_path / "config.json").write_text('{"model_type": "siglip", "architectures": ["SiglipModel"]}')
-    with pytest.raises(CheckpointError, match=r"model type siglip \(SiglipModel\)"):
-        checkpoint.load(tmp_path)
-    assert checkpoint.inspect(tmp_path).task == "siglip"
+def test_whole_numbers_that_are_no_weights_are_no_quantisation(inventory: Callable[[str], Source]) -> None:
+    """Position numbers and a queue's pointer are whole numbers in every retrieval file."""
+    assert formats.recognise(inventory("blip_retrieval_base"), Told()).refusal is None
 
 
 def test_a_grid_that_is_no_square_is_refused() -> None:

@@ -12,8 +12,9 @@ import torch
 from madtp_cli import formats
 from madtp_cli.errors import CheckpointError
 from madtp_cli.formats import Source, Told, own
+from madtp_cli.formats._towers import POSITIONS
 
-POSITIONS = torch.randn(1, 1 + 9, 4)
+GRID = torch.randn(1, 1 + 9, 4)
 CONFIG = {"model_type": "madtp_blip", "task": "nlvr2", "vision_config": {"image_size": 48, "patch_size": 16}}
 
 
@@ -25,22 +26,37 @@ def folder() -> Callable[[dict[str, torch.Tensor]], Source]:
 
 def test_a_folder_says_itself_what_it_is(folder: Callable[[dict[str, torch.Tensor]], Source]) -> None:
     """Nothing is guessed, so there is nothing to note."""
-    found = formats.recognise(folder({own.POSITIONS: POSITIONS}), Told())
+    found = formats.recognise(folder({POSITIONS["madtp_blip"]: GRID}), Told())
     assert (found.format, found.task, found.notes, found.refusal) == (own.NAME, "nlvr2", (), None)
     assert json.loads(json.dumps(found.config)) == CONFIG
 
 
 def test_another_image_size_resizes_the_positions(folder: Callable[[dict[str, torch.Tensor]], Source]) -> None:
     """3 by 3 patches at 48 pixels are 5 by 5 at 80; the source stays as it is."""
-    source = folder({own.POSITIONS: POSITIONS})
+    source = folder({POSITIONS["madtp_blip"]: GRID})
     found = formats.recognise(source, Told(image_size=80))
-    assert found.weights[own.POSITIONS].shape == (1, 26, 4)
+    assert found.weights[POSITIONS["madtp_blip"]].shape == (1, 26, 4)
     assert found.config["vision_config"]["image_size"] == 80
     assert CONFIG["vision_config"] == {"image_size": 48, "patch_size": 16}
     assert "from 48 to 80 pixels" in found.notes[0]
+
+
+def test_clips_positions_have_no_axis_for_the_batch() -> None:
+    """transformers keeps them as an embedding; resized they must be one again."""
+    key = POSITIONS["madtp_clip"]
+    source = Source(Path("compressed"), "folder", {key: GRID[0]}, config={**CONFIG, "model_type": "madtp_clip"})
+    assert formats.recognise(source, Told(image_size=80)).weights[key].shape == (26, 4)
 
 
 def test_a_folder_without_weights_is_incomplete(folder: Callable[[dict[str, torch.Tensor]], Source]) -> None:
     """Copied without its largest file."""
     with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
         formats.recognise(folder({}), Told())
+
+
+def test_words_that_a_decoder_has_twice_are_written_once(folder: Callable[[dict[str, torch.Tensor]], Source]) -> None:
+    """safetensors holds no tensor twice, and both names are asked for when a folder is read again."""
+    words = {POSITIONS["madtp_blip"]: GRID, "text_decoder.bert.embeddings.word_embeddings.weight": torch.ones(5, 4)}
+    found = formats.recognise(folder(words), Told())
+    twin = found.weights["text_decoder.cls.predictions.decoder.weight"]
+    assert twin is words["text_decoder.bert.embeddings.word_embeddings.weight"]

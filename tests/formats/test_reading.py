@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 from pathlib import Path
@@ -139,3 +140,46 @@ def test_without_values_nothing_is_allocated(tmp_path: Path, weights: dict[str, 
         "a": (torch.Size([5000]), "meta"),
         "b": (torch.Size([3]), "meta"),
     }
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"weight_map": {"a": "model-1.safetensors"}}, r"lacks model-1\.safetensors"),
+        ({"weight_map": {"a": "../model.safetensors"}}, "no file of its folder"),
+        ({"metadata": {}}, "does not say where the weights are"),
+    ],
+)
+def test_an_index_of_weights_must_name_files_of_its_folder(tmp_path: Path, index: Any, message: str) -> None:
+    """It comes from a stranger, and a shard may not have been copied."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=message):
+        read(tmp_path)
+
+
+def test_a_model_of_the_hub_is_read_from_the_cache(
+    tmp_path: Path, weights: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name there; nothing is downloaded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    model = tmp_path / "cache/models--Owner--blip-vqa"
+    snapshot = model / "snapshots/0123abcd"
+    snapshot.mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs/main").write_text("0123abcd")
+    (snapshot / "config.json").write_text('{"model_type": "blip"}')
+    save_file(weights, snapshot / "model.safetensors")
+    found = read(Path("Owner/blip-vqa"))
+    assert (found.path, found.config, found.weights.keys()) == (snapshot, {"model_type": "blip"}, weights.keys())
+    with pytest.raises(CheckpointError, match=r"no model of that name in the(?s:.)*hf download Owner/other") as raised:
+        read(Path("Owner/other"))
+    assert len(str(raised.value).splitlines()) <= 3
+
+
+def test_a_file_that_is_missing_is_not_looked_for_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """runs/blip.pth has the form of the hub's names, but nobody calls a model so."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"no file or folder runs/blip\.pth\.\nCheck the path"):
+        read(Path("runs/blip.pth"))

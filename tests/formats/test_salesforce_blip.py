@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from madtp_cli import checkpoint, formats
@@ -17,8 +18,6 @@ from madtp_cli.formats import Recognised, Source, Told, salesforce_blip
 from madtp_cli.formats._reading import read
 
 PRETRAINED = "blip_nlvr_from_pretrain_c"
-TASKS = [("blip_vqa_base", "vqa"), ("blip_caption_base", "caption"), ("blip_retrieval_base", "retrieval"),
-         ("blip_pretrain_base", "pretraining"), ("blip_feature_extractor_base", "features")]  # fmt: skip
 
 
 def test_logits_equal_the_originals(golden: Path, told: Told, judge: Callable[..., dict[str, Tensor]]) -> None:
@@ -55,21 +54,115 @@ def test_a_published_size_has_every_key_and_no_other(
     assert (found.towers["text"]["heads"], found.towers["text"]["vocabulary"]) == (12, 30524)
 
 
-@pytest.mark.parametrize(("name", "task"), TASKS)
-def test_a_blip_for_another_task_is_named_and_refused(inventory: Callable[[str], Source], name: str, task: str) -> None:
-    """Taking one for NLVR2 would fill its head with random values."""
+@pytest.mark.parametrize("size", ["base", "large"])
+@pytest.mark.parametrize("task", ["vqa", "caption", "retrieval", "itm"])
+def test_a_published_size_of_any_task_has_every_key_and_no_other(
+    inventory: Callable[[str], Source], stock: Callable[[Recognised], Any], task: str, size: str
+) -> None:
+    """transformers' own class must take all that is not dropped, the large image tower's wider keys included."""
+    source = inventory(f"blip_{task}_{size}")
+    found = formats.recognise(source, Told())
+    assert found.refusal is None
+    assert found.task == ("retrieval" if task == "itm" else task)
+    stock(found)
+    assert len(found.weights) + sum(map(len, found.dropped.values())) == len(source.weights)
+    vision, text = found.config["vision_config"], found.config["text_config"]
+    assert vision["num_attention_heads"] == {"base": 12, "large": 16}[size]
+    assert vision["image_size"] == (480 if task == "vqa" else 384)
+    assert (text["num_attention_heads"], text["hidden_size"], text["vocab_size"]) == (12, 768, 30524)
+    assert text["encoder_hidden_size"] == vision["hidden_size"]
+    assert found.config.get("image_text_hidden_size") == (256 if found.task == "retrieval" else None)
+    assert text.get("label_smoothing") == (0.1 if task in ("vqa", "caption") else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("blip_pretrain_base", "pretraining"), ("blip_feature_extractor_base", "features")]
+)
+def test_a_blip_without_a_task_is_named_and_refused(inventory: Callable[[str], Source], name: str, task: str) -> None:
+    """Taking one for a fine-tuned BLIP would fill its head with random values."""
     found = formats.recognise(inventory(name), Told())
     assert found.task == task
     assert found.refusal is not None
     assert found.config["vision_config"]["hidden_size"] == 768
 
 
-def test_a_pre_trained_blip_says_why_it_is_refused(golden: Path) -> None:
+def test_a_pre_trained_blip_says_why_it_is_refused(golden: Path, told: Told) -> None:
     """It is the file that people download first."""
-    path = golden / PRETRAINED / "pretrain.pth"
-    with pytest.raises(CheckpointError, match=r"has no NLVR2 head(?s:.)*Fine-tune it on NLVR2 first"):
-        checkpoint.load(path, head_width=16)
-    assert checkpoint.inspect(path, head_width=16).task == "pretraining"
+    found = checkpoint.recognise(golden / PRETRAINED / "pretrain.pth", told)
+    assert found.task == "pretraining"
+    assert found.refusal is not None
+    assert "has no NLVR2 head" in found.refusal
+    assert "Fine-tune it first" in found.refusal
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        (("visual_encoder.",), "the image tower of a BLIP alone"),
+        (("text_encoder.",), "no image tower"),
+        (("visual_encoder.", "Qformer."), "BLIP-2"),
+    ],
+)
+def test_what_is_no_whole_blip_is_refused(
+    inventory: Callable[[str], Source], parts: tuple[str, ...], reason: str
+) -> None:
+    """A part of a file, and LAVIS's BLIP-2, whose image tower has the same name."""
+    weights = dict(inventory("blip_vqa_base").weights) | {"Qformer.bert.a": torch.zeros(1)}
+    cut = {key: value for key, value in weights.items() if key.startswith(parts)}
+    refusal = formats.recognise(Source(Path("part.pth"), "pickle", cut), Told()).refusal
+    assert refusal is not None
+    assert reason in refusal
+
+
+@pytest.fixture(scope="module")
+def vqa(golden: Path, told: Told, stock: Callable[[Recognised], Any]) -> Any:
+    """The golden VQA checkpoint in transformers' class."""
+    return stock(formats.recognise(read(golden / "blip_vqa_a/checkpoint.pth"), told))
+
+
+def test_question_states_equal_the_originals(golden: Path, vqa: Any) -> None:
+    """Both encoders, in the class that transformers has for the task."""
+    given, original = _case(golden, "blip_vqa_a")
+    with torch.no_grad():
+        images = vqa.vision_model(given["pixel_values"].float()).last_hidden_state
+        states = vqa.text_encoder(given["question_ids"], given["question_mask"], encoder_hidden_states=images)
+    torch.testing.assert_close(images, original["vision.out"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(states.last_hidden_state, original["question.layer.2"], rtol=0, atol=1e-4)
+
+
+def test_answer_logits_equal_the_originals(golden: Path, vqa: Any) -> None:
+    """The decoder, each question without padding, since transformers drops the mask of what a decoder looks at."""
+    given, original = _case(golden, "blip_vqa_a")
+    questions = torch.arange(len(given["n"])).repeat_interleave(given["n"])
+    for answer, question in enumerate(questions.tolist()):
+        words = int(given["question_mask"][question].sum())
+        length = int(given["answer_mask"][answer].sum())
+        with torch.no_grad():
+            logits = vqa.text_decoder(
+                given["answer_ids"][answer : answer + 1, :length],
+                encoder_hidden_states=original["question.layer.2"][question : question + 1, :words],
+            ).logits
+        torch.testing.assert_close(logits[0], original["answer.logits"][answer, :length], rtol=0, atol=1e-4)
+
+
+def _case(golden: Path, case: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    return load_file(golden / case / "inputs.safetensors"), load_file(golden / case / "outputs.safetensors")
+
+
+def test_tied_weights_are_completed(inventory: Callable[[str], Source], stock: Callable[[Recognised], Any]) -> None:
+    """A file may leave out an output layer that is one with the word embeddings."""
+    source = inventory("blip_caption_base")
+    weights = {key: value for key, value in source.weights.items() if ".cls.predictions.decoder." not in key}
+    stock(formats.recognise(Source(source.path, "pickle", weights), Told()))
+
+
+def test_leftovers_of_masked_language_modelling_are_dropped(inventory: Callable[[str], Source]) -> None:
+    """A text encoder that began as a BERT may still have its output layer; no task reads it."""
+    source = inventory("blip_vqa_base")
+    left = {"text_encoder.cls.predictions.bias": torch.zeros(1), "text_encoder.pooler.dense.bias": torch.zeros(1)}
+    found = formats.recognise(Source(source.path, "pickle", {**source.weights, **left}), Told())
+    assert found.dropped["masked language modelling"] == list(left)
+    assert not left.keys() & found.weights.keys()
 
 
 @pytest.fixture(scope="module")
@@ -170,14 +263,25 @@ def test_heads_that_cannot_be_told_are_asked_for(golden: Path) -> None:
         checkpoint.load(golden / "blip_nlvr_a/checkpoint.pth")
 
 
-def test_a_structurally_pruned_blip_is_refused(inventory: Callable[[str], Source]) -> None:
+@pytest.mark.parametrize(
+    ("key", "shape", "said"),
+    [
+        ("visual_encoder.blocks.0.attn.qkv.weight", (1152, 768), "1152 rows, not 2304"),
+        ("visual_encoder.blocks.5.mlp.fc1.weight", (2000, 768), "2000 rows, not 3072"),
+        ("text_encoder.encoder.layer.3.attention.self.query.weight", (640, 768), "640 rows, not 768"),
+        ("text_decoder.bert.encoder.layer.11.intermediate.dense.weight", (100, 768), "100 rows, not 3072"),
+    ],
+)
+def test_a_structurally_pruned_blip_is_refused(
+    inventory: Callable[[str], Source], key: str, shape: tuple[int, int], said: str
+) -> None:
     """UPop's files have the same names and smaller matrices."""
-    source = inventory("blip_nlvr_base")
-    key = "visual_encoder.blocks.0.attn.qkv.weight"
-    pruned = Source(source.path, "pickle", {**source.weights, key: torch.empty(1152, 768, device="meta")})
+    source = inventory("blip_vqa_base")
+    assert key in source.weights
+    pruned = Source(source.path, "pickle", {**source.weights, key: torch.empty(shape, device="meta")})
     refusal = formats.recognise(pruned, Told()).refusal
     assert refusal is not None
-    assert "1152 rows, not 2304" in refusal
+    assert said in refusal
 
 
 def test_an_incomplete_file_names_what_its_sizes_need(inventory: Callable[[str], Source]) -> None:

@@ -12,6 +12,7 @@ from madtp_cli.models import attention
 from madtp_cli.models.attention import Backend, Statistics, attend
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
+STATISTICS = Statistics()
 BACKENDS: list[Backend] = ["loop", "padded", "auto"]
 
 
@@ -20,17 +21,38 @@ def drawn(lengths: list[int], seed: int, heads: int = 2, width: int = 3) -> Tens
     return 2 * torch.randn(sum(lengths), heads, width, generator=torch.Generator().manual_seed(seed))
 
 
-def plain(q: Tensor, k: Tensor, v: Tensor, leading: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """One sample by the definition: output, the read-out token's row, attention received from prunable queries."""
-    q, k, v = (rows.transpose(0, 1) for rows in (q, k, v))
-    probabilities = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1)
-    received = probabilities[:, leading:].amax(0).sum(0)
-    return (probabilities @ v).transpose(0, 1), probabilities[:, 0].T, received
+def plain(
+    q: Tensor, k: Tensor, v: Tensor, statistics: Statistics, *, causal: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One sample by the definition, query after query: output, the read-out token's row, attention received."""
+    queries, keys = len(q), len(k)
+    probabilities = torch.zeros(queries, q.shape[1], keys)
+    for query in range(queries):
+        seen = query + 1 if causal else keys
+        probabilities[query, :, :seen] = torch.einsum("hw,khw->hk", q[query] / q.shape[-1] ** 0.5, k[:seen]).softmax(-1)
+    received = torch.zeros(keys)
+    for key in range(keys):
+        prunable = range(statistics.leading, queries - statistics.trailing)
+        votes = [probabilities[query, :, key].max() for query in prunable if not causal or query >= key]
+        if votes:
+            received[key] = torch.stack(votes).mean() if causal else torch.stack(votes).sum()
+    readout = probabilities[queries - 1 if statistics.trailing else 0]
+    return torch.einsum("qhk,khw->qhw", probabilities, v), readout.T, received
 
 
-def by_sample(q: Tensor, k: Tensor, v: Tensor, queries: list[int], keys: list[int], leading: int = 1) -> list[Tensor]:
+def by_sample(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    queries: list[int],
+    keys: list[int],
+    statistics: Statistics = STATISTICS,
+    *,
+    causal: bool = False,
+) -> list[Tensor]:
     """`plain` for each sample, packed again."""
-    parts = [plain(*rows, leading) for rows in zip(q.split(queries), k.split(keys), v.split(keys), strict=True)]
+    samples = zip(q.split(queries), k.split(keys), v.split(keys), strict=True)
+    parts = [plain(*rows, statistics, causal=causal) for rows in samples]
     return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
@@ -64,14 +86,15 @@ def test_a_key_of_size_three_is_attended_to_as_three_keys(
     torch.testing.assert_close(seen.output, expected, rtol=1e-5, atol=1e-5)
 
 
-@given(LENGTHS, st.integers(0, 10_000), st.sampled_from(BACKENDS), st.integers(1, 2))
+@given(LENGTHS, st.integers(0, 10_000), st.sampled_from(BACKENDS), st.integers(0, 2), st.integers(0, 2), st.booleans())
 def test_statistics_are_those_of_each_sample_alone(
-    lengths: list[int], seed: int, backend: Backend, leading: int
+    lengths: list[int], seed: int, backend: Backend, leading: int, trailing: int, causal: bool
 ) -> None:
-    """Padded queries must receive nothing and give nothing; pinned queries do not vote."""
+    """Padded queries must receive nothing and give nothing, pinned ones not vote; to be seen by few costs nothing."""
     q, k, v = (drawn(lengths, seed + part) for part in range(3))
-    seen = attend(q, k, v, lengths, lengths, Statistics(leading), backend)
-    output, readout, received = by_sample(q, k, v, lengths, lengths, leading)
+    statistics = Statistics(leading, trailing)
+    seen = attend(q, k, v, lengths, lengths, statistics, backend, causal=causal)
+    output, readout, received = by_sample(q, k, v, lengths, lengths, statistics, causal=causal)
     assert seen.readout is not None
     assert seen.received is not None
     torch.testing.assert_close(seen.output, output, rtol=1e-5, atol=1e-5)
@@ -81,12 +104,14 @@ def test_statistics_are_those_of_each_sample_alone(
 
 @pytest.mark.parametrize("at_once", [1, 40, 100])
 @pytest.mark.parametrize("lengths", [[7, 7], [3, 9, 1]])
-def test_chunks_of_queries_change_nothing(monkeypatch, at_once: int, lengths: list[int]) -> None:
-    """Long sequences are taken in pieces to spare memory; the pinned query is in the first piece only."""
+@pytest.mark.parametrize("trailing", [0, 1])
+def test_chunks_of_queries_change_nothing(monkeypatch, at_once: int, lengths: list[int], trailing: int) -> None:
+    """Long sequences are taken in pieces to spare memory; a query that is read out is in one piece only."""
     q, k, v = (drawn(lengths, part) for part in range(3))
-    whole = attend(q, k, v, lengths, lengths, Statistics(), "padded")
+    statistics = Statistics(1, trailing)
+    whole = attend(q, k, v, lengths, lengths, statistics, "padded", causal=trailing > 0)
     monkeypatch.setattr(attention, "PROBABILITIES_AT_ONCE", at_once)
-    pieces = attend(q, k, v, lengths, lengths, Statistics(), "padded")
+    pieces = attend(q, k, v, lengths, lengths, statistics, "padded", causal=trailing > 0)
     for one, other in zip(vars(whole).values(), vars(pieces).values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from madtp_cli.methods import Rule
-from madtp_cli.models.attention import Attention
-from madtp_cli.models.encoder import BlockPruner, BlockTrace, PruningSettings
+from madtp_cli.models.attention import Attention, Statistics
+from madtp_cli.models.encoder import PINNED, BlockPruner, BlockTrace, PruningSettings
 from madtp_cli.models.packed import Packed
 from madtp_cli.pruning.mag import AlignmentDictionary
 
@@ -40,13 +40,15 @@ def test_the_dictionary_has_the_papers_size_where_the_model_has(text_width: int,
     assert (settings.dictionary_size, settings.dictionary_width) == (size, text_width)
 
 
-def _block(lengths: list[int], knob: float, backend: str = "auto") -> tuple[BlockPruner, Packed, Packed]:
+def _block(
+    lengths: list[int], knob: float, backend: str = "auto", pinned: Statistics = PINNED
+) -> tuple[BlockPruner, Packed, Packed]:
     """A pruner, tokens of width 6, and what it made of them."""
     torch.manual_seed(0)
     total = sum(lengths)
     dictionary = AlignmentDictionary({"vision": 6}, size=4, width=5)
     settings = PruningSettings("dtp-paper", knob=knob, dictionary_size=4, dictionary_width=5)
-    pruner = BlockPruner("vision", settings, dictionary, pooling=False, backend=backend)  # type: ignore[arg-type]
+    pruner = BlockPruner("vision", settings, dictionary, pooling=False, backend=backend, pinned=pinned)  # type: ignore[arg-type]
     tokens = Packed(torch.randn(total, 6), lengths)
     seen = Attention(torch.randn(total, 2, 3), torch.rand(total, 2), torch.rand(total))
     before = [tokens.data.clone(), seen.output.clone()]
@@ -78,6 +80,26 @@ def test_a_sample_of_the_pinned_token_alone_passes() -> None:
     assert torch.equal(pruned.data[0], tokens.data[0])
     assert pruned.data.isfinite().all()
     assert pruner.blocks[0].entered == [1, 6]
+
+
+@pytest.mark.parametrize("knob", KNOBS)
+def test_a_pinned_last_token_stays_last_behind_the_merged_one(knob: float) -> None:
+    """CLIP reads a text off its end; a text may be its start and end alone, or be cut to one token."""
+    lengths = [9, 1, 2, 12]
+    pruner, tokens, pruned = _block(lengths, knob, pinned=Statistics(1, 1))
+    positions = pruner.blocks[0].positions
+    assert positions is not None
+    assert pruner.statistics() == Statistics(1, 1)
+    parts = zip(tokens.data.split(lengths), pruned.data.split(pruned.lengths), positions.split(pruned.lengths),
+                strict=True)  # fmt: skip
+    for before, after, own in parts:
+        assert (own[0], own[-1]) == (0, len(before) - 1)
+        assert (own[:-2] >= 0).all()
+        assert torch.equal(after[own >= 0], before[own[own >= 0]])
+    assert pruned.lengths[1:3] == [1, 2]
+    if knob == 1e9:
+        assert pruned.lengths == [4, 1, 2, 4]
+        assert (positions[2].item(), positions[-2].item()) == (-1, -1)
 
 
 def test_a_block_that_is_left_alone_asks_for_no_statistics() -> None:

@@ -37,6 +37,12 @@ def test_first_tokens_are_the_ones_read_out() -> None:
     assert tokens.first().tolist() == [[0.0], [2.0], [3.0]]
 
 
+def test_last_tokens_are_the_ones_a_causal_text_is_read_off() -> None:
+    """CLIP's end of text, wherever cropping and pruning put it."""
+    tokens = Packed(torch.arange(6.0).view(6, 1), [2, 1, 3])
+    assert tokens.last().tolist() == [[1.0], [2.0], [5.0]]
+
+
 @pytest.mark.parametrize(("part", "rows", "lengths"), [(slice(0, 2), [0, 1, 2], [2, 1]),
                                                        (slice(2, None), [3, 4, 5], [3])])  # fmt: skip
 def test_a_part_holds_whole_samples(part: slice, rows: list[int], lengths: list[int]) -> None:

@@ -77,6 +77,13 @@ def test_pooled_features_are_means_weighted_by_attention() -> None:
     torch.testing.assert_close(mag.pool(logits, tokens, [2, 1]), expected)
 
 
+def test_a_sample_without_tokens_pools_nothing() -> None:
+    """An empty caption has none but pinned ones; NaN would spoil its whole batch's training."""
+    pooled = mag.pool(torch.zeros(2, 3), torch.ones(2, 4), [0, 2])
+    assert torch.equal(pooled, torch.stack([torch.zeros(3, 4), torch.ones(3, 4)]))
+    assert torch.equal(mag.pool(torch.zeros(0, 3), torch.ones(0, 4), [0]), torch.zeros(1, 3, 4))
+
+
 def test_the_alignment_loss_is_one_minus_the_cosine() -> None:
     """0 for one direction whatever the lengths, 1 for a right angle, 2 for opposites; here their mean over atoms."""
     first = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]])

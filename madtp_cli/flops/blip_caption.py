@@ -1,0 +1,35 @@
+"""An image and one teacher-forced caption."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from madtp_cli.flops import Counts, LayerCost, Lengths, _blip
+from madtp_cli.flops._parts import cross_attention, image_tokens, norm
+
+
+def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
+    """One image and one caption ("decoder") per sample."""
+    captions = np.asarray(lengths["decoder"])[:, None]
+    images = np.full(captions.shape, image_tokens(config.vision_config))
+    return {
+        "vision": (images, config.vision_config.num_hidden_layers),
+        "decoder": (captions, config.text_config.num_hidden_layers),
+    }
+
+
+def costs(config: Any, counts: Counts) -> list[LayerCost]:
+    """The image tower, the caption looking at the image in every layer, and the words' head."""
+    image = counts["vision"].left[-1]
+    width, image_width = config.text_config.hidden_size, config.vision_config.hidden_size
+
+    def look(m: np.ndarray, block: int) -> np.ndarray:
+        return cross_attention(m, image, width, image_width) + norm(m, width)
+
+    return [
+        *_blip.vision(config, counts),
+        *_blip.text(config, counts, "decoder", look),
+        _blip.vocabulary(config, counts),
+    ]

@@ -1,0 +1,35 @@
+"""An image, a text, and their match."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from madtp_cli.flops import Counts, LayerCost, Lengths, _blip
+from madtp_cli.flops._parts import cross_attention, image_tokens, norm
+
+
+def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
+    """One image and one text per sample; the text is read alone, and again looking at the image ("pair")."""
+    words = np.asarray(lengths["text"])[:, None]
+    text = (words, config.text_config.num_hidden_layers)
+    images = np.full(words.shape, image_tokens(config.vision_config))
+    return {"vision": (images, config.vision_config.num_hidden_layers), "text": text, "pair": text}
+
+
+def costs(config: Any, counts: Counts) -> list[LayerCost]:
+    """The image tower, the text encoder alone and looking at the image in every layer, and the heads."""
+    seen = counts["vision"].left[-1]
+    width, image_width = config.text_config.hidden_size, config.vision_config.hidden_size
+
+    def look(m: np.ndarray, block: int) -> np.ndarray:
+        return cross_attention(m, seen, width, image_width) + norm(m, width)
+
+    return [
+        *_blip.vision(config, counts),
+        *_blip.text(config, counts),
+        *_blip.text(config, counts, "pair", look),
+        LayerCost("head", "embeddings", np.full(len(seen), (width + image_width) * config.image_text_hidden_size)),
+        LayerCost("head", "matching", np.full(len(seen), 2 * width)),
+    ]

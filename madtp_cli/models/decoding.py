@@ -1,0 +1,204 @@
+"""BLIP's text decoder: teacher-forced on packed tokens, and writing by transformers' generation.
+
+transformers' decoder drops the mask of what it looks at, so samples with unlike numbers of image or question
+tokens would see each other's padding. Here what is looked at is packed and has none.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import BlipTextConfig, BlipTextLMHeadModel, GenerationMixin
+from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
+
+from madtp_cli.models.attention import Backend, attend
+from madtp_cli.models.blip import Look, MadtpBlipConfig, PrunableBlip
+from madtp_cli.models.encoder import BlockPruner, PruningSettings
+from madtp_cli.models.packed import Packed
+from madtp_cli.models.prunable import PrunedOutput
+
+#: BLIP's, in training and in ranking; configs of published checkpoints say 0, transformers' default.
+LABEL_SMOOTHING = 0.1
+#: Label of a token that is not to be predicted.
+IGNORED = -100
+
+
+@dataclass
+class DecodedOutput(PrunedOutput):
+    """`logits` are [all tokens, vocabulary], sample after sample without padding.
+
+    `memory` is what the decoder looked at: `write` and `rank` go on from it without the encoders.
+    """
+
+    memory: Packed | None = None
+
+
+class Memory:
+    """Tokens that a decoder looks at while it writes; each layer computes their keys and values once per sample.
+
+    All beams of a sample share them, and they are no part of the cache that beam search reorders.
+    """
+
+    def __init__(self, tokens: Packed, backend: Backend) -> None:
+        self.tokens, self.backend = tokens, backend
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def keys_and_values(self, attention: BlipTextSelfAttention) -> tuple[Tensor, Tensor]:
+        """Of one layer, each [total, heads, head width]."""
+        if attention.layer_idx not in self._kept:
+            heads = (attention.num_attention_heads, attention.attention_head_size)
+            key, value = (layer(self.tokens.data).unflatten(-1, heads) for layer in (attention.key, attention.value))
+            self._kept[attention.layer_idx] = key, value
+        return self._kept[attention.layer_idx]
+
+
+class MemoryAttention(BlipTextSelfAttention):
+    """Cross-attention that takes a `Memory`, or padded states of which it heeds the mask."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | Memory | None = None,
+        **settings: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the texts [texts, tokens, width] see; those of the first sample come first, as many for each."""
+        if not isinstance(encoder_hidden_states, Memory):
+            # Stock layers give the memory's mask under this name and look for it under another.
+            given = {"encoder_attention_mask": attention_mask, **settings}
+            return super().forward(hidden_states, encoder_hidden_states=encoder_hidden_states, **given)
+        memory = encoder_hidden_states.tokens
+        heads = (self.num_attention_heads, self.attention_head_size)
+        query = self.query(hidden_states).flatten(0, 1).unflatten(-1, heads)
+        samples = len(memory.lengths)
+        seen = attend(
+            query,
+            *encoder_hidden_states.keys_and_values(self),
+            [len(query) // samples] * samples,
+            memory.lengths,
+            backend=encoder_hidden_states.backend,
+            sizes=memory.sizes,
+        )
+        return seen.output.flatten(1).view_as(hidden_states), None
+
+
+def decoder(config: BlipTextConfig, memory_width: int) -> BlipTextLMHeadModel:
+    """A decoder that looks at memory of this width, with the keys of transformers' own.
+
+    transformers gives every decoder the image's width, also VQA's, which looks at question states.
+    """
+    config = copy.deepcopy(config)
+    config.encoder_hidden_size = memory_width
+    made = BlipTextLMHeadModel(config)
+    for number, layer in enumerate(made.bert.encoder.layer):
+        layer.crossattention.self = MemoryAttention(config, is_cross_attention=True, layer_idx=number)
+    return made
+
+
+class DecodingBlip(PrunableBlip, GenerationMixin):
+    """A BLIP with a text decoder, which is never pruned; what it looks at is.
+
+    Make `text_decoder` with `decoder`, and begin a text with [DEC].
+    """
+
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
+        "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
+    }
+    #: How the original writes; lengths are in tokens, the prompt's among them.
+    WRITING: ClassVar[dict[str, int]] = {}
+
+    text_decoder: BlipTextLMHeadModel
+
+    def __init__(self, config: MadtpBlipConfig) -> None:
+        super().__init__(config)
+        self.generation_config.update(**self.WRITING)
+
+    def unpruned(self) -> BlockPruner:
+        """For one forward of the decoder: it prunes nothing and keeps the record."""
+        return BlockPruner("decoder", PruningSettings(), None, pooling=False, backend=self.backend)
+
+    def decode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        memory: Packed,
+        record: BlockPruner,
+        states: list[Tensor] | None = None,
+    ) -> Packed:
+        """Logits of what follows each token of [texts, tokens], as many texts for each sample of the memory."""
+        look = self._sharing(self.looking_at(memory), len(input_ids) // len(memory.lengths))
+        words = self.encode_text(self.text_decoder.bert, input_ids, attention_mask, record, look, states, causal=True)
+        return words.replace(self.text_decoder.cls(words.data))
+
+    def write(self, memory: Packed, prompt: Tensor | None = None, **settings: Any) -> Tensor:
+        """Go on from a prompt [1 or samples, tokens], [DEC] if None; [samples, tokens], padded, the prompt's too.
+
+        Args:
+            memory: What each sample's text is about.
+            prompt: Its first tokens.
+            settings: Of transformers' `generate`, beside this model's `generation_config`.
+        """
+        words = self.config.text_config
+        if prompt is None:
+            prompt = torch.full((1, 1), words.bos_token_id, device=memory.data.device)
+        prompt = prompt.expand(len(memory.lengths), -1)
+        writing = copy.deepcopy(settings.pop("generation_config", self.generation_config))
+        if "max_new_tokens" in settings:
+            writing.max_length = None
+        told = {"eos_token_id": words.sep_token_id, "pad_token_id": words.pad_token_id} | settings
+        others = writing.update(**told)
+        return self.text_decoder.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            encoder_hidden_states=Memory(memory, self.backend),
+            generation_config=writing,
+            **others,
+        )
+
+    @staticmethod
+    def _sharing(look: Look, texts: int) -> Look:
+        """Texts about one sample lie together, and so ask as one."""
+
+        def shared(layer: Any, tokens: Packed) -> Tensor:
+            spans = [sum(tokens.lengths[start : start + texts]) for start in range(0, len(tokens.lengths), texts)]
+            return look(layer, Packed(tokens.data, spans))
+
+        return shared
+
+
+def token_losses(logits: Packed, labels: Tensor, attention_mask: Tensor | None) -> Packed:
+    """Label-smoothed cross entropy of each token's successor, 0 where that is not to be predicted.
+
+    Args:
+        logits: From `DecodingBlip.decode`.
+        labels: [texts, tokens], the tokens themselves, or -100.
+        attention_mask: [texts, tokens], 0 at padding; None where there is none.
+    """
+    following = _packed(functional.pad(labels[:, 1:], (0, 1), value=IGNORED), attention_mask)
+    losses = functional.cross_entropy(
+        logits.data.float(), following, ignore_index=IGNORED, label_smoothing=LABEL_SMOOTHING, reduction="none"
+    )
+    return logits.replace(losses)
+
+
+def sums(tokens: Packed) -> Tensor:
+    """Of each segment of [total] numbers."""
+    return torch.stack([part.sum() for part in tokens.data.split(list(tokens.lengths))])
+
+
+def predictions(logits: Packed) -> Packed:
+    """Without each text's last token, which nothing follows: what there is to learn from."""
+    last = torch.tensor(logits.lengths, device=logits.data.device).cumsum(0) - 1
+    real = torch.ones(len(logits.data), dtype=torch.bool, device=logits.data.device)
+    real[last] = False
+    return Packed(logits.data[real], [length - 1 for length in logits.lengths])
+
+
+def _packed(padded: Tensor, mask: Tensor | None) -> Tensor:
+    return padded.flatten() if mask is None else padded[mask.bool()]

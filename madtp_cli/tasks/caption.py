@@ -1,0 +1,103 @@
+"""Image captioning: what does this image show?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import fsum
+from typing import Any
+
+from torch import Tensor
+
+from madtp_cli.data.pixels import pixel_values
+from madtp_cli.data.rows import Row
+from madtp_cli.metrics.captioning import bleu4, cider_d
+from madtp_cli.models.decoding import IGNORED
+from madtp_cli.tasks import Judged, _words
+
+#: Begins each of BLIP's captions; the loss leaves it out.
+PROMPT = "a picture of"
+#: BLIP reads at most so many words of a caption, and so many tokens, the prompt's, [DEC] and [SEP] among them.
+MOST_WORDS, MOST_TOKENS = 30, 40
+
+
+def cleaned(caption: str) -> str:
+    """A caption as BLIP was trained on it: lower case, without some marks, 30 words.
+
+    >>> cleaned('A "Red" ring; two (or more)!')
+    'a red ring two or more'
+    """
+    return " ".join(_words.DROPPED.sub(" ", caption.lower()).split()[:MOST_WORDS])
+
+
+@dataclass(frozen=True)
+class Caption:
+    """An image, described in a sentence; judged by CIDEr-D, of which papers print 100 times as much."""
+
+    name = "caption"
+    title = "Image captioning (COCO)"
+    metric = "CIDEr"
+    unit = "100 x CIDEr-D"
+    shares, relative = False, True
+
+    tokenizer: Any = None
+
+    def writing(self, tokenizer: Any, answers: Sequence[str]) -> Caption:
+        """The task with the tokenizer that reads a model's words; captions are never chosen from a list."""
+        return replace(self, tokenizer=tokenizer)
+
+    def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
+        """Make the arguments of the model's forward; a row's own caption is the one that is teacher-forced.
+
+        Returns:
+            pixel_values [batch, 3, height, width]; input_ids and attention_mask [batch, tokens] of the
+            captions after the prompt, the first token [DEC]; labels [batch, tokens], the captions with -100
+            for the prompt and for padding, if every row has a caption.
+        """
+        captions = _captions(rows, processor.tokenizer)
+        batch = {
+            "pixel_values": pixel_values([row.images[0] for row in rows], processor.image_processor),
+            **captions,
+        }
+        if all(row.text for row in rows):
+            labels = captions["input_ids"].masked_fill(captions["attention_mask"] == 0, IGNORED)
+            labels[:, : _prompt(processor.tokenizer).shape[1]] = IGNORED
+            batch["labels"] = labels
+        return batch
+
+    def text_lengths(self, rows: Sequence[Row], processor: Any) -> dict[str, list[int]]:
+        """Tokens of each caption after the prompt, first and last included."""
+        return {"decoder": _captions(rows, processor.tokenizer)["attention_mask"].sum(1).tolist()}
+
+    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor]) -> list[Any]:
+        """A caption of each image, without the prompt."""
+        prompt = _prompt(self.tokenizer).to(output.memory.data.device)
+        return _words.texts(model.write(output.memory, prompt)[:, prompt.shape[1] :], self.tokenizer)
+
+    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row]) -> Judged:
+        """CIDEr-D of each caption, 0 to 10, against the references of all rows."""
+        written, references = _referred(evidence, rows)
+        parts = {"BLEU-4": 100 * bleu4(written, references)} if written else {}
+        return Judged(evidence, cider_d(written, references), len(evidence) - len(written), parts)
+
+    def quality(self, scores: Sequence[float]) -> float:
+        """CIDEr as papers print it."""
+        return 100 * fsum(scores) / len(scores)
+
+
+def _captions(rows: Sequence[Row], tokenizer: Any) -> dict[str, Tensor]:
+    return _words.tokens([f"{PROMPT} {cleaned(row.text)}" for row in rows], tokenizer, "[DEC]", MOST_TOKENS)
+
+
+def _prompt(tokenizer: Any) -> Tensor:
+    """[DEC] and the prompt, [1, tokens]."""
+    return _words.tokens([PROMPT], tokenizer, "[DEC]", MOST_TOKENS)["input_ids"][:, :-1]
+
+
+def _referred(captions: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Sequence[str]]]:
+    """Captions of the rows that have references, and these."""
+    pairs = [(caption, row.references) for caption, row in zip(captions, rows, strict=False) if row.references]
+    return [caption for caption, _ in pairs], [references for _, references in pairs]
+
+
+TASK = Caption()

@@ -1,0 +1,111 @@
+"""A small BLIP for VQA and one for captions, whose sizes all differ, and images with words of unlike lengths."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from madtp_cli.models.blip import MadtpBlipConfig
+from madtp_cli.models.blip_caption import MadtpBlipForConditionalGeneration
+from madtp_cli.models.blip_vqa import MadtpBlipForQuestionAnswering
+from madtp_cli.models.decoding import DecodingBlip
+from madtp_cli.models.encoder import PruningSettings
+from tests.retrieving import draw
+
+Batch = dict[str, Tensor]
+Model = TypeVar("Model", bound=DecodingBlip)
+#: Tokens of each sample's question, [ENC] among them, and of its answer or caption with [DEC] and [SEP].
+QUESTIONS, ANSWERS = (9, 4, 12, 3, 7), (3, 6, 2, 4, 5)
+SEP, DEC, ENC = 2, 68, 69
+
+
+def config(task: str, **vision: Any) -> MadtpBlipConfig:
+    """Vision 3 x 48 at 37 tokens, text 2 x 32, 70 word pieces."""
+    image = dict(hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=3,
+                 image_size=48, patch_size=8)  # fmt: skip
+    text = dict(hidden_size=32, intermediate_size=72, num_hidden_layers=2, num_attention_heads=2, vocab_size=70,
+                max_position_embeddings=24, bos_token_id=DEC, sep_token_id=SEP, eos_token_id=SEP)  # fmt: skip
+    return MadtpBlipConfig(task=task, vision_config=image | vision, text_config=text)
+
+
+def vqa(**vision: Any) -> MadtpBlipForQuestionAnswering:
+    """The dense model for questions."""
+    return _drawn(MadtpBlipForQuestionAnswering(config("vqa", **vision)))
+
+
+def captioner() -> MadtpBlipForConditionalGeneration:
+    """The dense model for captions."""
+    return _drawn(MadtpBlipForConditionalGeneration(config("caption")))
+
+
+def _drawn(model: Model) -> Model:
+    draw(model, seed=1)
+    with torch.no_grad():  # logits of about one, though words are embedded by large numbers
+        model.text_decoder.cls.predictions.transform.LayerNorm.weight *= 0.1
+    return model.eval()
+
+
+def attached(model: Model, knob: float, **settings: Any) -> Model:
+    """A copy with a dictionary, pruned as `dtp` does in all towers."""
+    student = copy.deepcopy(model)
+    preset = {"proportional": True} | settings
+    student.attach(PruningSettings(knob=knob, dictionary_size=7, dictionary_width=24, **preset))
+    assert student.madtp is not None
+    draw(student.madtp, seed=2)
+    return student.eval()
+
+
+def questions() -> list[Batch]:
+    """Five images with question and answer, each a batch of its own without padding."""
+    generator = torch.Generator().manual_seed(4)
+    made = []
+    for sample, length in zip(captions(), QUESTIONS, strict=True):
+        words = torch.randint(5, 68, (1, length), generator=generator)
+        words[0, 0] = ENC
+        answer = {f"decoder_{name}": sample[name] for name in ("input_ids", "attention_mask")}
+        made.append({"pixel_values": sample["pixel_values"], "input_ids": words,
+                     "attention_mask": torch.ones_like(words), **answer, "labels": sample["labels"]})  # fmt: skip
+    return made
+
+
+def captions() -> list[Batch]:
+    """Five images with a caption, each a batch of its own without padding."""
+    generator = torch.Generator().manual_seed(3)
+    made = []
+    for number, length in enumerate(ANSWERS):
+        coarse = torch.randn(1, 3, 6, 6, generator=generator) * (1 + number)
+        fine = torch.randn(1, 3, 48, 48, generator=generator)
+        words = torch.randint(5, 68, (1, length), generator=generator)
+        words[0, 0], words[0, -1] = DEC, SEP
+        made.append({"pixel_values": functional.interpolate(coarse, size=(48, 48)) + fine, "input_ids": words,
+                     "attention_mask": torch.ones_like(words), "labels": words})  # fmt: skip
+    return made
+
+
+def collate(samples: Sequence[Batch], extra: int = 0, padding: int = 33) -> Batch:
+    """Samples in one batch, all their words padded by words that mean something, and by `extra` more."""
+    batch = {}
+    for name in samples[0]:
+        values = [sample[name] for sample in samples]
+        fill = 0 if name.endswith("mask") else -100 if name == "labels" else padding
+        if values[0].dim() == 2:
+            longest = max(value.shape[1] for value in values) + extra
+            values = [functional.pad(value, (0, longest - value.shape[1]), value=fill) for value in values]
+        batch[name] = torch.cat(values)
+    return batch
+
+
+def forward(model: DecodingBlip, batch: Batch, **settings: Any) -> Any:
+    """Without gradients and labels."""
+    with torch.no_grad():
+        return model(**{name: value for name, value in batch.items() if name != "labels"}, **settings)
+
+
+def counts(output: Any) -> dict[str, list[list[int]]]:
+    """Tokens that left each block, per tower: [blocks][samples]."""
+    return {tower: [block.left for block in blocks] for tower, blocks in output.trace.items()}

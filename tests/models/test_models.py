@@ -1,0 +1,124 @@
+"""Models by kind, and how transformers' Auto classes come by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForZeroShotImageClassification,
+    pipeline,
+)
+
+from madtp_cli import models
+from madtp_cli import processor as processors
+from madtp_cli.models.blip_caption import MadtpBlipForConditionalGeneration
+from madtp_cli.models.blip_nlvr2 import MadtpBlipForNLVR2
+from madtp_cli.models.blip_retrieval import MadtpBlipForImageTextRetrieval
+from madtp_cli.models.blip_vqa import MadtpBlipForQuestionAnswering
+from madtp_cli.models.clip_retrieval import MadtpClipForRetrieval
+from tests import decoding, retrieving
+from tests.clip_words import clip_words
+from tests.tasks import words
+
+PICTURE = Image.new("RGB", (60, 50), (200, 30, 60))
+
+
+@pytest.fixture(scope="module")
+def folders(
+    tmp_path_factory: pytest.TempPathFactory, blip: MadtpBlipForNLVR2, clip: MadtpClipForRetrieval
+) -> dict[str, Path]:
+    """Every model with its processor, as transformers saves them."""
+    place = tmp_path_factory.mktemp("saved")
+    dense: dict[str, Any] = {
+        "blip_nlvr2": blip,
+        "blip_vqa": decoding.vqa(),
+        "blip_caption": decoding.captioner(),
+        "blip_retrieval": retrieving.dense(),
+        "clip_retrieval": clip,
+    }
+    for kind, model in dense.items():
+        model.save_pretrained(place / kind)
+        words.processor().save_pretrained(place / kind)
+    own = processors.find(place / "clip.pt", clip_words(place / "words", 70), clip.config)
+    own.save_pretrained(place / "clip_retrieval")
+    return {kind: place / kind for kind in dense}
+
+
+@pytest.mark.parametrize(
+    ("auto", "kind", "model"),
+    [
+        (AutoModel, "blip_nlvr2", MadtpBlipForNLVR2),
+        (AutoModel, "blip_vqa", MadtpBlipForQuestionAnswering),
+        (AutoModel, "blip_caption", MadtpBlipForConditionalGeneration),
+        (AutoModel, "blip_retrieval", MadtpBlipForImageTextRetrieval),
+        (AutoModel, "clip_retrieval", MadtpClipForRetrieval),
+        (AutoModelForImageTextToText, "blip_vqa", MadtpBlipForQuestionAnswering),
+        (AutoModelForImageTextToText, "blip_caption", MadtpBlipForConditionalGeneration),
+        (AutoModelForZeroShotImageClassification, "clip_retrieval", MadtpClipForRetrieval),
+    ],
+)
+def test_an_auto_class_gives_the_model_of_the_folders_task(
+    folders: dict[str, Path], auto: Any, kind: str, model: type
+) -> None:
+    """Models of one family have one model type, and each its own weights."""
+    assert type(AutoConfig.from_pretrained(folders[kind])).__name__ == models.get(kind).config_class.__name__
+    assert type(auto.from_pretrained(folders[kind])) is model
+
+
+@pytest.mark.parametrize("kind", ["blip_nlvr2", "blip_retrieval"])
+def test_an_auto_class_that_does_not_fit_says_so(folders: dict[str, Path], kind: str) -> None:
+    """transformers would take the first model that the Auto class knows and leave its weights random."""
+    with pytest.raises(ValueError, match="is a model for the task .*; read it with AutoModel"):
+        AutoModelForImageTextToText.from_pretrained(folders[kind])
+    with pytest.raises(ValueError, match="is a model for the task"):
+        AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folders[kind]))
+
+
+def test_a_configuration_can_be_made_by_its_model_type() -> None:
+    """Also before any was read."""
+    assert AutoConfig.for_model("madtp_clip", task="retrieval").model_type == "madtp_clip"
+
+
+@pytest.mark.parametrize(("kind", "text"), [("blip_caption", "a picture"), ("blip_vqa", "what is the red ?")])
+def test_the_pipeline_writes_what_generate_writes(
+    folders: dict[str, Path], kind: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It warns where it does not know a model by name, and must give ours all that `generate` needs."""
+    pipe = pipeline("image-text-to-text", model=str(folders[kind]))
+    (answer,) = pipe(PICTURE, text=text, return_full_text=False)
+    given = pipe.processor(images=PICTURE, text=text, return_tensors="pt")
+    written: Tensor = AutoModel.from_pretrained(folders[kind]).generate(**given)
+    (expected,) = pipe.processor.batch_decode(written, skip_special_tokens=True)
+    assert answer["generated_text"].strip() == expected.removeprefix(text).strip() != ""
+    assert "not supported" not in caplog.text
+
+
+def test_clip_classifies_in_transformers_pipeline(folders: dict[str, Path]) -> None:
+    """Zero-shot: its scores are those of `classify`."""
+    pipe = pipeline("zero-shot-image-classification", model=str(folders["clip_retrieval"]))
+    labels = ["dog", "a"]
+    answers = {answer["label"]: answer["score"] for answer in pipe(PICTURE, labels, hypothesis_template="{}")}
+    given = pipe.tokenizer(labels, padding=True, return_tensors="pt")
+    pixels = pipe.image_processor(PICTURE, return_tensors="pt")["pixel_values"]
+    scores = pipe.model.classify(pixels, given["input_ids"], given["attention_mask"])[0]
+    assert [answers[label] for label in labels] == pytest.approx(scores.tolist(), abs=1e-6)
+
+
+def test_an_ability_is_what_auto_classes_ask_for() -> None:
+    """A misspelt one would leave an Auto class without models."""
+    assert {kind: models.auto_classes(models.get(kind))[1:] for kind in models.kinds()} == {
+        "blip_caption": ["AutoModelForImageTextToText"],
+        "blip_nlvr2": [],
+        "blip_retrieval": [],
+        "blip_vqa": ["AutoModelForImageTextToText"],
+        "clip_retrieval": ["AutoModelForZeroShotImageClassification"],
+    }
+    assert all(hasattr(transformers, name) for name in models.AUTO_CLASSES)

@@ -1,0 +1,80 @@
+"""A small BLIP for retrieval whose every size is another, and images with captions of unlike lengths."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from madtp_cli.models.blip import MadtpBlipConfig
+from madtp_cli.models.blip_retrieval import MadtpBlipForImageTextRetrieval
+from madtp_cli.models.encoder import PruningSettings
+
+Batch = dict[str, Tensor]
+#: Words of each sample's caption, [CLS] among them.
+TEXT_LENGTHS = (9, 4, 12, 3, 7)
+#: First and last of the 70 word pieces.
+CLS, ENC = 4, 69
+
+
+def draw(model: nn.Module, seed: int) -> None:
+    """Weights that make attention peaked and samples unlike."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            noise = torch.randn(value.shape, generator=generator)
+            if value.dim() > 1 and "embedding" not in name and "dictionary" not in name:
+                noise = noise * 1.5 / value[0].numel() ** 0.5
+            is_scale = value.dim() == 1 and "norm" in name.lower() and name.endswith("weight")
+            value.copy_(1 + 0.2 * noise if is_scale else 0.1 * noise if value.dim() == 1 else noise)
+
+
+def dense() -> MadtpBlipForImageTextRetrieval:
+    """Vision 3 x 48 at 37 tokens, text 2 x 32, embeddings of width 20."""
+    vision = dict(hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=3,
+                  image_size=48, patch_size=8)  # fmt: skip
+    text = dict(hidden_size=32, intermediate_size=72, num_hidden_layers=2, num_attention_heads=2, vocab_size=70,
+                max_position_embeddings=16, bos_token_id=68, sep_token_id=2)  # fmt: skip
+    config = MadtpBlipConfig(task="retrieval", vision_config=vision, text_config=text, image_text_hidden_size=20)
+    model = MadtpBlipForImageTextRetrieval(config).eval()
+    draw(model, seed=1)
+    return model
+
+
+def attached(model: MadtpBlipForImageTextRetrieval, knob: float, **settings: Any) -> MadtpBlipForImageTextRetrieval:
+    """A copy with a dictionary, pruned as `dtp` does in both towers."""
+    student = copy.deepcopy(model)
+    preset = {"proportional": True} | settings
+    student.attach(PruningSettings(knob=knob, dictionary_size=7, dictionary_width=24, **preset))
+    assert student.madtp is not None
+    draw(student.madtp, seed=2)
+    return student.eval()
+
+
+def samples() -> list[Batch]:
+    """Five images, each with its caption, each a batch of its own without padding."""
+    generator = torch.Generator().manual_seed(3)
+    made = []
+    for number, length in enumerate(TEXT_LENGTHS):
+        coarse = torch.randn(1, 3, 6, 6, generator=generator) * (1 + number)
+        pixels = functional.interpolate(coarse, size=(48, 48)) + torch.randn(1, 3, 48, 48, generator=generator)
+        words = torch.randint(5, 68, (1, length), generator=generator)
+        words[0, 0] = CLS
+        made.append({"pixel_values": pixels, "input_ids": words, "attention_mask": torch.ones_like(words)})
+    return made
+
+
+def collate(samples: Sequence[Batch], longest: int = 0, padding: int = 67) -> Batch:
+    """One batch, captions padded to `longest` with a word that means something."""
+    longest = max(longest, *[sample["input_ids"].shape[1] for sample in samples])
+
+    def padded(name: str, fill: int) -> Tensor:
+        return torch.cat([functional.pad(s[name], (0, longest - s[name].shape[1]), value=fill) for s in samples])
+
+    pixels = torch.cat([sample["pixel_values"] for sample in samples])
+    return {"pixel_values": pixels, "input_ids": padded("input_ids", padding),
+            "attention_mask": padded("attention_mask", 0)}  # fmt: skip

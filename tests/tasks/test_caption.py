@@ -1,0 +1,100 @@
+"""What captioning makes of rows, and how it describes and scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from madtp_cli import measure, tasks
+from madtp_cli.data.rows import Dataset, Row
+from madtp_cli.measure import Place
+from madtp_cli.metrics.captioning import bleu4, cider_d
+from madtp_cli.tasks.caption import MOST_TOKENS, TASK, cleaned
+from tests.decoding import attached, captioner
+from tests.tasks.words import processor, tokenizer
+
+CPU = Place(torch.device("cpu"), torch.float32)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[Row]:
+    """Three pictures with their own caption and all of them."""
+    texts = [("A red ring.", ("A red ring.", "a ring in the dark")), ("two", ("two", "two blue box")), ("", ())]
+    for number in range(3):
+        Image.effect_noise((48, 48), 40 + 60 * number).convert("RGB").save(tmp_path / f"{number}.png")
+    return [Row(str(number), (tmp_path / f"{number}.png",), text, references=references)
+            for number, (text, references) in enumerate(texts)]  # fmt: skip
+
+
+def _ids(words: str) -> list[int]:
+    made: list[int] = tokenizer().convert_tokens_to_ids(words.split())
+    return made
+
+
+def test_a_batch_holds_what_the_model_takes(rows) -> None:
+    """The prompt stands before each caption and takes no part in the loss; nor does padding."""
+    batch = TASK.collate(rows[:2], processor())
+    assert batch.keys() == {"pixel_values", "input_ids", "attention_mask", "labels"}
+    assert batch["pixel_values"].shape == (2, 3, 48, 48)
+    assert batch["input_ids"].tolist() == [_ids("[DEC] a picture of a red ring [SEP]"),
+                                           _ids("[DEC] a picture of two [SEP] [PAD] [PAD]")]  # fmt: skip
+    assert batch["attention_mask"].sum(1).tolist() == [8, 6]
+    assert batch["labels"].tolist() == [[*[-100] * 4, *_ids("a red ring [SEP]")],
+                                        [*[-100] * 4, *_ids("two [SEP]"), -100, -100]]  # fmt: skip
+
+
+def test_an_image_without_a_caption_is_looked_at_without(rows) -> None:
+    """Calibration needs none: the prompt alone is there, and no loss."""
+    batch = TASK.collate(rows, processor())
+    assert "labels" not in batch
+    assert batch["input_ids"][2, :5].tolist() == _ids("[DEC] a picture of [SEP]")
+
+
+def test_lengths_are_those_of_a_batch(rows) -> None:
+    """Costs are told before a batch is made."""
+    batch = TASK.collate(rows, processor())
+    assert TASK.text_lengths(rows, processor()) == {"decoder": batch["attention_mask"].sum(1).tolist()}
+
+
+def test_captions_are_cleaned_as_blip_was_trained(rows) -> None:
+    """Thirty words, marks replaced by spaces; forty tokens, or the model's fewer positions."""
+    assert cleaned('A "Red" ring; a.b') == "a red ring a b"
+    assert cleaned("word " * 40) == "word " * 29 + "word"
+    wide = processor()
+    wide.tokenizer.model_max_length = 512
+    long = [Row("d", rows[0].images, "x-y-z " * 30)]
+    assert TASK.text_lengths(long, wide) == {"decoder": [MOST_TOKENS]}
+    assert TASK.text_lengths(long, processor()) == {"decoder": [24]}
+
+
+def test_captions_are_the_models_words_without_the_prompt(rows) -> None:
+    """Three beams go on from it; alone as in a batch."""
+    model, own = attached(captioner(), 0.4), processor()
+    task = tasks.prepared("caption", own, Dataset("caption", "here", {}))
+    batch = task.collate(rows, own)
+    measured = measure.run(model, [batch], task, CPU)
+    prompt = torch.tensor([_ids("[DEC] a picture of")] * 3)
+    written = model.generate(batch["pixel_values"], prompt)
+    known = tokenizer()
+    assert measured.answers == [known.decode(row[4:], skip_special_tokens=True).strip() for row in written]
+    assert measured.answers == [measure.run(model, [task.collate([row], own)], task, CPU).answers[0] for row in rows]
+    assert not any(answer.startswith("a picture of") for answer in measured.answers)
+
+
+def test_a_caption_is_as_right_as_people_would_have_said_it(rows) -> None:
+    """CIDEr-D of each image that has captions, 100 times its mean as papers print it; BLEU-4 beside it."""
+    written = ["a red ring", "a blue box", "no"]
+    judged = TASK.judge(None, written, rows)
+    references = [row.references for row in rows[:2]]
+    assert judged.scores == cider_d(written[:2], references)
+    assert (judged.answers, judged.unlabelled) == (written, 1)
+    assert TASK.quality([1.0, 1.5]) == 125
+    said = ["a ring in the dark", "two blue box"]
+    assert TASK.judge(None, said, rows).parts == {"BLEU-4": pytest.approx(100)}
+    assert judged.parts == {"BLEU-4": 100 * bleu4(written[:2], references)}
+    unscored = TASK.judge(None, written, ())
+    assert (unscored.scores, unscored.parts) == ([], {})
+    assert (TASK.name, TASK.metric) == ("caption", "CIDEr")
