@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from madtp_cli.errors import UsageError
 from madtp_cli.pruning import segments
 from madtp_cli.pruning.merge import Kept
 
-__all__ = ["Attended", "Kept", "Method", "Preset", "Rule", "get", "keep_each", "names"]
+__all__ = ["Attended", "Kept", "Method", "Preset", "Rule", "get", "keep_each", "names", "pruned_by"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,20 @@ class Method(Protocol):
 
     def cost(self, tokens: np.ndarray, width: int, atoms: int) -> np.ndarray:
         """Multiply-adds of `keep` for samples of so many prunable tokens; the dictionary's logits are given."""
+
+
+def pruned_by(prune: Callable[..., Kept], attended: Attended, rule: Rule) -> Kept:
+    """What a function of `pruning.dynamic` makes of a block."""
+    return prune(
+        attended.tokens,
+        attended.lengths,
+        (attended.class_attention, attended.self_attention),
+        attended.logits,
+        rule.knob,
+        temperature=rule.temperature,
+        min_keep=rule.min_keep,
+        sizes=attended.sizes,
+    )
 
 
 def keep_each(method: Method, attended: Attended, rule: Rule) -> Kept:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from madtp_cli.methods import Attended, Kept, Preset, Rule
+from madtp_cli.methods import Attended, Kept, Preset, Rule, pruned_by
 from madtp_cli.pruning import dynamic
 
 PRESET = Preset(proportional=True, unpruned=("text",))
@@ -19,16 +19,7 @@ MERGED_TOKENS = 0
 
 def keep(attended: Attended, rule: Rule) -> Kept:
     """Keep the tokens whose importance times distinctness is above the threshold; the others join their leaders."""
-    return dynamic.prune_peaks(
-        attended.tokens,
-        attended.lengths,
-        (attended.class_attention, attended.self_attention),
-        attended.logits,
-        rule.knob,
-        temperature=rule.temperature,
-        min_keep=rule.min_keep,
-        sizes=attended.sizes,
-    )
+    return pruned_by(dynamic.prune_peaks, attended, rule)
 
 
 def cost(tokens: np.ndarray, width: int, atoms: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from madtp_cli.methods import Attended, Kept, Preset, Rule
+from madtp_cli.methods import Attended, Kept, Preset, Rule, pruned_by
 from madtp_cli.pruning import dynamic
 
 PRESET = Preset(proportional=False)
@@ -13,16 +13,7 @@ MERGED_TOKENS = 1
 
 def keep(attended: Attended, rule: Rule) -> Kept:
     """Keep the tokens above the threshold; the others become one token."""
-    return dynamic.prune_important(
-        attended.tokens,
-        attended.lengths,
-        (attended.class_attention, attended.self_attention),
-        attended.logits,
-        rule.knob,
-        temperature=rule.temperature,
-        min_keep=rule.min_keep,
-        sizes=attended.sizes,
-    )
+    return pruned_by(dynamic.prune_important, attended, rule)
 
 
 def cost(tokens: np.ndarray, width: int, atoms: int) -> np.ndarray:

@@ -14,6 +14,11 @@ from madtp_cli.errors import CheckpointError
 DROPPED = re.compile(r"[.!\"()*#:;~]")
 
 
+def cleaned(text: str, most: int) -> str:
+    """A sentence or caption as BLIP was trained on it: lower case, without some marks, at most so many words."""
+    return " ".join(DROPPED.sub(" ", text.lower()).split()[:most])
+
+
 def tokens(texts: Sequence[str], tokenizer: Any, first: str, most: int) -> dict[str, Tensor]:
     """Padded input_ids and attention_mask, [texts, tokens]; `first` in place of [CLS], at most so many tokens.
 

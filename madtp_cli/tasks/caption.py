@@ -27,7 +27,7 @@ def cleaned(caption: str) -> str:
     >>> cleaned('A "Red" ring; two (or more)!')
     'a red ring two or more'
     """
-    return " ".join(_words.DROPPED.sub(" ", caption.lower()).split()[:MOST_WORDS])
+    return _words.cleaned(caption, MOST_WORDS)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from math import fsum
 from typing import Any
@@ -12,14 +11,12 @@ from torch import Tensor
 
 from madtp_cli.data.pixels import pixel_values
 from madtp_cli.data.rows import Row
-from madtp_cli.errors import CheckpointError
-from madtp_cli.tasks import Judged
+from madtp_cli.tasks import Judged, _words
 
 #: BLIP reads at most so many words of a sentence.
 MOST_WORDS = 40
-#: Tokenizers without a limit of their own carry a huge number instead.
-_NO_LIMIT = 1_000_000
-_DROPPED = re.compile(r"[.!\"()*#:;~]")
+#: And as many tokens as it has positions.
+MOST_TOKENS = 512
 
 
 def cleaned(sentence: str) -> str:
@@ -28,7 +25,7 @@ def cleaned(sentence: str) -> str:
     >>> cleaned('Both images: a "Red" ring (two, or more)!')
     'both images a red ring two, or more'
     """
-    return " ".join(_DROPPED.sub(" ", sentence.lower()).split()[:MOST_WORDS])
+    return _words.cleaned(sentence, MOST_WORDS)
 
 
 class Nlvr2:
@@ -77,16 +74,7 @@ class Nlvr2:
 
 
 def _tokens(sentences: Sequence[str], tokenizer: Any) -> dict[str, Tensor]:
-    start = tokenizer.convert_tokens_to_ids("[ENC]")
-    if start is None or start == tokenizer.unk_token_id:
-        raise CheckpointError(
-            "The tokenizer has no [ENC] token, with which BLIP's sentences begin.\nGive BLIP's own one."
-        )
-    most = tokenizer.model_max_length
-    limit = {"truncation": True, "max_length": most} if most < _NO_LIMIT else {}
-    encoded = tokenizer([cleaned(sentence) for sentence in sentences], padding=True, return_tensors="pt", **limit)
-    encoded["input_ids"][:, 0] = start
-    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+    return _words.tokens([cleaned(sentence) for sentence in sentences], tokenizer, "[ENC]", MOST_TOKENS)
 
 
 TASK = Nlvr2()

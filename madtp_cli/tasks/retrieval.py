@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum
@@ -17,7 +16,7 @@ from madtp_cli.data.pixels import pixel_values
 from madtp_cli.data.rows import Row
 from madtp_cli.metrics.retrieval import Ranks, rank
 from madtp_cli.models.packed import Packed
-from madtp_cli.tasks import Judged
+from madtp_cli.tasks import Judged, _words
 
 #: BLIP reads at most so many words of a caption; MADTP cleans CLIP's captions likewise.
 MOST_WORDS = 30
@@ -28,7 +27,6 @@ BLIP_TOKENS, CLIP_TOKENS = 35, 77
 K_TEST = 16
 #: Pairs that are matched in one forward.
 PAIRS_AT_ONCE = 256
-_DROPPED = re.compile(r"[.!\"()*#:;~]")
 
 
 def cleaned(caption: str) -> str:
@@ -37,7 +35,7 @@ def cleaned(caption: str) -> str:
     >>> cleaned('A "Red" ring; two (or more)!')
     'a red ring two or more'
     """
-    return " ".join(_DROPPED.sub(" ", caption.lower()).split()[:MOST_WORDS])
+    return _words.cleaned(caption, MOST_WORDS)
 
 
 @dataclass(frozen=True)
