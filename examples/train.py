@@ -27,7 +27,7 @@ from transformers import BertTokenizer, CLIPTokenizer
 
 import madtp_cli.models
 from examples.pretrain import HERE, MUON_RATE, draw_weights, optimizers
-from madtp_cli import measure, processor, tasks
+from madtp_cli import checkpoint, measure, processor, tasks
 from madtp_cli.data import Row, builtin, scenes
 from madtp_cli.data.loading import batches
 from madtp_cli.formats import openai_clip, salesforce_blip
@@ -197,13 +197,17 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--output", type=Path, default=HERE)
     parser.add_argument("--tower", type=Path, default=HERE / "blip.pt")
+    parser.add_argument("--start", type=Path, help="go on from this checkpoint")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     reuse_freed_memory()
     tokenizer: Any = clip_tokenizer(48) if options.kind == "clip" else bert_tokenizer()
-    model = build(options.kind, len(tokenizer))
-    start_tower(model, options.tower)
+    if options.start:
+        model: Any = checkpoint.load(options.start)[0]
+    else:
+        model = build(options.kind, len(tokenizer))
+        start_tower(model, options.tower)
     prepared = processor.build(tokenizer, scenes.IMAGE_SIZE)
     data = builtin.read(model.config.task, ["test"])
     task = tasks.prepared(model.config.task, prepared, data)
@@ -218,7 +222,7 @@ def main() -> None:
         "hours": round(options.minutes / 60, 2),
         "steps": steps,
         "batch": BATCH,
-        "image tower from": options.tower.name,
+        "start": options.start.name if options.start else f"image tower of {options.tower.name}",
         "test_samples": len(rows),
         task.metric: task.quality(scores),
     }
