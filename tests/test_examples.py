@@ -23,7 +23,7 @@ def test_the_example_is_trained_as_its_record_says(madtp) -> None:
 
 
 @pytest.mark.parametrize(
-    "record", sorted(EXAMPLES.glob("*-*.json")) + [EXAMPLES / "clip.json"], ids=lambda path: path.stem
+    "record", [*sorted(EXAMPLES.glob("*-*.json")), EXAMPLES / "clip.json"], ids=lambda path: path.stem
 )
 def test_every_other_example_is_as_good_as_its_record_says(madtp, record) -> None:
     """100 test samples; among fewer images the right one is found more easily, so retrieval may do better."""
