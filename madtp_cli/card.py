@@ -32,7 +32,7 @@ model-index:
 
 GFLOPs are {convention}. The budget of {requested} was met with {achieved:.4g} of {budget:.4g} GFLOPs on
 {budget_samples:,} validation samples; the table's samples were used for nothing but this table.
-Token pruning saves compute, not bytes: the file is as large as the dense one.
+Token pruning saves compute, not bytes: the folder holds all weights, in float32.
 
     import madtp_cli
     model, processor = madtp_cli.load("{output}")

@@ -20,7 +20,7 @@ from madtp_cli.terminal import Terminal
 
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 a bug, 2 usage or config, 3 unusable input, 4 budget unreachable or missed, "
-    "5 accuracy gate failed, 6 output exists or cannot be written, 130/143 interrupted."
+    "6 output exists or cannot be written, 130/143 interrupted."
 )
 
 

@@ -124,11 +124,11 @@ class CompressSettings(RunSettings):
     gflops_budget: str
     """What may remain: a share of the dense GFLOPs (0.2 or 20%) or GFLOPs per sample (26.5G)."""
     output: UserPath | None = None
-    """Folder to write; ./<checkpoint>-madtp if not given."""
+    """Folder to write; ./CHECKPOINT-madtp if not given."""
     overwrite: bool = False
     """Replace the output folder if it exists: true or false."""
     method: str = "dtp"
-    """Which tokens stay: dtp, the paper's rule."""
+    """Which tokens stay: dtp, or dtp-paper for the paper's own rule."""
     steps: int | None = Field(default=None, ge=0)
     """Fine-tuning steps, 0 or more; 0 calibrates only. Give steps or epochs, not both."""
     epochs: float | None = Field(default=None, ge=0)

@@ -6,7 +6,6 @@
     │   ├── CheckpointError        3  ... a checkpoint or its tokenizer
     │   └── DataError              3  ... annotations or images
     ├── BudgetError                4  the budget cannot be reached, or was missed
-    ├── GateError                  5  accuracy fell below what was demanded
     └── OutputError                6  the output exists or cannot be written
 
 A message says what is wrong, where, and what to do, in three lines at most.
@@ -45,12 +44,6 @@ class BudgetError(MadtpError):
     """The FLOPs budget cannot be reached, or was missed."""
 
     exit_code = 4
-
-
-class GateError(MadtpError):
-    """Accuracy fell below what was demanded."""
-
-    exit_code = 5
 
 
 class OutputError(MadtpError):

@@ -78,6 +78,7 @@ def write_whole(folder: Path, overwrite: bool = False, foreign: Foreign = no_che
         with writing(folder):
             new.mkdir()
             yield new
+            _open_to_others(new)
             _flush(new)
             _move_into_place(new, folder.resolve())
     finally:
@@ -99,6 +100,15 @@ def _beside(folder: Path, purpose: str) -> Path:
     """A hidden neighbour on the same file system, unique to this process."""
     folder = folder.resolve()
     return folder.with_name(f".{folder.name}.{purpose}-{os.getpid()}")
+
+
+def _open_to_others(folder: Path) -> None:
+    """As readable as any new file is; safetensors writes for its owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~umask)
 
 
 def _flush(folder: Path) -> None:

@@ -127,13 +127,14 @@ class Terminal(Listener):
         self.out.print(table)
         self.out.print(
             f"Budget {budget.requested}: {budget.achieved_val:.4g} of {budget.gflops:.4g} GFLOPs on "
-            f"{_count(budget.samples, 'validation sample')} ({budget.achieved_val / budget.gflops - 1:+.2%})."
+            f"{_count(budget.samples, 'validation sample')} ({budget.achieved_val / budget.gflops - 1:+.2%}); "
+            "other samples may cost a little more or less."
         )
         for tower, layers in report.tokens.items():
             self.out.print(f"{tower.capitalize()} tokens by layer: {_flow(layers)}")
         self._notes(report.notes)
         self.out.print(f"GFLOPs are {gflops.convention}.")
-        self.out.print("Token pruning saves compute, not bytes: the file is as large as the dense one.")
+        self.out.print("Token pruning saves compute, not bytes: the folder holds all weights, in float32.")
         self.out.print(f'Load it: madtp_cli.load("{report.output}")')
 
     def show_eval(self, report: EvalReport) -> None:
@@ -283,5 +284,5 @@ def _some(keys: Sequence[str]) -> str:
 
 
 def _flow(layers: Sequence[LayerPart]) -> str:
-    """Mean tokens through the layers: `145 > 40 > 22`."""
-    return " > ".join([f"{layers[0].tokens_in:.0f}", *(f"{layer.tokens_out:.1f}" for layer in layers)])
+    """Mean tokens through the layers: `145.0 > 40.2 > 22.1`."""
+    return " > ".join([f"{layers[0].tokens_in:.1f}", *(f"{layer.tokens_out:.1f}" for layer in layers)])

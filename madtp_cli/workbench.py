@@ -61,6 +61,8 @@ class Workbench:
             CheckpointError, DataError, UsageError: Something given cannot be used.
         """
         place = Place.of(settings.device, settings.dtype)
+        if settings.task is not None:
+            tasks.get(settings.task)
         model, processor = load(source, settings, listener)
         if settings.task not in (None, model.config.task):
             raise UsageError(
@@ -174,7 +176,8 @@ class Workbench:
     def quality(self, measured: measure.Measured) -> QualityPart:
         """Quality of one model, all of whose samples are labelled."""
         self.require_labels(measured, self.settings.split)
-        scores, interval = measured.scores, interval95 if self.task.shares else _hundredfold(mean_interval95)
+        mean = _of_recall if self.task.unit == "percent" else _hundredfold(mean_interval95)
+        scores, interval = measured.scores, interval95 if self.task.shares else mean
         return QualityPart(
             metric=self.task.metric,
             split=self.settings.split,
@@ -265,6 +268,12 @@ def empty(arch: str) -> Prunable:
 def _hundredfold(interval: Callable[..., tuple[float, float]]) -> Callable[..., tuple[float, float]]:
     """The same interval in percent."""
     return lambda *scores: (100 * interval(*scores)[0], 100 * interval(*scores)[1])
+
+
+def _of_recall(scores: Sequence[float]) -> tuple[float, float]:
+    """The interval of a mean that lies in 0-100, though single scores may not."""
+    low, high = _hundredfold(mean_interval95)(scores)
+    return max(0.0, low), min(100.0, high)
 
 
 def agreement(of: measure.Measured, with_: measure.Measured) -> list[float]:

@@ -127,7 +127,8 @@ def recognise(source: Source, told: Told) -> Recognised | None:
     weights = {ours: part for key, value in kept.items() for ours, part in to_transformers(key, value).items()}
     activation = f"{told.activation} (told)" if told.activation else "quick GELU (as OpenAI's)"
     notes = (
-        f"{said_of_heads(told, 'published CLIP')}, {activation} and layer-norm epsilon 1e-5 are not in the file.",
+        f"{said_of_heads(told, 'published CLIP')}, {activation} and layer-norm epsilon 1e-5 are assumed: "
+        "the file does not say.",
         *said_of_training(source),
     )
     refusal = _pruned(kept, config) or odd_heads(config, told)

@@ -123,7 +123,7 @@ def _assumed(told: Told, task: str) -> str:
     smoothing = f", GELU and label smoothing {LABEL_SMOOTHING}" if task in DECODES else " and GELU"
     return (
         f"{said_of_heads(told, 'published BLIP')}, layer-norm epsilons 1e-6 (vision) and 1e-12 (text){smoothing} "
-        "are not in the file."
+        "are assumed: the file does not say."
     )
 
 
