@@ -18,6 +18,8 @@ demo: .venv/installed
 	@mkdir -p build
 	$(BIN)/madtp compress examples/blip.pt --gflops-budget 0.2 --output build/blip-madtp --overwrite
 
+# One thread: the tests' models are tiny, and threads that share their cores with another job wait for each other.
+test: export OMP_NUM_THREADS ?= 1
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
 
