@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
-from transformers import BertTokenizer, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 import madtp_cli.models
-from examples.pretrain import HERE, MUON_RATE, draw_weights, optimizers
+from examples.pretrain import HERE, MUON_RATE, build_tokenizer, draw_weights, optimizers
 from madtp_cli import checkpoint, measure, processor, tasks
 from madtp_cli.data import Row, builtin, scenes
 from madtp_cli.data.loading import batches
@@ -44,27 +44,13 @@ KINDS = {"vqa": "blip_vqa", "caption": "blip_caption", "retrieval": "blip_retrie
 FILES = {"vqa": "blip-vqa.pt", "caption": "blip-caption.pt", "retrieval": "blip-retrieval.pt", "clip": "clip.pt"}
 
 
-def words_of_all_tasks() -> list[str]:
-    return sorted({*scenes.vocabulary(), *"abcdefghijklmnopqrstuvwxyz0123456789"})
-
-
-def bert_tokenizer() -> BertTokenizer:
-    """Word pieces: BERT's specials, every word of the scenes, and letters for all others."""
-    pieces = ["##" + letter for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words_of_all_tasks(), *pieces]
-    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)})
-    tokenizer.add_special_tokens({"bos_token": "[DEC]"})
-    tokenizer.add_tokens(["[ENC]"], special_tokens=True)
-    return tokenizer
-
-
 def clip_tokenizer(positions: int) -> CLIPTokenizer:
     """Byte pairs as CLIP's, learned from the words of the scenes; the last two are start and end."""
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
     letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
     trainer = trainers.BpeTrainer(vocab_size=10_000, end_of_word_suffix="</w>", initial_alphabet=letters)
-    learner.train_from_iterator([*words_of_all_tasks()] * 4, trainer)
+    learner.train_from_iterator(sorted({*scenes.vocabulary(), *letters}) * 4, trainer)
     learned = json.loads(learner.to_str())["model"]
     merges = [tuple(merge) for merge in learned["merges"]]
     pieces = dict.fromkeys([*letters, *(letter + "</w>" for letter in letters), *("".join(merge) for merge in merges)])
@@ -204,7 +190,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     reuse_freed_memory()
-    tokenizer: Any = clip_tokenizer(48) if options.kind == "clip" else bert_tokenizer()
+    tokenizer: Any = clip_tokenizer(48) if options.kind == "clip" else build_tokenizer()
     if options.start:
         model: Any = checkpoint.load(options.start)[0]
     else:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from madtp_cli.lessons import Lessons
+from madtp_cli.measure import inputs_of
 from madtp_cli.models.encoder import BlockTrace, TokenTrace
 from madtp_cli.models.packed import Packed
 from madtp_cli.models.prunable import Lesson
@@ -90,7 +91,7 @@ def distill(
         for group, peak in zip(groups, peaks, strict=True):
             group["lr"] = peak * schedule.factor(step)
         student.train()
-        output = student(**{name: value for name, value in batch.items() if "." not in name})
+        output = student(**inputs_of(batch), labels=batch.get("labels"))
         losses = step_losses(output, lessons.of(batch))
         student.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()

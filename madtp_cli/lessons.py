@@ -10,13 +10,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from madtp_cli.measure import Batch, inputs_of
 from madtp_cli.models.packed import Packed
 from madtp_cli.models.prunable import Lesson
 from madtp_cli.pruning import segments
 
 #: Memory that kept lessons may take, in bytes; beyond it the teacher is asked anew.
 MOST_BYTES = 2**30
-Batch = dict[str, Tensor]
 #: Of one sample: its row, or its segments, of each part of the teacher's lesson.
 Kept = dict[str, "Tensor | list[Tensor]"]
 
@@ -36,7 +36,7 @@ class Lessons:
 
     def of(self, batch: Batch) -> Lesson:
         """What the teacher says of a batch, without gradients; see `models.prunable.Lesson`."""
-        inputs = {name: value for name, value in batch.items() if name != "labels" and "." not in name}
+        inputs = inputs_of(batch)
         keys = keys_of(inputs)
         asked = [row for row, key in enumerate(keys) if key not in self.kept]
         told: dict[bytes, Kept] = {}

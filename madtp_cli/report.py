@@ -72,13 +72,14 @@ class ChangePart(_Part):
 
 
 class QualityPart(_Part):
-    """Quality of one model, in percent (CIDEr: 100 x CIDEr-D), with its 95 % interval and further figures by name."""
+    """Quality of one model in `unit` with its 95 % interval; `parts` are further figures by name, in percent."""
 
     metric: str
     split: str
     samples: int
     value: float
     interval95: tuple[float, float]
+    unit: str = "percent"
     parts: dict[str, float] = {}
 
 

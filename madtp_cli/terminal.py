@@ -142,7 +142,7 @@ class Terminal(Listener):
         quality, gflops = report.quality, report.gflops
         low, high = quality.interval95
         self.out.print(
-            f"{report.checkpoint}: {quality.metric} {quality.value:.2f}{'' if quality.metric == 'CIDEr' else ' %'} "
+            f"{report.checkpoint}: {quality.metric} {quality.value:.2f}{' %' if quality.unit == 'percent' else ''} "
             f"(95 %: {low:.2f} to {high:.2f}) on {_count(quality.samples, f'{quality.split} sample')} of {report.data}",
         )
         if quality.parts:

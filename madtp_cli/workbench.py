@@ -183,6 +183,7 @@ class Workbench:
             split=self.settings.split,
             samples=measured.samples,
             value=self.task.quality(scores),
+            unit=self.task.unit,
             interval95=interval(scores),
             parts=measured.judged.parts,
         )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from typer.testing import CliRunner, Result
 
@@ -23,6 +23,8 @@ from madtp_cli.models.blip_nlvr2 import MadtpBlipForNLVR2
 from madtp_cli.models.clip import MadtpClipConfig
 from madtp_cli.models.clip_retrieval import MadtpClipForRetrieval
 from madtp_cli.models.encoder import PruningSettings
+from tests import drawing
+from tests.drawing import draw
 
 # The same examples every time, however slow the machine: a failure is then the code's.
 settings.register_profile("madtp", deadline=None, derandomize=True, max_examples=40)
@@ -42,23 +44,11 @@ def _config() -> MadtpBlipConfig:
     return MadtpBlipConfig(vision_config=vision, text_config=text, merge_from=2)
 
 
-def _draw(model: nn.Module, seed: int) -> None:
-    """Weights that make attention peaked and samples unlike; a fresh BLIP's attention is nearly even."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            noise = torch.randn(value.shape, generator=generator)
-            if value.dim() > 1 and "embedding" not in name and "dictionary" not in name:
-                noise = noise * 1.5 / value[0].numel() ** 0.5
-            is_scale = value.dim() == 1 and "norm" in name.lower() and name.endswith("weight")
-            value.copy_(1 + 0.2 * noise if is_scale else 0.1 * noise if value.dim() == 1 else noise)
-
-
 @pytest.fixture(scope="session")
 def blip() -> MadtpBlipForNLVR2:
     """The dense model, for all tests to read: vision 3 x 48 at 37 tokens, text 3 x 32, merging in text layer 2."""
     model = MadtpBlipForNLVR2(_config()).eval()
-    _draw(model, seed=1)
+    draw(model, seed=1)
     return model
 
 
@@ -67,12 +57,7 @@ def attached(blip: MadtpBlipForNLVR2) -> Callable[..., MadtpBlipForNLVR2]:
     """A copy of the dense model with a dictionary, pruned as `dtp` does in both towers: `attached(0.4, min_keep=2)`."""
 
     def attach(knob: float, **settings: Any) -> MadtpBlipForNLVR2:
-        model = copy.deepcopy(blip)
-        preset = {"proportional": True} | settings
-        model.attach(PruningSettings(knob=knob, dictionary_size=7, dictionary_width=20, **preset))
-        assert model.madtp is not None
-        _draw(model.madtp, seed=2)
-        return model.eval()
+        return drawing.attached(blip, knob, **{"dictionary_width": 20, **settings})
 
     return attach
 
@@ -101,7 +86,7 @@ def clip() -> MadtpClipForRetrieval:
     text = {"hidden_size": 32, "intermediate_size": 72, "num_hidden_layers": 4, "num_attention_heads": 2,
             "vocab_size": 70, "max_position_embeddings": 16, "bos_token_id": 68, "eos_token_id": 69}  # fmt: skip
     model = MadtpClipForRetrieval(MadtpClipConfig(projection_dim=28, vision_config=vision, text_config=text)).eval()
-    _draw(model, seed=1)
+    draw(model, seed=1)
     return model
 
 
@@ -114,7 +99,7 @@ def attached_clip(clip: MadtpClipForRetrieval) -> Callable[..., MadtpClipForRetr
         preset = PruningSettings.preset(method, model.widths, model.blocks)
         model.attach(replace(preset, knob=knob, dictionary_size=7, dictionary_width=20, **settings))
         assert model.madtp is not None
-        _draw(model.madtp, seed=2)
+        draw(model.madtp, seed=2)
         return model.eval()
 
     return attach

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -14,8 +13,8 @@ from madtp_cli.models.blip import MadtpBlipConfig
 from madtp_cli.models.blip_caption import MadtpBlipForConditionalGeneration
 from madtp_cli.models.blip_vqa import MadtpBlipForQuestionAnswering
 from madtp_cli.models.decoding import DecodingBlip
-from madtp_cli.models.encoder import PruningSettings
-from tests.retrieving import draw
+from tests.drawing import attached as attached
+from tests.drawing import draw
 
 Batch = dict[str, Tensor]
 Model = TypeVar("Model", bound=DecodingBlip)
@@ -48,16 +47,6 @@ def _drawn(model: Model) -> Model:
     with torch.no_grad():  # logits of about one, though words are embedded by large numbers
         model.text_decoder.cls.predictions.transform.LayerNorm.weight *= 0.1
     return model.eval()
-
-
-def attached(model: Model, knob: float, **settings: Any) -> Model:
-    """A copy with a dictionary, pruned as `dtp` does in all towers."""
-    student = copy.deepcopy(model)
-    preset = {"proportional": True} | settings
-    student.attach(PruningSettings(knob=knob, dictionary_size=7, dictionary_width=24, **preset))
-    assert student.madtp is not None
-    draw(student.madtp, seed=2)
-    return student.eval()
 
 
 def questions() -> list[Batch]:

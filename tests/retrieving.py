@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from madtp_cli.models.blip import MadtpBlipConfig
 from madtp_cli.models.blip_retrieval import MadtpBlipForImageTextRetrieval
-from madtp_cli.models.encoder import PruningSettings
+from tests.drawing import attached as attached
+from tests.drawing import draw
 
 Batch = dict[str, Tensor]
 #: Words of each sample's caption, [CLS] among them.
 TEXT_LENGTHS = (9, 4, 12, 3, 7)
 #: First and last of the 70 word pieces.
 CLS, ENC = 4, 69
-
-
-def draw(model: nn.Module, seed: int) -> None:
-    """Weights that make attention peaked and samples unlike."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            noise = torch.randn(value.shape, generator=generator)
-            if value.dim() > 1 and "embedding" not in name and "dictionary" not in name:
-                noise = noise * 1.5 / value[0].numel() ** 0.5
-            is_scale = value.dim() == 1 and "norm" in name.lower() and name.endswith("weight")
-            value.copy_(1 + 0.2 * noise if is_scale else 0.1 * noise if value.dim() == 1 else noise)
 
 
 def dense() -> MadtpBlipForImageTextRetrieval:
@@ -43,16 +30,6 @@ def dense() -> MadtpBlipForImageTextRetrieval:
     model = MadtpBlipForImageTextRetrieval(config).eval()
     draw(model, seed=1)
     return model
-
-
-def attached(model: MadtpBlipForImageTextRetrieval, knob: float, **settings: Any) -> MadtpBlipForImageTextRetrieval:
-    """A copy with a dictionary, pruned as `dtp` does in both towers."""
-    student = copy.deepcopy(model)
-    preset = {"proportional": True} | settings
-    student.attach(PruningSettings(knob=knob, dictionary_size=7, dictionary_width=24, **preset))
-    assert student.madtp is not None
-    draw(student.madtp, seed=2)
-    return student.eval()
 
 
 def samples() -> list[Batch]:

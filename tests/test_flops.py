@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 
 from madtp_cli import flops, witness
 from madtp_cli.flops import TokenCounts
@@ -91,7 +91,7 @@ class _Toy(nn.Module):
         return SimpleNamespace(logits=self.compute(rows))
 
 
-@torch.library.custom_op("madtp::uncounted_product", mutates_args=())
+@library.custom_op("madtp::uncounted_product", mutates_args=())
 def _uncounted_product(rows: Tensor) -> Tensor:
     return rows @ rows.T
 
