@@ -44,12 +44,12 @@ def compressed(row: str, budget: str, options: argparse.Namespace) -> CompressRe
     _, source, captions = ROWS[row]
     output = options.folder / f"{row}-{budget}"
     if not (output / "report.json").exists():
-        command = ["madtp", "compress", HERE / source, "--gflops-budget", budget, "--output", output, "--overwrite"]
+        command = ["compress", HERE / source, "--gflops-budget", budget, "--output", output, "--overwrite"]
         if captions is not None:
             command += ["--data", scenes(options.folder, captions)]
         if options.steps is not None:
             command += ["--steps", options.steps]
-        subprocess.run([sys.executable, "-m", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-m", "madtp_cli", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
     return CompressReport.model_validate_json((output / "report.json").read_text("utf-8"))
 
 
@@ -57,9 +57,9 @@ def scenes(folder: Path, captions: int) -> Path:
     """The second retrieval set, written out."""
     data = folder / f"retrieval-{captions}"
     if not data.exists():
-        command = ["madtp", "scenes", data, "--task", "retrieval", "--captions", captions, "-q"]
+        command = ["scenes", data, "--task", "retrieval", "--captions", captions, "-q"]
         command += ["--train", 4000, "--val", 500, "--test", 1000]
-        subprocess.run([sys.executable, "-m", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-m", "madtp_cli", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
     return data
 
 

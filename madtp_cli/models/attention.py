@@ -9,13 +9,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 
 from madtp_cli.pruning import segments
 
-Backend = Literal["auto", "loop", "padded"]
+Backend = Literal["auto", "loop", "padded", "varlen"]
 #: Multiply-adds that cost as long as starting one more sample's attention from Python
 #: (60 µs): below it samples of unlike lengths share one padded, masked call.
 START_COST = 2_000_000
+#: Numbers of a head that the flash kernel wants a multiple of.
+ALIGNED = 8
 #: Attention probabilities held at once while statistics are taken, in numbers.
 PROBABILITIES_AT_ONCE = 16_000_000
 
@@ -24,11 +27,13 @@ PROBABILITIES_AT_ONCE = 16_000_000
 class Statistics:
     """Which tokens' attention counts: the first `leading` and the last `trailing` tokens of a sample are pinned.
 
-    The model reads out the first of all, or the last of all where that is pinned.
+    The model reads out the first of all, or the last of all where that is pinned. Attention received is
+    taken from at most `queries` of each sample's prunable queries, evenly spaced; from all where it is 0.
     """
 
     leading: int = 1
     trailing: int = 0
+    queries: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ class Attention:
 
     `output` is [queries, heads, head width]. Asked for statistics, `readout` [keys, heads] is
     the read-out token's attention to each key, and `received` [keys] the sum over the prunable
-    queries of the attention of each query's most attentive head; under a causal mask their mean
-    over the queries that can see the key, or early keys would gain by being seen by more.
+    queries, or over those asked, of the attention of each query's most attentive head; under a causal mask their
+    mean over the queries that can see the key, or early keys would gain by being seen by more.
     """
 
     output: Tensor
@@ -65,14 +70,22 @@ def attend(
         key: Packed, [keys, heads, head width]; `value` likewise.
         query_lengths: Queries of each sample.
         key_lengths: Keys of each sample; may differ from its queries.
-        statistics: Take them too; costs no further multiply-adds.
+        statistics: Take them too; of all queries it costs no further multiply-adds, but every probability
+            must then be formed; of some it is a second look at these and the read-out query.
         backend: "loop" gives each sample its own call, so that no multiply-add is spent on
-            padding; "padded" is one masked call; "auto" takes the cheaper one.
+            padding; "padded" is one masked call; "varlen" is one flash call without padding, for CUDA in half
+            precision; "auto" takes what is fastest here, see `chosen`.
         sizes: How many tokens each key stands for, [keys]: it is attended to as if it stood there
             so many times (proportional attention, ToMe, arXiv:2210.09461).
         causal: Each query sees the keys up to its own place; for self-attention.
     """
-    logs = None if sizes is None else sizes.log().to(query.dtype)
+    logs = None if sizes is None else sizes.log()
+    backend = chosen(backend, query)
+    if backend == "varlen" and (statistics is None or statistics.queries):
+        output = _varlen(query, key, value, query_lengths, key_lengths, logs, causal=causal)
+        if statistics is None:
+            return Attention(output)
+        return Attention(output, *_looked(query, key, query_lengths, statistics, logs, causal=causal))
     parts = [
         _attend_group(
             query[q],
@@ -81,7 +94,7 @@ def attend(
             query_lengths[s],
             key_lengths[s],
             statistics,
-            None if logs is None else logs[k],
+            None if logs is None else logs[k].to(query.dtype),
             causal=causal,
         )
         for s, q, k in _groups(query_lengths, key_lengths, query.shape[1] * query.shape[2], backend)
@@ -98,6 +111,47 @@ def attend(
     )
 
 
+def chosen(backend: Backend, query: Tensor) -> Backend:
+    """What "auto" is: on CUDA flash in half precision, which has no float32, else one padded call, for starting
+    many small ones takes longer; on a CPU "auto" itself, which pads or not by what it costs."""
+    if backend != "auto" or query.device.type != "cuda":
+        return backend
+    return "varlen" if query.dtype in (torch.float16, torch.bfloat16) else "padded"
+
+
+def _varlen(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_lengths: Sequence[int],
+    key_lengths: Sequence[int],
+    bias: Tensor | None,
+    *,
+    causal: bool,
+) -> Tensor:
+    """Output of one flash call over packed rows, [queries, heads, head width]; it knows segments and no mask.
+
+    So `bias` [keys] becomes two more numbers of each key, its rounded value and what rounding left, which each
+    query multiplies by one.
+    """
+    width = query.shape[-1]
+    scale = width**-0.5
+    if bias is not None:
+        high = (bias / scale).to(key.dtype)
+        low = (bias / scale - high).to(key.dtype)
+        told = torch.stack([high, low], -1)[:, None].expand(-1, key.shape[1], -1)
+        query, key = torch.cat([query, torch.ones_like(query[..., :2])], -1), torch.cat([key, told], -1)
+    spare = -query.shape[-1] % ALIGNED
+    query, key = functional.pad(query, (0, spare)), functional.pad(key, (0, spare))
+    value = functional.pad(value, (0, query.shape[-1] - value.shape[-1]))
+    starts = [torch.tensor(segments.offsets(lengths), dtype=torch.int32, device=query.device)
+              for lengths in (query_lengths, key_lengths)]  # fmt: skip
+    longest = max(query_lengths), max(key_lengths)
+    window = (-1, 0) if causal else (-1, -1)
+    output: Tensor = varlen_attn(query, key, value, *starts, *longest, scale=scale, window_size=window)
+    return output[..., :width]
+
+
 def _groups(
     query_lengths: Sequence[int], key_lengths: Sequence[int], width: int, backend: Backend
 ) -> Iterator[tuple[slice, slice, slice]]:
@@ -105,7 +159,7 @@ def _groups(
     batch = len(query_lengths)
     useful = sum(q * k for q, k in zip(query_lengths, key_lengths, strict=True))
     padding = batch * max(query_lengths) * max(key_lengths) - useful
-    if backend == "padded" or (backend == "auto" and 2 * padding * width <= batch * START_COST):
+    if backend in ("padded", "varlen") or (backend == "auto" and 2 * padding * width <= batch * START_COST):
         yield slice(None), slice(None), slice(None)
         return
     queries, keys = segments.offsets(query_lengths), segments.offsets(key_lengths)
@@ -134,26 +188,52 @@ def _attend_group(
     """
     q = segments.pad(query, query_lengths).transpose(1, 2)
     k, v = (segments.pad(rows, key_lengths).transpose(1, 2) for rows in (key, value))
-    mask = None
-    if bias is not None:
-        mask = segments.pad(bias, key_lengths, float("-inf"))[:, None, None, :]
-    elif not segments.is_uniform(key_lengths):
-        real = segments.real_rows(key_lengths, key.device)[:, None, None, :]
-        mask = q.new_zeros(real.shape).masked_fill(~real, float("-inf"))
-    if causal:
-        ahead = q.new_full((q.shape[2], k.shape[2]), float("-inf")).triu(1)
-        mask = ahead if mask is None else mask + ahead
+    mask = _mask(q, key_lengths, bias, causal=causal)
     if statistics is None:
         output = _fused(q, k, v, mask)
         return Attention(segments.unpad(output.transpose(1, 2), query_lengths))
-    output, readout, received = _with_statistics(q, k, v, mask, query_lengths, statistics)
-    if causal:
-        received = received / _onlookers(query_lengths, statistics, received.device)
+    if statistics.queries:
+        output = _fused(q, k, v, mask)
+        readout, received = _second_look(q, k, mask, query_lengths, statistics, causal=causal)
+    else:
+        output, readout, received = _with_statistics(q, k, v, mask, query_lengths, statistics)
+        if causal:
+            received = received / _onlookers(query_lengths, statistics, received.device)
     return Attention(
         segments.unpad(output.transpose(1, 2), query_lengths),
         segments.unpad(readout.transpose(1, 2), key_lengths),
         segments.unpad(received, key_lengths),
     )
+
+
+def _looked(
+    query: Tensor,
+    key: Tensor,
+    lengths: Sequence[int],
+    statistics: Statistics,
+    bias: Tensor | None,
+    *,
+    causal: bool,
+) -> tuple[Tensor, Tensor]:
+    """The statistics alone, packed, where a kernel gave the output that tells none."""
+    q, k = (segments.pad(rows, lengths).transpose(1, 2) for rows in (query, key))
+    mask = _mask(q, lengths, None if bias is None else bias.to(q.dtype), causal=causal)
+    readout, received = _second_look(q, k, mask, lengths, statistics, causal=causal)
+    return segments.unpad(readout.transpose(1, 2), lengths), segments.unpad(received, lengths)
+
+
+def _mask(q: Tensor, key_lengths: Sequence[int], bias: Tensor | None, *, causal: bool) -> Tensor | None:
+    """What is added to the logits of padded samples, [samples or 1, 1, queries or 1, keys]; None for nothing."""
+    mask = None
+    if bias is not None:
+        mask = segments.pad(bias, key_lengths, float("-inf"))[:, None, None, :]
+    elif not segments.is_uniform(key_lengths):
+        real = segments.real_rows(key_lengths, q.device)[:, None, None, :]
+        mask = q.new_zeros(real.shape).masked_fill(~real, float("-inf"))
+    if causal:
+        ahead = q.new_full((q.shape[2], max(key_lengths)), float("-inf")).triu(1)[None, None]
+        mask = ahead if mask is None else mask + ahead
+    return mask
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -200,6 +280,40 @@ def _with_statistics(
                 strongest = strongest * asked[:, max(start, statistics.leading) : start + chunk, None]
             received = received + strongest.sum(1)
     return torch.cat(outputs, 2), readout, received
+
+
+@torch.no_grad()
+def _second_look(
+    q: Tensor, k: Tensor, mask: Tensor | None, lengths: Sequence[int], statistics: Statistics, *, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """The read-out row [batch, heads, keys] and attention received [batch, keys] by evenly spaced queries.
+
+    A sample's queries depend on its own length alone. What 32 of 576 queries look at most is nearly what
+    all do, and attention itself can then be one fused call.
+    """
+    rows, real = _spaced(lengths, statistics, q.device)
+    asked = q.take_along_dim(rows[:, None, :, None], 2) * q.shape[-1] ** -0.5
+    scores = (asked @ k.transpose(-1, -2)).float()
+    if mask is not None:
+        scores = scores + mask.expand(-1, 1, q.shape[2], -1).take_along_dim(rows[:, None, :, None], 2)
+    probabilities = scores.softmax(-1)
+    received = (probabilities[:, :, 1:].amax(1) * real[:, :, None]).sum(1)
+    if causal:
+        sees = rows[:, 1:, None] >= torch.arange(k.shape[2], device=q.device)
+        received = received / (sees & real[:, :, None]).sum(1).clamp_min(1)
+    return probabilities[:, :, 0], received
+
+
+def _spaced(lengths: Sequence[int], statistics: Statistics, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The query that is read out, then those asked, [samples, 1 + most]; and which of the latter are real."""
+    prunable = [max(0, length - statistics.leading - statistics.trailing) for length in lengths]
+    many = min(statistics.queries, max(prunable))
+    number, last = torch.arange(many, device=device), torch.tensor(lengths, device=device)[:, None] - 1
+    given = torch.tensor(prunable, device=device)[:, None]
+    asked = given.clamp_max(many)
+    rows = statistics.leading + (2 * number + 1) * given // (2 * asked).clamp_min(1)
+    read = last if statistics.trailing else torch.zeros_like(last)
+    return torch.cat([read, rows.minimum(last)], 1), number < asked
 
 
 def _asked(lengths: Sequence[int], statistics: Statistics, device: torch.device) -> Tensor | None:

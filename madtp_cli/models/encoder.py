@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -25,7 +25,8 @@ class PruningSettings:
 
     `knob` is the budget knob s (0 = dense); `scales` multiplies it per tower and block, so
     that 0 leaves a block alone; `proportional` lets a token be attended to as often as it stands for
-    others; the rest is the rule's (see `methods.Rule`) and the dictionary's.
+    others; `queries` of each sample say which keys are attended to, all where 0; the rest is the rule's (see
+    `methods.Rule`) and the dictionary's.
     """
 
     method: str = "dtp"
@@ -33,6 +34,7 @@ class PruningSettings:
     temperature: float = 1.0
     min_keep: int = 1
     proportional: bool = False
+    queries: int = 0
     dictionary_size: int = 100
     dictionary_width: int = 768
     scales: dict[str, list[float]] = field(default_factory=dict)
@@ -53,9 +55,10 @@ class PruningSettings:
         return cls(
             method,
             proportional=preset.proportional,
+            queries=preset.queries,
             dictionary_size=min(100, width // 4),
             dictionary_width=width,
-            scales={tower: [0.0] * blocks[tower] for tower in preset.unpruned if tower in blocks},
+            scales={tower: preset.scales(tower, number) for tower, number in blocks.items()},
         )
 
     def rule(self, tower: str, block: int) -> methods.Rule | None:
@@ -114,7 +117,7 @@ class BlockPruner:
 
     def statistics(self) -> Statistics | None:
         """What the coming block's attention must report, or None where nothing is scored."""
-        return self.pinned if self._rule() else None
+        return replace(self.pinned, queries=self.settings.queries) if self._rule() else None
 
     def prune(self, tokens: Packed, normed: Tensor, attention: Attention) -> Packed:
         """The tokens of `tokens` (after attention) that go on; `normed` is the block's input, normalised."""
@@ -122,7 +125,7 @@ class BlockPruner:
         if rule is None:
             if self.pooling and self.active:
                 rows, counts = _split(tokens.lengths, self.pinned, normed.device)
-                self._align(normed[rows[PRUNABLE]], counts[PRUNABLE])
+                self._align(normed, rows[PRUNABLE], counts[PRUNABLE])
             self.blocks.append(BlockTrace(tokens.lengths, tokens.lengths))
             return tokens
         rows, counts = _split(tokens.lengths, self.pinned, tokens.data.device)
@@ -142,13 +145,13 @@ class BlockPruner:
         """What the method makes of the prunable tokens, whose rows and number in each sample are given."""
         if attention.readout is None or attention.received is None:
             raise ValueError("a block that is scored needs attention statistics")
-        logits = self._align(normed[prunable], lengths)
+        logits = self._align(normed, prunable, lengths)
         attended = methods.Attended(
             tokens=tokens.data[prunable],
             lengths=lengths,
             sizes=tokens.sizes[prunable] if tokens.sizes is not None else torch.ones_like(attention.received[prunable]),
-            class_attention=importance.class_attention(
-                attention.readout[prunable], attention.output.detach()[prunable], lengths
+            class_attention=importance.normalise(
+                importance.class_attention(attention.readout, attention.output.detach())[prunable], lengths
             ),
             self_attention=importance.normalise(attention.received[prunable], lengths),
             logits=logits,
@@ -157,13 +160,14 @@ class BlockPruner:
             return methods.keep_each(self.method, attended, rule)
         return self.method.keep(attended, rule)
 
-    def _align(self, seen: Tensor, lengths: Sequence[int]) -> Tensor:
+    def _align(self, normed: Tensor, prunable: Tensor, lengths: Sequence[int]) -> Tensor:
         """Dictionary logits of the prunable tokens, [total, atoms]; in training they also pool the tokens."""
         if self.folded is None:
             raise ValueError("a block that is scored needs a dictionary")
-        logits = seen @ self.folded.to(seen.dtype)
+        # Of all tokens, and then some: to pick their rows first takes longer than the few pinned ones cost.
+        logits = (normed @ self.folded.to(normed.dtype))[prunable]
         if self.pooling:
-            pooled = mag.pool(logits, seen, lengths)
+            pooled = mag.pool(logits, normed[prunable], lengths)
             self.pooled = pooled if self.pooled is None else self.pooled + pooled
         return logits
 
@@ -198,8 +202,8 @@ def _split(lengths: Sequence[int], pinned: Statistics, device: torch.device) -> 
     prunable = [length - first - last for length, first, last in zip(lengths, leading, trailing, strict=True)]
     runs = [count for sample in zip(leading, prunable, trailing, strict=True) for count in sample]
     part = torch.arange(3, device=device).repeat(len(lengths))[segments.segment_ids(runs, device)]
-    rows = torch.arange(len(part), device=device)
-    return [rows[part == which] for which in (LEADING, PRUNABLE, TRAILING)], [leading, prunable, trailing]
+    counts = [leading, prunable, trailing]
+    return [segments.rows_of(part == which, sum(number)) for which, number in enumerate(counts)], counts
 
 
 def _original(tokens: Packed) -> Tensor:

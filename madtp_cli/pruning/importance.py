@@ -30,18 +30,17 @@ def normalise(score: Tensor, lengths: Sequence[int]) -> Tensor:
     return segments.unpad(torch.where(total > 0, padded / total.clamp_min(1e-30), even), lengths)
 
 
-def class_attention(readout: Tensor, output: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Attention of the read-out token to each token, [total].
+def class_attention(readout: Tensor, output: Tensor) -> Tensor:
+    """Attention of the read-out token to each token, [total]; to be normalised over the tokens that count.
 
     Args:
         readout: Attention probabilities of the read-out token's row, [total, heads].
         output: Attention output of each token, [total, heads, head width]; a head counts
             for a token as much as the norm of what it gives to it.
-        lengths: Prunable tokens of each sample.
     """
     norms = output.float().norm(dim=-1)
     weights = norms / norms.sum(-1, keepdim=True).clamp_min(1e-30)
-    return normalise((readout.float() * weights).sum(-1), lengths)
+    return (readout.float() * weights).sum(-1)
 
 
 def dictionary_attention(logits: Tensor, lengths: Sequence[int], temperature: float) -> Tensor:

@@ -63,7 +63,7 @@ class AlignmentDictionary(nn.Module):
         return cast(nn.Parameter, self.projections[tower].weight)
 
     def _fold(self, weight: Tensor) -> Tensor:
-        return (self.dictionary @ weight).T / self.dictionary.shape[1] ** 0.5
+        return (weight.T @ self.dictionary.T) / self.dictionary.shape[1] ** 0.5
 
     def project(self, tower: str, pooled: Tensor) -> Tensor:
         """Pooled tokens in the shared space, [..., width]."""

@@ -63,7 +63,7 @@ def merge_others(
     stays = torch.where((stays.sum(1) == whole - 1)[:, None], padded >= 0, stays)
     counts = stays.sum(1).tolist()
     kept = segments.unpad(stays, lengths)
-    rows = torch.nonzero(kept).squeeze(1)
+    rows = segments.rows_of(kept, sum(counts))
     cut = [int(count < length) for count, length in zip(counts, lengths, strict=True)]
     merged = len(rows) + torch.tensor(segments.offsets(cut)[:-1], device=tokens.device)
     targets = torch.where(kept, kept.cumsum(0) - 1, merged[segments.segment_ids(lengths, tokens.device)])
@@ -95,7 +95,7 @@ def join(
     """
     stays = goes_to == torch.arange(len(goes_to), device=goes_to.device)
     counts = segments.pad(stays, lengths).sum(1).tolist()
-    rows = torch.nonzero(stays).squeeze(1)
+    rows = segments.rows_of(stays, sum(counts))
     targets = (stays.cumsum(0) - 1)[goes_to]
     means, grown = _means(tokens, importance, sizes, targets, len(rows))
     return Kept(means, counts, rows, grown)

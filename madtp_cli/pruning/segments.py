@@ -45,6 +45,19 @@ def real_rows(lengths: Sequence[int], device: torch.device) -> Tensor:
     return torch.arange(max(lengths), device=device) < counts[:, None]
 
 
+def cells(lengths: Sequence[int], device: torch.device) -> Tensor:
+    """Cell of each row in the padded layout, counted through, int64 [total].
+
+    >>> cells([2, 1], torch.device("cpu")).tolist()
+    [0, 1, 2]
+    >>> cells([1, 2], torch.device("cpu")).tolist()
+    [0, 2, 3]
+    """
+    ids, longest = segment_ids(lengths, device), max(lengths)
+    skipped = torch.tensor([longest * row - first for row, first in enumerate(offsets(lengths)[:-1])], device=device)
+    return torch.arange(len(ids), device=device) + skipped[ids]
+
+
 def pad(rows: Tensor, lengths: Sequence[int], fill: float = 0.0) -> Tensor:
     """Spread packed rows to [segments, longest, ...], cells without a row hold `fill`.
 
@@ -53,15 +66,26 @@ def pad(rows: Tensor, lengths: Sequence[int], fill: float = 0.0) -> Tensor:
     """
     if is_uniform(lengths):
         return rows.unflatten(0, (len(lengths), lengths[0]))
-    padded = rows.new_full((len(lengths), max(lengths), *rows.shape[1:]), fill)
-    return padded.masked_scatter(real_rows(lengths, rows.device).view(len(lengths), -1, *[1] * (rows.dim() - 1)), rows)
+    empty = rows.new_full((len(lengths) * max(lengths), *rows.shape[1:]), fill)
+    return empty.index_copy_(0, cells(lengths, rows.device), rows).unflatten(0, (len(lengths), -1))
 
 
 def unpad(padded: Tensor, lengths: Sequence[int]) -> Tensor:
     """Gather the rows of `pad` again, [total, ...]."""
     if is_uniform(lengths):
         return padded[:, : lengths[0]].flatten(0, 1)
-    return padded[real_rows(lengths, padded.device)]
+    return padded[:, : max(lengths)].flatten(0, 1).index_select(0, cells(lengths, padded.device))
+
+
+def rows_of(chosen: Tensor, number: int) -> Tensor:
+    """Rows where `chosen` [total] is true, int64 [number]; as `nonzero`, but without waiting for the device.
+
+    >>> rows_of(torch.tensor([False, True, True]), 2).tolist()
+    [1, 2]
+    """
+    rows = torch.arange(len(chosen), device=chosen.device)
+    targets = torch.where(chosen, chosen.cumsum(0) - 1, number)  # the others share a place behind all
+    return rows.new_zeros(number + 1).scatter_(0, targets, rows)[:number]
 
 
 def interleave(parts: Sequence[Tensor], lengths: Sequence[Sequence[int]]) -> Tensor:

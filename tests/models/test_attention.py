@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +15,39 @@ from madtp_cli.models.attention import Backend, Statistics, attend
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 STATISTICS = Statistics()
-BACKENDS: list[Backend] = ["loop", "padded", "auto"]
+BACKENDS: list[Backend] = ["loop", "padded", "auto", "varlen"]
+
+
+def flash(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    starts: Tensor,
+    key_starts: Tensor,
+    longest: int,
+    longest_key: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+) -> Tensor:
+    """`varlen_attn` as its documentation has it, without its kernel, which only CUDA has."""
+    assert starts.dtype == key_starts.dtype == torch.int32
+    assert q.shape[-1] % 8 == 0
+    assert q.shape[-1] == k.shape[-1] == v.shape[-1]
+    assert longest == starts.diff().max()
+    assert longest_key == key_starts.diff().max()
+    parts = []
+    for (q0, q1), (k0, k1) in zip(pairwise(starts.tolist()), pairwise(key_starts.tolist()), strict=True):
+        scores = torch.einsum("qhw,khw->hqk", q[q0:q1].double(), k[k0:k1].double()) * scale
+        if window_size == (-1, 0):
+            scores = scores + torch.full_like(scores, float("-inf")).triu(1)
+        parts.append(torch.einsum("hqk,khw->qhw", scores.softmax(-1), v[k0:k1].double()).to(q.dtype))
+    return torch.cat(parts)
+
+
+@pytest.fixture(autouse=True)
+def _no_cuda_needed(monkeypatch) -> None:
+    monkeypatch.setattr(attention, "varlen_attn", flash)
 
 
 def drawn(lengths: list[int], seed: int, heads: int = 2, width: int = 3) -> Tensor:
@@ -31,9 +65,11 @@ def plain(
         seen = query + 1 if causal else keys
         probabilities[query, :, :seen] = torch.einsum("hw,khw->hk", q[query] / q.shape[-1] ** 0.5, k[:seen]).softmax(-1)
     received = torch.zeros(keys)
+    prunable = range(statistics.leading, queries - statistics.trailing)
+    some = min(statistics.queries, len(prunable)) or len(prunable)
+    asked = [prunable[(2 * number + 1) * len(prunable) // (2 * some)] for number in range(some)]
     for key in range(keys):
-        prunable = range(statistics.leading, queries - statistics.trailing)
-        votes = [probabilities[query, :, key].max() for query in prunable if not causal or query >= key]
+        votes = [probabilities[query, :, key].max() for query in asked if not causal or query >= key]
         if votes:
             received[key] = torch.stack(votes).mean() if causal else torch.stack(votes).sum()
     readout = probabilities[queries - 1 if statistics.trailing else 0]
@@ -86,13 +122,14 @@ def test_a_key_of_size_three_is_attended_to_as_three_keys(
     torch.testing.assert_close(seen.output, expected, rtol=1e-5, atol=1e-5)
 
 
-@given(LENGTHS, st.integers(0, 10_000), st.sampled_from(BACKENDS), st.integers(0, 2), st.integers(0, 2), st.booleans())
+@given(LENGTHS, st.integers(0, 10_000), st.sampled_from(BACKENDS), st.integers(0, 2), st.integers(0, 2),
+       st.sampled_from([0, 1, 3, 20]), st.booleans())  # fmt: skip
 def test_statistics_are_those_of_each_sample_alone(
-    lengths: list[int], seed: int, backend: Backend, leading: int, trailing: int, causal: bool
+    lengths: list[int], seed: int, backend: Backend, leading: int, trailing: int, queries: int, causal: bool
 ) -> None:
     """Padded queries must receive nothing and give nothing, pinned ones not vote; to be seen by few costs nothing."""
     q, k, v = (drawn(lengths, seed + part) for part in range(3))
-    statistics = Statistics(leading, trailing)
+    statistics = Statistics(leading, trailing, queries)
     seen = attend(q, k, v, lengths, lengths, statistics, backend, causal=causal)
     output, readout, received = by_sample(q, k, v, lengths, lengths, statistics, causal=causal)
     assert seen.readout is not None
@@ -136,7 +173,7 @@ def test_gradients_do_not_depend_on_how_samples_are_grouped(statistics: Statisti
         grads.append([row.grad for row in rows])
     for other in grads[1:]:
         for one, another in zip(grads[0], other, strict=True):
-            torch.testing.assert_close(one, another, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(one, another, rtol=1e-4, atol=1e-4)
 
 
 def test_statistics_are_float32_in_half_precision() -> None:
@@ -148,3 +185,27 @@ def test_statistics_are_float32_in_half_precision() -> None:
     assert seen.readout is not None
     assert seen.received is not None
     assert (seen.readout.dtype, seen.received.dtype) == (torch.float32, torch.float32)
+
+
+@pytest.mark.parametrize("size", [1.0, 3.0, 577.0])
+def test_flash_hears_of_sizes_to_more_than_half_precision(size: float) -> None:
+    """Rounded once, log 577 in bfloat16 would be off by 0.02, hence attention by 2 %; told in two parts it is not."""
+    key, query = torch.zeros(2, 1, 8, dtype=torch.bfloat16), torch.zeros(1, 1, 8, dtype=torch.bfloat16)
+    value = torch.tensor([0.0, 1.0]).bfloat16()[:, None, None].expand(2, 1, 8)
+    seen = attend(query, key, value.double(), [1], [2], backend="varlen", sizes=torch.tensor([1.0, size]))
+    assert seen.output[0, 0, 0].item() == pytest.approx(size / (1 + size), rel=4e-3)
+
+
+def test_cuda_takes_flash_in_half_precision_and_pads_in_float32() -> None:
+    """Flash has no float32; starting dozens of small calls would leave a GPU waiting. A CPU weighs by cost."""
+
+    class Elsewhere:
+        device = torch.device("cuda")
+
+        def __init__(self, dtype: torch.dtype) -> None:
+            self.dtype = dtype
+
+    for dtype, backend in ((torch.bfloat16, "varlen"), (torch.float16, "varlen"), (torch.float32, "padded")):
+        assert attention.chosen("auto", Elsewhere(dtype)) == backend  # type: ignore[arg-type]
+        assert attention.chosen("loop", Elsewhere(dtype)) == "loop"  # type: ignore[arg-type]
+    assert attention.chosen("auto", torch.ones(1)) == "auto"

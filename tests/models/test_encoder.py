@@ -6,9 +6,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from madtp_cli.methods import Rule
-from madtp_cli.models.attention import Attention, Statistics
+from madtp_cli.models.attention import Attention, Statistics, attend
 from madtp_cli.models.encoder import PINNED, BlockPruner, BlockTrace, PruningSettings
 from madtp_cli.models.packed import Packed
 from madtp_cli.pruning.mag import AlignmentDictionary
@@ -38,6 +39,52 @@ def test_the_dictionary_has_the_papers_size_where_the_model_has(text_width: int,
     """100 atoms of width 768 for BLIP; narrow models get fewer, or matching would cost more than it saves."""
     settings = PruningSettings.preset("dtp", {"vision": 48, "text": text_width}, {"vision": 3, "text": 2})
     assert (settings.dictionary_size, settings.dictionary_width) == (size, text_width)
+
+
+def test_ours_scores_every_second_block_and_leaves_the_text_alone() -> None:
+    """The words carry more than patches do; and what is not scored costs nothing."""
+    settings = PruningSettings.preset("dtp", {"vision": 48, "text": 32}, {"vision": 5, "text": 2})
+    assert settings.scales == {"vision": [1.0, 0.0, 1.0, 0.0, 1.0], "text": [0.0, 0.0]}
+    paper = PruningSettings.preset("dtp-paper", {"vision": 48, "text": 32}, {"vision": 2, "text": 1})
+    assert paper.scales == {"vision": [1.0, 1.0], "text": [1.0]}
+
+
+class Waits(TorchDispatchMode):
+    """Counts what a GPU would be waited for: results whose size or value the host must know."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        name = func.name().removeprefix("aten::").split(".")[0]
+        by_mask = name in ("index", "index_put", "index_put_") and any(
+            picked is not None and picked.dtype == torch.bool for picked in args[1]
+        )
+        if by_mask or name in ("nonzero", "_local_scalar_dense", "masked_select", "unique", "equal"):
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("method", ["dtp", "dtp-paper"])
+@pytest.mark.parametrize("queries", [0, 3])
+def test_a_block_waits_for_the_device_once(monkeypatch, method: str, queries: int) -> None:
+    """For its counts; every other wait would leave the device idle while Python runs."""
+    lengths = [9, 5, 12]
+    dictionary = AlignmentDictionary({"vision": 6}, size=4, width=6)
+    settings = PruningSettings(
+        method, knob=1.0, proportional=True, queries=queries, dictionary_size=4, dictionary_width=6
+    )
+    pruner = BlockPruner("vision", settings, dictionary, pooling=False, backend="padded")
+    data = torch.randn(sum(lengths), 6)
+    tokens, heads = Packed(data, lengths, torch.ones(len(data))), data.unflatten(1, (2, 3))
+    told: list[str] = []
+    to_list = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: told.append("tolist") or to_list(tensor))
+    with Waits() as waits:
+        seen = attend(heads, heads, heads, lengths, lengths, pruner.statistics(), "padded", tokens.sizes)
+        pruner.prune(tokens, data, seen)
+    assert (waits.seen, told) == ([], ["tolist"])
 
 
 def _block(

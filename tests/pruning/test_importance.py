@@ -28,7 +28,7 @@ def test_every_score_is_float32_and_sums_to_one_over_each_sample(
     logits = (3 * torch.randn(total, 5, generator=generator)).to(dtype)
     attention = importance.dictionary_attention(logits, lengths, 0.5)
     scores = [
-        importance.class_attention(readout, output, lengths),
+        importance.normalise(importance.class_attention(readout, output), lengths),
         importance.normalise(readout[:, 0], lengths),
         importance.dictionary_score(attention, lengths),
     ]
@@ -51,7 +51,8 @@ def test_a_head_counts_for_a_token_as_much_as_it_gives_to_it() -> None:
     readout = torch.tensor([[0.2, 0.6], [0.8, 0.4]])
     output = torch.tensor([[[3.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
     expected = torch.tensor([1 / 3, 2 / 3])
-    torch.testing.assert_close(importance.class_attention(readout, output, [2]), expected)
+    score = importance.normalise(importance.class_attention(readout, output), [2])
+    torch.testing.assert_close(score, expected)
 
 
 def test_dictionary_attention_is_a_softmax_over_each_samples_own_tokens() -> None:
@@ -80,7 +81,7 @@ def test_the_threshold_is_the_knob_times_the_least_mean_importance(knob: float) 
 def _scores(rows: Sequence[Tensor], lengths: list[int]) -> list[Tensor]:
     logits, readout, output = rows
     attention = importance.dictionary_attention(logits, lengths, 0.7)
-    score = importance.class_attention(readout, output, lengths)
+    score = importance.normalise(importance.class_attention(readout, output), lengths)
     dictionary = importance.dictionary_score(attention, lengths)
     return [score, dictionary, importance.pruning_threshold(attention, (score + dictionary) / 2, lengths, 1.2)]
 

@@ -69,3 +69,16 @@ def test_leaders_pass_no_gradient() -> None:
     tokens, importance = torch.randn(4, 3, requires_grad=True), torch.rand(4, requires_grad=True)
     _, distinct = peaks.leaders(tokens, importance, [4])
     assert not distinct.requires_grad
+
+
+def test_wide_tokens_are_compared_by_a_part_of_their_numbers() -> None:
+    """A quadratic product of all 768 numbers takes a tenth of a layer; what lies between those compared is not seen."""
+    width, step = 2 * peaks.COMPARED, peaks.spacing(2 * peaks.COMPARED)
+    tokens = torch.randn(5, width)
+    other = tokens.clone()
+    other[:, step - 1 :: step] = torch.randn(5, width // step)
+    importance, last = torch.rand(5), torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
+    for one, same in zip(peaks.leaders(tokens, importance, [5]), peaks.leaders(other, importance, [5]), strict=True):
+        assert torch.equal(one, same)
+    other[:, ::step] = torch.randn(5, width // step)
+    assert not torch.equal(peaks.leaders(tokens, last, [5])[1], peaks.leaders(other, last, [5])[1])
