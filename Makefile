@@ -1,6 +1,7 @@
 # make demo    compress the example checkpoint to a fifth of its GFLOPs, result in build/blip-madtp
 # make test    run the tests
 # make lint    ruff, ruff format and mypy
+# make bench   time full-size models, dense and pruned, into examples/bench.md: hours, or minutes with ARGS=--quick
 #
 # Each installs what it needs into .venv first, once. Only Python >= 3.11 with pip is needed; choose one with
 # `make PYTHON=/path/to/python3 ...`. constraints.txt says which versions; pip's own settings (PIP_INDEX_URL,
@@ -10,7 +11,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
 PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11 python python3)
 
-.PHONY: help demo test lint
+.PHONY: help demo test lint bench
 help:
 	@sed -n 's/^# \(make [a-z]* .*\)/\1/p' Makefile
 
@@ -28,6 +29,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: .venv/installed-bench
+	$(BIN)/python examples/bench_speed.py $(ARGS)
+
 # Stamps: younger than what they were installed from.
 .venv/installed: pyproject.toml constraints.txt | $(BIN)/pip
 	$(PIP) --editable .
@@ -35,6 +39,10 @@ lint: .venv/installed-dev
 
 .venv/installed-dev: pyproject.toml constraints.txt | $(BIN)/pip
 	$(PIP) --editable '.[dev]'
+	@touch $@ .venv/installed
+
+.venv/installed-bench: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP) --editable '.[bench]'
 	@touch $@ .venv/installed
 
 # The first Python that is new enough. pip is written last, so a half-made environment is completed here.

@@ -35,8 +35,11 @@ WITHOUT: dict[str, dict[str, Any] | tuple[Any, str, Callable[..., Any]]] = {
     "without the dictionary's score": (dynamic, "_importance", lambda scores, *given: torch.stack(scores).mean(0)),
     "merged tokens attended to as one token": {"proportional": False},
     "the dictionary's attention sharper (temperature 0.2)": {"temperature": 0.2},
-    "the text pruned too": {"scales": {}},
-    "the paper's rule (--method dtp-paper)": {"method": "dtp-paper", "proportional": False, "scales": {}},
+    "every block prunes, not every second": {"scales": {"text": [0.0] * 4}},
+    "all queries asked, not 32": {"queries": 0},
+    "whole tokens compared, not half of their numbers": (dynamic.peaks, "spacing", lambda width: 1),
+    "the text pruned too": {"scales": {"vision": [1.0, 0.0] * 4}},
+    "the paper's rule (--method dtp-paper)": {"method": "dtp-paper", "proportional": False, "queries": 0, "scales": {}},
 }
 
 

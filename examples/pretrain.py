@@ -55,11 +55,12 @@ NOUNS = (*scenes.DIGITS, *scenes.SHAPES)
 COLOURS = tuple(scenes.COLOURS)
 
 
-def build_tokenizer() -> BertTokenizer:
-    """Word pieces: BERT's specials, every word the scenes use, and letters for all others."""
+def build_tokenizer(size: int = 0) -> BertTokenizer:
+    """Word pieces: BERT's specials, every word the scenes use, letters for all others; unused ones up to `size`."""
     words = {*"abcdefghijklmnopqrstuvwxyz0123456789", *scenes.vocabulary()}
     pieces = ["##" + letter for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words), *pieces]
+    vocabulary += [f"[unused{number}]" for number in range(size - len(vocabulary) - 2)]
     tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)})
     tokenizer.add_special_tokens({"bos_token": "[DEC]"})
     tokenizer.add_tokens(["[ENC]"], special_tokens=True)

@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import random
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +26,9 @@ from transformers import CLIPTokenizer
 import madtp_cli.models
 from examples.pretrain import HERE, MUON_RATE, build_tokenizer, draw_weights, optimizers
 from madtp_cli import checkpoint, measure, processor, tasks
-from madtp_cli.data import Row, builtin, scenes
+from madtp_cli.data import builtin, scenes
 from madtp_cli.data.loading import batches
+from madtp_cli.data.retelling import Retold
 from madtp_cli.formats import openai_clip, salesforce_blip
 from madtp_cli.memory import reuse_freed_memory
 
@@ -44,8 +43,8 @@ KINDS = {"vqa": "blip_vqa", "caption": "blip_caption", "retrieval": "blip_retrie
 FILES = {"vqa": "blip-vqa.pt", "caption": "blip-caption.pt", "retrieval": "blip-retrieval.pt", "clip": "clip.pt"}
 
 
-def clip_tokenizer(positions: int) -> CLIPTokenizer:
-    """Byte pairs as CLIP's, learned from the words of the scenes; the last two are start and end."""
+def clip_tokenizer(positions: int, size: int = 0) -> CLIPTokenizer:
+    """Byte pairs as CLIP's, learned from the words of the scenes; unused ones up to `size`, start and end last."""
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.pre_tokenizer = pre_tokenizers.Whitespace()
     letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
@@ -56,7 +55,8 @@ def clip_tokenizer(positions: int) -> CLIPTokenizer:
     learned = json.loads(learner.to_str())["model"]
     merges = [tuple(merge) for merge in learned["merges"]]
     pieces = dict.fromkeys([*single, *("".join(merge) for merge in merges)])
-    vocabulary = [*pieces, "<|startoftext|>", "<|endoftext|>"]
+    unused = [f"<|unused{number}|>" for number in range(size - len(pieces) - 2)]
+    vocabulary = [*pieces, *unused, "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
         vocab={piece: number for number, piece in enumerate(vocabulary)}, merges=merges, model_max_length=positions
     )
@@ -73,19 +73,20 @@ def build(kind: str, vocabulary: int) -> Any:
     vision = shared | {"num_hidden_layers": 8, "image_size": scenes.IMAGE_SIZE, "patch_size": 8}
     text = shared | {"vocab_size": vocabulary, "max_position_embeddings": 48}
     family = madtp_cli.models.get(KINDS[kind])
-    if kind == "clip":  # whose text tower is narrower than its image tower in every published size
-        own: dict[str, Any] = {"projection_dim": 64}
+    if kind in ("clip", "retrieval"):  # with a narrower text tower, as every CLIP and BLIP-large have
         text |= {"hidden_size": 64, "num_attention_heads": 1, "intermediate_size": 256}
+    if kind == "clip":
+        own: dict[str, Any] = {"projection_dim": 64}
         text |= {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1}
     else:
         own = {"image_text_hidden_size": 64, "task": kind}
         vision |= {"layer_norm_eps": 1e-6}
         text |= {
-            "num_hidden_layers": 3,  # with which all five files take less than 25 MB
+            "num_hidden_layers": 4 if kind == "retrieval" else 3,  # all five files together take less than 25 MB
             "intermediate_size": 256,
             "bos_token_id": vocabulary - 2,
             "sep_token_id": 3,
-            "encoder_hidden_size": 128,
+            "encoder_hidden_size": vision["hidden_size"],
         }
     model: Any = family(family.config_class(vision_config=vision, text_config=text, **own))
     draw_weights(model)
@@ -125,24 +126,10 @@ def as_clip(tower: dict[str, Tensor]) -> dict[str, Tensor]:
     return moved
 
 
-class Retold(Sequence[Row]):
-    """Rows of which each is about any one of its references, where the task teaches it to be said or found."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows, self.chosen = rows, random.Random(SEED)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, number: Any) -> Any:
-        row = self.rows[number]
-        return row if row.text not in row.references else replace(row, text=self.chosen.choice(row.references))
-
-
 def fresh(task: Any, prepared: Any) -> Iterator[dict[str, Tensor]]:
     """Batches of train scenes that never come again, each with one of its captions or questions."""
     rows = builtin.rows(task.name, "train", 10**7)
-    yield from batches(Retold(rows), task, prepared, batch_size=BATCH, workers=0)
+    yield from batches(Retold(rows, SEED, 0), task, prepared, batch_size=BATCH, workers=0)
 
 
 def train(model: Any, task: Any, prepared: Any, minutes: float) -> int:

@@ -13,6 +13,8 @@ from madtp_cli.errors import BudgetError, UsageError
 TOLERANCE = 0.01
 #: The search stops this close under the target: a fifth of what it is allowed to miss by.
 CLOSE_ENOUGH = 0.002
+#: The search also stops where the knob is known to so small a share of itself: the cost jumps there.
+NARROWEST = 1e-7
 #: Forward passes over the calibration set at most.
 MOST_PASSES = 24
 #: Beyond these nothing, or everything but `min_keep`, is pruned.
@@ -103,7 +105,13 @@ def check_reachable(budget: Budget, floor: float) -> None:
     )
 
 
-def calibrate(measure: Callable[[float], float], budget: Budget, start: float = 1.0) -> Calibration:
+def calibrate(
+    measure: Callable[[float], float],
+    budget: Budget,
+    start: float = 1.0,
+    close: float = CLOSE_ENOUGH,
+    narrow: float = NARROWEST,
+) -> Calibration:
     """Find the knob whose mean cost comes closest to the budget from below.
 
     Args:
@@ -111,6 +119,8 @@ def calibrate(measure: Callable[[float], float], budget: Budget, start: float = 
             rises, 0 is dense. Each call is one pass of forwards.
         budget: What is asked.
         start: First guess, e.g. the knob found before some more training.
+        close: The search stops at a cost so close under the target, as a share of it.
+        narrow: It also stops where the knob is known to such a share of itself.
     """
     if budget.share >= 1:
         return Calibration(0.0, budget.dense, ())
@@ -120,25 +130,37 @@ def calibrate(measure: Callable[[float], float], budget: Budget, start: float = 
         tried.append((knob, measure(knob)))
         return tried[-1][1]
 
-    _search(cost, budget, start, tried)
+    _search(cost, budget, start, tried, close, narrow)
     under = [point for point in tried if point[1] <= budget.gflops]
     # Nothing under it: the cost jumps over the target, or the knob's range ends above it.
-    knob, gflops = max(under or tried, key=lambda point: point[1] if under else -point[1])
+    # Of knobs that cost the same the least, which prunes no more than it must.
+    knob, gflops = max(under or tried, key=lambda point: (point[1] if under else -point[1], -point[0]))
     return Calibration(knob, gflops, tuple(sorted(tried)))
 
 
-def _search(cost: Callable[[float], float], budget: Budget, start: float, tried: list[tuple[float, float]]) -> None:
+def _search(
+    cost: Callable[[float], float],
+    budget: Budget,
+    start: float,
+    tried: list[tuple[float, float]],
+    close: float,
+    narrow: float,
+) -> None:
     """Try knobs until one is close: regula falsi (Illinois) on the knob's logarithm.
 
     A pass over the calibration set is the dear part, and near the target the cost is almost
     a line in log knob, so this needs about half the passes of a bisection.
     """
-    aim = budget.gflops * (1 - CLOSE_ENOUGH / 2)
-    (low, above), (high, below) = _bracket(cost, aim, start)
+    aim = budget.gflops * (1 - close / 2)
+    start = min(max(start, 2 * LEAST_KNOB), MOST_KNOB / 2)
+    excess = cost(start) - aim
+    if _is_close(tried, budget, close):
+        return
+    (low, above), (high, below) = _bracket(cost, aim, (start, excess))
     last_side = 0
     if above <= 0 or below > 0:
         return  # no knob in range lies on the other side of the aim
-    while len(tried) < MOST_PASSES and not _is_close(tried, budget) and high > low * (1 + 1e-7):
+    while len(tried) < MOST_PASSES and not _is_close(tried, budget, close) and high > low * (1 + narrow):
         part = min(0.95, max(0.05, above / (above - below)))
         knob = low * (high / low) ** part
         excess = cost(knob) - aim
@@ -153,14 +175,13 @@ def _search(cost: Callable[[float], float], budget: Budget, start: float, tried:
 
 
 def _bracket(
-    cost: Callable[[float], float], aim: float, start: float
+    cost: Callable[[float], float], aim: float, start: tuple[float, float]
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Two knobs around the aim with their excess costs, the first above it.
 
-    Found from `start` by steps that grow, so that a good guess costs two passes.
+    Found from `start`, a knob and its excess, by steps that grow, so that a fair guess costs two passes.
     """
-    step, knob = 1.02, min(max(start, 2 * LEAST_KNOB), MOST_KNOB / 2)
-    excess = cost(knob) - aim
+    step, (knob, excess) = 1.02, start
     upwards = excess > 0
     while (excess > 0) == upwards and LEAST_KNOB < knob < MOST_KNOB:
         before, knob = (knob, excess), knob * step if upwards else knob / step
@@ -170,5 +191,5 @@ def _bracket(
     return ends if upwards else ends[::-1]
 
 
-def _is_close(tried: list[tuple[float, float]], budget: Budget) -> bool:
-    return any(budget.gflops * (1 - CLOSE_ENOUGH) <= gflops <= budget.gflops for _, gflops in tried)
+def _is_close(tried: list[tuple[float, float]], budget: Budget, close: float) -> bool:
+    return any(budget.gflops * (1 - close) <= gflops <= budget.gflops for _, gflops in tried)

@@ -20,7 +20,7 @@ from madtp_cli.terminal import Terminal
 
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 a bug, 2 usage or config, 3 unusable input, 4 budget unreachable or missed, "
-    "6 output exists or cannot be written, 130/143 interrupted."
+    "5 exported file failed its check, 6 output exists or cannot be written, 130/143 interrupted."
 )
 
 
@@ -59,6 +59,7 @@ TaskName = Annotated[str | None, _setting("task", panel="Data")]
 Split = Annotated[str | None, _setting("split", panel="Data")]
 Limit = Annotated[int | None, _setting("limit", panel="Data")]
 Workers = Annotated[int | None, _setting("workers", panel="Data")]
+KTest = Annotated[int | None, _setting("k_test", panel="Data")]
 Tokenizer = Annotated[str | None, _setting("tokenizer", panel="Data")]
 HeadWidth = Annotated[int | None, _setting("head_width", panel="Data")]
 Activation = Annotated[str | None, _setting("activation", panel="Data")]
@@ -80,6 +81,10 @@ Arch = Annotated[str | None, _option("A published architecture instead of a chec
 _TEXT_HELP = "One text of this many tokens instead of data; dense only."
 TextTokens = Annotated[int | None, _option(_TEXT_HELP, "--text-tokens", panel="Data", min=3)]
 ListArchs = Annotated[bool, _option("Name the architectures that --arch knows.", "--list-archs", panel="Data")]
+_TIME_HELP = "Time forwards too, a pruned model and its dense one in turns, and tell their peak memory."
+Time = Annotated[bool, _option(_TIME_HELP, "--time", panel="Time")]
+_SIZES_HELP = "Samples per timed forward, with commas. Default 1,8,32."
+BatchSizes = Annotated[str | None, _option(_SIZES_HELP, "--batch-sizes", panel="Time")]
 _LIMIT_HELP = "Decode at most this many images of each split; all if not given."
 
 
@@ -124,6 +129,7 @@ def compress(
     split: Split = None,
     limit: Limit = None,
     workers: Workers = None,
+    k_test: KTest = None,
     tokenizer: Tokenizer = None,
     head_width: HeadWidth = None,
     activation: Activation = None,
@@ -160,6 +166,7 @@ def evaluate(
     split: Split = None,
     limit: Limit = None,
     workers: Workers = None,
+    k_test: KTest = None,
     tokenizer: Tokenizer = None,
     head_width: HeadWidth = None,
     activation: Activation = None,
@@ -179,30 +186,34 @@ def evaluate(
     _show(report, as_json, terminal.show_eval)
 
 
-@app.command(epilog="madtp profile blip-madtp · madtp profile --arch blip-nlvr-base --text-tokens 36")
+@app.command(epilog="madtp profile blip-madtp --time · madtp profile --arch blip-nlvr-base --text-tokens 36")
 def profile(
     ctx: typer.Context,
     checkpoint: Annotated[Path | None, _SOURCE] = None,
     arch: Arch = None,
     list_archs: ListArchs = False,
     text_tokens: TextTokens = None,
+    clock: Time = False,
+    batch_sizes: BatchSizes = None,
     data: Data = None,
     image_root: ImageRoot = None,
     task: TaskName = None,
     split: Split = None,
     limit: Limit = None,
     workers: Workers = None,
+    k_test: KTest = None,
     tokenizer: Tokenizer = None,
     head_width: HeadWidth = None,
     activation: Activation = None,
     batch_size: BatchSize = None,
     device: Device = None,
+    dtype: Dtype = None,
     config: Config = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Count GFLOPs and tokens by tower and layer, with fvcore as a witness."""
+    """Count GFLOPs and tokens by tower and layer, with fvcore as a witness; with --time also time them."""
     settings, terminal = _settings(locals(), RunSettings)
     if list_archs:
         from madtp_cli.models.architectures import ARCHITECTURES
@@ -210,10 +221,37 @@ def profile(
         found = {"architectures": list(ARCHITECTURES)}
         _show_document("profile", found, as_json, lambda known: typer.echo("\n".join(known["architectures"])))
         return
-    from madtp_cli import pipeline
+    from madtp_cli import pipeline, timing
 
-    report = pipeline.profile(checkpoint, settings, terminal, arch=arch, text_tokens=text_tokens)
+    sizes = timing.asked(clock, batch_sizes)
+    report = pipeline.profile(checkpoint, settings, terminal, arch=arch, text_tokens=text_tokens, batch_sizes=sizes)
     _show(report, as_json, terminal.show_profile)
+
+
+@app.command(epilog="madtp export blip-madtp blip.onnx · madtp export blip-madtp blip.pt2 --format torch-export")
+def export(
+    ctx: typer.Context,
+    checkpoint: Checkpoint,
+    file: Annotated[Path, typer.Argument(help="File to write, .onnx or .pt2.", show_default=False)],
+    name: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
+    tokenizer: Tokenizer = None,
+    head_width: HeadWidth = None,
+    activation: Activation = None,
+    overwrite: Annotated[bool, _option("Replace the file.", "--overwrite", panel="Output")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
+) -> None:
+    """Write a checkpoint as one file that runs without madtp, and check its answers."""
+    terminal = _terminal(locals())
+    import dataclasses
+
+    from madtp_cli import export as exporting
+    from madtp_cli.wording import exported
+
+    told: dict[str, Any] = {"tokenizer": tokenizer, "head_width": head_width, "activation": activation}
+    written = exporting.export(checkpoint, file, name, terminal, overwrite=overwrite, **told)
+    _show_document("export", dataclasses.asdict(written), as_json, lambda found: typer.echo(exported(found)))
 
 
 @app.command(epilog="madtp inspect model_base_nlvr.pth")

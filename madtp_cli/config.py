@@ -81,6 +81,8 @@ class RunSettings(BaseModel):
     """Samples per batch, 1 or more."""
     workers: int | None = Field(default=None, ge=0)
     """Processes that decode images, 0 or more; if not given, one per core but one, and none for the scenes."""
+    k_test: int | None = Field(default=None, ge=1)
+    """Candidates judged in full after a first look, 1 or more; if not given 128 VQA answers, 16 in BLIP's retrieval."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

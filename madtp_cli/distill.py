@@ -36,6 +36,8 @@ GRADIENT_NORM = 1.0
 #: Rate of pretrained embeddings, norms, biases and heads, in units of the matrices'.
 REST_RATE = 1 / 3
 WEIGHT_DECAY = 0.05
+#: Newton-Schulz iterations of each of Muon's steps.
+MUON_ITERATIONS = 5
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,11 @@ def distill(
         student.train()
         output = student(**inputs_of(batch), labels=batch.get("labels"))
         losses = step_losses(output, lessons.of(batch))
-        student.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_NORM)
         for optimizer in optimizers:
             optimizer.step()
+        student.zero_grad(set_to_none=True)  # as large as the model, and not needed beside the next activations
         student.eval()
         detached = {name: loss.item() for name, loss in losses.items()}
         yield Progress(step + 1, schedule.steps, detached, time.monotonic() - started, output.trace)
@@ -187,6 +189,13 @@ def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
     return [value for name, value in model.named_parameters() if value.dim() == 2 and ".layer" in name]
 
 
+def muon_gflops(model: nn.Module) -> float:
+    """Multiply-adds of one step of Muon in billions, whatever the batch: each iteration makes of a matrix x, the
+    narrower side first, x xᵀ, the square of that, and its product with x."""
+    sides = [sorted(matrix.shape) for matrix in inner_matrices(model)]
+    return MUON_ITERATIONS * sum(2 * narrow**2 * wide + narrow**3 for narrow, wide in sides) / 1e9
+
+
 def _optimizers(student: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the towers' layers, AdamW for everything else.
 
@@ -204,7 +213,11 @@ def _optimizers(student: nn.Module, schedule: Schedule) -> list[torch.optim.Opti
     ]
     return [
         torch.optim.Muon(
-            matrices, lr=schedule.learning_rate, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
+            matrices,
+            lr=schedule.learning_rate,
+            weight_decay=WEIGHT_DECAY,
+            ns_steps=MUON_ITERATIONS,
+            adjust_lr_fn="match_rms_adamw",
         ),
         torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY),
     ]

@@ -6,6 +6,7 @@
     │   ├── CheckpointError        3  ... a checkpoint or its tokenizer
     │   └── DataError              3  ... annotations or images
     ├── BudgetError                4  the budget cannot be reached, or was missed
+    ├── CheckError                 5  an exported file does not do what the model does
     └── OutputError                6  the output exists or cannot be written
 
 A message says what is wrong, where, and what to do, in three lines at most.
@@ -44,6 +45,12 @@ class BudgetError(MadtpError):
     """The FLOPs budget cannot be reached, or was missed."""
 
     exit_code = 4
+
+
+class CheckError(MadtpError):
+    """An exported file does not give the model's answers."""
+
+    exit_code = 5
 
 
 class OutputError(MadtpError):

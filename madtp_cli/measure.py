@@ -1,10 +1,8 @@
-"""Run a model over samples: what it answers, how many tokens it kept, how long it takes."""
+"""Run a model over samples: what it answers and how many tokens it kept."""
 
 from __future__ import annotations
 
 import contextlib
-import statistics
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +15,7 @@ from madtp_cli import flops
 from madtp_cli.data import Row
 from madtp_cli.errors import UsageError
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.report import LatencyPart, LayerPart
+from madtp_cli.report import AnsweringPart, LayerPart
 from madtp_cli.tasks import Judged, Task
 
 Batch = dict[str, Tensor]
@@ -56,10 +54,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Measured:
-    """One pass: what was answered and how right that was, and token counts."""
+    """One pass: what was answered and how right that was, token counts, and what finding the answers cost beside."""
 
     judged: Judged
     counts: flops.Counts
+    search: flops.Search
 
     @property
     def samples(self) -> int:
@@ -99,15 +98,39 @@ def run(
     Without `rows` nothing is scored: the answers alone count.
     """
     evidence: list[Any] = []
-    counts: list[dict[str, flops.TokenCounts]] = []
+    counts: list[flops.Counts] = []
+    search = flops.Search(model.config)
     with torch.inference_mode(), place.precision():
         for batch in map(place.moved, batches):
             output = model(**inputs_of(batch))
-            evidence += task.evidence(model, output, batch)
             counts.append(flops.counts_of(model, output.trace))
+            evidence += task.evidence(model, output, batch, search.about(counts[-1]))
             tick(len(evidence))
-        judged = task.judge(model, evidence, rows)
-    return Measured(judged, _joined(counts))
+        joined = _joined(counts)
+        judged = task.judge(model, evidence, rows, search.about(joined))
+    return Measured(judged, joined, search)
+
+
+def answering(task: Task, model: Prunable, measured: Measured, before: Measured | None = None) -> AnsweringPart | None:
+    """What finding the answers cost beside the forwards; None where that is nothing.
+
+    Args:
+        task: Says what was run.
+        model: The one that was measured.
+        measured: Its pass.
+        before: The dense model's own pass; if None, its figure is that of the same runs on unpruned tokens.
+    """
+    search, answers = measured.search, len(measured.answers)
+    if not search.own:
+        return None
+    dense = search.dense if before is None else before.search.own
+    return AnsweringPart(
+        what=task.answering,
+        answers=answers,
+        dense=dense / answers / 1e9,
+        pruned=search.own / answers / 1e9 if model.pruning else None,
+        share=search.own / dense if model.pruning else None,
+    )
 
 
 def counted(model: Prunable, batches: Iterable[Batch], place: Place) -> flops.Counts:
@@ -130,31 +153,6 @@ def set_knob(model: Prunable, knob: float) -> None:
 def mean_gflops(model: Prunable, batches: Iterable[Batch], place: Place) -> float:
     """Mean cost per sample of the model as it is set."""
     return float(flops.per_sample(model.config, counted(model, batches, place)).mean()) / 1e9
-
-
-def latency(dense: Prunable, pruned: Prunable, batch: Batch, place: Place, repeats: int = 7) -> LatencyPart:
-    """Time both models on one batch in turns, so that a busy machine slows both; medians."""
-    batch = place.moved(inputs_of(batch))
-    seconds: dict[str, list[float]] = {"dense": [], "pruned": []}
-    for repeat in range(repeats + 1):
-        for name, model in (("dense", dense), ("pruned", pruned)):
-            started = time.perf_counter()
-            with torch.inference_mode(), place.precision():
-                model(**batch).logits.float().sum().item()  # the sum waits for the device
-            if repeat:  # the first round warms up
-                seconds[name].append(time.perf_counter() - started)
-    size = len(batch["pixel_values"])
-    per_sample = {name: 1000 * statistics.median(values) / size for name, values in seconds.items()}
-    return LatencyPart(
-        batch_size=size,
-        dense_ms=per_sample["dense"],
-        pruned_ms=per_sample["pruned"],
-        speedup=per_sample["dense"] / per_sample["pruned"],
-        repeats=repeats,
-        device=str(place.device),
-        dtype=str(place.dtype).removeprefix("torch."),
-        threads=torch.get_num_threads(),
-    )
 
 
 def by_tower(layers: Sequence[LayerPart]) -> dict[str, float]:

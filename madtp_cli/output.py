@@ -1,4 +1,4 @@
-"""Output folders, written whole or not at all.
+"""Output folders and files, written whole or not at all.
 
 A folder is made beside its place, flushed to the disk and moved there; whatever was there
 before stays until then, and nothing is left behind when writing fails.
@@ -81,6 +81,46 @@ def write_whole(folder: Path, overwrite: bool = False, foreign: Foreign = no_che
             _open_to_others(new)
             _flush(new)
             _move_into_place(new, folder.resolve())
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def check_file(file: Path, overwrite: bool = False) -> None:
+    """Fail before a long run if its result could not be written to the file.
+
+    Raises:
+        OutputError: It exists (without `overwrite`), is a folder, or its parent is missing or cannot be written to.
+    """
+    file = Path(file)
+    with writing(file):
+        if file.is_dir():
+            raise OutputError(f"{file} is a folder; the output is a file.\nChoose another name.")
+        if not file.parent.is_dir():
+            raise OutputError(f"There is no folder {file.parent} to put {file.name} in.\nMake it first.")
+        if file.exists() and not overwrite:
+            raise OutputError(f"{file} exists.\nChoose another name, or replace it with --overwrite.")
+        trial = _beside(file, "trial")
+        trial.mkdir()
+        trial.rmdir()
+
+
+@contextlib.contextmanager
+def write_file(file: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a place to write a file to that becomes `file` when the block ends without an error.
+
+    What is written beside it moves along. Arguments and errors as for `check_file`.
+    """
+    file = Path(file)
+    check_file(file, overwrite)
+    new = _beside(file, "new")
+    try:
+        with writing(file):
+            new.mkdir()
+            yield new / file.name
+            _open_to_others(new)
+            _flush(new)
+            for part in sorted(new.iterdir(), key=lambda part: part.name == file.name):  # the file itself last
+                part.replace(file.resolve().with_name(part.name))
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

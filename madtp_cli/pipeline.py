@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from madtp_cli import budget, card, checkpoint, flops, measure, methods, tuning, witness, workbench
+from madtp_cli import budget, card, checkpoint, flops, measure, methods, timing, tuning, witness, workbench
 from madtp_cli.config import CompressSettings, RunSettings
 from madtp_cli.errors import UsageError
 from madtp_cli.listener import Listener
@@ -17,9 +18,11 @@ from madtp_cli.report import (
     Environment,
     EvalReport,
     GflopsPart,
+    LatencyPart,
     ProfileReport,
     WitnessedGflops,
 )
+from madtp_cli.tasks import Judged
 from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench
 
 #: Samples that fvcore traces in `profile`; each takes about as long as twenty forwards.
@@ -81,8 +84,9 @@ def _compress_report(
             samples=len(bench.rows("val")),
         ),
         gflops=GflopsPart.of(before.gflops(pruned.teacher).mean(), after.gflops(pruned.student).mean()),
+        answering=measure.answering(bench.task, pruned.student, after, before),
         quality=bench.change(before, after),
-        latency=measure.latency(pruned.teacher, pruned.student, batch, bench.place),
+        latency=timing.latency(pruned.teacher, pruned.student, batch, bench.place),
         tokens={name: [part for part in layers if part.tower == name and part.tokens_in] for name in after.counts},
         knob=final.knob,
         curve=[(knob, gflops / target.dense) for knob, gflops in final.tried],
@@ -111,6 +115,7 @@ def evaluate(source: Path, settings: RunSettings, listener: Listener | None = No
         notes=bench.notes(),
         quality=bench.quality(measured),
         gflops=GflopsPart.of(workbench.dense_gflops(bench, settings.split).mean(), pruned),
+        answering=measure.answering(bench.task, bench.model, measured),
         seconds=time.monotonic() - started,
     )
 
@@ -122,8 +127,9 @@ def profile(
     *,
     arch: str | None = None,
     text_tokens: int | None = None,
+    batch_sizes: Sequence[int] = (),
 ) -> ProfileReport:
-    """Count what a checkpoint costs, by tower and layer, with fvcore as a witness.
+    """Count what a checkpoint costs, by tower and layer, with fvcore as a witness; time it where asked.
 
     Args:
         source: Checkpoint file or folder; or `arch`, the name of a published architecture.
@@ -131,6 +137,7 @@ def profile(
         listener: Hears of the progress.
         arch: See `models.architectures`; needs neither weights nor data.
         text_tokens: Count one text of this length instead of the data's; dense models only.
+        batch_sizes: Time forwards of so many of the first samples, dense and pruned in turns.
 
     Raises:
         MadtpError: One of its kinds.
@@ -139,9 +146,14 @@ def profile(
     if (source is None) == (arch is None):
         raise UsageError("Give either a checkpoint or --arch, one of them.")
     if source is None or text_tokens is not None:
+        if batch_sizes:
+            raise UsageError(
+                "--time needs samples to run, so it goes with neither --arch nor --text-tokens.\nLeave them out."
+            )
         return _profile_without_data(source, arch, text_tokens, settings, listener)
     bench = Workbench.open(source, settings, listener, [settings.split])
-    measured = bench.measured("Counting tokens", bench.model, settings.split, CALIBRATION_SAMPLES)
+    measured = _counted(bench)
+    timed, told = _timed(bench, batch_sizes)
     witnesses = bench.single_samples(settings.split, WITNESSES)
     listener.stage("fvcore as a witness", len(witnesses))
     counted = []
@@ -157,7 +169,7 @@ def profile(
         checkpoint=str(source),
         task=bench.task.name,
         data=bench.data.source,
-        notes=bench.notes(),
+        notes=[*bench.notes(), *told],
         samples=len(own),
         gflops=WitnessedGflops(
             **GflopsPart.of(dense, own.mean() if bench.model.pruning else None).model_dump(),
@@ -165,10 +177,36 @@ def profile(
             formula=float(own[: len(counted)].mean()),
             witnesses=len(counted),
         ),
+        answering=measure.answering(bench.task, bench.model, measured),
         towers=measure.by_tower(layers),
         layers=layers,
+        latency=timed,
         parameters=sum(parameter.numel() for parameter in bench.model.parameters()),
+        environment=Environment.here(),
     )
+
+
+def _counted(bench: Workbench) -> measure.Measured:
+    """A pass over the samples; a dense model whose forward is all there is has known counts, and needs none."""
+    split, config = bench.settings.split, bench.model.config
+    if bench.model.pruning or flops.searches(config):
+        return bench.measured("Counting tokens", bench.model, split, CALIBRATION_SAMPLES)
+    counts = flops.dense_counts(config, bench.text_lengths(split, CALIBRATION_SAMPLES))
+    return measure.Measured(Judged([], []), counts, flops.Search(config))
+
+
+def _timed(bench: Workbench, batch_sizes: Sequence[int]) -> tuple[list[LatencyPart], list[str]]:
+    """Times at each batch size, a pruned model's beside its dense one's; and what to say about the sizes."""
+    model, split = bench.model, bench.settings.split
+    there = len(bench.rows(split))
+    dense, pruned = (tuning.dense_copy(model), model) if batch_sizes and model.pruning else (model, None)
+    timed = [
+        timing.latency(dense, pruned, bench.first_samples(split, size), bench.place, listener=bench.listener)
+        for size in sorted({min(size, there) for size in batch_sizes})
+    ]
+    large = sorted(size for size in set(batch_sizes) if size > there)
+    told = f"Batches of {' and '.join(map(str, large))} were timed with all the samples there are: {there}."
+    return timed, [told] if large else []
 
 
 def _profile_without_data(
@@ -203,4 +241,5 @@ def _profile_without_data(
         towers=measure.by_tower(layers),
         layers=layers,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        environment=Environment.here(),
     )

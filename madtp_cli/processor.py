@@ -6,6 +6,8 @@ Hugging Face cache, and never downloaded.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from transformers import (
     CLIPProcessor,
     CLIPTokenizer,
 )
+from transformers.image_utils import PILImageResampling
 
 from madtp_cli.errors import CheckpointError
 from madtp_cli.formats.salesforce_blip import IMAGE_MEAN, IMAGE_STD
@@ -29,6 +32,25 @@ Processor: TypeAlias = BlipProcessor | CLIPProcessor
 
 #: Begins a decoder's text, and a text that looks at an image; BLIP's last two word pieces.
 DECODER, ENCODER = "[DEC]", "[ENC]"
+
+
+#: Files beside a checkpoint that may say how its images are prepared, transformers' and OpenCLIP's; and under which
+#: name some of them hold it.
+IMAGE_FILES = ("preprocessor_config.json", "processor_config.json", "preprocess_config.json", "open_clip_config.json")
+INSIDE = ("image_processor", "preprocess_cfg")
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How images are resized and normalised; `mean` and `std` are of red, green and blue in 0-1."""
+
+    mean: tuple[float, ...] = IMAGE_MEAN
+    std: tuple[float, ...] = IMAGE_STD
+    resample: int = PILImageResampling.BICUBIC
+
+
+#: What every published model was trained with.
+USUAL = ImageSettings()
 
 
 @dataclass(frozen=True)
@@ -45,7 +67,7 @@ class Family:
     vocabulary: int
     repositories: tuple[str, ...]
     fit: Callable[[Any, int, Path], Tokenizer]
-    build: Callable[[Any, int], Processor]
+    build: Callable[[Any, int, ImageSettings], Processor]
 
 
 def find(source: Path, told: Path | None, config: Any) -> Processor:
@@ -57,7 +79,7 @@ def find(source: Path, told: Path | None, config: Any) -> Processor:
         config: The checkpoint's configuration; its model type names the family.
 
     Raises:
-        CheckpointError: No tokenizer is there, or it is not the checkpoint's.
+        CheckpointError: No tokenizer is there, or it is not the checkpoint's; or image settings make no sense.
     """
     words = find_tokenizer(source, told, config.text_config.vocab_size, config.model_type)
     if isinstance(words, CLIPTokenizer):
@@ -68,26 +90,68 @@ def find(source: Path, told: Path | None, config: Any) -> Processor:
                 f"reads texts off {config.text_config.eos_token_id:,}.\nGive the checkpoint's own with --tokenizer DIR."
             )
         words.model_max_length = min(words.model_max_length, config.text_config.max_position_embeddings)
-    return FAMILIES[config.model_type].build(words, config.vision_config.image_size)
+    return FAMILIES[config.model_type].build(words, config.vision_config.image_size, image_settings(source))
 
 
-def build(tokenizer: BertTokenizer, image_size: int) -> BlipProcessor:
-    """BLIP's processor: images squashed to a square (bicubic) and normalised as CLIP does."""
+def build(tokenizer: BertTokenizer, image_size: int, settings: ImageSettings = USUAL) -> BlipProcessor:
+    """BLIP's processor: images squashed to a square (bicubic) and normalised as CLIP does, unless told."""
     images = BlipImageProcessorPil(
-        size={"height": image_size, "width": image_size}, image_mean=IMAGE_MEAN, image_std=IMAGE_STD
+        size={"height": image_size, "width": image_size},
+        image_mean=settings.mean,
+        image_std=settings.std,
+        resample=settings.resample,
     )
     return BlipProcessor(image_processor=images, tokenizer=tokenizer)
 
 
-def build_clip(tokenizer: CLIPTokenizer, image_size: int) -> CLIPProcessor:
-    """CLIP's processor: the shortest side resized (bicubic), the square in the middle cropped out, normalised."""
+def build_clip(tokenizer: CLIPTokenizer, image_size: int, settings: ImageSettings = USUAL) -> CLIPProcessor:
+    """CLIP's processor: the shortest side resized (bicubic unless told), the square in the middle, normalised."""
     images = CLIPImageProcessorPil(
         size={"shortest_edge": image_size},
         crop_size={"height": image_size, "width": image_size},
-        image_mean=IMAGE_MEAN,
-        image_std=IMAGE_STD,
+        image_mean=settings.mean,
+        image_std=settings.std,
+        resample=settings.resample,
     )
     return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
+
+
+def image_settings(source: Path) -> ImageSettings:
+    """How a checkpoint's images are prepared, by a settings file in its folder; as usual where it says nothing.
+
+    The image size is the checkpoint's own.
+
+    Raises:
+        CheckpointError: The file is broken, or its numbers make no sense.
+    """
+    folder, settings = source if source.is_dir() else source.parent, USUAL
+    for file in [folder / name for name in IMAGE_FILES if (folder / name).is_file()]:
+        try:
+            settings = _settings(json.loads(file.read_text("utf-8")))
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+            raise CheckpointError(
+                f"{file} has no image settings that can be read ({error!r}).\nCorrect it, or move it away."
+            ) from error
+        _check(settings, file)
+        if settings != USUAL:
+            break
+    return settings
+
+
+def _settings(content: dict[str, Any]) -> ImageSettings:
+    said = next((content[name] for name in INSIDE if name in content), content)
+    mean, std = (said.get(f"image_{name}", said.get(name, getattr(USUAL, name))) for name in ("mean", "std"))
+    resample = said.get("resample", said.get("interpolation", USUAL.resample))
+    number = PILImageResampling[resample.upper()] if isinstance(resample, str) else PILImageResampling(resample)
+    return ImageSettings(tuple(map(float, mean)), tuple(map(float, std)), int(number))
+
+
+def _check(settings: ImageSettings, file: Path) -> None:
+    """Raise CheckpointError unless an image can be normalised so."""
+    if not all(len(three) == 3 and all(map(math.isfinite, three)) for three in (settings.mean, settings.std)):
+        raise CheckpointError(f"{file} must have three numbers each for mean and std.\nCorrect it, or move it away.")
+    if min(settings.std) <= 0:
+        raise CheckpointError(f"{file} has a std of {min(settings.std)}, but it must be above 0.\nCorrect it.")
 
 
 def find_tokenizer(source: Path, told: Path | None, vocabulary: int, family: str = "madtp_blip") -> Tokenizer:

@@ -45,6 +45,21 @@ class GflopsPart(_Part):
         return cls(dense=float(dense), pruned=None if pruned is None else float(pruned), share=share)
 
 
+class AnsweringPart(_Part):
+    """Mean GFLOPs per answer of what is run to find it beside the forward, which the budget is not about.
+
+    `what` says what that is. An answer is a sample's, or, of retrieval, a query's. `dense` is another run's by
+    the dense model, where there was one, or the same run at dense token counts.
+    """
+
+    what: str
+    answers: int
+    dense: float
+    pruned: float | None = None
+    share: float | None = None
+    convention: str = "multiply-adds (fvcore convention), mean per answer"
+
+
 class WitnessedGflops(GflopsPart):
     """Beside the formula's means: fvcore's count over `witnesses` samples, and the formula's over the same."""
 
@@ -83,17 +98,44 @@ class QualityPart(_Part):
     parts: dict[str, float] = {}
 
 
+class TimesPart(_Part):
+    """One model's forwards of one batch.
+
+    Milliseconds are of the whole batch: the median, the 5th and the 95th percentile. Memory is in units of 10^6
+    bytes, at its peak: weights, batch and activations. GFLOPs are per sample; those executed include padding.
+    """
+
+    median_ms: float
+    p5_ms: float
+    p95_ms: float
+    samples_per_second: float
+    peak_memory_mb: float | None
+    gflops: float
+    executed_gflops: float
+
+
 class LatencyPart(_Part):
-    """Milliseconds per sample, medians of interleaved runs of the same batch."""
+    """Milliseconds per sample, medians of interleaved runs of the same batch.
+
+    `flops_ratio` is dense over pruned GFLOPs of these samples; `efficiency`, the part of it that became speed, is
+    `speedup` over `flops_ratio`. All of these are None where only a dense model was timed. `peak_memory_mb` is the
+    pruned model's, or the dense one's where there is no other.
+    """
 
     batch_size: int
     dense_ms: float
-    pruned_ms: float
-    speedup: float
+    pruned_ms: float | None = None
+    speedup: float | None = None
+    flops_ratio: float | None = None
+    efficiency: float | None = None
+    peak_memory_mb: float | None
     repeats: int
     device: str
     dtype: str
     threads: int
+    processor: str
+    dense: TimesPart
+    pruned: TimesPart | None = None
 
 
 class LayerPart(_Part):
@@ -147,6 +189,7 @@ class CompressReport(_Report):
     method: str
     budget: BudgetPart
     gflops: GflopsPart
+    answering: AnsweringPart | None = None
     quality: ChangePart
     latency: LatencyPart
     tokens: dict[str, list[LayerPart]]
@@ -162,17 +205,21 @@ class EvalReport(_Report):
 
     quality: QualityPart
     gflops: GflopsPart
+    answering: AnsweringPart | None = None
     seconds: float
 
 
 class ProfileReport(_Report):
-    """What `madtp profile` counted."""
+    """What `madtp profile` counted, and what it timed, one entry of `latency` per batch size."""
 
     samples: int
     gflops: WitnessedGflops
+    answering: AnsweringPart | None = None
     towers: dict[str, float]
     layers: list[LayerPart]
+    latency: list[LatencyPart] = []
     parameters: int
+    environment: Environment
 
 
 class CaptionCount(_Part):

@@ -16,7 +16,15 @@ from rich.text import Text
 
 from madtp_cli import wording
 from madtp_cli.listener import Listener
-from madtp_cli.report import CompressReport, DataReport, EvalReport, LayerPart, ProfileReport
+from madtp_cli.report import (
+    AnsweringPart,
+    CompressReport,
+    DataReport,
+    EvalReport,
+    LatencyPart,
+    LayerPart,
+    ProfileReport,
+)
 
 #: Seconds between plain progress lines where stderr is no terminal.
 PLAIN_EVERY = 15.0
@@ -130,6 +138,7 @@ class Terminal(Listener):
             f"{_count(budget.samples, 'validation sample')} ({budget.achieved_val / budget.gflops - 1:+.2%}); "
             "other samples may cost a little more or less."
         )
+        self._answering(report.answering)
         for tower, layers in report.tokens.items():
             self.out.print(f"{tower.capitalize()} tokens by layer: {_flow(layers)}")
         self._notes(report.notes)
@@ -149,6 +158,7 @@ class Terminal(Listener):
             self.out.print(", ".join(f"{name} {value:.2f} %" for name, value in quality.parts.items()))
         pruned = "" if gflops.pruned is None else f", pruned {gflops.pruned:.4g} ({gflops.share:.3f}x)"
         self.out.print(f"GFLOPs per sample: dense {gflops.dense:.4g}{pruned}; {gflops.convention}")
+        self._answering(report.answering)
         self._notes(report.notes)
 
     def show_profile(self, report: ProfileReport) -> None:
@@ -176,6 +186,8 @@ class Terminal(Listener):
             f"fvcore counts {counts.fvcore:.6g} on {_count(counts.witnesses, 'sample')}, "
             f"the formula {counts.formula:.6g}."
         )
+        self._answering(report.answering)
+        self._times(report.latency)
         self.out.print(f"Parameters: {report.parameters:,}")
         self._notes(report.notes)
 
@@ -244,6 +256,25 @@ class Terminal(Listener):
             table.add_row(kind, *[_of_kind(split, kind) for split in splits], *alone)
         self.out.print(table)
         self.out.print(f"Use it: madtp compress CHECKPOINT --gflops-budget 0.2 --data {written['folder']}")
+
+    def _times(self, parts: Sequence[LatencyPart]) -> None:
+        if not parts:
+            return
+        at, turns = parts[0], min(part.repeats for part in parts)
+        where = f"{at.device}, {at.dtype}, {_count(at.threads, 'thread')}"
+        table = Table(title=f"Forwards on {where}: medians of at least {turns} turns")
+        for column in ("batch", "", "ms", "5 % to 95 %", "ms per sample", "samples/s", "peak MB"):
+            table.add_column(column, justify="right" if column else "left")
+        for part in parts:
+            for row in wording.times(part):
+                table.add_row(*row)
+        self.out.print(table)
+        for part in parts:
+            self.out.print(wording.realised(part))
+
+    def _answering(self, part: AnsweringPart | None) -> None:
+        if part is not None:
+            self.out.print(wording.answering(part))
 
     def _notes(self, notes: Sequence[str]) -> None:
         for note in notes:

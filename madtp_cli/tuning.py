@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from madtp_cli import budget, distill, flops, measure, workbench
 from madtp_cli.budget import Budget, Calibration
@@ -24,6 +28,9 @@ LATE = 0.8
 #: How often a fine-tune of so many steps sees each of its samples: the dense teacher, else half of a
 #: step's time, is asked only once about each. A fine-tune of so many epochs sees them all.
 PASSES = 3
+#: The knob is looked for on this share of the samples first, to within this share of it or of the budget: until it is
+#: known where it lies takes most of the passes.
+FIRST_SHARE, FIRST_CLOSE = 1 / 8, 0.02
 #: How fast the knob follows the cost of the training batches, which spreads more than it drifts.
 FOLLOWING = 0.05
 
@@ -52,7 +59,9 @@ def prune(bench: Workbench, settings: CompressSettings) -> Pruned:
     student = attached(bench.model, settings)
     target = feasible_budget(bench, student, settings.gflops_budget)
     teacher = dense_copy(bench.model)
-    calibration = calibrated(bench, student, target, CALIBRATION_SAMPLES)
+    few = math.ceil(FIRST_SHARE * len(bench.rows("val", CALIBRATION_SAMPLES)))
+    first = calibrated(bench, student, target, few, rough=FIRST_CLOSE)
+    calibration = calibrated(bench, student, target, CALIBRATION_SAMPLES, first.knob)
     if settings.steps != 0 and settings.epochs != 0:
         schedule = distill.Schedule(
             settings.number_of_steps(len(bench.rows("train"))),
@@ -62,8 +71,11 @@ def prune(bench: Workbench, settings: CompressSettings) -> Pruned:
         bench.announce(student, teacher, schedule.steps)
         wanted = math.ceil(schedule.steps * settings.batch_size / PASSES)
         samples = None if settings.epochs is not None else max(1, wanted)
-        calibration = fine_tuned(bench, student, teacher, target, calibration, schedule, samples)
-    final = calibrated(bench, student, target, None, calibration.knob)
+        calibration = fine_tuned(bench, student, teacher, target, first.slope(), schedule, samples) or calibration
+    final = calibration
+    if len(bench.rows("val")) > CALIBRATION_SAMPLES:
+        final = calibrated(bench, student, target, None, calibration.knob)
+    measure.set_knob(student, final.knob)
     if not target.is_met(final.gflops):
         raise BudgetError(
             f"{target} was missed: the nearest knob costs {final.gflops:.4g} GFLOPs on the validation samples.\n"
@@ -73,8 +85,10 @@ def prune(bench: Workbench, settings: CompressSettings) -> Pruned:
 
 
 def dense_copy(model: Prunable) -> Prunable:
-    """The frozen dense model; of a pruned one, what it is at knob 0."""
-    teacher = copy.deepcopy(model).eval().requires_grad_(False)
+    """The frozen dense model; of a pruned one, what it is at knob 0. Its weights are the model's own, not copies."""
+    shared: dict[int, Any] = {id(own): nn.Parameter(own.detach(), requires_grad=False) for own in model.parameters()}
+    shared |= {id(own): own for own in model.buffers()}
+    teacher = copy.deepcopy(model, shared).eval()
     teacher.config.madtp, teacher.madtp = None, None
     return teacher
 
@@ -101,9 +115,14 @@ def feasible_budget(bench: Workbench, student: Prunable, requested: str) -> Budg
 
 
 def calibrated(
-    bench: Workbench, student: Prunable, target: Budget, samples: int | None, start: float = 1.0
+    bench: Workbench,
+    student: Prunable,
+    target: Budget,
+    samples: int | None,
+    start: float = 1.0,
+    rough: float | None = None,
 ) -> Calibration:
-    """Set the student's knob so that the validation samples cost what the budget says."""
+    """Set the student's knob so that the validation samples cost what the budget says, or `rough`ly so, a share."""
     bench.listener.stage("Calibrating the knob", 0)
 
     def cost(knob: float) -> float:
@@ -112,7 +131,7 @@ def calibrated(
         bench.listener.advance(0, f"knob {knob:.4g} gives {gflops / target.dense:.4f} of the dense GFLOPs")
         return gflops
 
-    found = budget.calibrate(cost, target, start)
+    found = budget.calibrate(cost, target, start, *([rough, rough] if rough else []))
     measure.set_knob(student, found.knob)
     bench.listener.done()
     return found
@@ -123,15 +142,19 @@ def fine_tuned(
     student: Prunable,
     teacher: Prunable,
     target: Budget,
-    calibration: Calibration,
+    slope: float,
     schedule: distill.Schedule,
     samples: int | None,
-) -> Calibration:
-    """Distil the student and leave it in the state that was best on validation data."""
+) -> Calibration | None:
+    """Distil the student and leave it in the state that was best on validation data; says how it meets the budget.
+
+    `slope` says how the cost falls with the knob, see `Calibration`.
+    """
     steps = schedule.steps
-    best: tuple[float, dict[str, torch.Tensor], Calibration] | None = None
+    best: tuple[float, dict[str, torch.Tensor] | None, Calibration] | None = None
     candidates = {math.ceil(steps * (1 - (1 - LATE) * part / CANDIDATES)) for part in range(CANDIDATES)}
-    slope = calibration.slope()
+    answered = functools.cache(lambda: bench.run(teacher, "val", CANDIDATE_SAMPLES))
+    calibration = None
     batches = bench.training_batches(samples)
     bench.listener.stage("Fine-tuning against the dense model", steps)
     with bench.place.precision():
@@ -143,14 +166,18 @@ def fine_tuned(
             if progress.step not in candidates:
                 continue
             calibration = calibrated(bench, student, target, CALIBRATION_SAMPLES, knob)
-            quality = _validated(bench, student, teacher)
+            if len(candidates) == 1:
+                continue
+            quality = _validated(bench, student, answered)
             if best is None or quality >= best[0]:
-                best = quality, copy.deepcopy(student.state_dict()), calibration
+                last = progress.step == steps
+                best = quality, None if last else copy.deepcopy(student.state_dict()), calibration
     bench.listener.done()
-    if best is not None:
+    if best is None:
+        return calibration
+    if best[1] is not None:  # else it is the last one, which the student is in
         student.load_state_dict(best[1])
-        calibration = best[2]
-    return calibration
+    return best[2]
 
 
 def _follow(student: Prunable, progress: distill.Progress, target: Budget, slope: float) -> float:
@@ -166,9 +193,9 @@ def _follow(student: Prunable, progress: distill.Progress, target: Budget, slope
     return gflops
 
 
-def _validated(bench: Workbench, student: Prunable, teacher: Prunable) -> float:
-    """Quality on validation samples; agreement with the dense model where labels do not count."""
+def _validated(bench: Workbench, student: Prunable, answered: Callable[[], measure.Measured]) -> float:
+    """Quality on validation samples; agreement with what the dense model `answered` where labels do not count."""
     measured = bench.run(student, "val", CANDIDATE_SAMPLES)
     if measured.scores:
         return bench.task.quality(measured.scores)
-    return 100 * float(np.mean(agreement(measured, bench.run(teacher, "val", CANDIDATE_SAMPLES))))
+    return 100 * float(np.mean(agreement(measured, answered())))

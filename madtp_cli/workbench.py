@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from madtp_cli import checkpoint, flops, measure, models, tasks
+from madtp_cli import checkpoint, distill, flops, measure, models, tasks, timing
 from madtp_cli.config import RunSettings
 from madtp_cli.data import SPLITS, Dataset, Row
 from madtp_cli.data import read as read_data
 from madtp_cli.data.loading import batches
+from madtp_cli.data.retelling import Retold
 from madtp_cli.errors import DataError, UsageError
 from madtp_cli.intervals import (
     interval95,
@@ -35,7 +36,7 @@ from madtp_cli.tasks import Task
 SCENES = "madtp scenes"
 #: Samples whose cost stands for a split's while a budget is searched.
 CALIBRATION_SAMPLES = 256
-#: Prepared batches kept in memory rather than made anew for each pass, in bytes.
+#: Prepared batches kept in memory rather than made anew for each pass, in bytes of all splits together.
 KEPT_BATCHES = 2**30
 
 
@@ -76,7 +77,7 @@ class Workbench:
         return cls(
             model.to(place.device),
             processor,
-            tasks.prepared(model.config.task, processor, dataset),
+            tasks.prepared(model.config.task, processor, dataset, settings.k_test),
             dataset,
             place,
             settings,
@@ -101,9 +102,9 @@ class Workbench:
     def _keeping(self, key: str, samples: int, made: Iterator[Batch]) -> Iterator[Batch]:
         """The batches as they are made; if they are few enough, they stay for whoever asks next."""
         kept: list[Batch] | None = []
+        room = KEPT_BATCHES - sum(_bytes(batch) for others in self._kept.values() for batch in others)
         for batch in made:
-            size = sum(value.nbytes for value in batch.values()) / len(batch["pixel_values"])
-            if kept is not None and size * samples > KEPT_BATCHES:
+            if kept is not None and _bytes(batch) / len(batch["pixel_values"]) * samples > room:
                 kept = None
             if kept is not None:
                 kept.append(batch)
@@ -118,10 +119,15 @@ class Workbench:
             yield batch if self.labelled else {name: value for name, value in batch.items() if name != "labels"}
 
     def training_batches(self, samples: int | None = None) -> Iterator[Batch]:
-        """Shuffled batches of the first train samples on the device, pass after pass."""
-        rows = self.rows("train", samples)
+        """Shuffled batches of train samples on the device, pass after pass, each with one of its captions.
+
+        Of the first `samples` it is the same in each pass, so that the dense model is asked once; of all,
+        where no number is given, another one.
+        """
+        rows, seed = self.rows("train", samples), self.settings.seed
         for epoch in itertools.count():
-            for batch in self._made(rows, f"{self.settings.seed}/{epoch}"):
+            told = Retold(rows, seed, epoch if samples is None else 0)
+            for batch in self._made(told, f"{seed}/{epoch}"):
                 yield self.place.moved(batch)
 
     def measured(self, title: str, model: Prunable, split: str, limit: int | None = None) -> measure.Measured:
@@ -144,20 +150,29 @@ class Workbench:
 
     def announce(self, student: Prunable, teacher: Prunable, steps: int) -> None:
         """Say how long a fine-tune will take and what it needs, after timing one batch."""
-        timed = measure.latency(teacher, student, self.first_batch("val"), self.place, repeats=1)
+        batch = self.place.moved(measure.inputs_of(self.first_batch("val")))
+        timed = timing.in_turns({"dense": teacher, "pruned": student}, batch, self.place, turns=1)
         # A step is one dense forward and a pruned forward and backward, which costs as two forwards more.
-        seconds = steps * self.settings.batch_size * (timed.dense_ms + 3 * timed.pruned_ms) / 1000
+        step = (timed["dense"][0] + 3 * timed["pruned"][0]) / len(batch["pixel_values"])
+        # What Muon does is the same at any batch; the dense forward tells how fast this place multiplies.
+        rate = dense_gflops(self, "val", len(batch["pixel_values"])).sum() / timed["dense"][0]
+        seconds = steps * (self.settings.batch_size * step + distill.muon_gflops(student) / rate)
         weights = sum(parameter.nbytes for parameter in student.parameters())
         long = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"
         self.listener.say(
             f"Fine-tuning for {steps} x {self.settings.batch_size} samples takes about {long} and, "
-            # Two models, gradients and two moments, all of the weights' size.
+            # Two models, gradients, momentum and the best state so far, all of the weights' size.
             f"besides activations, {5 * weights / 2**20:,.0f} MiB of memory."
         )
 
     def first_batch(self, split: str) -> Batch:
         """The first batch of a split, the one that is timed."""
         return next(iter(self.batches(split)))
+
+    def first_samples(self, split: str, number: int) -> Batch:
+        """The first samples of a split in one batch, without labels."""
+        made = batches(self.rows(split, number), self.task, self.processor, batch_size=number, workers=0)
+        return measure.inputs_of(next(made))
 
     def single_samples(self, split: str, number: int) -> list[Batch]:
         """The first samples of a split, each a batch of its own, without labels."""
@@ -236,6 +251,10 @@ class Workbench:
     def text_lengths(self, split: str, limit: int | None = None) -> dict[str, list[int]]:
         """Tokens of each row's texts by tower, without looking at an image."""
         return self.task.text_lengths(self.rows(split, limit), self.processor)
+
+
+def _bytes(batch: Batch) -> int:
+    return sum(value.nbytes for value in batch.values())
 
 
 def load(source: Path, settings: RunSettings, listener: Listener) -> tuple[Prunable, Any]:

@@ -147,6 +147,29 @@ def test_a_good_start_saves_passes(share, middle, steepness, off) -> None:
     assert len(found.tried) <= 7
 
 
+def test_a_start_that_is_close_enough_is_taken() -> None:
+    """A pass over the validation samples is minutes of a full-size model."""
+    asked = budget.resolve("0.5", dense=50.0)
+    found = budget.calibrate(lambda knob: 50 * (1 - knob), asked, start=0.5004)
+    assert (found.knob, len(found.tried)) == (0.5004, 1)
+
+
+def test_a_rough_search_ends_sooner() -> None:
+    """It only says where to look; still from below."""
+    asked = budget.resolve("0.3", dense=50.0)
+    rough, fine = (budget.calibrate(lambda knob: 50 * smooth(knob, 9, 2, 0.05), asked, close=c) for c in (0.05, 0.002))
+    assert 0.95 * asked.gflops <= rough.gflops <= asked.gflops
+    assert len(rough.tried) < len(fine.tried)
+
+
+def test_a_rough_search_is_content_where_the_cost_jumps() -> None:
+    """Few samples have few costs; the knob of the jump is all that can be learned from them."""
+    asked = budget.resolve("0.5", dense=50.0)
+    rough, fine = (budget.calibrate(lambda knob: 50.0 if knob < 0.3 else 10.0, asked, narrow=n) for n in (0.02, 1e-7))
+    assert 0.3 <= rough.knob < 0.3 * 1.02
+    assert len(rough.tried) < len(fine.tried) - 5
+
+
 @pytest.mark.parametrize("start", [0.1, 1.0, 2.0, 30.0])
 def test_a_step_over_the_budget_ends_below_it(start) -> None:
     """No knob gives a half; the search ends all the same, and the caller can tell that the budget was missed."""

@@ -236,6 +236,16 @@ def test_a_blip_file_is_recognised_and_translated(tmp_path: Path) -> None:
         assert said in note
 
 
+def test_blips_number_of_candidates_is_ours(tmp_path: Path) -> None:
+    """Papers' figures hang on it: 128 answers, 256 or 128 candidates; it must not be left out with the foreign keys."""
+    settings = resolve(BUDGET, write(tmp_path, BLIP_YAML + "k_test: 256"), {})
+    assert settings.k_test == 256
+    assert "k_test" not in settings.notes[0]
+    assert resolve({**BUDGET, "k_test": 4}, None, {"MADTP_K_TEST": "8"}).k_test == 4
+    assert resolve(BUDGET, None, {}).k_test is None
+    assert "--k-test" in refusal({"k_test": 0}, "", folder=tmp_path)
+
+
 def test_a_slip_in_a_blip_file_is_still_a_slip(tmp_path: Path) -> None:
     """Foreign keys are ignored aloud, but a misspelt setting of ours is not foreign."""
     settings = resolve(BUDGET, write(tmp_path, BLIP_YAML + "wandb: false"), {})

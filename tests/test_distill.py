@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 import torch
+from torch import nn
 
 from madtp_cli import distill
 from madtp_cli.distill import Progress, Schedule
@@ -122,8 +123,17 @@ def test_the_student_is_ready_for_use_at_every_yield(attached, teacher, batches)
     student, steps = attached(0.4), []
     for progress in distill.distill(student, teacher, itertools.islice(batches, 2), SCHEDULE):
         assert not student.training
+        assert all(value.grad is None for value in student.parameters())  # they would lie beside the next activations
         steps.append(progress.step)
     assert steps == [1, 2]
+
+
+def test_muons_cost_is_that_of_its_products() -> None:
+    """Five iterations of three products each; a wide matrix costs as much as a tall one."""
+    tower = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(200, 100), nn.Linear(100, 200)])})
+    model = nn.ModuleDict({"tower": tower, "head": nn.Linear(100, 7)})
+    once = 100 * 200 * 100 + 100**3 + 100 * 100 * 200
+    assert distill.muon_gflops(model) == pytest.approx(2 * 5 * once / 1e9)
 
 
 def test_a_steps_loss_is_the_sum_of_its_parts() -> None:

@@ -20,11 +20,11 @@ LAYERS = (
     ("exits",),
     ("terminal",),
     ("wording",),
-    ("pipeline",),
+    ("pipeline", "export"),
     ("tuning",),
     ("workbench", "card"),
     ("distill",),
-    ("lessons", "budget", "checkpoint"),
+    ("lessons", "budget", "checkpoint", "timing"),
     ("measure", "processor", "shipping"),
     ("formats", "flops", "witness"),
     ("tasks",),
@@ -50,6 +50,8 @@ SHARED = {
     "formats._towers": "reads sizes off shapes for all formats",
     "flops._parts": "costs that every formula is made of",
     "flops._blip": "towers that all BLIP models share",
+    "export._tracing": "the graph that every format writes, and samples to run it on",
+    "export._checking": "the same check of every format",
     "tasks._words": "BLIP's words and tokens for all its tasks",
 }
 

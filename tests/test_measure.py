@@ -1,7 +1,8 @@
-"""One pass over samples: answers, scores, token counts, time."""
+"""One pass over samples: answers, scores, token counts."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -88,15 +89,6 @@ def test_layers_sum_to_the_total_and_tell_their_tokens(attached, batches) -> Non
         assert blocks[-1].tokens_out_p95 == pytest.approx(np.percentile(left, 95))
 
 
-def test_latency_is_per_sample_and_of_both_models(blip, attached, batches) -> None:
-    """With what it takes to read it: batch size, device, number format, threads."""
-    taken = measure.latency(blip, attached(0.7), batches[0], CPU, repeats=2)
-    assert taken.dense_ms > 0
-    assert taken.speedup == pytest.approx(taken.dense_ms / taken.pruned_ms)
-    assert (taken.batch_size, taken.repeats, taken.device, taken.dtype) == (2, 2, "cpu", "float32")
-    assert taken.threads == torch.get_num_threads()
-
-
 def test_half_precision_is_for_the_forward_alone(attached, batches) -> None:
     """Weights stay as they are, and the counts stay near those of full precision."""
     model, half = attached(0.4), Place.of("cpu", "bfloat16")
@@ -127,3 +119,19 @@ def test_the_floor_is_below_every_measured_cost(attached, batches) -> None:
     assert measure.run(model, batches, TASK, CPU).gflops(model).tolist() == floor.tolist()
     measure.set_knob(model, 1.5)
     assert (measure.run(model, batches, TASK, CPU).gflops(model) >= floor).all()
+
+
+def test_answers_cost_what_was_heard_of(attached, batches) -> None:
+    """Per answer, and nothing where a forward answers by itself; the dense model's own pass goes before a guess."""
+    model = attached(0.4)
+    measured = measure.run(model, batches, TASK, CPU)
+    assert measure.answering(TASK, model, measured) is None
+    measured.search.own, measured.search.dense = 10 * 10**9, 20 * 10**9
+    alone = measure.answering(TASK, model, measured)
+    assert alone is not None
+    assert (alone.answers, alone.dense, alone.pruned, alone.share) == (5, 4.0, 2.0, 0.5)
+    before = replace(measured, search=flops.Search(model.config))
+    before.search.own = 40 * 10**9
+    beside = measure.answering(TASK, model, measured, before)
+    assert beside is not None
+    assert (beside.dense, beside.share) == (8.0, 0.25)

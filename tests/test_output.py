@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from madtp_cli.errors import OutputError
-from madtp_cli.output import check_output, write_whole
+from madtp_cli.output import check_file, check_output, write_file, write_whole
 
 CONFIG = '{\n  "model_type": "madtp_blip"\n}'
 
@@ -123,3 +123,38 @@ def test_a_read_only_parent_fails_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written: Permission denied"):
         check_output(tmp_path / "out")
     tmp_path.chmod(0o700)
+
+
+def test_a_file_and_what_lies_beside_it_move_together(tmp_path) -> None:
+    """ONNX keeps large weights in a second file, which the first one names."""
+    with write_file(tmp_path / "model.onnx") as new:
+        new.write_text("graph")
+        new.with_name("model.onnx.data").write_text("weights")
+        assert list(tmp_path.glob("model*")) == []
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "model.onnx": "graph",
+        "model.onnx.data": "weights",
+    }
+
+
+def test_a_file_that_was_not_finished_leaves_nothing(tmp_path) -> None:
+    """And what it was to replace stays."""
+    (tmp_path / "model.onnx").write_text("earlier")
+
+    def half(new: Path) -> None:
+        new.write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError), write_file(tmp_path / "model.onnx", overwrite=True) as new:
+        half(new)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"model.onnx": "earlier"}
+
+
+def test_a_file_is_replaced_only_if_told(tmp_path) -> None:
+    """As a folder is."""
+    (tmp_path / "model.onnx").write_text("earlier")
+    with pytest.raises(OutputError, match="--overwrite"):
+        check_file(tmp_path / "model.onnx")
+    with write_file(tmp_path / "model.onnx", overwrite=True) as new:
+        new.write_text("later")
+    assert (tmp_path / "model.onnx").read_text() == "later"

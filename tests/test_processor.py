@@ -235,3 +235,47 @@ def test_clips_images_are_cropped_and_not_squashed(checkpoint: Path) -> None:
     expected = torch.from_numpy((resized - np.array(IMAGE_MEAN, np.float32)) / np.array(IMAGE_STD, np.float32))
     assert prepared.shape == (2, 3, 32, 32)
     torch.testing.assert_close(prepared[0], expected.permute(2, 0, 1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("preprocessor_config.json", {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7], "resample": 2}),
+        ("processor_config.json", {"image_processor": {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7],
+                                                       "resample": 2, "size": {"height": 7, "width": 7}}}),
+        ("preprocess_config.json", {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "interpolation": "bilinear"}),
+        ("open_clip_config.json", {"preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7],
+                                                      "interpolation": "bilinear"}, "model_cfg": {"embed_dim": 3}}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("folder", [True, False])
+def test_image_settings_beside_a_checkpoint_count(checkpoint: Path, folder: bool, name: str, content: object) -> None:
+    """Trained otherwise than usual, a model sees washed-out images; their size stays the checkpoint's."""
+    (checkpoint.parent / name).write_text(json.dumps(content))
+    clip_words(checkpoint.parent, 300, "tokenizer.json")
+    made = processor.find(checkpoint.parent if folder else checkpoint, None, _clip_config(300)).image_processor
+    assert (list(made.image_mean), list(made.image_std), made.resample) == ([0.1, 0.2, 0.3], [0.5, 0.6, 0.7], 2)
+    assert made.size["shortest_edge"] == made.crop_size["width"] == 32
+    blip = processor.build(BertTokenizer(vocab=str(GOLDEN / "vocab.txt")), 8, processor.image_settings(checkpoint))
+    assert (list(blip.image_processor.image_mean), blip.image_processor.resample) == ([0.1, 0.2, 0.3], 2)
+
+
+def test_a_file_that_says_nothing_of_images_changes_nothing(checkpoint: Path) -> None:
+    """transformers writes one that names the processor's class alone, beside the one with the settings."""
+    assert processor.image_settings(checkpoint) == processor.USUAL
+    (checkpoint.parent / "preprocessor_config.json").write_text('{"processor_class": "CLIPProcessor"}')
+    assert processor.image_settings(checkpoint) == processor.USUAL
+    (checkpoint.parent / "processor_config.json").write_text('{"image_processor": {"image_mean": [0, 0, 0]}}')
+    assert processor.image_settings(checkpoint).mean == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", '{"mean": [1, 2]}', '{"std": [0, 1, 1]}', '{"mean": ["a", 1, 2]}', '{"image_std": [NaN, 1, 1]}',
+     '{"interpolation": "sinc"}', '{"resample": 77}', '{"mean": 3}'],
+)  # fmt: skip
+def test_image_settings_that_make_no_sense_are_refused(checkpoint: Path, content: str) -> None:
+    """They would be computed with, or silently left out."""
+    (checkpoint.parent / "preprocess_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"preprocess_config\.json"):
+        processor.image_settings(checkpoint)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from madtp_cli.data import arrow, builtin, images, readers, records
+from madtp_cli.data import answers, arrow, builtin, images, readers, records
 from madtp_cli.data.rows import Dataset, Row
 from madtp_cli.data.scenes import SPLITS
 from madtp_cli.errors import DataError
@@ -117,6 +117,7 @@ def unfit(path: Path, tasks: Sequence[str]) -> DataError:
         return DataError(f"{path} holds both {several}.\nMove one of them away, or give one annotation file.")
     known = ", ".join(reader.LAYOUT for reader in layouts())
     files = [file for file in records.files(path) if file.suffix in (".json", ".jsonl")]
+    files = [file for file in files if file.name != answers.ANSWER_LIST]
     broken = next((fault for file in files if (fault := records.fault(file))), None)
     return DataError(
         f"{path} holds no annotations for {' or '.join(tasks)} in a known layout ({known}).\n"

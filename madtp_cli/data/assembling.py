@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from madtp_cli.data import images, records
+from madtp_cli.data import answers, images, records
 from madtp_cli.data.records import Fits, Record
 from madtp_cli.data.rows import Dataset, ImageSource, Row
 from madtp_cli.data.scenes import SPLITS
@@ -80,7 +80,7 @@ def gather(
     drafted: Callable[[str], Iterable[Drafted]],
     notes: list[str],
 ) -> Dataset:
-    """Read the splits that are asked for and there, one row per image for captions and retrieval.
+    """Read the splits that are asked for and there, one row per image for captions and retrieval, and VQA's answers.
 
     Args:
         path: As for `assemble`, like the next four.
@@ -93,7 +93,7 @@ def gather(
         notes: What to tell the user so far.
 
     Raises:
-        DataError: A row has no reference to learn from or to be scored by.
+        DataError: A row has no reference to learn from or to be scored by, or the answer list is broken.
     """
     needed = {split for split in there if split in splits}
     if "val" in splits and "val" not in there and "train" in there:
@@ -106,7 +106,7 @@ def gather(
     if "train" in read and "val" not in there:
         set_aside_validation(read, notes)
     kept = {split: read[split] for split in SPLITS if split in splits and read.get(split)}
-    return Dataset(task, f"{path} ({layout})", kept, notes)
+    return Dataset(task, f"{path} ({layout})", kept, notes, answers.listed(path) if task == "vqa" else ())
 
 
 def _per_image(drafted: Iterable[Drafted]) -> list[Drafted]:

@@ -49,7 +49,7 @@ class Record:
         """A field that must hold words."""
         value = self.value(name)
         if not isinstance(value, str) or not value.strip():
-            raise self.error(f"field {name!r} must be words, not {_shown(value)}", "Correct the row, or remove it.")
+            raise self.error(f"field {name!r} must be words, not {shown(value)}", "Correct the row, or remove it.")
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ class Record:
         words = value if isinstance(value, list) else [value]
         if not all(isinstance(word, str) for word in words):
             raise self.error(
-                f"field {name!r} must be words or a list of them, not {_shown(value)}", "Correct the row, or remove it."
+                f"field {name!r} must be words or a list of them, not {shown(value)}", "Correct the row, or remove it."
             )
         return tuple(word for word in words if word.strip())
 
@@ -66,7 +66,7 @@ class Record:
         """A field that must be a whole number, 0 or more."""
         value = self.value(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self.error(f"field {name!r} is {_shown(value)}", "It must be a whole number.")
+            raise self.error(f"field {name!r} is {shown(value)}", "It must be a whole number.")
         return value
 
     def truth(self, name: str) -> int:
@@ -76,10 +76,11 @@ class Record:
             return int(value)
         if isinstance(value, str) and value.strip().lower() in _TRUTHS:
             return _TRUTHS[value.strip().lower()]
-        raise self.error(f"field {name!r} is {_shown(value)}", 'It must be "True" or "False".')
+        raise self.error(f"field {name!r} is {shown(value)}", 'It must be "True" or "False".')
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as an error quotes it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -202,7 +203,7 @@ def load(file: Path) -> list[Record]:
     Raises:
         DataError: The file is empty or broken.
     """
-    values = _values(file)
+    values = items(file)
     if not values:
         raise DataError(f"{file} is empty.\nFetch or write it again, or remove it.")
     return _records(file, values)
@@ -214,7 +215,7 @@ def load_object(file: Path) -> dict[str, Any]:
     Raises:
         DataError: The file is empty or broken, or something else.
     """
-    values = _values(file)
+    values = items(file)
     if len(values) != 1 or not isinstance(values[0], dict):
         raise DataError(f"{file} must hold one JSON object.\nFetch or write it again, or remove it.")
     return values[0]
@@ -238,12 +239,12 @@ def _records(file: Path, values: list[Any], part: str = "") -> list[Record]:
     for number, fields in enumerate(values, 1):
         record = Record(file, number, fields, part)
         if not isinstance(fields, dict):
-            raise record.error(f"{_shown(fields)} is no record", "A row must be {field: value}.")
+            raise record.error(f"{shown(fields)} is no record", "A row must be {field: value}.")
         records.append(record)
     return records
 
 
-def _values(file: Path) -> list[Any]:
+def items(file: Path) -> list[Any]:
     """The elements of the list that a file is, or the values that follow each other in it."""
     try:
         text = file.read_text("utf-8-sig")

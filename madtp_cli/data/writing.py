@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from madtp_cli.data import builtin, text_only
+from madtp_cli.data.answers import ANSWER_LIST
 from madtp_cli.data.rows import Row
 from madtp_cli.data.scenes import SPLITS, Scene, answers
 from madtp_cli.errors import UsageError
@@ -23,8 +24,6 @@ FILES = {
     "caption": "coco_karpathy_{}.json",
     "retrieval": "coco_karpathy_{}.json",
 }
-#: The answers to rank, beside VQA's annotations.
-ANSWER_LIST = "answer_list.json"
 FOLDERS = ("annotation", "images")
 
 #: Called with the rows written so far and the rows to write.

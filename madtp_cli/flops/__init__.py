@@ -6,14 +6,15 @@ the method's own products are part of a pruned model's cost; taking the attentio
 needs no multiply-add beyond attention's own.
 
 Each kind of model is a file, named as in `models`, with two functions: `tokens(config, lengths)`, the
-inputs of a dense forward by tower, and `costs(config, counts)`, its layers.
+inputs of a dense forward by tower, and `costs(config, counts)`, its layers. A kind that goes on to search for
+answers has two names more, see `Searching`.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -21,6 +22,7 @@ import numpy as np
 from madtp_cli import methods, models
 from madtp_cli.models.encoder import PINNED, BlockTrace, TokenTrace
 from madtp_cli.models.prunable import Prunable
+from madtp_cli.models.reading import Hear, Reading
 
 CONVENTION = "multiply-adds (fvcore convention)"
 #: Tokens of the text inputs of each sample, by tower; images have their size.
@@ -94,9 +96,24 @@ class Formula(Protocol):
         """Cost of each layer per sample."""
 
 
+class Searching(Formula, Protocol):
+    """A file of a kind whose text tower runs again to find answers."""
+
+    #: The tower whose last tokens the texts look at.
+    MEMORY: str
+
+    def reading(self, config: Any, read: Reading, seen: np.ndarray) -> int:
+        """Multiply-adds of one run, all its samples together; `seen` [samples] are the tokens looked at."""
+
+
 def formula(config: Any) -> Formula:
     """The formula of a configuration's kind of model."""
     return cast(Formula, importlib.import_module(f"{__name__}.{models.kind_of(config)}"))
+
+
+def searches(config: Any) -> bool:
+    """Whether a kind of model goes on to search for answers, as `Searching` says."""
+    return hasattr(formula(config), "reading")
 
 
 def costs(config: Any, counts: Counts) -> list[LayerCost]:
@@ -139,3 +156,23 @@ def least_counts(model: Prunable, lengths: Lengths) -> dict[str, TokenCounts]:
         pins = model.PINS.get(own, PINNED)
         counts[tower] = TokenCounts.least(dense.entered[0], np.array(pruned), pins.leading + pins.trailing + keep)
     return counts
+
+
+@dataclass
+class Search:
+    """Multiply-adds of finding answers, beside the forward, of all samples: `own`, and the same runs unpruned."""
+
+    config: Any
+    own: int = field(default=0, init=False)
+    dense: int = field(default=0, init=False)
+
+    def about(self, counts: Counts) -> Hear:
+        """To be told of the runs that look at these samples, numbered as in `counts`."""
+
+        def hear(read: Reading) -> None:
+            searching = cast(Searching, formula(self.config))
+            memory, samples = counts[searching.MEMORY], list(read.samples)
+            self.own += searching.reading(self.config, read, memory.left[-1][samples, 0])
+            self.dense += searching.reading(self.config, read.unpruned(), memory.entered[0][samples, 0])
+
+        return hear

@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 
 from madtp_cli.flops import Counts, LayerCost
-from madtp_cli.flops._parts import feed_forward, norm, patches, pruning, self_attention
+from madtp_cli.flops._parts import (
+    feed_forward,
+    keys_and_values,
+    looks,
+    norm,
+    patches,
+    pruning,
+    self_attention,
+)
+from madtp_cli.models.reading import Reading
 
 #: What a text layer adds between self-attention and feed-forward, given the tokens [samples, inputs] and its number.
 Look = Callable[[np.ndarray, int], np.ndarray]
@@ -41,7 +50,26 @@ def text(config: Any, counts: Counts, tower: str = "text", look: Look | None = N
 
 
 def vocabulary(config: Any, counts: Counts) -> LayerCost:
-    """The head of a decoder, for all of its tokens: a linear layer, its norm, and a logit for each word."""
-    words, width = counts["decoder"].left[-1], config.text_config.hidden_size
-    flops = words * width**2 + norm(words, width) + words * width * config.text_config.vocab_size
-    return LayerCost("decoder", "vocabulary", flops.sum(-1))
+    """The head of a decoder, for all of its tokens."""
+    return LayerCost("decoder", "vocabulary", logits(config, counts["decoder"].left[-1]).sum(-1))
+
+
+def logits(config: Any, tokens: np.ndarray) -> np.ndarray:
+    """A decoder's head for some tokens: a linear layer, its norm, and a logit for each word."""
+    width = config.text_config.hidden_size
+    return tokens * width**2 + norm(tokens, width) + tokens * width * config.text_config.vocab_size
+
+
+def reading(config: Any, read: Reading, seen: np.ndarray, seen_width: int) -> int:
+    """Multiply-adds of a text tower, its head apart, for texts that look at tokens `seen` [samples]."""
+    sizes, looked_at = config.text_config, np.repeat(seen, read.texts)
+    width = sizes.hidden_size
+    cost = norm(np.array(read.blocks[0].entered), width)
+    for block in read.blocks:
+        n, m = np.array(block.entered), np.array(block.left)
+        cost = cost + self_attention(n, width, read.before) + norm(n, width)
+        cost = cost + pruning(n, width, config.madtp) * block.scored
+        cost = cost + looks(m, looked_at, width) + norm(m, width)
+        cost = cost + feed_forward(m, width, sizes.intermediate_size) + norm(m, width)
+    keys = keys_and_values(seen, width, seen_width).sum() * len(read.blocks) * read.keyed
+    return int(cost.sum() + keys)

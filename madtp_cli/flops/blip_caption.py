@@ -8,6 +8,10 @@ import numpy as np
 
 from madtp_cli.flops import Counts, LayerCost, Lengths, _blip
 from madtp_cli.flops._parts import cross_attention, image_tokens, norm
+from madtp_cli.models.reading import Reading
+
+#: What a caption looks at.
+MEMORY = "vision"
 
 
 def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
@@ -33,3 +37,9 @@ def costs(config: Any, counts: Counts) -> list[LayerCost]:
         *_blip.text(config, counts, "decoder", look),
         _blip.vocabulary(config, counts),
     ]
+
+
+def reading(config: Any, read: Reading, seen: np.ndarray) -> int:
+    """The next words of captions that look at images of `seen` tokens."""
+    looked = _blip.reading(config, read, seen, config.vision_config.hidden_size)
+    return looked + int(_blip.logits(config, np.array(read.read_out)))

@@ -8,6 +8,10 @@ import numpy as np
 
 from madtp_cli.flops import Counts, LayerCost, Lengths, _blip
 from madtp_cli.flops._parts import cross_attention, image_tokens, norm
+from madtp_cli.models.reading import Reading
+
+#: What a text is matched with.
+MEMORY = "vision"
 
 
 def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
@@ -33,3 +37,9 @@ def costs(config: Any, counts: Counts) -> list[LayerCost]:
         LayerCost("head", "embeddings", np.full(len(seen), (width + image_width) * config.image_text_hidden_size)),
         LayerCost("head", "matching", np.full(len(seen), 2 * width)),
     ]
+
+
+def reading(config: Any, read: Reading, seen: np.ndarray) -> int:
+    """Texts that are matched with images of `seen` tokens."""
+    looked = _blip.reading(config, read, seen, config.vision_config.hidden_size)
+    return looked + 2 * config.text_config.hidden_size * read.read_out

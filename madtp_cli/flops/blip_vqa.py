@@ -8,6 +8,10 @@ import numpy as np
 
 from madtp_cli.flops import Counts, LayerCost, Lengths, _blip
 from madtp_cli.flops._parts import cross_attention, image_tokens, norm
+from madtp_cli.models.reading import Reading
+
+#: What an answer looks at.
+MEMORY = "text"
 
 
 def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
@@ -39,3 +43,9 @@ def costs(config: Any, counts: Counts) -> list[LayerCost]:
         *_blip.text(config, counts, "decoder", at_question),
         _blip.vocabulary(config, counts),
     ]
+
+
+def reading(config: Any, read: Reading, seen: np.ndarray) -> int:
+    """Answers, whole or their next words, that look at questions of `seen` tokens."""
+    asked = _blip.reading(config, read, seen, config.text_config.hidden_size)
+    return asked + int(_blip.logits(config, np.array(read.read_out)))

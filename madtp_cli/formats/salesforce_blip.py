@@ -7,6 +7,7 @@ has the values of the published models, or is told.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -45,6 +46,9 @@ WITHOUT_TOWERS = ("blip-2", "text", "images")
 #: Tasks with a text decoder, and how its answers are smoothed in training (models/med.py of the original).
 DECODES = ("vqa", "caption")
 LABEL_SMOOTHING = 0.1
+
+#: The contrastive loss's temperature is held between these (models/blip_retrieval.py of the original).
+TEMPERATURES = (0.001, 0.5)
 
 #: First text layer with a merge layer when BLIP makes an NLVR2 model of a pre-trained one.
 MERGE_FROM = 6
@@ -107,6 +111,7 @@ def recognise(source: Source, told: Told) -> Recognised | None:
     weights = tied({to_transformers(key): value for key, value in kept.items()})
     try:
         config = {"model_type": "madtp_blip", "task": task, **_config(weights, told), "trained_on": trained_on(source)}
+        config |= _temperature(source.weights) if task == "retrieval" else {}
     except KeyError as error:
         raise incomplete(source, "BLIP", error) from error
     refusal = refusal or _pruned(weights, config) or odd_heads(config, told)
@@ -179,6 +184,15 @@ def _text_config(weights: Mapping[str, Tensor], told: Told) -> dict[str, Any]:
         "hidden_act": "gelu",
         "bos_token_id": vocabulary - 2,
     }
+
+
+def _temperature(weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """The contrastive loss's temperature as transformers keeps it, where the file has it with its value."""
+    temperature = weights.get("temp")
+    if temperature is None or temperature.is_meta or temperature.numel() != 1:
+        return {}
+    least, most = TEMPERATURES
+    return {"logit_scale_init_value": -math.log(min(max(float(temperature), least), most))}
 
 
 def _merge_from(weights: Iterable[str], layers: int) -> int:

@@ -15,8 +15,9 @@ from torch import Tensor
 from madtp_cli.errors import UsageError
 from madtp_cli.pruning import segments
 from madtp_cli.pruning.merge import Kept
+from madtp_cli.pruning.padded import Placed, Seen
 
-__all__ = ["Attended", "Kept", "Method", "Preset", "Rule", "get", "keep_each", "names", "pruned_by"]
+__all__ = ["Attended", "Kept", "Method", "Placed", "Preset", "Rule", "Seen", "get", "keep_each", "names", "pruned_by"]
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,21 @@ class Rule:
 class Preset:
     """What suits a method unless told: see `models.encoder.PruningSettings`.
 
-    `unpruned` names towers that are left alone; the others are pruned in every block.
+    `unpruned` names towers that are left alone; the others are pruned in the first block and then in `every` so many.
     """
 
     proportional: bool
+    queries: int = 0
+    every: int = 1
     unpruned: tuple[str, ...] = ()
+
+    def scales(self, tower: str, blocks: int) -> list[float]:
+        """By what each of a tower's blocks multiplies the knob: 1 or 0.
+
+        >>> Preset(proportional=True, every=2).scales("vision", 3)
+        [1.0, 0.0, 1.0]
+        """
+        return [float(tower not in self.unpruned and block % self.every == 0) for block in range(blocks)]
 
 
 class Method(Protocol):
@@ -69,6 +80,9 @@ class Method(Protocol):
 
     def keep(self, attended: Attended, rule: Rule) -> Kept:
         """Choose the tokens that go on to the feed-forward."""
+
+    def place(self, seen: Seen, rule: Rule) -> Placed:
+        """The same choice on a padded block, as exporters need it."""
 
     def cost(self, tokens: np.ndarray, width: int, atoms: int) -> np.ndarray:
         """Multiply-adds of `keep` for samples of so many prunable tokens; the dictionary's logits are given."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from madtp_cli.methods import Attended, Kept, Preset, Rule, pruned_by
-from madtp_cli.pruning import dynamic
+from madtp_cli.methods import Attended, Kept, Placed, Preset, Rule, Seen, pruned_by
+from madtp_cli.pruning import dynamic, padded
 
 PRESET = Preset(proportional=False)
 MERGED_TOKENS = 1
@@ -14,6 +14,11 @@ MERGED_TOKENS = 1
 def keep(attended: Attended, rule: Rule) -> Kept:
     """Keep the tokens above the threshold; the others become one token."""
     return pruned_by(dynamic.prune_important, attended, rule)
+
+
+def place(seen: Seen, rule: Rule) -> Placed:
+    """As `keep`, on a padded block."""
+    return padded.place_important(seen, rule.knob, temperature=rule.temperature, min_keep=rule.min_keep)
 
 
 def cost(tokens: np.ndarray, width: int, atoms: int) -> np.ndarray:

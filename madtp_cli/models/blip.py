@@ -13,9 +13,10 @@ from torch import Tensor
 from transformers import BlipConfig, BlipPreTrainedModel, BlipTextModel, BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
-from madtp_cli.models.attention import Attention, Backend, Statistics, attend
+from madtp_cli.models.attention import Attention, Backend, Statistics
 from madtp_cli.models.encoder import BlockPruner
-from madtp_cli.models.packed import Packed, pack
+from madtp_cli.models.packed import Packed
+from madtp_cli.models.padded import attend
 from madtp_cli.models.prunable import Prunable
 
 #: What a text layer does with its tokens between self-attention and feed-forward.
@@ -51,14 +52,14 @@ class PrunableBlip(Prunable, BlipPreTrainedModel):
 
     def encode_images(self, pixel_values: Tensor, pruner: BlockPruner) -> Packed:
         """Image tokens of [images, 3, height, width]; each image keeps its own number."""
-        tokens = pack(self.vision_model.embeddings(pixel_values))
+        tokens = self.held(self.vision_model.embeddings(pixel_values))
         for layer in self.vision_model.encoder.layers:
             normed = layer.layer_norm1(tokens.data)
             qkv = layer.self_attn.qkv(normed).unflatten(-1, (3, layer.self_attn.num_heads, -1))
             statistics = pruner.statistics()
-            query, key, value = qkv.unbind(1)
+            query, key, value = qkv.unbind(-3)
             seen = attend(query, key, value, tokens.lengths, tokens.lengths, statistics, self.backend, tokens.sizes)
-            tokens = tokens.replace(tokens.data + layer.self_attn.projection(seen.output.flatten(1)))
+            tokens = tokens.replace(tokens.data + layer.self_attn.projection(seen.output.flatten(-2)))
             tokens = pruner.prune(tokens, normed, seen)
             tokens = tokens.replace(tokens.data + layer.mlp(layer.layer_norm2(tokens.data)))
         return tokens.replace(self.vision_model.post_layernorm(tokens.data))
@@ -75,10 +76,10 @@ class PrunableBlip(Prunable, BlipPreTrainedModel):
         causal: bool = False,
     ) -> Packed:
         """Text tokens of [texts, tokens]; `look` lets them see images, `states` collects them after each layer."""
-        tokens = pack(encoder.embeddings(input_ids), attention_mask)
+        tokens = self.held(encoder.embeddings(input_ids), attention_mask)
         for layer in encoder.encoder.layer:
             seen = attend_from(layer.attention.self, tokens, tokens, self.backend, pruner.statistics(), causal=causal)
-            attended = tokens.replace(layer.attention.output(seen.output.flatten(1), tokens.data))
+            attended = tokens.replace(layer.attention.output(seen.output.flatten(-2), tokens.data))
             tokens = pruner.prune(attended, tokens.data, seen)
             if look:
                 tokens = tokens.replace(look(layer, tokens))
@@ -92,7 +93,7 @@ class PrunableBlip(Prunable, BlipPreTrainedModel):
 
         def look(layer: Any, tokens: Packed) -> Tensor:
             seen = attend_from(layer.crossattention.self, tokens, memory, self.backend)
-            looked: Tensor = layer.crossattention.output(seen.output.flatten(1), tokens.data)
+            looked: Tensor = layer.crossattention.output(seen.output.flatten(-2), tokens.data)
             return looked
 
         return look

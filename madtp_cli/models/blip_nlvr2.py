@@ -31,7 +31,7 @@ class TwinCrossAttention(nn.Module):
     def forward(self, tokens: Packed, memory: tuple[Packed, Packed], backend: Backend) -> Packed:
         """Text tokens after looking at both images; each image has its own number of tokens."""
         left, right = (
-            attend_from(side, tokens, image, backend).output.flatten(1)
+            attend_from(side, tokens, image, backend).output.flatten(-2)
             for side, image in zip((self.self0, self.self1), memory, strict=True)
         )
         return tokens.replace(self.output(left, right, tokens.data))
@@ -97,7 +97,7 @@ class MadtpBlipForNLVR2(PrunableBlip):
             labels: [sentences], 1 where the sentence is true.
             teach: Also give the lesson, as in training.
         """
-        pairs = len(pixel_values)
+        pairs = pixel_values.shape[0]
         vision, text = self.pruner("vision"), self.pruner("text")
         images = self.encode_images(pixel_values.transpose(0, 1).flatten(0, 1), vision)
         memory = images.part(slice(0, pairs)), images.part(slice(pairs, None))
@@ -109,7 +109,7 @@ class MadtpBlipForNLVR2(PrunableBlip):
         return PrunedOutput(
             loss=functional.cross_entropy(logits.float(), labels) if labels is not None else None,
             logits=logits,
-            alignment=self.aligned(_of_pairs(vision.pooled, len(input_ids) // pairs), text.pooled),
+            alignment=self.aligned(_of_pairs(vision.pooled, input_ids.shape[0] // pairs), text.pooled),
             lesson=self._lesson(logits, images, tokens, states) if states is not None else None,
             trace={"vision": vision.blocks, "text": text.blocks},
         )
@@ -118,9 +118,7 @@ class MadtpBlipForNLVR2(PrunableBlip):
         """Cross-attention of each sentence to both images of its pair."""
 
         def look(layer: Any, tokens: Packed) -> Tensor:
-            shared = len(tokens.lengths) // len(memory[0].lengths)  # sentences about one pair follow each other
-            looking = Packed(tokens.data, [sum(run) for run in _runs(tokens.lengths, shared)])
-            looked: Packed = layer.crossattention(looking, memory, self.backend)
+            looked: Packed = layer.crossattention(tokens.beside(memory[0]), memory, self.backend)
             return looked.data
 
         return look
@@ -143,10 +141,6 @@ def _of_pairs(pooled: Tensor | None, sentences: int) -> Tensor | None:
     if pooled is None:
         return None
     return pooled.unflatten(0, (2, -1)).mean(0).repeat_interleave(sentences, 0)
-
-
-def _runs(lengths: list[int], size: int) -> list[list[int]]:
-    return [lengths[start : start + size] for start in range(0, len(lengths), size)]
 
 
 MODEL = MadtpBlipForNLVR2

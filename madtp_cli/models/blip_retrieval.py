@@ -21,6 +21,7 @@ from madtp_cli.models.blip import Look, MadtpBlipConfig, PrunableBlip
 from madtp_cli.models.encoder import BlockPruner
 from madtp_cli.models.packed import Packed
 from madtp_cli.models.prunable import Lesson, PrunedOutput, layered
+from madtp_cli.models.reading import Hear, Reading, unheard
 from madtp_cli.pruning import segments
 
 #: Column of the matching head that says yes.
@@ -29,10 +30,11 @@ MATCH = 1
 
 @dataclass
 class RetrievalOutput(PrunedOutput):
-    """Beside the matching logits both embeddings, normalised, [samples, width]."""
+    """Beside the matching logits both embeddings, normalised, [samples, width], and the image tokens for `match`."""
 
     image_embedding: Tensor | None = None
     text_embedding: Tensor | None = None
+    memory: Packed | None = None
 
 
 class MadtpBlipForImageTextRetrieval(PrunableBlip):
@@ -104,6 +106,7 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
             trace={"vision": vision.blocks, "text": text.blocks, "pair": pair.blocks},
             image_embedding=embedded[0],
             text_embedding=embedded[1],
+            memory=images,
         )
         if alone is not None and looked is not None:
             output.lesson = _lesson(output, images, (tokens, alone), (matched, looked))
@@ -124,6 +127,7 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         texts: Sequence[int] | None = None,
+        heard: Hear = unheard,
     ) -> Tensor:
         """How much each text matches its image: the log-odds, [texts].
 
@@ -133,9 +137,15 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
             attention_mask: [texts, tokens], 0 at padding; None where there is none.
             texts: How many texts belong to each image, those of the first image first; one each if None.
                 An image's keys and values, two thirds of a dense pair's cost, are then computed once.
+            heard: Told of the run.
         """
-        look = self.looking_at(images) if texts is None else self._looking_at_shared(images, texts)
-        tokens = self._looking(images, input_ids, attention_mask, self._pair_pruner(), look)
+        look, pruner = self.looking_at(images), self._pair_pruner()
+        if texts is None:
+            texts = [1] * len(images.lengths)
+        else:
+            look = self._looking_at_shared(images, texts)
+        tokens = self._looking(images, input_ids, attention_mask, pruner, look)
+        heard(Reading(range(len(images.lengths)), texts, pruner.blocks, read_out=len(input_ids)))
         logits = self.itm_head(tokens.first()).float()
         return logits[:, MATCH] - logits[:, 1 - MATCH]
 
@@ -161,7 +171,7 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
         states: list[Tensor] | None = None,
     ) -> Packed:
         """Text tokens after looking at their images, the first one [ENC], the last of BLIP's words."""
-        first = input_ids.new_full((len(input_ids), 1), self.config.text_config.vocab_size - 1)
+        first = input_ids.new_full((input_ids.shape[0], 1), self.config.text_config.vocab_size - 1)
         words = torch.cat([first, input_ids[:, 1:]], 1)
         return self.encode_text(self.text_encoder, words, attention_mask, pruner, look, states)
 

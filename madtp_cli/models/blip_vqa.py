@@ -25,6 +25,7 @@ from madtp_cli.models.decoding import (
 from madtp_cli.models.encoder import BlockPruner
 from madtp_cli.models.packed import Packed
 from madtp_cli.models.prunable import Lesson, layered
+from madtp_cli.models.reading import Hear, Reading, unheard
 
 #: Answers that the original scores in full, those with the likeliest first word.
 RANKED = 128
@@ -85,7 +86,7 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
         images = self.encode_images(pixel_values, vision)
         questions = self._read(images, input_ids, attention_mask, text, states)
         if decoder_input_ids is None:
-            decoder_input_ids = input_ids.new_full((len(input_ids), 1), self.config.text_config.bos_token_id)
+            decoder_input_ids = input_ids.new_full((input_ids.shape[0], 1), self.config.text_config.bos_token_id)
         logits = self.decode(decoder_input_ids, decoder_attention_mask, questions, record)
         loss = None
         if labels is not None:
@@ -120,7 +121,12 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
         return self.write(questions, **settings)
 
     def rank(
-        self, questions: Packed, answers: Tensor, attention_mask: Tensor | None = None, most: int = RANKED
+        self,
+        questions: Packed,
+        answers: Tensor,
+        attention_mask: Tensor | None = None,
+        most: int = RANKED,
+        heard: Hear = unheard,
     ) -> Tensor:
         """The best of a list of answers for each question, its number, [samples].
 
@@ -131,19 +137,30 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
             answers: [answers, tokens], [DEC] first and [SEP] last.
             attention_mask: [answers, tokens], 0 at padding; None where there is none.
             most: How many are scored in full.
+            heard: Told of the first words' run, and of one for each question.
         """
-        first = self.decode(answers[:1, :1].expand(len(questions.lengths), 1), None, questions, self.unpruned()).data
+        record, samples = self.unpruned(), len(questions.lengths)
+        first = self.decode(answers[:1, :1].expand(samples, 1), None, questions, record).data
+        heard(Reading(range(samples), [1] * samples, record.blocks, read_out=samples))
         likeliest = first[:, answers[:, 1]].argsort(dim=1, descending=True, stable=True)[:, :most]
         best = []
         for sample, own in enumerate(likeliest):
             mask = None if attention_mask is None else attention_mask[own]
-            scores = self.scores(questions.part(slice(sample, sample + 1)), answers[own], mask)
+            record = self.unpruned()
+            scores = self.scores(questions.part(slice(sample, sample + 1)), answers[own], mask, record)
+            heard(Reading([sample], [len(own)], record.blocks, read_out=sum(record.blocks[-1].left)))
             best.append(own[scores.argmax()])
         return torch.stack(best)
 
-    def scores(self, question: Packed, answers: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def scores(
+        self,
+        question: Packed,
+        answers: Tensor,
+        attention_mask: Tensor | None = None,
+        record: BlockPruner | None = None,
+    ) -> Tensor:
         """How likely each of some answers is to one question, [answers]: the loss of each, negated."""
-        logits = self.decode(answers, attention_mask, question, self.unpruned())
+        logits = self.decode(answers, attention_mask, question, record or self.unpruned())
         labels = answers if attention_mask is None else answers.masked_fill(attention_mask == 0, IGNORED)
         return -sums(token_losses(logits, labels, attention_mask))
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPPreTrainedModel, CLIPTextModel, CLIPVisionModel
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoder
 
-from madtp_cli.models.attention import Attention, Statistics, attend
+from madtp_cli.models.attention import Attention, Statistics
 from madtp_cli.models.encoder import BlockPruner
-from madtp_cli.models.packed import Packed, pack
+from madtp_cli.models.packed import Packed
+from madtp_cli.models.padded import attend
 from madtp_cli.models.prunable import Prunable
 
 
@@ -36,6 +37,7 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
 
     #: The text's start, which sees only itself, and its end, from which the model reads the text.
     PINS: ClassVar[dict[str, Statistics]] = {"text": Statistics(leading=1, trailing=1)}
+    CROSSES: ClassVar[bool] = True
 
     config: MadtpClipConfig
     config_class = MadtpClipConfig  # transformers cannot read the postponed annotation
@@ -53,7 +55,7 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
     def encode_images(self, pixel_values: Tensor, pruner: BlockPruner) -> Packed:
         """Image tokens of [images, 3, height, width] after the last block, [CLS] first; each image keeps its own."""
         tower = self.vision_model
-        return self._encode(tower.encoder, pack(tower.pre_layrnorm(tower.embeddings(pixel_values))), pruner)
+        return self._encode(tower.encoder, self.held(tower.pre_layrnorm(tower.embeddings(pixel_values))), pruner)
 
     def encode_text(
         self,
@@ -67,7 +69,7 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
         What follows a text's end never enters: under the causal mask the end does not see it, so the text's
         feature is exactly that of all 77 positions, for less.
         """
-        tokens = pack(self.text_model.embeddings(input_ids), self._up_to_end(input_ids, attention_mask))
+        tokens = self.held(self.text_model.embeddings(input_ids), self._up_to_end(input_ids, attention_mask))
         return self._encode(self.text_model.encoder, tokens, pruner, causal=True, states=states)
 
     def _up_to_end(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -88,7 +90,7 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
         for layer in encoder.layers:
             normed = layer.layer_norm1(tokens.data)
             seen = self._attend(layer.self_attn, tokens.replace(normed), pruner.statistics(), causal=causal)
-            tokens = tokens.replace(tokens.data + layer.self_attn.out_proj(seen.output.flatten(1)))
+            tokens = tokens.replace(tokens.data + layer.self_attn.out_proj(seen.output.flatten(-2)))
             tokens = pruner.prune(tokens, normed, seen)
             tokens = tokens.replace(tokens.data + layer.mlp(layer.layer_norm2(tokens.data)))
             if states is not None:

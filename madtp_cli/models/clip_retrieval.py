@@ -16,10 +16,21 @@ from madtp_cli.models.clip import MadtpClipConfig, PrunableClip
 from madtp_cli.models.packed import Packed
 from madtp_cli.models.prunable import Lesson, PrunedOutput, layered
 
+#: The contrastive loss multiplies similarities by no more; Source: CLIP, arXiv:2103.00020, section 2.5.
+LARGEST_SCALE = 100.0
+
 
 @dataclass
 class ClipOutput(PrunedOutput):
-    """`logits` are [images, texts]; also under transformers' names, which its pipelines ask for."""
+    """`logits` are [images, texts]; also under transformers' names, which its pipelines ask for.
+
+    `image_embedding` [images, joint width] and `memory`, the image tokens that were left, are those of `embed_images`,
+    `text_embedding` [texts, joint width] is that of `embed_texts`.
+    """
+
+    image_embedding: Tensor | None = None
+    text_embedding: Tensor | None = None
+    memory: Packed | None = None
 
     @property
     def logits_per_image(self) -> Tensor | None:
@@ -80,13 +91,17 @@ class MadtpClipForRetrieval(PrunableClip):
         images = self.encode_images(pixel_values, vision)
         words = self.encode_text(input_ids, attention_mask, text, states)
         seen, said = self._image_states(images), self._text_states(words)
-        logits = self._similar(_unit(self.visual_projection(seen)), _unit(self.text_projection(said)))
+        embedding, embedded = _unit(self.visual_projection(seen)), _unit(self.text_projection(said))
+        logits = self._similar(embedding, embedded)
         return ClipOutput(
-            loss=contrastive_loss(logits, labels) if labels is not None else None,
+            loss=contrastive_loss(self._held(logits), labels) if labels is not None else None,
             logits=logits,
             alignment=self.aligned(vision.pooled, text.pooled),
             lesson=self._lesson(seen, said, images, words, states) if states is not None else None,
             trace={"vision": vision.blocks, "text": text.blocks},
+            image_embedding=embedding,
+            text_embedding=embedded,
+            memory=images,
         )
 
     def embed_images(self, pixel_values: Tensor) -> tuple[Tensor, Packed]:
@@ -127,6 +142,10 @@ class MadtpClipForRetrieval(PrunableClip):
         """In float32 always: half precision cannot tell a gallery's near neighbours apart."""
         with torch.autocast(images.device.type, enabled=False):
             return self.logit_scale.exp() * (images @ texts.t())
+
+    def _held(self, logits: Tensor) -> Tensor:
+        """Logits as if the scale were at most `LARGEST_SCALE`; a larger one still learns, else it could not fall."""
+        return logits * (LARGEST_SCALE / self.logit_scale.detach().exp()).clamp(max=1)
 
     def _lesson(self, seen: Tensor, said: Tensor, images: Packed, words: Packed, states: list[Tensor]) -> Lesson:
         lesson: Lesson = {

@@ -20,7 +20,8 @@ from madtp_cli.models.attention import Backend, attend
 from madtp_cli.models.blip import Look, MadtpBlipConfig, PrunableBlip
 from madtp_cli.models.encoder import BlockPruner, PruningSettings
 from madtp_cli.models.packed import Packed
-from madtp_cli.models.prunable import PrunedOutput
+from madtp_cli.models.prunable import PrunedOutput, untouched
+from madtp_cli.models.reading import Hear, Reading, unheard
 
 #: BLIP's, in training and in ranking; configs of published checkpoints say 0, transformers' default.
 LABEL_SMOOTHING = 0.1
@@ -42,11 +43,26 @@ class Memory:
     """Tokens that a decoder looks at while it writes; each layer computes their keys and values once per sample.
 
     All beams of a sample share them, and they are no part of the cache that beam search reorders.
+    `heard` is told of each step of a decoder with so many `blocks`.
     """
 
-    def __init__(self, tokens: Packed, backend: Backend) -> None:
-        self.tokens, self.backend = tokens, backend
+    def __init__(self, tokens: Packed, backend: Backend, heard: Hear = unheard, blocks: int = 0) -> None:
+        self.tokens, self.backend, self.heard, self.blocks = tokens, backend, heard, blocks
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def step(self, texts: int, tokens: int, before: int) -> None:
+        """A step begins, in which each of so many texts goes on by some tokens and gets a logit for each next word."""
+        samples = len(self.tokens.lengths)
+        self.heard(
+            Reading(
+                range(samples),
+                [texts // samples] * samples,
+                untouched([tokens] * texts, self.blocks),
+                read_out=texts,
+                before=before,
+                keyed=not self._kept,
+            )
+        )
 
     def keys_and_values(self, attention: BlipTextSelfAttention) -> tuple[Tensor, Tensor]:
         """Of one layer, each [total, heads, head width]."""
@@ -73,6 +89,10 @@ class MemoryAttention(BlipTextSelfAttention):
             given = {"encoder_attention_mask": attention_mask, **settings}
             return super().forward(hidden_states, encoder_hidden_states=encoder_hidden_states, **given)
         memory = encoder_hidden_states.tokens
+        if self.layer_idx == 0:
+            texts, tokens, _ = hidden_states.shape
+            cache = settings.get("past_key_values")  # which has this step's tokens already
+            encoder_hidden_states.step(texts, tokens, int(cache.get_seq_length()) - tokens if cache is not None else 0)
         heads = (self.num_attention_heads, self.attention_head_size)
         query = self.query(hidden_states).flatten(0, 1).unflatten(-1, heads)
         samples = len(memory.lengths)
@@ -132,16 +152,17 @@ class DecodingBlip(PrunableBlip, GenerationMixin):
         states: list[Tensor] | None = None,
     ) -> Packed:
         """Logits of what follows each token of [texts, tokens], as many texts for each sample of the memory."""
-        look = self._sharing(self.looking_at(memory), len(input_ids) // len(memory.lengths))
+        look = self._sharing(self.looking_at(memory), memory)
         words = self.encode_text(self.text_decoder.bert, input_ids, attention_mask, record, look, states, causal=True)
         return words.replace(self.text_decoder.cls(words.data))
 
-    def write(self, memory: Packed, prompt: Tensor | None = None, **settings: Any) -> Tensor:
+    def write(self, memory: Packed, prompt: Tensor | None = None, *, heard: Hear = unheard, **settings: Any) -> Tensor:
         """Go on from a prompt [1 or samples, tokens], [DEC] if None; [samples, tokens], padded, the prompt's too.
 
         Args:
             memory: What each sample's text is about.
             prompt: Its first tokens.
+            heard: Told of each step.
             settings: Of transformers' `generate`, beside this model's `generation_config`.
         """
         words = self.config.text_config
@@ -151,23 +172,23 @@ class DecodingBlip(PrunableBlip, GenerationMixin):
         writing = copy.deepcopy(settings.pop("generation_config", self.generation_config))
         if "max_new_tokens" in settings:
             writing.max_length = None
-        told = {"eos_token_id": words.sep_token_id, "pad_token_id": words.pad_token_id} | settings
+        # One logit a text and step, as `Memory.step` says.
+        told = {"eos_token_id": words.sep_token_id, "pad_token_id": words.pad_token_id, "logits_to_keep": 1} | settings
         others = writing.update(**told)
         return self.text_decoder.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
-            encoder_hidden_states=Memory(memory, self.backend),
+            encoder_hidden_states=Memory(memory, self.backend, heard, words.num_hidden_layers),
             generation_config=writing,
             **others,
         )
 
     @staticmethod
-    def _sharing(look: Look, texts: int) -> Look:
+    def _sharing(look: Look, memory: Packed) -> Look:
         """Texts about one sample lie together, and so ask as one."""
 
         def shared(layer: Any, tokens: Packed) -> Tensor:
-            spans = [sum(tokens.lengths[start : start + texts]) for start in range(0, len(tokens.lengths), texts)]
-            return look(layer, Packed(tokens.data, spans))
+            return look(layer, tokens.beside(memory))
 
         return shared
 

@@ -45,6 +45,12 @@ class Packed:
         own = slice(rows[start], rows[stop])
         return Packed(self.data[own], self.lengths[start:stop], None if self.sizes is None else self.sizes[own])
 
+    def beside(self, memory: Packed) -> Packed:
+        """As many segments as `memory` has: texts that look at one memory lie together, and so ask as one."""
+        shared = len(self.lengths) // len(memory.lengths)
+        starts = range(0, len(self.lengths), shared)
+        return Packed(self.data, [sum(self.lengths[start : start + shared]) for start in starts])
+
 
 def pack(padded: Tensor, mask: Tensor | None = None) -> Packed:
     """Pack [batch, tokens, width]; `mask` [batch, tokens] is true where a token is real."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from transformers.utils import ModelOutput
 
 from madtp_cli.models.attention import Backend, Statistics
 from madtp_cli.models.encoder import PINNED, BlockPruner, BlockTrace, PruningSettings, TokenTrace
-from madtp_cli.models.packed import Packed
+from madtp_cli.models.packed import Packed, pack
+from madtp_cli.models.padded import PaddedPruner, pad
 from madtp_cli.pruning import mag
 from madtp_cli.pruning.mag import AlignmentDictionary
 
@@ -51,13 +52,17 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
     PINS: ClassVar[dict[str, Statistics]] = {}
     #: Names in the trace under which a tower runs once more, and that tower, whose pruning it shares.
     AGAIN: ClassVar[dict[str, str]] = {}
+    #: Whether every image meets every text, so that there may be more of one than of the other.
+    CROSSES: ClassVar[bool] = False
 
     madtp: AlignmentDictionary | None
     backend: Backend
+    #: Whether the forward runs on padded tokens, as exporters need it, instead of packed ones.
+    padded: bool
 
     def prepare(self) -> None:
         """For the end of a constructor: a dictionary if the config asks for one."""
-        self.madtp, self.backend = None, "auto"
+        self.madtp, self.backend, self.padded = None, "auto", False
         if self.config.madtp is not None:
             self.attach(PruningSettings(**self.config.madtp))
 
@@ -100,7 +105,8 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
     def pruner(self, tower: str) -> BlockPruner:
         """For one forward of one tower; it prunes nothing where there is no dictionary, and keeps the record."""
         settings = self.pruning or PruningSettings()
-        return BlockPruner(
+        kind = PaddedPruner if self.padded else BlockPruner
+        return kind(
             tower,
             settings,
             self.madtp,
@@ -108,6 +114,11 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
             backend=self.backend,
             pinned=self.PINS.get(tower, PINNED),
         )
+
+    def held(self, block: Tensor, mask: Tensor | None = None) -> Packed:
+        """Tokens of [batch, tokens, width], without those that `mask` [batch, tokens] leaves out."""
+        # Padded tokens can whatever a forward asks of packed ones.
+        return cast(Packed, pad(block, mask)) if self.padded else pack(block, mask)
 
     def aligned(self, seen: Tensor | None, said: Tensor | None) -> Tensor | None:
         """MAG's loss between what an image and its text pooled, each [samples, atoms, tower width]."""

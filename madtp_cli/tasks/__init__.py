@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from madtp_cli.data.rows import Dataset, Row
+    from madtp_cli.models.reading import Hear
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Task(Protocol):
 
     `unit` is that of `quality`, "percent" for all but CIDEr, which is 100 times the mean of the scores for all.
     `shares` says that each score is a share of right, 0 to 1; `relative` that a change is told in percent of
-    what was before, and not in points.
+    what was before, and not in points. `answering` says what is run beside the forward to find an answer, if
+    anything is; whoever is `heard` is told of each run.
     """
 
     name: str
@@ -45,6 +47,11 @@ class Task(Protocol):
     unit: str
     shares: bool
     relative: bool
+
+    @property
+    def answering(self) -> str:
+        """In some words, for a line of figures."""
+        ...
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
         """Make the arguments of the model's forward, one row of each per sample.
@@ -58,11 +65,11 @@ class Task(Protocol):
         """Tokens of each row's texts as `collate` would make them, by the tower that reads them."""
         ...
 
-    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor]) -> list[Any]:
+    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor], heard: Hear = ...) -> list[Any]:
         """What `judge` needs of each sample of a batch, given the forward's output; may run the model further."""
         ...
 
-    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row]) -> Judged:
+    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row], heard: Hear = ...) -> Judged:
         """Answers and scores of all samples of a split; `rows` is empty where labels do not count."""
         ...
 
@@ -77,6 +84,15 @@ class Writing(Protocol):
 
     def writing(self, tokenizer: Any, answers: Sequence[str]) -> Task:
         """The task with the tokenizer that reads a model's words, and the answers to choose from, if any."""
+        ...
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A task whose answers are chosen among candidates, of which few are looked at closely."""
+
+    def choosing(self, k_test: int) -> Task:
+        """The task that looks closely at so many candidates."""
         ...
 
 
@@ -96,11 +112,15 @@ def get(name: str) -> Task:
     return cast(Task, importlib.import_module(f"{__name__}.{name}").TASK)
 
 
-def prepared(name: str, processor: Any, data: Dataset) -> Task:
-    """The task of this name, for a model with this processor and these data.
+def prepared(name: str, processor: Any, data: Dataset, k_test: int | None = None) -> Task:
+    """The task of this name, for a model with this processor and these data; `k_test` as for `Choosing`.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is none, or it has no candidates.
     """
     task = get(name)
+    if k_test is not None:
+        if not isinstance(task, Choosing):
+            raise UsageError(f"The task {name} has no candidates that --k-test could number.\nLeave it out.")
+        task = task.choosing(k_test)
     return task.writing(processor.tokenizer, data.answers) if isinstance(task, Writing) else task

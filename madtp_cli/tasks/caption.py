@@ -13,6 +13,7 @@ from madtp_cli.data.pixels import pixel_values
 from madtp_cli.data.rows import Row
 from madtp_cli.metrics.captioning import bleu4, cider_d
 from madtp_cli.models.decoding import IGNORED
+from madtp_cli.models.reading import Hear, unheard
 from madtp_cli.tasks import Judged, _words
 
 #: Begins each of BLIP's captions; the loss leaves it out.
@@ -39,6 +40,7 @@ class Caption:
     metric = "CIDEr"
     unit = "100 x CIDEr-D"
     shares, relative = False, True
+    answering = "writing a caption by beam search, as many steps as the longest of its batch"
 
     tokenizer: Any = None
 
@@ -69,12 +71,13 @@ class Caption:
         """Tokens of each caption after the prompt, first and last included."""
         return {"decoder": _captions(rows, processor.tokenizer)["attention_mask"].sum(1).tolist()}
 
-    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor]) -> list[Any]:
+    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor], heard: Hear = unheard) -> list[Any]:
         """A caption of each image, without the prompt."""
         prompt = _prompt(self.tokenizer).to(output.memory.data.device)
-        return _words.texts(model.write(output.memory, prompt)[:, prompt.shape[1] :], self.tokenizer)
+        written = model.write(output.memory, prompt, heard=heard)
+        return _words.texts(written[:, prompt.shape[1] :], self.tokenizer)
 
-    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row]) -> Judged:
+    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row], heard: Hear = unheard) -> Judged:
         """CIDEr-D of each caption, 0 to 10, against the references of all rows."""
         written, references = _referred(evidence, rows)
         parts = {"BLEU-4": 100 * bleu4(written, references)} if written else {}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from madtp_cli.data.pixels import pixel_values
 from madtp_cli.data.rows import Row
+from madtp_cli.models.reading import Hear, unheard
 from madtp_cli.tasks import Judged, _words
 
 #: BLIP reads at most so many words of a sentence.
@@ -36,6 +37,7 @@ class Nlvr2:
     metric = "accuracy"
     unit = "percent"
     shares, relative = True, False
+    answering = ""
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
         """Make the arguments of the model's forward.
@@ -57,12 +59,12 @@ class Nlvr2:
         """Tokens of each sentence, [ENC] and [SEP] included."""
         return {"text": _tokens([row.text for row in rows], processor.tokenizer)["attention_mask"].sum(1).tolist()}
 
-    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor]) -> list[Any]:
+    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor], heard: Hear = unheard) -> list[Any]:
         """1 where the statement is judged true, else 0; one number per sample."""
         answers: list[int] = output.logits.argmax(-1).tolist()
         return answers
 
-    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row]) -> Judged:
+    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row], heard: Hear = unheard) -> Judged:
         """Right where the judgement equals the label."""
         labels = [row.label for row in rows]
         scores = [float(answer == label) for answer, label in zip(evidence, labels, strict=False) if label is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum
 from typing import Any
 
@@ -16,6 +16,7 @@ from madtp_cli.data.pixels import pixel_values
 from madtp_cli.data.rows import Row
 from madtp_cli.metrics.retrieval import Ranks, rank
 from madtp_cli.models.packed import Packed
+from madtp_cli.models.reading import Hear, Reading, unheard
 from madtp_cli.tasks import Judged, _words
 
 #: BLIP reads at most so many words of a caption; MADTP cleans CLIP's captions likewise.
@@ -67,6 +68,15 @@ class Retrieval:
     def __init__(self, k_test: int = K_TEST) -> None:
         self.k_test = k_test
 
+    @property
+    def answering(self) -> str:
+        """How a query, an image or a text, is answered by a model that reranks."""
+        return f"matching a query with its {self.k_test:,} most similar candidates, a pair once for both its queries"
+
+    def choosing(self, k_test: int) -> Retrieval:
+        """The task that matches so many candidates of each query."""
+        return Retrieval(k_test)
+
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
         """Make the arguments of the model's forward, and all captions to be judged by.
 
@@ -90,9 +100,9 @@ class Retrieval:
         """Tokens of each row's own caption, the first and the last included."""
         return {"text": _tokens([row.text for row in rows], processor.tokenizer)["attention_mask"].sum(1).tolist()}
 
-    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor]) -> list[Any]:
+    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor], heard: Hear = unheard) -> list[Any]:
         """Each image and all its captions, embedded, as `Found`."""
-        images, tokens = model.embed_images(batch["pixel_values"])
+        images, tokens = output.image_embedding, output.memory
         mask = batch["judge.attention_mask"]
         texts = model.embed_texts(batch["judge.input_ids"], mask).float().cpu()
         ids, real, owner = batch["judge.input_ids"].cpu(), mask.bool().cpu(), batch["judge.samples"].cpu()
@@ -103,9 +113,9 @@ class Retrieval:
             found.append(Found(image, texts[own], [ids[text][real[text]] for text in own], *kept))
         return found
 
-    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row]) -> Judged:
+    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row], heard: Hear = unheard) -> Judged:
         """The best text of each image, then the best image of each text; scores are `Ranks.scores`, one per image."""
-        texts_of, images_of = self.candidates(model, evidence)
+        texts_of, images_of = self.candidates(model, evidence, heard)
         answers = [*texts_of.argmax(1).tolist(), *images_of.argmax(1).tolist()]
         if not rows:
             return Judged(answers, [], len(evidence))
@@ -113,7 +123,7 @@ class Retrieval:
         parts = {name: 100 * share for name, share in ranks.recalls().items() if "@" in name}
         return Judged(answers, ranks.scores(), parts=parts)
 
-    def candidates(self, model: Any, evidence: Sequence[Found]) -> tuple[Tensor, Tensor]:
+    def candidates(self, model: Any, evidence: Sequence[Found], heard: Hear = unheard) -> tuple[Tensor, Tensor]:
         """Scores of all texts for each image [images, texts], and of all images for each text [texts, images].
 
         A pair's score is the similarity of its embeddings; where the model reranks the log-odds of a match are
@@ -127,7 +137,7 @@ class Retrieval:
         by_image, by_text = self._best(similar), self._best(similar.T).T
         pairs = (by_image | by_text).nonzero()
         scores = torch.full_like(similar, float("-inf"))
-        scores[pairs[:, 0], pairs[:, 1]] = similar[pairs[:, 0], pairs[:, 1]] + _matched(model, evidence, pairs)
+        scores[pairs[:, 0], pairs[:, 1]] = similar[pairs[:, 0], pairs[:, 1]] + _matched(model, evidence, pairs, heard)
         return scores.masked_fill(~by_image, float("-inf")), scores.masked_fill(~by_text, float("-inf")).T
 
     def quality(self, scores: Sequence[float]) -> float:
@@ -155,7 +165,7 @@ def _kept(tokens: Packed) -> tuple[Tensor, Tensor | None]:
     return tokens.data.half().cpu(), None if tokens.sizes is None else tokens.sizes.cpu()
 
 
-def _matched(model: Any, evidence: Sequence[Found], pairs: Tensor) -> Tensor:
+def _matched(model: Any, evidence: Sequence[Found], pairs: Tensor, heard: Hear) -> Tensor:
     """The model's judgement of pairs [pairs, 2] of an image and a text, sorted by image, [pairs]."""
     words = [text for one in evidence for text in one.words]
     own = next(model.parameters())
@@ -166,8 +176,18 @@ def _matched(model: Any, evidence: Sequence[Found], pairs: Tensor) -> Tensor:
         asked = [words[text] for text in some[:, 1].tolist()]
         ids = pad_sequence(asked, batch_first=True).to(own.device)
         mask = pad_sequence([torch.ones_like(text) for text in asked], batch_first=True).to(own.device)
-        judged.append(model.match(tokens, ids, mask, texts.tolist()).float().cpu())
+        numbered = _numbered(heard, images.tolist())
+        judged.append(model.match(tokens, ids, mask, texts.tolist(), numbered).float().cpu())
     return torch.cat(judged)
+
+
+def _numbered(heard: Hear, images: Sequence[int]) -> Hear:
+    """Tells of runs over some images by their numbers in the split."""
+
+    def hear(read: Reading) -> None:
+        heard(replace(read, samples=[images[sample] for sample in read.samples]))
+
+    return hear
 
 
 def _joined(found: Sequence[Found], like: Tensor) -> Packed:

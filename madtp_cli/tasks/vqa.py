@@ -13,7 +13,9 @@ from torch import Tensor
 from madtp_cli.data.pixels import pixel_values
 from madtp_cli.data.rows import Row
 from madtp_cli.metrics.vqa import soft_score
+from madtp_cli.models.blip_vqa import RANKED
 from madtp_cli.models.decoding import IGNORED
+from madtp_cli.models.reading import Hear, unheard
 from madtp_cli.tasks import Judged, _words
 
 #: BLIP reads at most so many words of a question, and so many tokens, the first and the last among them.
@@ -44,7 +46,8 @@ def commonest(references: Sequence[str]) -> str:
 class Vqa:
     """An image and a question, answered in words.
 
-    Where the data list all `answers`, the model chooses among them; otherwise it writes one.
+    Where the data list all `answers`, the model chooses among the `k_test` with the likeliest first words;
+    otherwise it writes one.
     """
 
     name = "vqa"
@@ -55,6 +58,19 @@ class Vqa:
 
     tokenizer: Any = None
     answers: tuple[str, ...] = ()
+    k_test: int = RANKED
+
+    @property
+    def answering(self) -> str:
+        """How an answer is found."""
+        if not self.answers:
+            return "writing an answer by beam search, as many steps as the longest of its batch"
+        closely = min(self.k_test, len(self.answers))
+        return f"ranking {len(self.answers):,} answers by their first words, the likeliest {closely:,} in full"
+
+    def choosing(self, k_test: int) -> Vqa:
+        """The task that ranks so many answers of a list in full."""
+        return replace(self, k_test=k_test)
 
     def writing(self, tokenizer: Any, answers: Sequence[str]) -> Vqa:
         """The task with the tokenizer that reads a model's words, and the answers to choose from, if any."""
@@ -84,18 +100,18 @@ class Vqa:
         texts = {"text": _questions(rows, processor.tokenizer), "decoder": _answers(rows, processor.tokenizer)}
         return {tower: tokens["attention_mask"].sum(1).tolist() for tower, tokens in texts.items()}
 
-    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor]) -> list[Any]:
+    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor], heard: Hear = unheard) -> list[Any]:
         """The answer to each question, in words."""
         if not self.answers:
-            return _words.texts(model.write(output.memory), self.tokenizer)
+            return _words.texts(model.write(output.memory, heard=heard), self.tokenizer)
         listed = {
             name: value.to(output.memory.data.device)
             for name, value in _words.tokens(self.answers, self.tokenizer, "[DEC]", ANSWER_TOKENS).items()
         }
-        best = model.rank(output.memory, listed["input_ids"], listed["attention_mask"])
+        best = model.rank(output.memory, listed["input_ids"], listed["attention_mask"], self.k_test, heard)
         return [self.answers[number] for number in best.tolist()]
 
-    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row]) -> Judged:
+    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row], heard: Hear = unheard) -> Judged:
         """As right as the official evaluation says, 0 to 1: see `metrics.vqa.soft_score`."""
         asked = zip(evidence, rows, strict=False)
         scores = [soft_score(answer, row.references) for answer, row in asked if row.references]

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import madtp_cli
 from madtp_cli import checkpoint as checkpoints
+from madtp_cli import measure
 
 BUDGET = ("--gflops-budget", "0.7")
 
@@ -168,6 +169,18 @@ def test_profile_agrees_with_fvcore_on_files_and_folders(madtp, compressed, chec
     human = madtp("profile", checkpoint, "--limit", 1)
     assert "fvcore counts" in human.stdout
     assert "1 sample of" in human.stdout
+
+
+def test_a_dense_model_is_counted_without_a_pass(madtp, checkpoint, monkeypatch):
+    """256 forwards of a full-size model are an hour of two cores, and tell what the texts' lengths tell."""
+    full = json.loads(madtp("profile", checkpoint, "--limit", 3, "--json").stdout)
+    monkeypatch.setattr(measure, "run", None)
+    done = madtp("profile", checkpoint, "--limit", 3, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout) == full
+    assert full["samples"] == full["gflops"]["witnesses"] == 3
+    assert full["gflops"]["dense"] == pytest.approx(full["gflops"]["fvcore"], rel=1e-9)
+    assert all(layer["tokens_in"] == layer["tokens_out"] for layer in full["layers"] if layer["tokens_in"])
 
 
 def test_a_checkpoint_from_elsewhere_is_judged_by_agreement(madtp, checkpoint, small):

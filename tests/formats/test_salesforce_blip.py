@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -248,6 +250,29 @@ def test_momentum_copies_and_queues_are_left_out_by_name(inventory: Callable[[st
     assert {"image_queue", "text_queue", "idx_queue", "ptr_queue"} == set(dropped["queues of the contrastive loss"])
     assert dropped["temperature of the contrastive loss"] == ["temp"]
     assert "vision_proj_m.weight" in dropped["momentum copies"]
+
+
+@pytest.mark.parametrize(("temperature", "kept"), [(0.05, 0.05), (0.9, 0.5), (0.0, 0.001)])
+def test_the_contrastive_losss_temperature_is_kept(
+    inventory: Callable[[str], Source], temperature: float, kept: float
+) -> None:
+    """0.07 is where it starts, not where it ends; the original holds it between 0.001 and 0.5."""
+    source = inventory("blip_retrieval_base")
+    weights = {**source.weights, "temp": torch.tensor(temperature)}
+    found = formats.recognise(dataclasses.replace(source, weights=weights), Told())
+    assert math.exp(-found.config["logit_scale_init_value"]) == pytest.approx(kept)
+    by_madtp = {**weights, "space_dict": torch.zeros(3, 4)}
+    again = formats.recognise(dataclasses.replace(source, weights=by_madtp), Told())
+    assert again.config["logit_scale_init_value"] == found.config["logit_scale_init_value"]
+
+
+def test_a_file_without_a_temperature_has_the_usual_one(inventory: Callable[[str], Source]) -> None:
+    """Nor has one whose values are not read, as by `inspect`."""
+    source = inventory("blip_retrieval_base")
+    without = {key: value for key, value in source.weights.items() if key != "temp"}
+    for weights in (without, {**without, "temp": torch.zeros((), device="meta")}):
+        found = formats.recognise(dataclasses.replace(source, weights=weights), Told())
+        assert "logit_scale_init_value" not in found.config
 
 
 def test_names_return_to_the_originals(inventory: Callable[[str], Source]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,26 @@ def test_embeddings_are_those_of_the_forward(attached_clip, collate, captioned, 
     assert tokens.lengths == output.trace["vision"][-1].left
     torch.testing.assert_close(model.logit_scale.detach().exp() * images @ texts.T, output.logits, rtol=0, atol=1e-4)
     assert not model.reranks
+
+
+def test_the_loss_holds_the_scale_at_a_hundred(clip, collate, captioned) -> None:
+    """As CLIP's training does, or it runs away; a larger one of a file still learns, and answers as it was."""
+    model, batch = copy.deepcopy(clip), collate(captioned)
+    losses, logits = [], []
+    for scale in (100.0, 400.0):
+        model.logit_scale.data.fill_(math.log(scale))
+        model.zero_grad()
+        output = model(**batch)
+        output.loss.backward()
+        losses.append(output.loss.item())
+        logits.append(output.logits.detach())
+        assert model.logit_scale.grad.abs() > 0
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    torch.testing.assert_close(logits[1], 4 * logits[0], rtol=1e-4, atol=1e-3)
+    model.logit_scale.data.fill_(math.log(50))
+    assert model(**batch).loss.item() == pytest.approx(
+        contrastive_loss(logits[0] / 2, batch["labels"]).item(), rel=1e-4
+    )
 
 
 def test_classes_are_told_by_texts_alone(clip, collate, captioned) -> None:

@@ -13,9 +13,12 @@ from transformers import BertTokenizer, BlipImageProcessorPil, BlipProcessor, CL
 
 from madtp_cli import measure, tasks
 from madtp_cli.data.loading import batches
-from madtp_cli.data.rows import Row
+from madtp_cli.data.rows import Dataset, Row
+from madtp_cli.errors import UsageError
 from madtp_cli.metrics.retrieval import rank
+from madtp_cli.models.clip_retrieval import ClipOutput
 from madtp_cli.models.packed import Packed
+from madtp_cli.models.reading import Reading
 from madtp_cli.tasks import retrieval
 from madtp_cli.tasks.retrieval import BLIP_TOKENS, CLIP_TOKENS, MOST_WORDS, Found, Retrieval, cleaned
 from tests.retrieving import attached, dense
@@ -24,6 +27,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[MASK]", "[SEP]", "[CLS]"]
 WORDS = [*SPECIAL, *(f"word{number}" for number in range(61)), "red", "ring"]
 CAPTIONS = (("A red RING.", "ring"), ("word1",), ("word2 red", "word3", "word4 word5 word6"), ("word7", "word8 ring"))
 PLACE = measure.Place.of("cpu", "float32")
+DATA = Dataset("retrieval", "here", {})
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +61,7 @@ def evidence(model: Any, rows: list[Row], processor: BlipProcessor, batch_size: 
     """As an evaluation gathers it."""
     made = batches(rows, Retrieval(), processor, batch_size=batch_size, workers=0)
     with torch.no_grad():
-        return [one for batch in made for one in Retrieval().evidence(model, None, batch)]
+        return [one for batch in made for one in Retrieval().evidence(model, model(**measure.inputs_of(batch)), batch)]
 
 
 def candidates(model: Any, found: list[Found], k_test: int) -> tuple[Tensor, Tensor]:
@@ -191,8 +195,8 @@ class _Embeds:
 
     reranks = False
 
-    def embed_images(self, pixels: Tensor) -> tuple[Tensor, Packed]:
-        return torch.eye(4), Packed(torch.zeros(4, 1), [1] * 4)
+    def __call__(self, **inputs: Tensor) -> ClipOutput:
+        return ClipOutput(image_embedding=torch.eye(4), memory=Packed(torch.zeros(4, 1), [1] * 4))
 
     def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Texts of images 0 to 3; the last of image 2 is taken for image 0's, that of 1 for 3's."""
@@ -225,6 +229,20 @@ def test_the_score_of_a_reranking_is_the_metrics_own(model, rows, processor) -> 
     assert judged.answers == [*texts_of.argmax(1).tolist(), *images_of.argmax(1).tolist()]
 
 
+def test_an_evaluation_looks_at_each_image_once(model, rows, processor, monkeypatch) -> None:
+    """The image tower is nearly all of the cost; the forward's own embeddings are what ranks."""
+    seen: list[int] = []
+    encode = model.encode_images
+
+    def watched(pixels: Tensor, pruner: Any) -> Packed:
+        seen.append(len(pixels))
+        return encode(pixels, pruner)
+
+    monkeypatch.setattr(model, "encode_images", watched)
+    measure.run(model, batches(rows, Retrieval(), processor, batch_size=3, workers=0), Retrieval(), PLACE)
+    assert seen == [3, 1]
+
+
 def test_an_evaluation_without_labels_answers_only(model, rows, processor) -> None:
     """Whoever looks for agreement with the dense model compares the best of each query."""
     made = list(batches(rows, Retrieval(), processor, batch_size=3, workers=0))
@@ -251,3 +269,34 @@ def test_the_task_says_what_it_is() -> None:
     """The words that reports print."""
     task = tasks.get("retrieval")
     assert (task.name, task.metric, task.unit) == ("retrieval", "mean recall", "percent")
+
+
+def test_matched_pairs_are_told_by_their_images(model, rows, processor, monkeypatch) -> None:
+    """Each pair once though two queries ask for it, in however many runs; images by their number in the split."""
+    monkeypatch.setattr(retrieval, "PAIRS_AT_ONCE", 3)
+    found = evidence(model, rows, processor)
+    runs: list[Reading] = []
+    with torch.no_grad():
+        texts_of, images_of = Retrieval(2).candidates(model, found, runs.append)
+    asked = texts_of.isfinite() | images_of.T.isfinite()
+    told = torch.zeros(len(rows), dtype=torch.long)
+    for run in runs:
+        told[list(run.samples)] += torch.tensor(run.texts)
+    assert told.tolist() == asked.sum(1).tolist()
+    assert len(runs) == -(-int(asked.sum()) // 3)
+
+
+def test_a_model_that_does_not_rerank_is_not_heard(rows, processor) -> None:
+    """CLIP's figure is its forward's."""
+    found = evidence(_Embeds(), rows, processor, batch_size=4)
+    runs: list[Reading] = []
+    Retrieval().judge(_Embeds(), found, rows, runs.append)
+    assert runs == []
+
+
+def test_tasks_without_candidates_refuse_to_number_them(processor) -> None:
+    """A setting that does nothing would be believed to do something."""
+    assert "2 most similar" in tasks.prepared("retrieval", processor, DATA, 2).answering
+    for name in ("nlvr2", "caption"):
+        with pytest.raises(UsageError, match="no candidates"):
+            tasks.prepared(name, processor, DATA, 2)

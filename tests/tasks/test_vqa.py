@@ -13,6 +13,7 @@ from madtp_cli import measure, tasks
 from madtp_cli.data.rows import Dataset, Row
 from madtp_cli.errors import CheckpointError
 from madtp_cli.measure import Place
+from madtp_cli.models.reading import Reading
 from madtp_cli.tasks.vqa import MOST_WORDS, QUESTION_TOKENS, TASK, cleaned, commonest
 from tests.decoding import attached, vqa
 from tests.tasks.words import processor, tokenizer
@@ -148,3 +149,29 @@ def test_an_answer_is_as_right_as_people_agree(rows) -> None:
     assert TASK.quality([1.0, 0.5]) == 75
     assert TASK.judge(None, ["yes"], ()).scores == []
     assert (TASK.name, TASK.unit) == ("vqa", "percent")
+
+
+def test_k_test_answers_are_ranked_in_full(rows) -> None:
+    """Those with the likeliest first words, one run for each question; the others' last words are not looked at."""
+    model, own = vqa(), processor()
+    data = Dataset("vqa", "here", {}, answers=("no", "a box on the box", "two", "yes"))
+    for k_test, ranked in ((None, 4), (3, 3)):
+        task = tasks.prepared("vqa", own, data, k_test)
+        batch = task.collate(rows, own)
+        runs: list[Reading] = []
+        with torch.no_grad():
+            task.evidence(model, model(**measure.inputs_of(batch)), batch, runs.append)
+        assert [list(run.texts) for run in runs] == [[1, 1, 1], *[[ranked]] * 3]
+        assert f"ranking 4 answers by their first words, the likeliest {ranked} in full" == task.answering
+
+
+def test_answers_that_are_written_are_told_as_such(rows) -> None:
+    """The line of figures says what was run."""
+    model, own = vqa(), processor()
+    runs: list[Reading] = []
+    task = tasks.prepared("vqa", own, DATA)
+    batch = task.collate(rows, own)
+    with torch.no_grad():
+        task.evidence(model, model(**measure.inputs_of(batch)), batch, runs.append)
+    assert "writing" in task.answering
+    assert all(list(run.texts) == [3, 3, 3] for run in runs)

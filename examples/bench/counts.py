@@ -1,0 +1,159 @@
+"""How many tokens each image of a bench keeps: as trained examples do, or all alike; and a rule that keeps so many.
+
+What random weights keep is no trained model's choice. So the counts of `examples/blip.pt`, brought to the same budget
+without a fine-tune, are imposed on the full-size model: the same shares of an image's tokens at the same depth, of
+each image in turn and hence with their spread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from madtp_cli import config, flops, measure, tuning
+from madtp_cli.budget import Budget, calibrate
+from madtp_cli.listener import Listener
+from madtp_cli.measure import Batch, Place
+from madtp_cli.models.prunable import Prunable
+from madtp_cli.pruning import dynamic
+from madtp_cli.workbench import Workbench
+
+#: [CLS], which is never pruned.
+PINNED = 1
+
+
+def example_shares(source: Path, budget: float, pairs: int) -> np.ndarray:
+    """What share of its prunable tokens each image has left after each block of an example, [images, blocks]."""
+    settings = config.resolve({"gflops_budget": str(budget), "limit": pairs}, None, {})
+    bench = Workbench.open(source, settings, Listener())
+    torch.manual_seed(settings.seed)
+    student = tuning.attached(bench.model, settings)
+    tuning.calibrated(bench, student, tuning.feasible_budget(bench, student, str(budget)), None)
+    images = bench.run(student, "val").counts["vision"]
+    tokens = images.entered[0] - PINNED
+    return ((images.left - PINNED) / tokens).reshape(len(images.left), -1).T
+
+
+def own_spread(model: Prunable, batch: Batch, place: Place, budget: float) -> list[tuple[float, ...]]:
+    """The `spread` that the rule itself gives random weights, at the knob that meets the budget on this batch."""
+    measure.set_knob(model, 0.0)
+    dense = measure.mean_gflops(model, [batch], place)
+
+    def cost(knob: float) -> float:
+        measure.set_knob(model, knob)
+        return measure.mean_gflops(model, [batch], place)
+
+    measure.set_knob(model, calibrate(cost, Budget(f"{budget:g}", budget, budget * dense, dense)).knob)
+    return spread(measure.counted(model, [batch], place)["vision"].left - PINNED)
+
+
+def deeper(shares: np.ndarray, blocks: int) -> np.ndarray:
+    """Shares [images, some blocks] at the same depths of a tower of `blocks` blocks, [images, blocks]."""
+    depths = np.linspace(0, 1, shares.shape[1] + 1)
+    whole = np.concatenate([np.ones((len(shares), 1)), shares], 1)
+    return np.array([np.interp(np.linspace(0, 1, blocks + 1)[1:], depths, image) for image in whole])
+
+
+def planned(model: Prunable, dense: flops.Counts, shares: np.ndarray, budget: float) -> np.ndarray:
+    """Prunable tokens each image has left after each block, [blocks, samples, inputs], so that the budget is met.
+
+    The shares are raised to one power for all, near 1 where the example spends its budget as this model does.
+
+    Args:
+        model: With a dictionary attached; says which blocks prune.
+        dense: Counts of the batch's dense forward.
+        shares: From `example_shares`; taken in turn where there are more images.
+        budget: Share of the batch's dense multiply-adds.
+    """
+    whole = dense["vision"].entered - PINNED
+    blocks, samples, inputs = whole.shape
+    curves = deeper(shares, blocks)[np.arange(samples * inputs) % len(shares)].T.reshape(whole.shape)
+    aim = budget * flops.per_sample(model.config, dense).mean()
+    low, high = 0.0, 50.0
+    for _ in range(40):
+        power = (low + high) / 2
+        left = _whole_tokens(model, whole, curves**power)
+        cost = flops.per_sample(model.config, with_left(model, dense, left)).mean()
+        low, high = (power, high) if cost > aim else (low, power)
+    return _whole_tokens(model, whole, curves**high)
+
+
+def _whole_tokens(model: Prunable, whole: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """One token at least, never more than entered, and all that entered where a block does not prune."""
+    left = np.maximum(1, np.rint(whole * shares)).astype(np.int64)
+    prunes = prunes_in(model)
+    for block in range(len(left)):
+        entered = left[block - 1] if block else whole[0]
+        left[block] = np.minimum(left[block], entered) if prunes[block] else entered
+    return left
+
+
+def prunes_in(model: Prunable) -> list[bool]:
+    """Which blocks of the image tower prune, at any knob above 0."""
+    if model.pruning is None:
+        raise ValueError("a dense model prunes nowhere")
+    settings = replace(model.pruning, knob=1.0)
+    return [bool(settings.rule("vision", block)) for block in range(model.blocks["vision"])]
+
+
+def with_left(model: Prunable, dense: flops.Counts, left: np.ndarray) -> dict[str, flops.TokenCounts]:
+    """The batch's counts if its images had these prunable tokens left."""
+    tokens = left + PINNED
+    entered = np.concatenate([dense["vision"].entered[:1], tokens[:-1]])
+    return {**dense, "vision": flops.TokenCounts(entered, tokens, np.array(prunes_in(model)))}
+
+
+def padded(left: np.ndarray) -> np.ndarray:
+    """What padding to the batch's maximum executes: all images have the most that one has."""
+    return np.broadcast_to(left.max((1, 2), keepdims=True), left.shape)
+
+
+def even(left: np.ndarray) -> np.ndarray:
+    """The same tokens on average, without a spread."""
+    return np.broadcast_to(np.rint(left.mean((1, 2), keepdims=True)).astype(np.int64), left.shape)
+
+
+def over_mean(left: np.ndarray) -> float:
+    """Tokens that padding to the batch's maximum executes over those that are there, [CLS] included."""
+    return float((padded(left) + PINNED).sum() / (left + PINNED).sum())
+
+
+def spread(left: np.ndarray) -> list[tuple[float, ...]]:
+    """Mean, least, most and standard deviation of each block's tokens per image, [CLS] included."""
+    tokens = (left + PINNED).reshape(len(left), -1)
+    return [(float(row.mean()), int(row.min()), int(row.max()), float(row.std())) for row in tokens]
+
+
+class Imposed:
+    """In place of `dynamic.above`: each image's best tokens by the real score, as many as planned."""
+
+    def __init__(self, wanted: Sequence[int]) -> None:
+        """Take the tokens to keep, image after image, block after block, as they are asked for."""
+        self.wanted, self.asked = torch.tensor(wanted), 0
+
+    def __call__(self, score: Tensor, threshold: Tensor, min_keep: int) -> Tensor:
+        """Which cells of the padded score stay, bool; padding holds -1."""
+        wanted = self.wanted[self.asked : self.asked + len(score)].to(score.device)
+        self.asked += len(score)
+        best = torch.arange(score.shape[1], device=score.device) < wanted[:, None]
+        stays = torch.zeros_like(best).scatter(1, score.argsort(1, descending=True), best)
+        return stays & (score >= 0)
+
+
+@contextlib.contextmanager
+def imposed(model: Prunable, left: np.ndarray) -> Iterator[None]:
+    """One forward within this keeps so many tokens; scores, leaders and joins are computed as ever."""
+    # Packed, a tower's first inputs of all samples come first (left images, then right ones).
+    rows = [block.T.ravel() for block, prunes in zip(left, prunes_in(model), strict=True) if prunes]
+    rule = Imposed(np.concatenate(rows).tolist())
+    with mock.patch.object(dynamic, "above", rule):
+        yield
+    if rule.asked != len(rule.wanted):
+        raise RuntimeError("the rule did not ask for each pruning block's images once; adapt examples/bench/counts.py")

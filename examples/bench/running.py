@@ -1,0 +1,137 @@
+"""Full-size models with random weights, batches of scenes for them, and every way in which a batch is run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import CLIPModel
+
+from examples.bench import counts
+from examples.pretrain import draw_weights
+from madtp_cli import flops, measure, models, processor, tasks
+from madtp_cli.data import builtin
+from madtp_cli.formats import resize_positions
+from madtp_cli.measure import Batch, Place
+from madtp_cli.models.architectures import ARCHITECTURES
+from madtp_cli.models.encoder import PruningSettings
+from madtp_cli.models.packed import Packed, pack
+from madtp_cli.models.prunable import Prunable
+
+#: The examples' tokenizers: a sentence has as many tokens as with a full vocabulary, or nearly.
+TOKENIZERS = {"madtp_blip": "tokenizer", "madtp_clip": "clip-tokenizer"}
+#: How a family prepares images and words.
+PREPARE: dict[str, Callable[[Any, int], Any]] = {"madtp_blip": processor.build, "madtp_clip": processor.build_clip}
+#: Standard deviation of BLIP's image embeddings; transformers' configuration has 1e-10, and all tokens would be alike.
+EMBEDDING_STD = 0.02
+#: A knob above 0, so that everything is scored; what stays is imposed.
+SCORED = 1.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to run a model: "dense", "stock", or with the prunable tokens that are to be `left`, see `counts`.
+
+    It is called as the model is, so that `madtp_cli.timing` times it as it times models.
+    """
+
+    model: Prunable
+    name: str
+    budget: float = 1.0
+    left: np.ndarray | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.budget:g}"
+
+    def __call__(self, **batch: Tensor) -> Any:
+        """The model's output for a batch, or transformers'."""
+        measure.set_knob(self.model, 0.0 if self.left is None else SCORED)
+        if self.left is not None:
+            with counts.imposed(self.model, self.left):
+                return self.model(**batch)
+        if self.name == "stock":
+            with stock(self.model) as model:
+                return model(**batch)
+        return self.model(**batch)
+
+    def parameters(self) -> Iterator[Tensor]:
+        return self.model.parameters()
+
+    def buffers(self) -> Iterator[Tensor]:
+        return self.model.buffers()
+
+
+def drawn(architecture: str, layers: int | None = None) -> Prunable:
+    """A published architecture with random weights and a dictionary; where told, the first few layers of each tower."""
+    config: Any = ARCHITECTURES[architecture]()
+    config.text_config.update(processor.special_ids(_tokenizer(config)))
+    for tower in (config.vision_config, config.text_config):
+        tower.num_hidden_layers = min(layers or tower.num_hidden_layers, tower.num_hidden_layers)
+    if config.model_type == "madtp_blip":
+        config.vision_config.initializer_range = EMBEDDING_STD
+    torch.manual_seed(0)
+    model: Prunable = models.get(models.kind_of(config))(config).eval()
+    draw_weights(model)
+    model.attach(PruningSettings.preset("dtp", model.widths, model.blocks))
+    return model.requires_grad_(False)
+
+
+def resized(model: Any, image_size: int) -> None:
+    """Give a BLIP another image size, in place; its position embeddings are resized."""
+    vision, embeddings = model.config.vision_config, model.vision_model.embeddings
+    new = resize_positions(embeddings.position_embedding.data, image_size, vision.patch_size)
+    embeddings.position_embedding = nn.Parameter(new.to(embeddings.position_embedding.dtype), requires_grad=False)
+    vision.image_size = image_size
+
+
+def _tokenizer(config: Any) -> Any:
+    folder = Path(__file__).parent.parent / TOKENIZERS[config.model_type]
+    return processor.FAMILIES[config.model_type].tokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def batch_of(model: Prunable, samples: int, text_tokens: int | None = None) -> Batch:
+    """Scenes, drawn up to the model's image size by its own processor, and what is said of them, or so many words."""
+    config = model.config
+    prepare = PREPARE[config.model_type](_tokenizer(config), config.vision_config.image_size)
+    rows = builtin.rows(config.task, "val", samples)
+    batch = measure.inputs_of(tasks.get(config.task).collate(list(rows), prepare))
+    batch.pop("labels", None)
+    if text_tokens is not None:
+        words = model.blank(text_tokens)["input_ids"].expand(samples, -1).contiguous()
+        batch |= {"input_ids": words, "attention_mask": torch.ones_like(words)}
+    return batch
+
+
+def traced(model: Prunable, batch: Batch, place: Place) -> dict[str, flops.TokenCounts]:
+    """Token counts of a dense run."""
+    with torch.inference_mode(), place.precision():
+        return flops.counts_of(model, Variant(model, "dense")(**batch).trace)
+
+
+@contextlib.contextmanager
+def stock(model: Any) -> Iterator[Callable[..., Any]]:
+    """transformers' own execution with the same weights.
+
+    Of CLIP its CLIPModel. It has no class for NLVR2: there the image tower is its BlipVisionModel, whose attention
+    is eager only, and the text side with its twin cross-attention is ours.
+    """
+    if model.config.model_type == "madtp_clip":
+        with torch.device("meta"):
+            twin = CLIPModel(model.config).eval()
+        for name in ("vision_model", "text_model", "visual_projection", "text_projection", "logit_scale"):
+            setattr(twin, name, getattr(model, name))
+        yield twin
+        return
+
+    def tower(pixel_values: Tensor, pruner: Any) -> Packed:
+        return pack(model.vision_model(pixel_values=pixel_values).last_hidden_state)
+
+    with mock.patch.object(model, "encode_images", tower):
+        yield model

@@ -1,0 +1,259 @@
+"""Do saved FLOPs become saved seconds? Full-size models with random weights, dense and pruned in turns.
+
+    python examples/bench_speed.py --quick     half of BLIP-base NLVR's layers, four pairs; prints, writes nothing
+    python examples/bench_speed.py             BLIP-base NLVR at 384 pixels: writes bench.md and bench.png
+    python examples/bench_speed.py --grow      ... and how its cost grows
+    python examples/bench_speed.py --all       ... and CLIP ViT-L/14@336
+    python examples/bench_speed.py --parts     where the time of a scored layer goes; prints
+
+A case whose record is in --folder already is read, not timed again, so that a broken run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from examples.bench import counts, page, parts
+from examples.bench.page import Case, Timed
+from examples.bench.running import Variant, batch_of, drawn, resized, traced
+from madtp_cli import flops, timing
+from madtp_cli.measure import Batch, Place
+from madtp_cli.memory import reuse_freed_memory
+from madtp_cli.models.prunable import Prunable
+
+HERE = Path(__file__).parent
+BLIP, CLIP = "blip-nlvr-base", "clip-vit-l-14-336"
+#: Of --quick: samples, and layers of each tower; a layer costs what it costs in the whole model.
+QUICK_SAMPLES, QUICK_LAYERS = 4, 6
+#: Pairs of scenes whose counts in the trained example are imposed; fewer where it must be quick.
+EXAMPLE_PAIRS, FEW_PAIRS = 64, 16
+#: Samples on which the rule is left to itself.
+OWN_SAMPLES = 4
+#: Variants whose peak memory is taken.
+REMEMBERED = ("dense", "stock", "pruned", "padded")
+#: On a GPU, where there is one.
+GPU_DTYPE, GPU_BATCHES = "bfloat16", (32, 128)
+#: How cost grows: one of these changes, all else as in a batch of one.
+GROWTH = {"batch": (1, 2, 4, 8, 16), "image": (224, 384, 512, 640, 768), "text": (10, 20, 40, 80, 160)}
+GROWTH_BUDGETS = (0.5, 0.2)
+
+#: By budget, what share of its tokens each image has left after each block of the example.
+Shares = dict[float, np.ndarray]
+
+
+def variants_of(model: Prunable, dense: flops.Counts, shares: Shares, *, against_all: bool) -> list[Variant]:
+    """Dense, and pruned to each budget; `against_all` adds stock, padding to the batch's maximum, and no spread."""
+    variants = [Variant(model, "dense"), *([Variant(model, "stock")] if against_all else [])]
+    for budget, curves in shares.items():
+        left = counts.planned(model, dense, curves, budget)
+        variants.append(Variant(model, "pruned", budget, left))
+        if against_all:
+            variants.append(Variant(model, "padded", budget, counts.padded(left)))
+            variants.append(Variant(model, "even", budget, counts.even(left)))
+    return variants
+
+
+def timed(
+    architecture: str,
+    model: Prunable,
+    batch: Batch,
+    place: Place,
+    shares: Shares,
+    turns: int,
+    *,
+    against_all: bool = True,
+    grows: str = "",
+) -> Case:
+    """Every variant of a batch in turns, after a warm-up; and its memory outside of them."""
+    batch = place.moved(batch)
+    dense = traced(model, batch, place)
+    variants = variants_of(model, dense, shares, against_all=against_all)
+    runs: dict[str, Any] = {str(variant): variant for variant in variants}
+    taken = timing.in_turns(runs, batch, place, turns)
+    results = []
+    for name, variant in runs.items():
+        tokens = dense if variant.left is None else counts.with_left(model, dense, variant.left)
+        gflops = float(flops.per_sample(model.config, tokens).mean()) / 1e9
+        peak = timing.peak_memory(variant, batch, place) if variant.name in REMEMBERED else None
+        results.append(Timed(variant.name, variant.budget, taken[name], gflops, peak and peak / timing.MB))
+    pruned = {f"{one.budget:g}": one.left for one in variants if one.name == "pruned" and one.left is not None}
+    return Case(
+        architecture=architecture,
+        device=place.device.type,
+        dtype=str(place.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        samples=len(batch["pixel_values"]),
+        image_size=model.config.vision_config.image_size,
+        text_tokens=int(batch["attention_mask"].sum(1).max()),
+        timed=results,
+        spread={budget: counts.spread(left) for budget, left in pruned.items()},
+        over_mean={budget: counts.over_mean(left) for budget, left in pruned.items()},
+        grows=grows,
+    )
+
+
+def kept(file: Path, make: Callable[[], Case]) -> Case:
+    """A case, timed now unless its record is there."""
+    return Case.of(page.recorded(file, lambda: make().fields()))
+
+
+def places(options: argparse.Namespace) -> Iterator[tuple[Place, int]]:
+    """Where, in which number format and with how many samples to time."""
+    for dtype in options.dtypes:
+        for samples in options.batch_sizes:
+            yield Place.of("cpu", dtype), samples
+    if torch.cuda.is_available():
+        for samples in GPU_BATCHES:
+            yield Place.of("cuda", GPU_DTYPE), samples
+
+
+def measured(name: str, model: Prunable, shares: Shares, options: argparse.Namespace) -> list[Case]:
+    """An architecture against everything, in every place."""
+    cases = []
+    for place, samples in places(options):
+        model.to(place.device, place.dtype)
+
+        def make(place: Place = place, samples: int = samples) -> Case:
+            return timed(
+                name, model, batch_of(model, samples), place, shares, options.turns, against_all=not options.quick
+            )
+
+        if options.quick:
+            cases.append(make())
+        else:
+            of = [name, place.device.type, str(place.dtype).removeprefix("torch."), samples, *options.budgets]
+            record = options.folder / f"{'-'.join(map(str, of))}.json"
+            cases.append(kept(record, make))
+        for line in page.rows(cases[-1]):
+            print(line, flush=True)
+    return cases
+
+
+def left_to_itself(name: str, model: Prunable, options: argparse.Namespace) -> page.Spread:
+    """The spread of the rule's own counts."""
+    place, batch = Place.of("cpu", "float32"), batch_of(model, OWN_SAMPLES)
+    model.to(place.device, place.dtype)
+
+    def make() -> page.Spread:
+        return {f"{budget:g}": counts.own_spread(model, batch, place, budget) for budget in options.budgets}
+
+    named = "-".join(map(str, [name, "own", *options.budgets]))
+    own: page.Spread = page.recorded(options.folder / f"{named}.json", make)
+    return own
+
+
+def grown(model: Prunable, shares: Shares, options: argparse.Namespace) -> list[Case]:
+    """How BLIP's cost grows with the batch, the image and the text."""
+    model.to(torch.device("cpu"), torch.float32)
+    few, place = {budget: shares[budget] for budget in shares if budget in GROWTH_BUDGETS}, Place.of("cpu", "float32")
+    usual = model.config.vision_config.image_size
+    cases = []
+    for grows, values in GROWTH.items():
+        for value in values:
+
+            def make(grows: str = grows, value: int = value) -> Case:
+                resized(model, value if grows == "image" else usual)
+                samples, words = value if grows == "batch" else 1, value if grows == "text" else None
+                batch = batch_of(model, samples, words)
+                return timed(BLIP, model, batch, place, few, options.turns, against_all=False, grows=grows)
+
+            cases.append(kept(options.folder / f"grown-{grows}-{value}.json", make))
+            print(f"{grows} {value}: dense {cases[-1].dense.median:.2f} s", flush=True)
+    resized(model, usual)
+    return cases
+
+
+def example_shares(budgets: Sequence[float], pairs: int = EXAMPLE_PAIRS) -> Shares:
+    """What is to be imposed, from the trained example."""
+    return {budget: counts.example_shares(HERE / "blip.pt", budget, pairs) for budget in budgets}
+
+
+def print_parts(options: argparse.Namespace) -> None:
+    """Where a layer's time goes at all tokens, scored or not, and at each budget."""
+    model = drawn(BLIP, QUICK_LAYERS)
+    batch, shares = batch_of(model, QUICK_SAMPLES), example_shares(options.budgets, FEW_PAIRS)
+    for dtype in options.dtypes:
+        place = Place.of("cpu", dtype)
+        model.to(place.device, place.dtype)
+        dense = traced(model, batch, place)
+        left = {"scored, all kept": dense["vision"].left - counts.PINNED}
+        left |= {f"budget {budget:g}": counts.planned(model, dense, one, budget) for budget, one in shares.items()}
+        print(f"\n{dtype}, {torch.get_num_threads()} threads\n", flush=True)
+        print("\n".join(parts.table(model, batch, place, left, options.turns)), flush=True)
+
+
+def written(cases: Sequence[Case], left_alone: dict[str, page.Spread], options: argparse.Namespace) -> str:
+    """The page; `left_alone` has by architecture what the rule itself leaves of random weights' tokens."""
+    lines = [
+        "# Speed", "",
+        "Written by `python examples/bench_speed.py`, which says what it runs. "
+        f"{torch.get_num_threads()} CPU cores, torch {metadata.version('torch')}, "
+        f"transformers {metadata.version('transformers')}.", "", page.EXPLAINED,
+    ]  # fmt: skip
+    for name in dict.fromkeys(case.architecture for case in cases):
+        own = [case for case in cases if case.architecture == name and not case.grows]
+        lines += ["", f"## {name}, {own[0].image_size} pixels", "", page.HEAD]
+        lines += [row for case in own for row in page.rows(case)]
+        if not torch.cuda.is_available():
+            lines += [row for samples in GPU_BATCHES for row in page.empty("cuda", GPU_DTYPE, samples, options.budgets)]
+            lines += ["", "There was no GPU: its cells are empty."]
+        title = f"Tokens of an image that each block leaves, as was timed, batch {own[-1].samples}:"
+        lines += ["", title, "", *page.spreads(own[-1].spread)]
+        title = f"And if the rule, at the knob that meets the budget, is left to itself, batch {OWN_SAMPLES}:"
+        lines += ["", title, "", *page.spreads(left_alone[name])]
+    if any(case.grows for case in cases):
+        lines += ["", "## How cost grows", "", "BLIP-base NLVR, float32, per batch; a batch of one where not told."]
+        lines += page.growth(cases)
+    return "\n".join(lines) + "\n"
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for flag in ("--quick", "--all", "--grow", "--parts"):
+        parser.add_argument(flag, action="store_true")
+    parser.add_argument("--budgets", nargs="+", type=float)
+    parser.add_argument("--batch-sizes", nargs="+", type=int)
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--turns", type=int, default=5, help="timed runs of each variant")
+    parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="where the records are")
+    parser.add_argument("--output", type=Path, default=HERE, help="where bench.md and bench.png go")
+    options = parser.parse_args(arguments)
+    short = options.quick or options.parts
+    options.budgets = options.budgets or ([0.5, 0.2] if short else [0.5, 0.3, 0.2])
+    options.batch_sizes = options.batch_sizes or ([QUICK_SAMPLES] if options.quick else [1, 8, 32])
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parsed(arguments)
+    reuse_freed_memory()
+    if options.parts:
+        print_parts(options)
+        return
+    if not options.quick:
+        page.require_matplotlib()
+    shares = example_shares(options.budgets, FEW_PAIRS if options.quick else EXAMPLE_PAIRS)
+    print(page.HEAD, flush=True)
+    cases: list[Case] = []
+    left_alone: dict[str, page.Spread] = {}
+    for name in [BLIP, CLIP] if options.all else [BLIP]:
+        model = drawn(name, QUICK_LAYERS if options.quick else None)
+        if not options.quick:
+            left_alone[name] = left_to_itself(name, model, options)
+        cases += measured(name, model, shares, options)
+        if name == BLIP and (options.all or options.grow):
+            cases += grown(model, shares, options)
+    if not options.quick:
+        (options.output / "bench.md").write_text(written(cases, left_alone, options), encoding="utf-8")
+        page.plot([case for case in cases if not case.grows], options.output / "bench.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+"""How long forwards take and how much memory, dense and pruned in turns, beside the multiply-adds they do."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import math
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from madtp_cli import flops
+from madtp_cli.errors import UsageError
+from madtp_cli.listener import Listener
+from madtp_cli.measure import Batch, Place, inputs_of
+from madtp_cli.models.prunable import Prunable
+from madtp_cli.report import LatencyPart, TimesPart
+
+#: Batch sizes that are timed unless told.
+BATCH_SIZES = (1, 8, 32)
+#: Turns of one batch size: at least so many, and more while they take less than these seconds. Both are even, so
+#: that each model is as often the first of a turn as the other.
+LEAST_TURNS, MOST_TURNS, SECONDS = 8, 50, 10.0
+#: A megabyte as drives and networks count it.
+MB = 10**6
+
+
+def asked(wanted: bool, sizes: str | None) -> Sequence[int]:
+    """Which batch sizes `--time` and `--batch-sizes` ask for; none where nothing is to be timed.
+
+    Raises:
+        UsageError: Sizes that are none, or that nothing is done with.
+
+    >>> asked(True, "1, 4"), asked(True, None), asked(False, None)
+    ([1, 4], (1, 8, 32), ())
+    """
+    if not wanted:
+        if sizes is not None:
+            raise UsageError("--batch-sizes says what --time is to time.\nAdd --time, or leave it out.")
+        return ()
+    if sizes is None:
+        return BATCH_SIZES
+    numbers = [int(size) if size.strip().isdecimal() else 0 for size in sizes.split(",")]
+    if min(numbers) < 1:
+        raise UsageError(
+            f"--batch-sizes {sizes!r} cannot be used.\nGive numbers of samples, 1 or more, with commas: 1,8,32."
+        )
+    return numbers
+
+
+def latency(
+    dense: Prunable,
+    pruned: Prunable | None,
+    batch: Batch,
+    place: Place,
+    turns: int | None = None,
+    listener: Listener | None = None,
+) -> LatencyPart:
+    """Time both models on one batch in turns, so that a busy machine slows both, and hold it against their cost.
+
+    Args:
+        dense: The strongest dense execution: the dense model on packed tokens, through torch's fused attention.
+        pruned: The same model pruned; None to time the dense one alone.
+        batch: As a task collates it.
+        place: Where, and in which number format.
+        turns: How often each model is timed; by how long it takes if None.
+        listener: Hears of the progress.
+    """
+    listener, batch = listener or Listener(), place.moved(inputs_of(batch))
+    models = {"dense": dense} if pruned is None else {"dense": dense, "pruned": pruned}
+    size = len(batch["pixel_values"])
+    costs, peaks = {}, {}
+    listener.stage(f"Memory and multiply-adds, batch {size}", len(models))
+    for number, (name, model) in enumerate(models.items()):
+        costs[name], peaks[name] = multiply_adds(model, batch, place), peak_memory(model, batch, place)
+        listener.advance(number + 1)
+    listener.done()
+    seconds = in_turns(models, batch, place, turns, listener)
+    times = {name: _times(seconds[name], size, costs[name], peaks[name]) for name in models}
+    return _compared(times["dense"], times.get("pruned"), size, place, len(seconds["dense"]))
+
+
+def _compared(dense: TimesPart, pruned: TimesPart | None, size: int, place: Place, turns: int) -> LatencyPart:
+    against: dict[str, float] = {}
+    if pruned is not None:
+        speedup, ratio = dense.median_ms / pruned.median_ms, dense.gflops / pruned.gflops
+        against = {
+            "pruned_ms": pruned.median_ms / size,
+            "speedup": speedup,
+            "flops_ratio": ratio,
+            "efficiency": speedup / ratio,
+        }
+    return LatencyPart(
+        batch_size=size,
+        dense_ms=dense.median_ms / size,
+        **against,
+        peak_memory_mb=(pruned or dense).peak_memory_mb,
+        repeats=turns,
+        device=str(place.device),
+        dtype=str(place.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        processor=_processor(place),
+        dense=dense,
+        pruned=pruned,
+    )
+
+
+def _times(seconds: Sequence[float], size: int, cost: tuple[float, float], peak: float | None) -> TimesPart:
+    low, median, high = (float(1000 * value) for value in np.percentile(seconds, [5, 50, 95]))
+    useful, executed = cost
+    return TimesPart(
+        median_ms=median,
+        p5_ms=low,
+        p95_ms=high,
+        samples_per_second=1000 * size / median,
+        peak_memory_mb=None if peak is None else peak / MB,
+        gflops=useful / size / 1e9,
+        executed_gflops=executed / size / 1e9,
+    )
+
+
+def _processor(place: Place) -> str:
+    """What the device is called; of a CPU the instructions that torch uses, which number formats depend on."""
+    if place.device.type == "cuda":
+        return torch.cuda.get_device_name(place.device)
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def in_turns(
+    models: Mapping[str, Prunable],
+    batch: Batch,
+    place: Place,
+    turns: int | None = None,
+    listener: Listener | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each model's forwards by name, after a warm-up.
+
+    A turn runs each model once, and the next one in the opposite order: a machine that grows slower or hotter
+    favours neither.
+
+    Args:
+        models: What is timed.
+        batch: On the device, without labels.
+        place: Where, and in which number format.
+        turns: How many; by how long the warm-up took if None.
+        listener: Hears of the progress.
+        clock: Gives seconds.
+    """
+    listener, names = listener or Listener(), list(models)
+    started = clock()
+    for model in models.values():
+        _forward(model, batch, place)
+    turns = turns or _turns(clock() - started)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    listener.stage(f"Time, batch {len(batch['pixel_values'])}", turns)
+    for turn in range(turns):
+        for name in reversed(names) if turn % 2 else names:
+            started = clock()
+            _forward(models[name], batch, place)
+            seconds[name].append(clock() - started)
+        listener.advance(turn + 1)
+    listener.done()
+    return seconds
+
+
+def _turns(seconds: float) -> int:
+    """How many turns of this length to take, an even number.
+
+    >>> _turns(30.0), _turns(0.5), _turns(0.001)
+    (8, 20, 50)
+    """
+    fitting = int(min(SECONDS / seconds, MOST_TURNS)) if seconds > 0 else MOST_TURNS
+    return max(LEAST_TURNS, fitting // 2 * 2)
+
+
+def _forward(model: Prunable, batch: Batch, place: Place) -> Any:
+    """One forward, waited for."""
+    with torch.inference_mode(), place.precision():
+        output = model(**batch)
+    if place.device.type != "cpu":
+        torch.accelerator.synchronize(place.device)
+    return output
+
+
+def multiply_adds(model: Prunable, batch: Batch, place: Place) -> tuple[float, float]:
+    """Multiply-adds of one forward of a batch: those on tokens, as `flops` counts them, and those executed.
+
+    The latter include what attention and pruning spend on padding where a backend pads. torch's counter sees
+    all products of matrices; what it does not see (norms) is the same without padding.
+    """
+    _forward(model, batch, place)  # so that what a model computes once and keeps is no part of it
+    useful, seen = _counted(model, batch, place)
+    backend, model.backend = model.backend, "loop"
+    try:
+        alone, unpadded = _counted(model, batch, place)
+    finally:
+        model.backend = backend
+    return useful, seen + alone - unpadded
+
+
+def _counted(model: Prunable, batch: Batch, place: Place) -> tuple[float, float]:
+    """Multiply-adds of one forward by the formula, and in products of matrices as they were executed."""
+    # The counter does not know the one kernel that torch has for attention on a CPU.
+    on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+        output = _forward(model, batch, place)
+    counts = flops.counts_of(model, output.trace)
+    return float(flops.per_sample(model.config, counts).sum()), counter.get_total_flops() / 2
+
+
+def _attention_flops(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, out_shape: Any, **__: Any
+) -> int:
+    """Of attention between tensors of these shapes; the counter takes a multiply-add for two."""
+    return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def peak_memory(model: Prunable, batch: Batch, place: Place) -> float | None:
+    """Bytes held at the peak of one forward: the model's tensors, the batch, and what the forward allocates.
+
+    What mathematical libraries take for themselves is not seen. None on devices that cannot tell.
+    """
+    held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), *batch.values()))
+    if place.device.type == "cuda":
+        torch.cuda.synchronize(place.device)
+        torch.cuda.reset_peak_memory_stats(place.device)
+        before = torch.cuda.memory_allocated(place.device)
+        _forward(model, batch, place)
+        return float(held + torch.cuda.max_memory_allocated(place.device) - before)
+    if place.device.type == "cpu":
+        return float(held + peak_of_allocations(lambda: _forward(model, batch, place)))
+    return None
+
+
+def peak_of_allocations(work: Callable[[], object]) -> int:
+    """Bytes that torch's tensors on the CPU held at most at once, of those allocated meanwhile."""
+    gc.collect()  # what is thrown away meanwhile would make the allocator complain that it never saw it come
+    with _quiet_kineto(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        work()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        record.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_bytes())["traceEvents"]
+    changes = [event for event in events if event.get("name") == "[memory]"]
+    living: dict[int, int] = {}
+    held = most = 0
+    for change in sorted(changes, key=lambda event: event["ts"]):
+        address, size = change["args"]["Addr"], change["args"]["Bytes"]
+        if size > 0:
+            living[address] = size
+            held += size
+            most = max(most, held)
+        else:  # what was allocated before is not of this work
+            held -= living.pop(address, 0)
+    return most
+
+
+@contextlib.contextmanager
+def _quiet_kineto() -> Iterator[None]:
+    """Keep the profiler's library from announcing itself on standard error; above its levels there is silence."""
+    name = "KINETO_LOG_LEVEL"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, "6")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]

@@ -1,0 +1,34 @@
+"""What a command works on."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from madtp_cli.config import RunSettings
+from madtp_cli.listener import Listener
+from madtp_cli.workbench import Workbench
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_only_training_takes_other_captions_from_pass_to_pass() -> None:
+    """An image's first caption is what costs are told by; all five are there to learn from."""
+    settings = RunSettings(limit=2, batch_size=2, device="cpu", seed=5)
+    bench = Workbench.open(EXAMPLES / "blip-caption.pt", settings, Listener(), ["train"])
+    words = bench.processor.tokenizer.batch_decode
+
+    def told(batch) -> frozenset[str]:
+        return frozenset(words(batch["input_ids"], skip_special_tokens=True))
+
+    passes = [told(batch) for batch in itertools.islice(bench.training_batches(), 6)]
+    assert len(set(passes[:5])) == 5
+    assert passes[5] == passes[0]
+    assert passes == [told(batch) for batch in itertools.islice(bench.training_batches(), 6)]
+    kept = [told(batch) for batch in itertools.islice(bench.training_batches(2), 3)]
+    assert kept == [passes[0]] * 3
+    captions = [{f"a picture of {text}" for text in row.references} for row in bench.rows("train")]
+    assert set().union(*passes[:5]) == set().union(*captions)
+    firsts = frozenset(f"a picture of {row.text}" for row in bench.rows("train"))
+    assert [told(batch) for batch in bench.batches("train")] == [firsts] * 1
+    assert [told(batch) for batch in bench.batches("train")] == [firsts]
