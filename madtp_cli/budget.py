@@ -14,7 +14,7 @@ TOLERANCE = 0.01
 #: The search stops this close under the target: a fifth of what it is allowed to miss by.
 CLOSE_ENOUGH = 0.002
 #: The search also stops where the knob is known to so small a share of itself: the cost jumps there.
-NARROWEST = 1e-7
+NARROWEST = 1e-5
 #: Forward passes over the calibration set at most.
 MOST_PASSES = 24
 #: Beyond these nothing, or everything but `min_keep`, is pruned.
@@ -112,7 +112,7 @@ def calibrate(
     close: float = CLOSE_ENOUGH,
     narrow: float = NARROWEST,
 ) -> Calibration:
-    """Find the knob whose mean cost comes closest to the budget from below.
+    """Find the knob whose mean cost comes closest to the budget, from below where that meets it.
 
     Args:
         measure: Mean GFLOPs of the calibration samples at a knob; falls (nearly) as the knob
@@ -132,9 +132,11 @@ def calibrate(
 
     _search(cost, budget, start, tried, close, narrow)
     under = [point for point in tried if point[1] <= budget.gflops]
-    # Nothing under it: the cost jumps over the target, or the knob's range ends above it.
+    met = [point for point in tried if budget.is_met(point[1])]
+    # The cost can jump from too little to barely too much, or the knob's range can end above the target.
+    best = [point for point in under if point in met] or met or under or tried
     # Of knobs that cost the same the least, which prunes no more than it must.
-    knob, gflops = max(under or tried, key=lambda point: (point[1] if under else -point[1], -point[0]))
+    knob, gflops = min(best, key=lambda point: (abs(point[1] - budget.gflops), point[0]))
     return Calibration(knob, gflops, tuple(sorted(tried)))
 
 

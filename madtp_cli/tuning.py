@@ -61,7 +61,7 @@ def prune(bench: Workbench, settings: CompressSettings) -> Pruned:
     teacher = dense_copy(bench.model)
     few = math.ceil(FIRST_SHARE * len(bench.rows("val", CALIBRATION_SAMPLES)))
     first = calibrated(bench, student, target, few, rough=FIRST_CLOSE)
-    calibration = calibrated(bench, student, target, CALIBRATION_SAMPLES, first.knob)
+    calibration = None
     if settings.steps != 0 and settings.epochs != 0:
         schedule = distill.Schedule(
             settings.number_of_steps(len(bench.rows("train"))),
@@ -71,10 +71,10 @@ def prune(bench: Workbench, settings: CompressSettings) -> Pruned:
         bench.announce(student, teacher, schedule.steps)
         wanted = math.ceil(schedule.steps * settings.batch_size / PASSES)
         samples = None if settings.epochs is not None else max(1, wanted)
-        calibration = fine_tuned(bench, student, teacher, target, first.slope(), schedule, samples) or calibration
-    final = calibration
+        calibration = fine_tuned(bench, student, teacher, target, first.slope(), schedule, samples)
+    final = calibration or calibrated(bench, student, target, CALIBRATION_SAMPLES, first.knob)
     if len(bench.rows("val")) > CALIBRATION_SAMPLES:
-        final = calibrated(bench, student, target, None, calibration.knob)
+        final = calibrated(bench, student, target, None, final.knob)
     measure.set_knob(student, final.knob)
     if not target.is_met(final.gflops):
         raise BudgetError(

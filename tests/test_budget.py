@@ -181,6 +181,15 @@ def test_a_step_over_the_budget_ends_below_it(start) -> None:
     assert len(found.tried) <= budget.MOST_PASSES
 
 
+@pytest.mark.parametrize(("before", "after", "taken"), [(5.01, 4.9, 5.01), (5.04, 4.96, 4.96), (5.2, 4.2, 4.2)])
+def test_a_step_takes_the_side_that_meets_the_budget(before, after, taken) -> None:
+    """Within a hundredth a budget is met from above, too, but only where it is not from below."""
+    asked = budget.resolve("0.5", dense=10.0)
+    costs = {True: before, False: after}
+    found = budget.calibrate(lambda knob: 10.0 if knob < 1 else 1.0 if knob > 3 else costs[knob < 2], asked)
+    assert found.gflops == taken
+
+
 @pytest.mark.parametrize("always", [10.0, 1.0])
 def test_a_cost_that_never_moves_ends_the_search(always) -> None:
     """All above or all below: the nearest is taken."""

@@ -27,6 +27,7 @@ SMALLER = {
     "compress": ["--limit=16", "--steps=0", "--gflops-budget=0.7"],
     "eval": ["--limit=8"],
     "profile": ["--limit=1"],
+    "export": [],
     "inspect": [],
     "data": ["--limit=8"],
     "scenes": ["--train=32", "--val=32", "--test=32", "--overwrite"],

@@ -22,6 +22,7 @@ from madtp_cli.errors import UsageError
 from madtp_cli.export import _checking, _tracing
 from madtp_cli.export._checking import Checked
 from madtp_cli.listener import Listener
+from madtp_cli.models.prunable import Prunable
 from madtp_cli.output import check_file, write_file
 
 #: Said of a model that writes: a graph has no search in it.
@@ -104,25 +105,30 @@ def export(
     chosen = _fitting(name, file)
     check_file(file, overwrite)
     model = checkpoint.load(source, **told)[0]
-    notes = [LOOPS] if hasattr(model, "generate") else []
-    if model.dtype != torch.float32:
-        notes.append(f"The checkpoint's {str(model.dtype).removeprefix('torch.')} weights are stored as float32.")
+    notes = _notes(model)
     model = model.float()
-    stages = listener
-    stages.stage("Tracing, writing, checking", 3)
+    listener.stage("Tracing, writing, checking", 3)
     program = _tracing.traced(model)
-    stages.advance(1)
+    listener.advance(1)
     with write_file(file, overwrite) as new:
         chosen.write(program, new)
-        stages.advance(2)
+        listener.advance(2)
         checked = _checking.check(model, chosen.runner(new))
         size = sum(part.stat().st_size for part in new.parent.iterdir())
-    stages.advance(3)
-    stages.done()
+    listener.advance(3)
+    listener.done()
     inputs, outputs = _tracing.shapes(program)
     return Exported(
         str(file), name, model.config.task, size, inputs, outputs, checked, notes, time.monotonic() - started
     )
+
+
+def _notes(model: Prunable) -> list[str]:
+    """What a user of the file should know about it."""
+    notes = [LOOPS] if hasattr(model, "generate") else []
+    if model.dtype != torch.float32:
+        notes.append(f"The checkpoint's {str(model.dtype).removeprefix('torch.')} weights are written as float32.")
+    return notes
 
 
 def _fitting(name: str, file: Path) -> Format:

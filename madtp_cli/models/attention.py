@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -144,11 +144,16 @@ def _varlen(
     spare = -query.shape[-1] % ALIGNED
     query, key = functional.pad(query, (0, spare)), functional.pad(key, (0, spare))
     value = functional.pad(value, (0, query.shape[-1] - value.shape[-1]))
-    starts = [torch.tensor(segments.offsets(lengths), dtype=torch.int32, device=query.device)
-              for lengths in (query_lengths, key_lengths)]  # fmt: skip
-    longest = max(query_lengths), max(key_lengths)
+    starts, key_starts = (
+        torch.tensor(segments.offsets(lengths), dtype=torch.int32, device=query.device)
+        for lengths in (query_lengths, key_lengths)
+    )
+    longest, longest_key = max(query_lengths), max(key_lengths)
     window = (-1, 0) if causal else (-1, -1)
-    output: Tensor = varlen_attn(query, key, value, *starts, *longest, scale=scale, window_size=window)
+    output = cast(
+        Tensor,
+        varlen_attn(query, key, value, starts, key_starts, longest, longest_key, scale=scale, window_size=window),
+    )
     return output[..., :width]
 
 

@@ -168,6 +168,14 @@ def test_the_check_sees_tokens_that_should_have_gone(model) -> None:
         _checking.check(model, answers(dense))
 
 
+def test_what_a_user_of_the_file_should_know_is_said(model) -> None:
+    """A file of a model that writes has no search in it, and half precision would double in size unexplained."""
+    assert export._notes(model) == []
+    assert export._notes(decoding.captioner()) == [export.LOOPS]
+    (note,) = export._notes(copy.deepcopy(model).bfloat16())
+    assert "bfloat16" in note
+
+
 def test_formats_are_the_files_of_the_folder() -> None:
     """A new one is a new file; an unknown one is told which there are."""
     assert export.names() == ["onnx", "torch-export"]

@@ -56,7 +56,7 @@ class Waits(TorchDispatchMode):
         super().__init__()
         self.seen: list[str] = []
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.name().removeprefix("aten::").split(".")[0]
         by_mask = name in ("index", "index_put", "index_put_") and any(
             picked is not None and picked.dtype == torch.bool for picked in args[1]
@@ -80,7 +80,12 @@ def test_a_block_waits_for_the_device_once(monkeypatch, method: str, queries: in
     tokens, heads = Packed(data, lengths, torch.ones(len(data))), data.unflatten(1, (2, 3))
     told: list[str] = []
     to_list = torch.Tensor.tolist
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: told.append("tolist") or to_list(tensor))
+
+    def heard(tensor: torch.Tensor) -> list[int]:
+        told.append("tolist")
+        return to_list(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "tolist", heard)
     with Waits() as waits:
         seen = attend(heads, heads, heads, lengths, lengths, pruner.statistics(), "padded", tokens.sizes)
         pruner.prune(tokens, data, seen)
