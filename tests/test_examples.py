@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from examples import ablation
+from examples import ablation, results
+from madtp_cli.report import BudgetPart, ChangePart, CompressReport, GflopsPart
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -44,3 +45,27 @@ def test_the_ablation_meets_the_budget_in_every_line(capsys) -> None:
     shares = [float(found[1]) for line in lines if (found := re.search(r"at (\d\.\d+)", line))]
     assert len(shares) == len(lines)
     assert all(abs(share - 0.4) < 0.02 for share in shares)
+
+
+def test_a_row_of_the_results_says_what_its_report_says() -> None:
+    """Steps are those of the run that is read, which may be another one than would be made now."""
+    report = CompressReport.model_construct(
+        budget=BudgetPart(requested="0.2", share=0.2, gflops=2.0, achieved_val=1.99, achieved_share=0.199, samples=9),
+        gflops=GflopsPart.of(10.0, 1.98),
+        quality=ChangePart(
+            metric="VQA accuracy", split="test", samples=2000, dense=70.0, pruned=69.0, change=-1.0, interval95=(-2, 0)
+        ),
+        settings={"steps": 120},
+    )
+    row = [cell.strip() for cell in results.row_of("vqa", "0.2", report).strip("|").split("|")]
+    assert row == ["BLIP on VQAv2", "0.2", "120", "-0.50%", "0.198", "VQA accuracy", "70.00", "69.00",
+                   "-1.00 (-2.00 to +0.00)", "2,000"]  # fmt: skip
+
+
+def test_the_results_have_every_row_and_budget() -> None:
+    """And every budget was met, as the page says of itself."""
+    page = (EXAMPLES / "results.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if "points" not in line]
+    made = {(row[0], row[1]): row for row in rows if len(row) == 10 and re.fullmatch(r"0\.\d", row[1])}
+    assert made.keys() == {(title, budget) for title, *_ in results.ROWS.values() for budget in ("0.5", "0.3", "0.2")}
+    assert all(abs(float(row[3].rstrip("%"))) <= 1 for row in made.values())
