@@ -229,7 +229,8 @@ def _attention_flops(
 def peak_memory(model: Prunable, batch: Batch, place: Place) -> float | None:
     """Bytes held at the peak of one forward: the model's tensors, the batch, and what the forward allocates.
 
-    What mathematical libraries take for themselves is not seen. None on devices that cannot tell.
+    What mathematical libraries take for themselves is not seen. None on devices that cannot tell, and where the
+    profiler cannot write its record.
     """
     held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), *batch.values()))
     if place.device.type == "cuda":
@@ -239,7 +240,10 @@ def peak_memory(model: Prunable, batch: Batch, place: Place) -> float | None:
         _forward(model, batch, place)
         return float(held + torch.cuda.max_memory_allocated(place.device) - before)
     if place.device.type == "cpu":
-        return float(held + peak_of_allocations(lambda: _forward(model, batch, place)))
+        try:
+            return float(held + peak_of_allocations(lambda: _forward(model, batch, place)))
+        except OSError:  # a full disk must not cost what was computed so far
+            return None
     return None
 
 

@@ -109,7 +109,7 @@ def test_a_finished_step_is_not_run_again(tmp_path) -> None:
     with contextlib.chdir(tmp_path):
         first = full_size.run(command, tmp_path / "step.json")
         assert first.result == {"a": 1}
-        assert 0 < first.peak < 1
+        assert first.peak > 0  # no upper bound: a child's peak starts with what its parent, here all tests, holds
         assert full_size.run(command, tmp_path / "step.json") == first
         with pytest.raises(subprocess.CalledProcessError):
             full_size.run(command, tmp_path / "other.json")

@@ -19,8 +19,9 @@ from madtp_cli.pruning.mag import AlignmentDictionary
 
 #: Inputs by the name of the text whose tokens they are, and by what is free in their shape.
 TEXTS = {"tokens": ("input_ids", "attention_mask"), "answer_tokens": ("decoder_input_ids", "decoder_attention_mask")}
-#: Fewest tokens that a text is padded to: a size of one would be traced as a constant.
-SHORTEST = 2
+#: Fewest tokens that texts are padded to: one, and what BLIP leaves of two when it puts [ENC] before the others,
+#: would be traced as a constant.
+SHORTEST = 3
 #: Samples and tokens to trace with; any sizes that no other size of a model is mistaken for.
 TRACED_SAMPLES, TRACED_TOKENS = 2, 7
 
@@ -101,7 +102,7 @@ def drawn(model: Prunable, samples: int, tokens: int, seed: int) -> dict[str, Te
     for words, mask in TEXTS.values():
         if words not in blank:
             continue
-        lengths = [tokens, *torch.randint(SHORTEST, tokens + 1, (samples - 1,), generator=generator).tolist()]
+        lengths = [tokens, *torch.randint(2, tokens + 1, (samples - 1,), generator=generator).tolist()]
         rows = [_text(blank[words][0], length, model.config.text_config.vocab_size, generator) for length in lengths]
         drawn[words] = torch.stack([functional.pad(row, (0, tokens - len(row))) for row in rows])
         drawn[mask] = torch.stack([torch.arange(tokens) < length for length in lengths]).long()

@@ -82,7 +82,8 @@ def place_important(seen: Seen, knob: float, *, temperature: float = 1.0, min_ke
     importance = _importance(seen, attention)
     threshold = knob * (importance[:, None, :] @ attention).squeeze(1).amin(-1)
     stays = _above(importance, threshold[:, None], real, min_keep)
-    stays = torch.where((stays.sum(1) == whole - 1)[:, None], real, stays)  # merging one saves nothing
+    # Merging one saves nothing. (No torch.where: onnxruntime has none for truths.)
+    stays = stays | ((stays.sum(1) == whole - 1)[:, None] & real)
     counts = stays.sum(1)
     rank = stays.long().cumsum(1) - 1
     return Placed(torch.where(stays, rank, counts[:, None]), counts + (counts < whole), importance)
