@@ -24,6 +24,7 @@ from madtp_cli import formats, models, processor, shipping
 from madtp_cli.errors import CheckpointError
 from madtp_cli.formats import Recognised, Told, own
 from madtp_cli.formats._reading import locate, read
+from madtp_cli.formats._towers import TIED
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.output import check_output as check_output
 from madtp_cli.output import write_whole
@@ -48,7 +49,7 @@ SIZES = {
 class Inspection:
     """What a checkpoint is.
 
-    `towers` has each tower's sizes; `parameters` counts the weights in use. `matched`, `missing` and
+    `towers` has each tower's sizes; `parameters` counts the weights in use, those of two names once. `matched`, `missing` and
     `unexpected` compare our keys with the model's; `reshaped` are keys whose shapes differ, with the
     file's and the model's. `dropped` are the file's keys that no model needs, by the reason. `refusal`
     says why it cannot be loaded; all comparisons are empty then.
@@ -121,7 +122,7 @@ def _with_keys(described: Inspection, found: Recognised) -> Inspection:
     unexpected = [key for key in found.weights if key not in expected]
     return dataclasses.replace(
         described,
-        parameters=sum(found.weights[key].numel() for key in common),
+        parameters=sum(found.weights[key].numel() for key in common - TIED.keys()),
         matched=len(common) - len(reshaped),
         missing=missing,
         unexpected=unexpected,

@@ -56,6 +56,18 @@ def test_a_published_size_has_every_key_and_no_other(
     assert (found.towers["text"]["heads"], found.towers["text"]["vocabulary"]) == (12, 30524)
 
 
+@pytest.mark.parametrize("task", ["vqa", "caption", "retrieval"])
+def test_weights_with_two_names_count_once(inventory: Callable[[str], Source], task: str) -> None:
+    """A decoder's output layer is its word embeddings; the published files have both, 23 million numbers."""
+    source = inventory(f"blip_{task}_base")
+    recognised = formats.recognise(source, Told())
+    with torch.device("meta"):
+        config = MadtpBlipConfig.from_dict(dict(recognised.config))
+        model = models.get(models.kind_of(config))(config)
+    own = sum(value.numel() for value in model.parameters())
+    assert checkpoint.compare(source.path, recognised).parameters == own
+
+
 @pytest.mark.parametrize("size", ["base", "large"])
 @pytest.mark.parametrize("task", ["vqa", "caption", "retrieval", "itm"])
 def test_a_published_size_of_any_task_has_every_key_and_no_other(
