@@ -49,8 +49,8 @@ SIZES = {
 class Inspection:
     """What a checkpoint is.
 
-    `towers` has each tower's sizes; `parameters` counts the weights in use, those of two names once. `matched`, `missing` and
-    `unexpected` compare our keys with the model's; `reshaped` are keys whose shapes differ, with the
+    `towers` has each tower's sizes; `parameters` counts the weights in use, those of two names once. `matched`,
+    `missing` and `unexpected` compare our keys with the model's; `reshaped` are keys whose shapes differ, with the
     file's and the model's. `dropped` are the file's keys that no model needs, by the reason. `refusal`
     says why it cannot be loaded; all comparisons are empty then.
     """
