@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from madtp_cli import checkpoint, formats
+from madtp_cli import checkpoint, formats, models
 from madtp_cli.errors import CheckpointError, UsageError
 from madtp_cli.formats import Recognised, Source, Told, salesforce_blip
 from madtp_cli.formats._reading import read
+from madtp_cli.models.blip import MadtpBlipConfig
 
 PRETRAINED = "blip_nlvr_from_pretrain_c"
 
