@@ -11,10 +11,11 @@ chosen on val or test. One thread; two of these can run beside each other.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ TEST_SAMPLES = 2000
 #: Model kind and file of each example.
 KINDS = {"vqa": "blip_vqa", "caption": "blip_caption", "retrieval": "blip_retrieval", "clip": "clip_retrieval"}
 FILES = {"vqa": "blip-vqa.pt", "caption": "blip-caption.pt", "retrieval": "blip-retrieval.pt", "clip": "clip.pt"}
+
+#: Captions of an image in each data set that an example learns from; unless told only its task's own set. BLIP's
+#: matching head, unlike embeddings, judges long captions badly if it never saw one.
+SETS: dict[str, tuple[int | None, ...]] = {"retrieval": (None, 1)}
 
 
 def clip_tokenizer(positions: int, size: int = 0) -> CLIPTokenizer:
@@ -126,17 +131,21 @@ def as_clip(tower: dict[str, Tensor]) -> dict[str, Tensor]:
     return moved
 
 
-def fresh(task: Any, prepared: Any) -> Iterator[dict[str, Tensor]]:
-    """Batches of train scenes that never come again, each with one of its captions or questions."""
-    rows = builtin.rows(task.name, "train", 10**7)
-    yield from batches(Retold(rows, SEED, 0), task, prepared, batch_size=BATCH, workers=0)
+def fresh(task: Any, prepared: Any, sets: Sequence[int | None]) -> Iterator[dict[str, Tensor]]:
+    """Batches of train scenes that never come again, each with one of its captions or questions.
+
+    `sets` are the task's data sets, by captions of an image, which take turns.
+    """
+    drawn = [Retold(builtin.rows(task.name, "train", 10**7, captions), SEED, 0) for captions in sets]
+    turns = [batches(rows, task, prepared, batch_size=BATCH, workers=0) for rows in drawn]
+    yield from itertools.chain.from_iterable(zip(*turns, strict=True))
 
 
-def train(model: Any, task: Any, prepared: Any, minutes: float) -> int:
+def train(model: Any, task: Any, prepared: Any, minutes: float, sets: Sequence[int | None] = (None,)) -> int:
     """Train for so much time of one core; returns the steps."""
     muon, adam = optimizers(model, [])
     started, said, steps = time.process_time(), 0.0, 0
-    for batch in fresh(task, prepared):
+    for batch in fresh(task, prepared, sets):
         done = (time.process_time() - started) / (60 * minutes)
         if done >= 1:
             break
@@ -190,7 +199,7 @@ def main() -> None:
     prepared = processor.build(tokenizer, scenes.IMAGE_SIZE)
     data = builtin.read(model.config.task, ["test"])
     task = tasks.prepared(model.config.task, prepared, data)
-    steps = train(model.train(), task, prepared, options.minutes)
+    steps = train(model.train(), task, prepared, options.minutes, SETS.get(options.kind, (None,)))
     save(model, tokenizer, options.kind, options.output)
     rows = data.split("test")[:TEST_SAMPLES]
     place = measure.Place(torch.device("cpu"), torch.float32)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from madtp_cli.lessons import Lessons
-from madtp_cli.measure import inputs_of
+from madtp_cli.measure import Place, inputs_of
 from madtp_cli.models.encoder import BlockTrace, TokenTrace
 from madtp_cli.models.packed import Packed
 from madtp_cli.models.prunable import Lesson
@@ -74,7 +74,7 @@ class Progress:
 
 
 def distill(
-    student: nn.Module, teacher: nn.Module, batches: Iterable[dict[str, Tensor]], schedule: Schedule
+    student: nn.Module, teacher: nn.Module, batches: Iterable[dict[str, Tensor]], schedule: Schedule, place: Place
 ) -> Iterator[Progress]:
     """Train `student` for `schedule.steps` steps; yields after each, when its weights may be used.
 
@@ -83,8 +83,9 @@ def distill(
         teacher: The dense model, frozen and in evaluation mode.
         batches: Inputs of the model's forward, with or without labels; ends the run if exhausted.
         schedule: Steps and learning rates.
+        place: The number format of the forwards; weights and their steps are in their own.
     """
-    lessons = Lessons(teacher)
+    lessons = Lessons(teacher, place)
     optimizers = _optimizers(student, schedule)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     peaks = [group["lr"] for group in groups]
@@ -93,7 +94,8 @@ def distill(
         for group, peak in zip(groups, peaks, strict=True):
             group["lr"] = peak * schedule.factor(step)
         student.train()
-        output = student(**inputs_of(batch), labels=batch.get("labels"))
+        with place.precision():
+            output = student(**inputs_of(batch), labels=batch.get("labels"))
         losses = step_losses(output, lessons.of(batch))
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_NORM)

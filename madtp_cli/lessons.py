@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from madtp_cli.measure import Batch, inputs_of
+from madtp_cli.measure import Batch, Place, inputs_of
 from madtp_cli.models.packed import Packed
 from madtp_cli.models.prunable import Lesson
 from madtp_cli.pruning import segments
@@ -30,6 +30,7 @@ class Lessons:
     """
 
     teacher: nn.Module
+    place: Place
     most_bytes: int = MOST_BYTES
     kept: dict[bytes, Kept] = field(default_factory=dict)
     _bytes: int = 0
@@ -41,7 +42,7 @@ class Lessons:
         asked = [row for row, key in enumerate(keys) if key not in self.kept]
         told: dict[bytes, Kept] = {}
         if asked:
-            with torch.no_grad():
+            with torch.no_grad(), self.place.precision():
                 output = self.teacher(**{name: value[asked] for name, value in inputs.items()}, teach=True)
             for row, lesson in zip(asked, _by_sample(output.lesson, len(asked)), strict=True):
                 told[keys[row]] = lesson

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from madtp_cli import flops
 from madtp_cli.data import Row
@@ -48,8 +48,30 @@ class Place:
         return {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Forwards in the number format; weights stay as they are."""
+        """Forwards in the number format; weights stay as they are.
+
+        Where weights are trained, one for each step: until it ends autocast takes them for what they were.
+        """
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    @contextlib.contextmanager
+    def inference(self, *models: nn.Module) -> Iterator[None]:
+        """Forwards without gradients in the number format.
+
+        The models' matrices are cast once, not in each forward, which takes a fifth of a short one's time. What
+        autocast makes of them stays the same; of convolutions transformers takes the format of all that follows.
+        """
+        layers = [layer for model in models for layer in model.modules() if isinstance(layer, nn.Linear)]
+        kept = {own: own.data for layer in layers for own in layer.parameters(recurse=False)}
+        kept = {own: data for own, data in kept.items() if data.dtype == torch.float32 != self.dtype}
+        try:
+            for own, data in kept.items():
+                own.data = data.to(self.dtype)
+            with torch.inference_mode(), self.precision():
+                yield
+        finally:
+            for own, data in kept.items():
+                own.data = data
 
 
 @dataclass(frozen=True)
@@ -100,7 +122,7 @@ def run(
     evidence: list[Any] = []
     counts: list[flops.Counts] = []
     search = flops.Search(model.config)
-    with torch.inference_mode(), place.precision():
+    with place.inference(model):
         for batch in map(place.moved, batches):
             output = model(**inputs_of(batch))
             counts.append(flops.counts_of(model, output.trace))
@@ -135,7 +157,7 @@ def answering(task: Task, model: Prunable, measured: Measured, before: Measured 
 
 def counted(model: Prunable, batches: Iterable[Batch], place: Place) -> flops.Counts:
     """Token counts over the batches; nothing is answered."""
-    with torch.inference_mode(), place.precision():
+    with place.inference(model):
         return _joined([flops.counts_of(model, model(**inputs_of(place.moved(batch))).trace) for batch in batches])
 
 

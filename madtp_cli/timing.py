@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -158,20 +159,26 @@ def in_turns(
         clock: Gives seconds.
     """
     listener, names = listener or Listener(), list(models)
-    started = clock()
-    for model in models.values():
-        _forward(model, batch, place)
-    turns = turns or _turns(clock() - started)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    listener.stage(f"Time, batch {len(batch['pixel_values'])}", turns)
-    for turn in range(turns):
-        for name in reversed(names) if turn % 2 else names:
-            started = clock()
-            _forward(models[name], batch, place)
-            seconds[name].append(clock() - started)
-        listener.advance(turn + 1)
+    with _cast(place, *models.values()):
+        started = clock()
+        for model in models.values():
+            _forward(model, batch, place)
+        turns = turns or _turns(clock() - started)
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        listener.stage(f"Time, batch {len(batch['pixel_values'])}", turns)
+        for turn in range(turns):
+            for name in reversed(names) if turn % 2 else names:
+                started = clock()
+                _forward(models[name], batch, place)
+                seconds[name].append(clock() - started)
+            listener.advance(turn + 1)
     listener.done()
     return seconds
+
+
+def _cast(place: Place, *models: Any) -> contextlib.AbstractContextManager[None]:
+    """Within this forwards are timed; what is no model by itself, such as a bench's variant of one, is not cast."""
+    return place.inference(*(model for model in models if isinstance(model, nn.Module)))
 
 
 def _turns(seconds: float) -> int:
@@ -186,8 +193,7 @@ def _turns(seconds: float) -> int:
 
 def _forward(model: Prunable, batch: Batch, place: Place) -> Any:
     """One forward, waited for."""
-    with torch.inference_mode(), place.precision():
-        output = model(**batch)
+    output = model(**batch)
     if place.device.type != "cpu":
         torch.accelerator.synchronize(place.device)
     return output
@@ -199,13 +205,14 @@ def multiply_adds(model: Prunable, batch: Batch, place: Place) -> tuple[float, f
     The latter include what attention and pruning spend on padding where a backend pads. torch's counter sees
     all products of matrices; what it does not see (norms) is the same without padding.
     """
-    _forward(model, batch, place)  # so that what a model computes once and keeps is no part of it
-    useful, seen = _counted(model, batch, place)
-    backend, model.backend = model.backend, "loop"
-    try:
-        alone, unpadded = _counted(model, batch, place)
-    finally:
-        model.backend = backend
+    with _cast(place, model):
+        _forward(model, batch, place)  # so that what a model computes once and keeps is no part of it
+        useful, seen = _counted(model, batch, place)
+        backend, model.backend = model.backend, "loop"
+        try:
+            alone, unpadded = _counted(model, batch, place)
+        finally:
+            model.backend = backend
     return useful, seen + alone - unpadded
 
 
@@ -227,23 +234,22 @@ def _attention_flops(
 
 
 def peak_memory(model: Prunable, batch: Batch, place: Place) -> float | None:
-    """Bytes held at the peak of one forward: the model's tensors, the batch, and what the forward allocates.
+    """Bytes held at the peak of one forward: the model's tensors as they are then, the batch, and what it allocates.
 
     What mathematical libraries take for themselves is not seen. None on devices that cannot tell, and where the
     profiler cannot write its record.
     """
-    held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), *batch.values()))
-    if place.device.type == "cuda":
-        torch.cuda.synchronize(place.device)
-        torch.cuda.reset_peak_memory_stats(place.device)
-        before = torch.cuda.memory_allocated(place.device)
-        _forward(model, batch, place)
-        return float(held + torch.cuda.max_memory_allocated(place.device) - before)
-    if place.device.type == "cpu":
-        try:
-            return float(held + peak_of_allocations(lambda: _forward(model, batch, place)))
-        except OSError:  # a full disk must not cost what was computed so far
-            return None
+    with _cast(place, model):
+        held = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers(), *batch.values()))
+        if place.device.type == "cuda":
+            torch.cuda.synchronize(place.device)
+            torch.cuda.reset_peak_memory_stats(place.device)
+            before = torch.cuda.memory_allocated(place.device)
+            _forward(model, batch, place)
+            return float(held + torch.cuda.max_memory_allocated(place.device) - before)
+        if place.device.type == "cpu":
+            with contextlib.suppress(OSError):  # a full disk must not cost what was computed so far
+                return float(held + peak_of_allocations(lambda: _forward(model, batch, place)))
     return None
 
 

@@ -157,21 +157,20 @@ def fine_tuned(
     calibration = None
     batches = bench.training_batches(samples)
     bench.listener.stage("Fine-tuning against the dense model", steps)
-    with bench.place.precision():
-        for progress in distill.distill(student, teacher, batches, schedule):
-            gflops = _follow(student, progress, target, slope)
-            knob = student.pruning.knob if student.pruning else 0.0
-            state = f"loss {progress.loss:.3f} · {gflops:.4g} GFLOPs · knob {knob:.3g}"
-            bench.listener.advance(progress.step, state)
-            if progress.step not in candidates:
-                continue
-            calibration = calibrated(bench, student, target, CALIBRATION_SAMPLES, knob)
-            if len(candidates) == 1:
-                continue
-            quality = _validated(bench, student, answered)
-            if best is None or quality >= best[0]:
-                last = progress.step == steps
-                best = quality, None if last else copy.deepcopy(student.state_dict()), calibration
+    for progress in distill.distill(student, teacher, batches, schedule, bench.place):
+        gflops = _follow(student, progress, target, slope)
+        knob = student.pruning.knob if student.pruning else 0.0
+        state = f"loss {progress.loss:.3f} · {gflops:.4g} GFLOPs · knob {knob:.3g}"
+        bench.listener.advance(progress.step, state)
+        if progress.step not in candidates:
+            continue
+        calibration = calibrated(bench, student, target, CALIBRATION_SAMPLES, knob)
+        if len(candidates) == 1:
+            continue
+        quality = _validated(bench, student, answered)
+        if best is None or quality >= best[0]:
+            last = progress.step == steps
+            best = quality, None if last else copy.deepcopy(student.state_dict()), calibration
     bench.listener.done()
     if best is None:
         return calibration

@@ -12,8 +12,11 @@ from torch import nn
 from madtp_cli import distill
 from madtp_cli.distill import Progress, Schedule
 from madtp_cli.lessons import Lessons
+from madtp_cli.measure import Place
 
 SCHEDULE = Schedule(steps=3, learning_rate=1e-3, dictionary_learning_rate=5e-3)
+
+CPU = Place.of("cpu", "float32")
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def teacher(blip):
 def test_the_teacher_is_untouched(attached, teacher, batches) -> None:
     """Bit for bit, and in evaluation mode; a teacher that drifts teaches nothing."""
     before = copy.deepcopy(teacher.state_dict())
-    list(distill.distill(attached(0.4), teacher, batches, SCHEDULE))
+    list(distill.distill(attached(0.4), teacher, batches, SCHEDULE, CPU))
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     assert not teacher.training
     assert teacher.pruning is None
@@ -44,7 +47,7 @@ def test_the_task_loss_is_there_where_labels_are(attached, teacher, batches, lab
     batch = dict(next(batches))
     if not labelled:
         batch.pop("labels")
-    losses = distill.step_losses(attached(0.4).train()(**batch), Lessons(teacher).of(batch))
+    losses = distill.step_losses(attached(0.4).train()(**batch), Lessons(teacher, CPU).of(batch))
     assert losses.keys() == {"logits", "state", "tokens", "alignment"} | ({"task"} if labelled else set())
     assert all(loss.isfinite() and loss >= 0 and loss.requires_grad for loss in losses.values())
 
@@ -53,7 +56,7 @@ def test_a_student_that_is_the_teacher_has_nothing_to_learn(attached, teacher, b
     """At knob 0 both are one model, to rounding; a loss above that would be the harness's own."""
     batch = dict(next(batches))
     batch.pop("labels")
-    taught = Lessons(teacher).of(batch)
+    taught = Lessons(teacher, CPU).of(batch)
     losses = distill.step_losses(attached(0.0).train()(**batch), taught)
     assert max(loss.item() for loss in losses.values()) < 1e-6
     pruned = distill.step_losses(attached(0.7).train()(**batch), taught)
@@ -64,7 +67,7 @@ def test_every_madtp_parameter_learns(attached, teacher, batches) -> None:
     """In the released code the threshold gets no gradient and the dictionary hardly moves."""
     student = attached(0.4)
     before = copy.deepcopy(student.madtp.state_dict())
-    list(distill.distill(student, teacher, batches, SCHEDULE))
+    list(distill.distill(student, teacher, batches, SCHEDULE, CPU))
     for name, value in student.madtp.state_dict().items():
         assert (value - before[name]).abs().mean() > SCHEDULE.learning_rate, name
 
@@ -112,16 +115,29 @@ def test_the_same_run_gives_the_same_weights(attached, teacher, collate, samples
     for _ in range(2):
         student, batches = attached(0.4), [collate(samples[:3]), collate(samples[3:]), collate(samples[1:4])]
         torch.manual_seed(7)
-        losses = [progress.losses for progress in distill.distill(student, teacher, batches, SCHEDULE)]
+        losses = [progress.losses for progress in distill.distill(student, teacher, batches, SCHEDULE, CPU)]
         runs.append((student.state_dict(), losses))
     assert runs[0][1] == runs[1][1]
     assert all(torch.equal(value, runs[1][0][name]) for name, value in runs[0][0].items())
 
 
+def test_half_precision_learns_as_full_precision_does(attached, teacher, collate, samples) -> None:
+    """Autocast keeps the weights it has cast until it ends: around all steps each would see those of the first."""
+    fell = {}
+    for dtype in ("float32", "bfloat16"):
+        student, schedule = attached(0.4), Schedule(20, 1e-3, 1e-3)
+        batches = itertools.repeat(collate(samples))
+        losses = [one.loss for one in distill.distill(student, teacher, batches, schedule, Place.of("cpu", dtype))]
+        fell[dtype] = losses[-1] / losses[0]
+        assert {value.dtype for value in student.parameters()} == {torch.float32}
+    assert fell["float32"] < 0.8
+    assert fell["bfloat16"] == pytest.approx(fell["float32"], rel=0.1)
+
+
 def test_the_student_is_ready_for_use_at_every_yield(attached, teacher, batches) -> None:
     """In evaluation mode, counted from one; the run ends with its steps or its batches."""
     student, steps = attached(0.4), []
-    for progress in distill.distill(student, teacher, itertools.islice(batches, 2), SCHEDULE):
+    for progress in distill.distill(student, teacher, itertools.islice(batches, 2), SCHEDULE, CPU):
         assert not student.training
         assert all(value.grad is None for value in student.parameters())  # they would lie beside the next activations
         steps.append(progress.step)

@@ -6,7 +6,10 @@ import torch
 
 from madtp_cli import lessons
 from madtp_cli.lessons import Lessons
+from madtp_cli.measure import Place
 from madtp_cli.models.packed import Packed
+
+CPU = Place.of("cpu", "float32")
 
 
 class Counting(torch.nn.Module):
@@ -29,7 +32,7 @@ def _packed(given_: torch.Tensor | Packed) -> Packed:
 def test_a_sample_that_comes_again_is_not_asked_about(blip, collate, samples) -> None:
     """In another batch, at another place and with other padding."""
     teacher = Counting(blip)
-    taught = Lessons(teacher)
+    taught = Lessons(teacher, CPU)
     first = taught.of(collate(samples[:3]))
     again = taught.of(collate([samples[3], samples[1]], longest=15))
     assert teacher.asked == 4
@@ -44,7 +47,7 @@ def test_a_sample_that_comes_again_is_not_asked_about(blip, collate, samples) ->
 
 def test_lessons_are_what_the_teacher_says(blip, collate, samples) -> None:
     """Row by row, without gradients and without labels."""
-    taught = Lessons(blip)
+    taught = Lessons(blip, CPU)
     taught.of(collate(samples[1:3]))
     batch = collate(samples)
     told = taught.of(batch)
@@ -65,7 +68,7 @@ def test_lessons_are_what_the_teacher_says(blip, collate, samples) -> None:
 def test_what_does_not_fit_is_asked_about_anew(blip, collate, samples) -> None:
     """Memory has an end; the lesson has not."""
     teacher = Counting(blip)
-    taught = Lessons(teacher, most_bytes=0)
+    taught = Lessons(teacher, CPU, most_bytes=0)
     batch = collate(samples[:2])
     first, again = taught.of(batch), taught.of(batch)
     assert teacher.asked == 4

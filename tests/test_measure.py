@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from madtp_cli import flops, measure, tasks
 from madtp_cli.data import Row
@@ -96,6 +97,23 @@ def test_half_precision_is_for_the_forward_alone(attached, batches) -> None:
     full = measure.run(model, batches, TASK, CPU)
     assert {value.dtype for value in model.parameters()} == {torch.float32}
     assert measured.gflops(model).mean() == pytest.approx(full.gflops(model).mean(), rel=0.05)
+
+
+def test_matrices_are_cast_once_for_all_forwards(attached, batches) -> None:
+    """To what autocast makes of them in each forward; afterwards they are what they were, also after an error."""
+    model, half, batch = attached(0.4), Place.of("cpu", "bfloat16"), measure.inputs_of(next(iter(batches)))
+    before = {name: value.data_ptr() for name, value in model.named_parameters()}
+    with torch.inference_mode(), half.precision():
+        expected = model(**batch).logits
+    with half.inference(model):
+        dtypes = {type(part): part.weight.dtype for part in model.modules() if hasattr(part, "weight")}
+        assert torch.equal(model(**batch).logits, expected)
+    assert dtypes[nn.Linear] == torch.bfloat16
+    assert dtypes[nn.Conv2d] == dtypes[nn.LayerNorm] == dtypes[nn.Embedding] == torch.float32
+    with pytest.raises(ZeroDivisionError), half.inference(model):
+        raise ZeroDivisionError
+    assert {name: value.data_ptr() for name, value in model.named_parameters()} == before
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
 
 
 def test_auto_means_float32_on_what_there_is() -> None:

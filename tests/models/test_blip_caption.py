@@ -10,10 +10,13 @@ from transformers import BlipForConditionalGeneration
 
 from madtp_cli.distill import step_losses
 from madtp_cli.lessons import Lessons
+from madtp_cli.measure import Place
 from madtp_cli.methods import names
 from madtp_cli.models.blip_caption import MadtpBlipForConditionalGeneration
 from madtp_cli.models.encoder import PruningSettings
 from tests.decoding import ANSWERS, DEC, SEP, attached, captioner, captions, collate, counts, forward
+
+CPU = Place.of("cpu", "float32")
 
 #: A prompt as a tokenizer gives it: [CLS] first, [SEP] last.
 PROMPT = [4, 12, 30, SEP]
@@ -164,7 +167,7 @@ def test_a_student_at_knob_zero_has_nothing_to_learn(dense) -> None:
     batch = {name: value for name, value in collate(captions(), extra=1).items() if name != "labels"}
     output = attached(dense, 0.0).train()(**batch)
     assert output.lesson.keys() == {"logits", "state.image", "tokens.vision", "words.decoder"}
-    losses = step_losses(output, Lessons(dense).of(batch))
+    losses = step_losses(output, Lessons(dense, CPU).of(batch))
     assert losses.keys() == {"logits", "state", "tokens", "words"}
     assert max(losses.values()).item() < 1e-4
 

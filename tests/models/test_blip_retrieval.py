@@ -13,9 +13,12 @@ from transformers import BlipConfig, BlipForImageTextRetrieval
 
 from madtp_cli import distill, models
 from madtp_cli.lessons import Lessons
+from madtp_cli.measure import Place
 from madtp_cli.models.blip_retrieval import MadtpBlipForImageTextRetrieval
 from madtp_cli.models.packed import Packed
 from tests.retrieving import CLS, ENC, Batch, attached, collate, dense, samples
+
+CPU = Place.of("cpu", "float32")
 
 #: Both methods prune at the last two, unlike numbers of tokens in each image and text.
 KNOBS = [0.0, 0.7, 0.9]
@@ -245,7 +248,7 @@ def test_what_a_student_learns(blip) -> None:
     """Similarities, the match, and both readings of the text; a text that loses words has no words to compare."""
     teacher = dense().requires_grad_(False)
     batch = {**collate(samples()), "labels": torch.arange(5)}
-    taught = Lessons(teacher).of(batch)
+    taught = Lessons(teacher, CPU).of(batch)
     assert taught.keys() == forward(blip, collate(samples())).lesson.keys()
     assert {"words.text", "words.pair"} <= taught.keys()
     learned = distill.step_losses(attached(blip, 0.5).train()(**batch), taught)
@@ -260,7 +263,7 @@ def test_what_a_student_learns(blip) -> None:
 def test_a_lesson_looks_at_its_own_sample_alone(blip) -> None:
     """The dense teacher's answers are kept by sample and met again among others."""
     teacher = dense().requires_grad_(False)
-    lessons, each = Lessons(teacher), samples()
+    lessons, each = Lessons(teacher, CPU), samples()
     for sample in each:
         lessons.of(sample)
     for name, value in lessons.of(collate(each[::-1])).items():

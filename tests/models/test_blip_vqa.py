@@ -16,10 +16,13 @@ from madtp_cli import checkpoint
 from madtp_cli.distill import step_losses
 from madtp_cli.formats import Told
 from madtp_cli.lessons import Lessons
+from madtp_cli.measure import Place
 from madtp_cli.models.blip_vqa import MadtpBlipForQuestionAnswering
 from madtp_cli.models.decoding import IGNORED, sums, token_losses
 from madtp_cli.models.packed import Packed
 from tests.decoding import ANSWERS, SEP, attached, collate, counts, forward, questions, vqa
+
+CPU = Place.of("cpu", "float32")
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "blip_vqa_a"
 #: Towers that a model prunes, by the scales that leave the others alone.
@@ -288,7 +291,7 @@ def test_what_a_student_learns_from() -> None:
 def test_a_student_at_knob_zero_has_nothing_to_learn() -> None:
     """Teacher and student meet answer by answer, whatever the batch they were asked in."""
     teacher, each = vqa(), questions()
-    lessons = Lessons(teacher)
+    lessons = Lessons(teacher, CPU)
     lessons.of(collate(each[2:]))
     batch = {name: value for name, value in collate(each, extra=1).items() if name != "labels"}
     losses = step_losses(attached(teacher, 0.0).train()(**batch), lessons.of(batch))
