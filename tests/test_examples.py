@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from examples import ablation, results
+from madtp_cli import timing
 from madtp_cli.report import BudgetPart, ChangePart, CompressReport, GflopsPart
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -34,6 +36,19 @@ def test_every_other_example_is_as_good_as_its_record_says(madtp, record) -> Non
     quality = json.loads(done.stdout)["quality"]
     assert quality["value"] > 0.85 * recorded[quality["metric"]]
     assert record.with_suffix(".pt").stat().st_size < 6e6
+
+
+@pytest.mark.parametrize("source", sorted(EXAMPLES.glob("*.pt")), ids=lambda path: path.stem)
+def test_every_example_can_be_compressed_in_half_precision(madtp, tmp_path, monkeypatch, source) -> None:
+    """Fine-tuned too; what is kept in float16 meanwhile, lessons and an image's tokens, has to meet bfloat16."""
+    monkeypatch.setattr(timing, "SECONDS", 0.0)
+    given = ["--gflops-budget", 0.6, "--steps", 2, "--limit", 16, "--batch-size", 4, "--dtype", "bfloat16"]
+    done = madtp("compress", source, *given, "--output", tmp_path / "out", "--json", "-q")
+    assert done.exit_code == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["latency"]["dtype"], report["settings"]["steps"]) == ("bfloat16", 2)
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as weights:
+        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"F32"}  # noqa: SIM118  no mapping
 
 
 def test_the_ablation_meets_the_budget_in_every_line(capsys) -> None:

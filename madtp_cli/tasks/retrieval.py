@@ -192,10 +192,10 @@ def _numbered(heard: Hear, images: Sequence[int]) -> Hear:
 
 def _joined(found: Sequence[Found], like: Tensor) -> Packed:
     """The images' tokens in one batch, where and in the number format in which the model has its weights."""
-    parts = [one.tokens for one in found if one.tokens is not None]
+    # Each by itself: autocast on a CPU refuses to join what is in float16.
+    parts = [one.tokens.to(like.device, like.dtype) for one in found if one.tokens is not None]
     sizes = [one.sizes for one in found if one.sizes is not None]
-    data = torch.cat(parts).to(like.device, like.dtype)
-    return Packed(data, [len(part) for part in parts], torch.cat(sizes).to(like.device) if sizes else None)
+    return Packed(torch.cat(parts), [len(part) for part in parts], torch.cat(sizes).to(like.device) if sizes else None)
 
 
 def _tokens(captions: Sequence[str], tokenizer: Any) -> dict[str, Tensor]:
