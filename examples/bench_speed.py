@@ -4,6 +4,7 @@
     python examples/bench_speed.py             BLIP-base NLVR at 384 pixels: writes bench.md and bench.png
     python examples/bench_speed.py --grow      ... and how its cost grows
     python examples/bench_speed.py --all       ... and CLIP ViT-L/14@336
+    python examples/bench_speed.py --train     ... and what a step of the fine-tune takes, with half the layers
     python examples/bench_speed.py --parts     where the time of a scored layer goes; prints
 
 A case whose record is in --folder already is read, not timed again, so that a broken run goes on where it stopped.
@@ -20,11 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from examples.bench import counts, page, parts
+from examples.bench import counts, page, parts, stepping
 from examples.bench.page import Case, Timed
 from examples.bench.running import Variant, batch_of, drawn, resized, traced
 from madtp_cli import flops, timing
-from madtp_cli.measure import Batch, Place
+from madtp_cli.measure import Batch, Place, inputs_of
 from madtp_cli.memory import reuse_freed_memory
 from madtp_cli.models.prunable import Prunable
 
@@ -32,6 +33,8 @@ HERE = Path(__file__).parent
 BLIP, CLIP = "blip-nlvr-base", "clip-vit-l-14-336"
 #: Of --quick: samples, and layers of each tower; a layer costs what it costs in the whole model.
 QUICK_SAMPLES, QUICK_LAYERS = 4, 6
+#: Samples of a training step.
+TRAIN_SAMPLES = 8
 #: Pairs of scenes whose counts in the trained example are imposed; fewer where it must be quick.
 EXAMPLE_PAIRS, FEW_PAIRS = 64, 16
 #: Samples on which the rule is left to itself.
@@ -170,6 +173,23 @@ def grown(model: Prunable, shares: Shares, options: argparse.Namespace) -> list[
     return cases
 
 
+def trained(shares: Shares, options: argparse.Namespace) -> dict[str, stepping.Seconds]:
+    """By number format the seconds of training steps, of half of BLIP-base's layers."""
+    taken = {}
+    for dtype in options.dtypes:
+
+        def make(dtype: str = dtype) -> stepping.Seconds:
+            model, place = drawn(BLIP, QUICK_LAYERS), Place.of("cpu", dtype)
+            batch = stepping.labelled(batch_of(model, TRAIN_SAMPLES))
+            dense = traced(model, inputs_of(batch), place)
+            left = {budget: counts.planned(model, dense, one, budget) for budget, one in shares.items()}
+            return stepping.seconds(model, batch, place, left, options.turns)
+
+        taken[dtype] = page.recorded(options.folder / f"train-{dtype}-{TRAIN_SAMPLES}.json", make)
+        print("\n".join([f"{dtype}, {TRAIN_SAMPLES} pairs", *stepping.table(taken[dtype])]), flush=True)
+    return taken
+
+
 def example_shares(budgets: Sequence[float], pairs: int = EXAMPLE_PAIRS) -> Shares:
     """What is to be imposed, from the trained example."""
     return {budget: counts.example_shares(HERE / "blip.pt", budget, pairs) for budget in budgets}
@@ -189,7 +209,12 @@ def print_parts(options: argparse.Namespace) -> None:
         print("\n".join(parts.table(model, batch, place, left, options.turns)), flush=True)
 
 
-def written(cases: Sequence[Case], left_alone: dict[str, page.Spread], options: argparse.Namespace) -> str:
+def written(
+    cases: Sequence[Case],
+    left_alone: dict[str, page.Spread],
+    steps: dict[str, stepping.Seconds],
+    options: argparse.Namespace,
+) -> str:
     """The page; `left_alone` has by architecture what the rule itself leaves of random weights' tokens."""
     lines = [
         "# Speed", "",
@@ -211,12 +236,15 @@ def written(cases: Sequence[Case], left_alone: dict[str, page.Spread], options: 
     if any(case.grows for case in cases):
         lines += ["", "## How cost grows", "", "BLIP-base NLVR, float32, per batch; a batch of one where not told."]
         lines += page.growth(cases)
+    for dtype, taken in steps.items():
+        title = f"## A training step, {dtype}, {TRAIN_SAMPLES} pairs, {QUICK_LAYERS} layers of each tower"
+        lines += ["", title, "", *stepping.table(taken)]
     return "\n".join(lines) + "\n"
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for flag in ("--quick", "--all", "--grow", "--parts"):
+    for flag in ("--quick", "--all", "--grow", "--train", "--parts"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("--budgets", nargs="+", type=float)
     parser.add_argument("--batch-sizes", nargs="+", type=int)
@@ -250,8 +278,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cases += measured(name, model, shares, options)
         if name == BLIP and (options.all or options.grow):
             cases += grown(model, shares, options)
+    steps = trained(shares, options) if options.train or options.all else {}
     if not options.quick:
-        (options.output / "bench.md").write_text(written(cases, left_alone, options), encoding="utf-8")
+        (options.output / "bench.md").write_text(written(cases, left_alone, steps, options), encoding="utf-8")
         page.plot([case for case in cases if not case.grows], options.output / "bench.png")
 
 

@@ -86,7 +86,7 @@ def distill(
         place: The number format of the forwards; weights and their steps are in their own.
     """
     lessons = Lessons(teacher, place)
-    optimizers = _optimizers(student, schedule)
+    optimizers = optimizers_of(student, schedule)
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     peaks = [group["lr"] for group in groups]
     started = time.monotonic()
@@ -198,7 +198,7 @@ def muon_gflops(model: nn.Module) -> float:
     return MUON_ITERATIONS * sum(2 * narrow**2 * wide + narrow**3 for narrow, wide in sides) / 1e9
 
 
-def _optimizers(student: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+def optimizers_of(student: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the towers' layers, AdamW for everything else.
 
     Muon (Jordan et al. 2024) gives every direction of a matrix an equal step, here of AdamW's size. On the

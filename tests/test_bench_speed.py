@@ -237,7 +237,20 @@ def test_the_bench_writes_its_page_and_its_plot(monkeypatch, tmp_path, capsys) -
     monkeypatch.setattr(bench_speed, "GROWTH", {"batch": (1,), "image": (48, 64), "text": (6,)})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(timing, "peak_memory", lambda *given: 3e6)  # the profiler takes longer than all else
-    words = ["--grow", "--budgets", "0.5", "--batch-sizes", "2", "--dtypes", "float32", "bfloat16", "--turns", "1"]
+    monkeypatch.setattr(bench_speed, "TRAIN_SAMPLES", 2)
+    words = [
+        "--grow",
+        "--train",
+        "--budgets",
+        "0.5",
+        "--batch-sizes",
+        "2",
+        "--dtypes",
+        "float32",
+        "bfloat16",
+        "--turns",
+        "1",
+    ]
     bench_speed.main([*words, "--folder", str(tmp_path / "records"), "--output", str(tmp_path)])
     text = (tmp_path / "bench.md").read_text("utf-8")
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
@@ -248,7 +261,14 @@ def test_the_bench_writes_its_page_and_its_plot(monkeypatch, tmp_path, capsys) -
     assert "There was no GPU" in text
     assert [cells[0] for cells in lines if len(cells) == 6 and cells[0].isdigit()] == ["1", "48", "64", "6"]
     assert (tmp_path / "bench.png").stat().st_size > 10_000
-    assert len(list((tmp_path / "records").iterdir())) == 7
+    steps = [cells for cells in lines if cells[0].startswith(("dense,", "budget 0.5,"))]
+    assert [cells[0] for cells in steps[:3]] == [
+        "dense, labels alone",
+        "budget 0.5, the dense model asked",
+        "budget 0.5, its answer kept",
+    ]
+    assert len(steps) == 6
+    assert len(list((tmp_path / "records").iterdir())) == 9
 
 
 def test_the_parts_of_a_toy_are_told(monkeypatch, capsys) -> None:

@@ -75,7 +75,7 @@ def test_every_madtp_parameter_learns(attached, teacher, batches) -> None:
 def test_dictionary_and_pretrained_weights_have_their_own_rates(attached) -> None:
     """The dictionary starts from random values. Vectors (norms, biases) have no decay, in either."""
     student = attached(0.4)
-    muon, adamw = distill._optimizers(student, SCHEDULE)
+    muon, adamw = distill.optimizers_of(student, SCHEDULE)
     names = {id(value): name for name, value in student.named_parameters()}
     groups = [*muon.param_groups, *adamw.param_groups]
     assert sorted(id(value) for group in groups for value in group["params"]) == sorted(names)

@@ -1,0 +1,97 @@
+"""What a step of the fine-tune takes, beside a step of training the dense model on its labels alone."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from examples.bench import counts
+from examples.bench.running import SCORED
+from madtp_cli import distill, measure, tuning
+from madtp_cli.measure import Batch, Place
+from madtp_cli.models.prunable import Prunable
+
+#: Rates that change next to nothing: what is timed is the step.
+SCHEDULE = distill.Schedule(steps=1000, learning_rate=1e-9, dictionary_learning_rate=1e-9)
+DENSE = "dense, labels alone"
+
+#: Seconds of each run, by what was run.
+Seconds = dict[str, list[float]]
+
+
+def seconds(
+    model: Prunable,
+    batch: Batch,
+    place: Place,
+    left: Mapping[float, np.ndarray],
+    turns: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Seconds:
+    """Of whole steps, optimizers included, in turns after a warm-up.
+
+    A pruned step is taken twice: the first time the dense model is asked about the batch, then its answer is kept.
+
+    Args:
+        model: Of any attached architecture; its weights stay.
+        batch: With labels.
+        place: Where, and in which number format; weights are in float32.
+        left: By budget, prunable tokens each image has left after each block.
+        turns: How many count.
+        clock: Gives seconds.
+    """
+    taken: Seconds = defaultdict(list)
+
+    def timed(name: str, steps: Iterator[object]) -> None:
+        started = clock()
+        next(steps)
+        taken[name].append(clock() - started)
+
+    teacher = tuning.dense_copy(model)
+    measure.set_knob(model, SCORED)
+    student = copy.deepcopy(model).requires_grad_(True)  # type: ignore[arg-type]
+    dense = copy.deepcopy(model).requires_grad_(True)  # type: ignore[arg-type]
+    dense.config.madtp, dense.madtp = None, None
+    alone = labels_alone(dense, batch, place)
+    for _ in range(turns + 1):
+        timed(DENSE, alone)
+        for budget, tokens in left.items():
+            steps = distill.distill(student, teacher, itertools.repeat(batch), SCHEDULE, place)
+            for when in ("the dense model asked", "its answer kept"):
+                with counts.imposed(student, tokens):
+                    timed(f"budget {budget:g}, {when}", steps)
+    return {name: runs[1:] for name, runs in taken.items()}
+
+
+def labels_alone(model: Prunable, batch: Batch, place: Place) -> Iterator[None]:
+    """Training steps without a teacher, by the same optimizers."""
+    optimizers = distill.optimizers_of(model, SCHEDULE)
+    while True:
+        model.train()
+        with place.precision():
+            loss = model(**batch).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), distill.GRADIENT_NORM)
+        for optimizer in optimizers:
+            optimizer.step()
+        model.zero_grad(set_to_none=True)
+        yield
+
+
+def table(taken: Seconds) -> list[str]:
+    """Markdown: median seconds of each step, and its share of the dense one's."""
+    medians = {name: statistics.median(runs) for name, runs in taken.items()}
+    lines = ["| step | s | of the dense step |", "|---|---|---|"]
+    return lines + [f"| {name} | {one:.2f} | {one / medians[DENSE]:.2f} |" for name, one in medians.items()]
+
+
+def labelled(batch: Batch) -> Batch:
+    """The batch with labels of NLVR2, half of them true."""
+    return batch | {"labels": torch.arange(len(batch["pixel_values"])) % 2}
