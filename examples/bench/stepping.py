@@ -56,8 +56,8 @@ def seconds(
 
     teacher = tuning.dense_copy(model)
     measure.set_knob(model, SCORED)
-    student = copy.deepcopy(model).requires_grad_(True)  # type: ignore[arg-type]
-    dense = copy.deepcopy(model).requires_grad_(True)  # type: ignore[arg-type]
+    student = copy.deepcopy(model).requires_grad_(True)
+    dense = copy.deepcopy(model).requires_grad_(True)
     dense.config.madtp, dense.madtp = None, None
     alone = labels_alone(dense, batch, place)
     for _ in range(turns + 1):
