@@ -108,8 +108,8 @@ def main() -> None:
         "# Results", "",
         "Written by `python examples/results.py`. The example checkpoints on the built-in scenes: the budget on",
         "validation data, then test samples that nothing was chosen on; intervals are 95 %, of the paired change.",
-        "CIDEr's changes are percent of the dense score. The second retrieval set has one long caption per image; BLIP's",
-        "checkpoint was trained on both, CLIP's on the first. Where quality rises, the fine-tune also taught the task.",
+        "CIDEr's changes are percent of the dense score. The second retrieval set has one long caption per image; BLIP",
+        "was trained on both, CLIP on the first. Where quality rises, the fine-tune also taught the task.",
         "", "| | budget | steps | met | share of GFLOPs on test | metric | dense | pruned | change | samples |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
