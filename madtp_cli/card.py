@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
+from madtp_cli import tasks
 from madtp_cli.report import CompressReport
 
 _TEMPLATE = """---
 library_name: madtp
-pipeline_tag: visual-question-answering
+pipeline_tag: {tag}
 tags: [token-pruning, vision-language, madtp]
-base_model: {base}
 model-index:
 - name: {name}
   results:
@@ -56,7 +56,7 @@ def model_card(report: CompressReport) -> str:
     name = report.output.rstrip("/").rsplit("/", 1)[-1]
     return _TEMPLATE.format(
         name=name,
-        base=json.dumps(report.checkpoint),
+        tag=tasks.get(report.task).pipeline_tag,
         checkpoint=report.checkpoint,
         output=report.output,
         task=report.task,

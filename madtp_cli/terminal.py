@@ -214,6 +214,8 @@ class Terminal(Listener):
         self._notes(found["notes"])
         if found["refusal"]:
             self.out.print(f"Cannot be compressed: {found['refusal']}")
+        elif found["missing"] or found["reshaped"]:
+            self.out.print("Cannot be compressed: the file is incomplete or inconsistent; download or copy it again.")
 
     def show_data(self, report: DataReport) -> None:
         """What `data` recognised."""

@@ -38,11 +38,12 @@ class Task(Protocol):
     `unit` is that of `quality`, "percent" for all but CIDEr, which is 100 times the mean of the scores for all.
     `shares` says that each score is a share of right, 0 to 1; `relative` that a change is told in percent of
     what was before, and not in points. `answering` says what is run beside the forward to find an answer, if
-    anything is; whoever is `heard` is told of each run.
+    anything is; whoever is `heard` is told of each run. `pipeline_tag` is what model hubs file such models under.
     """
 
     name: str
     title: str
+    pipeline_tag: str
     metric: str
     unit: str
     shares: bool

@@ -37,6 +37,7 @@ class Caption:
 
     name = "caption"
     title = "Image captioning (COCO)"
+    pipeline_tag = "image-to-text"
     metric = "CIDEr"
     unit = "100 x CIDEr-D"
     shares, relative = False, True

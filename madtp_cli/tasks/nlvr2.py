@@ -34,6 +34,7 @@ class Nlvr2:
 
     name = "nlvr2"
     title = "Natural-language visual reasoning (NLVR2)"
+    pipeline_tag = "visual-question-answering"
     metric = "accuracy"
     unit = "percent"
     shares, relative = True, False

@@ -61,6 +61,7 @@ class Retrieval:
 
     name = "retrieval"
     title = "Image-text retrieval"
+    pipeline_tag = "zero-shot-image-classification"
     metric = "mean recall"
     unit = "percent"
     shares, relative = False, False  # an image with more captions than the mean weighs more

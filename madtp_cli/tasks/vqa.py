@@ -52,6 +52,7 @@ class Vqa:
 
     name = "vqa"
     title = "Visual question answering (VQAv2)"
+    pipeline_tag = "visual-question-answering"
     metric = "VQA accuracy"
     unit = "percent"
     shares, relative = True, False

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import madtp_cli
 from madtp_cli import checkpoint as checkpoints
-from madtp_cli import measure
+from madtp_cli import measure, tasks
 
 BUDGET = ("--gflops-budget", "0.7")
 
@@ -70,6 +71,16 @@ def test_the_model_cards_lines_load_the_folder(compressed):
     exec("\n".join(lines), read)
     assert sum(report["output"] in line for line in lines) == 3
     assert (type(read["model"]).__name__, type(read["processor"]).__name__) == ("MadtpBlipForNLVR2", "BlipProcessor")
+
+
+def test_the_model_card_tells_a_hub_what_the_model_is_for(compressed):
+    """By the task, not by the example that was there first; no path of this machine stands for a model's name."""
+    folder, report = compressed
+    _, head, _ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    told = yaml.safe_load(head)
+    assert told["pipeline_tag"] == tasks.get(report["task"]).pipeline_tag == "visual-question-answering"
+    assert tasks.get("caption").pipeline_tag == "image-to-text"
+    assert "base_model" not in told
 
 
 def test_a_loaded_folder_answers_bit_for_bit_as_the_model_that_was_saved(madtp, checkpoint, small, monkeypatch):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -33,6 +34,16 @@ def test_inspect_says_what_a_file_is(madtp, name, form, task):
     else:
         assert (found["missing"], found["unexpected"], found["refusal"]) == ([], [], None)
         assert f"{found['matched']} matched, 0 missing" in human.stdout
+
+
+def test_inspect_says_that_a_file_is_incomplete(madtp):
+    """Its tables alone leave people to conclude so; `compress` would refuse it."""
+    stored = torch.load(GOLDEN / "blip_nlvr_a/checkpoint.pth", weights_only=True)
+    stored["model"].pop("cls_head.0.weight")
+    torch.save(stored, "cut.pth")
+    done = madtp("inspect", "cut.pth", "--head-width", 16)
+    assert "1 missing" in done.stdout
+    assert "Cannot be compressed: the file is incomplete" in " ".join(done.stdout.split())
 
 
 def test_inspect_takes_a_folder(madtp, compressed):
