@@ -141,7 +141,7 @@ def fresh(task: Any, prepared: Any, sets: Sequence[int | None]) -> Iterator[dict
     yield from itertools.chain.from_iterable(zip(*turns, strict=True))
 
 
-def train(model: Any, task: Any, prepared: Any, minutes: float, sets: Sequence[int | None] = (None,)) -> int:
+def train(model: Any, task: Any, prepared: Any, minutes: float, sets: Sequence[int | None]) -> int:
     """Train for so much time of one core; returns the steps."""
     muon, adam = optimizers(model, [])
     started, said, steps = time.process_time(), 0.0, 0

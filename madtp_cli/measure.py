@@ -58,7 +58,7 @@ class Place:
     def inference(self, *models: nn.Module) -> Iterator[None]:
         """Forwards without gradients in the number format.
 
-        The models' matrices are cast once, not in each forward, which takes a fifth of a short one's time. What
+        The models' matrices are cast once, not in each forward, whose cost would not fall with its tokens. What
         autocast makes of them stays the same; of convolutions transformers takes the format of all that follows.
         """
         layers = [layer for model in models for layer in model.modules() if isinstance(layer, nn.Linear)]

@@ -7,7 +7,7 @@ import itertools
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -27,14 +27,7 @@ DENSE = "dense, labels alone"
 Seconds = dict[str, list[float]]
 
 
-def seconds(
-    model: Prunable,
-    batch: Batch,
-    place: Place,
-    left: Mapping[float, np.ndarray],
-    turns: int,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Seconds:
+def seconds(model: Prunable, batch: Batch, place: Place, left: Mapping[float, np.ndarray], turns: int) -> Seconds:
     """Of whole steps, optimizers included, in turns after a warm-up.
 
     A pruned step is taken twice: the first time the dense model is asked about the batch, then its answer is kept.
@@ -45,14 +38,13 @@ def seconds(
         place: Where, and in which number format; weights are in float32.
         left: By budget, prunable tokens each image has left after each block.
         turns: How many count.
-        clock: Gives seconds.
     """
     taken: Seconds = defaultdict(list)
 
     def timed(name: str, steps: Iterator[object]) -> None:
-        started = clock()
+        started = time.perf_counter()
         next(steps)
-        taken[name].append(clock() - started)
+        taken[name].append(time.perf_counter() - started)
 
     teacher = tuning.dense_copy(model)
     measure.set_knob(model, SCORED)
