@@ -27,6 +27,10 @@ from madtp_cli.pruning import dynamic
 from madtp_cli.pruning.peaks import leaders
 from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench
 
+#: Settings of `--method dtp-paper`.
+PAPER = {
+    "method": "dtp-paper", "proportional": False, "temperature": 1.0, "queries": 0, "scales": {},
+}  # fmt: skip
 #: What each line changes: settings of the pruning, or one function of the method.
 WITHOUT: dict[str, dict[str, Any] | tuple[Any, str, Callable[..., Any]]] = {
     "as it is": {},
@@ -34,12 +38,13 @@ WITHOUT: dict[str, dict[str, Any] | tuple[Any, str, Callable[..., Any]]] = {
     "distinctness alone": (dynamic, "_importance", lambda scores, *given: _earlier_first(scores[0])),
     "without the dictionary's score": (dynamic, "_importance", lambda scores, *given: torch.stack(scores).mean(0)),
     "merged tokens attended to as one token": {"proportional": False},
-    "the dictionary's attention sharper (temperature 0.2)": {"temperature": 0.2},
+    "the dictionary's attention not sharpened (temperature 1)": {"temperature": 1.0},
+    "a multiple of the plain mean as threshold": (dynamic, "quadratic_mean", lambda score, count: score.sum(1) / count),
     "every block prunes, not every second": {"scales": {"text": [0.0] * 4}},
     "all queries asked, not 32": {"queries": 0},
     "whole tokens compared, not half of their numbers": (dynamic.peaks, "spacing", lambda width: 1),
     "the text pruned too": {"scales": {"vision": [1.0, 0.0] * 4}},
-    "the paper's rule (--method dtp-paper)": {"method": "dtp-paper", "proportional": False, "queries": 0, "scales": {}},
+    "the paper's rule (--method dtp-paper)": PAPER,
 }
 
 

@@ -18,7 +18,7 @@ NARROWEST = 1e-5
 #: Forward passes over the calibration set at most.
 MOST_PASSES = 24
 #: Beyond these nothing, or everything but `min_keep`, is pruned.
-LEAST_KNOB, MOST_KNOB = 1e-3, 1e6
+LEAST_KNOB, MOST_KNOB = 1e-6, 1e6
 _FORMS = "Write 0.2 or 20% for a share of the dense GFLOPs, or 26.5G for GFLOPs per sample."
 
 

@@ -31,6 +31,8 @@ PASSES = 3
 #: The knob is looked for on this share of the samples first, to within this share of it or of the budget: until it is
 #: known where it lies takes most of the passes.
 FIRST_SHARE, FIRST_CLOSE = 1 / 8, 0.02
+#: And from here: a budget of a fifth asks for knobs of 0.1 to 0.4, one of a half for less than a tenth of that.
+FIRST_GUESS = 0.1
 #: How fast the knob follows the cost of the training batches, which spreads more than it drifts.
 FOLLOWING = 0.05
 
@@ -119,7 +121,7 @@ def calibrated(
     student: Prunable,
     target: Budget,
     samples: int | None,
-    start: float = 1.0,
+    start: float = FIRST_GUESS,
     rough: float | None = None,
 ) -> Calibration:
     """Set the student's knob so that the validation samples cost what the budget says, or `rough`ly so, a share."""

@@ -58,6 +58,7 @@ class Preset:
     """
 
     proportional: bool
+    temperature: float = 1.0
     queries: int = 0
     every: int = 1
     unpruned: tuple[str, ...] = ()

@@ -1,10 +1,11 @@
 """Dynamic token pruning as we do it: what is important and not said already stays, the rest joins its like.
 
 What differs from `dtp_paper` and why (`examples/ablation.py` prints what each is worth): importance
-counts as far as no more important token is alike; pruned tokens join the one they are most like
-instead of all becoming one, and a token is then attended to as often as it stands for others, so that
-a model which counts with its attention still can; the few words of the text stay. And it costs
-little: every second block prunes, where 32 of the queries are asked and a part of each token is compared.
+counts as far as no more important token is alike; an atom of the dictionary looks for few tokens
+(temperature 0.2); pruned tokens join the one they are most like instead of all becoming one, and a token
+is then attended to as often as it stands for others, so that a model which counts with its attention
+still can; the few words of the text stay. And it costs little: every second block prunes, where 32 of
+the queries are asked and a part of each token is compared.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import numpy as np
 from madtp_cli.methods import Attended, Kept, Placed, Preset, Rule, Seen, pruned_by
 from madtp_cli.pruning import dynamic, padded, peaks
 
-PRESET = Preset(proportional=True, queries=32, every=2, unpruned=("text",))
+PRESET = Preset(proportional=True, temperature=0.2, queries=32, every=2, unpruned=("text",))
 MERGED_TOKENS = 0
 
 
 def keep(attended: Attended, rule: Rule) -> Kept:
-    """Keep the tokens whose importance times distinctness is above the threshold; the others join their leaders."""
+    """Keep the tokens that are important and distinct, by more than the threshold; the others join their leaders."""
     return pruned_by(dynamic.prune_peaks, attended, rule)
 
 

@@ -54,6 +54,7 @@ class PruningSettings:
         width = widths.get("text", widths["vision"])  # captions have no text tower
         return cls(
             method,
+            temperature=preset.temperature,
             proportional=preset.proportional,
             queries=preset.queries,
             dictionary_size=min(100, width // 4),

@@ -58,21 +58,30 @@ def prune_peaks(
 ) -> Kept:
     """Keep tokens that are important and unlike any more important one; each of the others joins its leader.
 
-    What counts is importance times distinctness (see `peaks`), against the knob times its mean over
-    the sample: a picture of many different things keeps more than an empty one. Arguments as above.
+    What counts is the root of importance times distinctness (see `peaks`), against the knob times its quadratic
+    mean over the sample: a picture of many different things keeps more than an empty one. Arguments as above.
     """
     importance = _importance(scores, dictionary_attention(logits, lengths, temperature), lengths)
     leader, distinct = peaks.leaders(tokens, importance, lengths)
     leads_itself = leader == torch.arange(len(leader), device=leader.device)
-    score = importance.detach() * distinct
+    score = importance.detach().sqrt() * distinct
     padded = segments.pad(score, lengths, -1.0)
     real = torch.tensor(lengths, device=tokens.device)
-    threshold = knob * padded.clamp_min(0).sum(1) / real.clamp_min(1)
+    threshold = knob * quadratic_mean(padded.clamp_min(0), real.clamp_min(1))
     # The most important token stays whatever the rule says: the chains of leaders end there.
     ranked = padded.masked_fill(segments.pad(leads_itself, lengths, False), float("inf"))
     stays = segments.unpad(above(ranked, threshold, min_keep), lengths)
     goes_to = peaks.followed(leader, stays, max(lengths, default=0))
     return join(tokens, importance, lengths, goes_to, sizes)
+
+
+def quadratic_mean(score: Tensor, count: Tensor) -> Tensor:
+    """Root of the mean square of a padded score, [batch, longest] to [batch].
+
+    >>> quadratic_mean(torch.tensor([[1.0, 7.0, 0.0]]), torch.tensor([2])).tolist()
+    [5.0]
+    """
+    return (score.square().sum(1) / count).sqrt()
 
 
 def _importance(scores: tuple[Tensor, Tensor], attention: Tensor, lengths: Sequence[int]) -> Tensor:

@@ -63,8 +63,8 @@ def place_peaks(seen: Seen, knob: float, *, temperature: float = 1.0, min_keep: 
     real = seen.prunable
     importance = _importance(seen, _dictionary_attention(seen, temperature))
     leader, distinct, leads_itself = leaders(seen.tokens, importance, real)
-    score = importance * distinct
-    threshold = knob * score.sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp_min(1)
+    score = importance.sqrt() * distinct
+    threshold = knob * (score.square().sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp_min(1)).sqrt()
     ranked = score.masked_fill(leads_itself, float("inf"))
     stays = _above(ranked, threshold, real, min_keep)
     own = torch.arange(real.shape[1], device=real.device).expand_as(leader)
