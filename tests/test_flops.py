@@ -36,7 +36,7 @@ def test_the_formula_is_fvcores_count_of_the_dense_model(blip, samples, number) 
 
 
 @pytest.mark.parametrize("method", ["dtp", "dtp-paper"])
-@pytest.mark.parametrize("knob", [0.0, 0.2, 0.4, 1e9])
+@pytest.mark.parametrize("knob", [0.0, 0.15, 0.3, 1e9])
 @pytest.mark.parametrize("number", [0, 2])
 def test_the_formula_is_fvcores_count_of_a_pruned_model(attached, samples, number, knob, method) -> None:
     """Dictionary, threshold and merge included; at knob 0 they cost nothing, since nothing is scored."""
@@ -46,7 +46,7 @@ def test_the_formula_is_fvcores_count_of_a_pruned_model(attached, samples, numbe
 
 def test_the_witness_has_seen_images_of_unlike_counts(attached, samples) -> None:
     """Else a formula that took one image for both would have passed."""
-    for number, knob in ((0, 0.2), (0, 0.4), (2, 0.2), (2, 0.4)):
+    for number, knob in ((0, 0.15), (0, 0.3), (2, 0.15), (2, 0.3)):
         with torch.no_grad():
             left, right = attached(knob)(**_inputs(samples[number])).trace["vision"][-1].left
         assert left != right

@@ -21,7 +21,7 @@ from tests.retrieving import CLS, ENC, Batch, attached, collate, dense, samples
 CPU = Place.of("cpu", "float32")
 
 #: Both methods prune at the last two, unlike numbers of tokens in each image and text.
-KNOBS = [0.0, 0.7, 0.9]
+KNOBS = [0.0, 0.5, 0.9]
 METHODS = ["dtp", "dtp-paper"]
 
 
