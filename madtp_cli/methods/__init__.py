@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -22,19 +22,19 @@ __all__ = ["Attended", "Kept", "Method", "Placed", "Preset", "Rule", "Seen", "ge
 
 @dataclass(frozen=True)
 class Attended:
-    """What a method sees of one block: a tower's prunable tokens after self-attention, packed.
+    """What a method sees of one block: a tower's tokens after self-attention, packed, and which it may prune.
 
-    `tokens` [total, width]; `class_attention` and `self_attention` [total], each non-negative
-    and summing to one over a sample; `logits` [total, atoms] against the dictionary; `sizes`
-    [total] says how many original tokens each stands for.
+    `tokens` [all, width], pinned ones included, of which `rows` [total] are prunable; `lengths` says how many of
+    these each sample has; `class_attention` and `self_attention` [total], each non-negative
+    and summing to one over a sample; `logits` [total, atoms] against the dictionary.
     """
 
     tokens: Tensor
+    rows: Tensor
     lengths: Sequence[int]
     class_attention: Tensor
     self_attention: Tensor
     logits: Tensor
-    sizes: Tensor
 
 
 @dataclass(frozen=True)
@@ -89,34 +89,37 @@ class Method(Protocol):
         """Multiply-adds of `keep` for samples of so many prunable tokens; the dictionary's logits are given."""
 
 
-def pruned_by(prune: Callable[..., Kept], attended: Attended, rule: Rule) -> Kept:
-    """What a function of `pruning.dynamic` makes of a block."""
+def pruned_by(prune: Callable[..., Kept], attended: Attended, rule: Rule, **more: Tensor) -> Kept:
+    """What a function of `pruning.dynamic` makes of a block, given `more` than the scores."""
     return prune(
-        attended.tokens,
         attended.lengths,
         (attended.class_attention, attended.self_attention),
         attended.logits,
         rule.knob,
         temperature=rule.temperature,
         min_keep=rule.min_keep,
-        sizes=attended.sizes,
+        **more,
     )
 
 
 def keep_each(method: Method, attended: Attended, rule: Rule) -> Kept:
     """The same as `method.keep`, sample by sample: slower, but no multiply-add is spent on padding."""
-    rows = segments.offsets(attended.lengths)
+    first = segments.offsets(attended.lengths)
+    of_prunable = [f.name for f in fields(attended) if f.name not in ("tokens", "lengths")]
     parts = []
     for sample, length in enumerate(attended.lengths):
-        own = slice(rows[sample], rows[sample + 1])
-        tensors = {f.name: getattr(attended, f.name)[own] for f in fields(attended) if f.name != "lengths"}
-        parts.append(method.keep(Attended(lengths=[length], **tensors), rule))
-    positions = [
-        torch.where(part.positions >= 0, part.positions + rows[sample], -1) for sample, part in enumerate(parts)
-    ]
+        own = slice(first[sample], first[sample + 1])
+        parts.append(
+            method.keep(
+                replace(attended, lengths=[length], **{name: getattr(attended, name)[own] for name in of_prunable}),
+                rule,
+            )
+        )
     lengths = [length for part in parts for length in part.lengths]
-    tokens, sizes = (torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "sizes"))
-    return Kept(tokens, lengths, torch.cat(positions), sizes)
+    place = segments.offsets(lengths)
+    positions = [torch.where(part.positions >= 0, part.positions + first[at], -1) for at, part in enumerate(parts)]
+    places = [part.places + place[at] for at, part in enumerate(parts)]
+    return Kept(lengths, torch.cat(positions), torch.cat(places), torch.cat([part.shares for part in parts]))
 
 
 def names() -> list[str]:

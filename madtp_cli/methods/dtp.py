@@ -21,7 +21,7 @@ MERGED_TOKENS = 0
 
 def keep(attended: Attended, rule: Rule) -> Kept:
     """Keep the tokens that are important and distinct, by more than the threshold; the others join their leaders."""
-    return pruned_by(dynamic.prune_peaks, attended, rule)
+    return pruned_by(dynamic.prune_peaks, attended, rule, tokens=attended.tokens, rows=attended.rows)
 
 
 def place(seen: Seen, rule: Rule) -> Placed:

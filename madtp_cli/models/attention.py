@@ -297,16 +297,28 @@ def _second_look(
     all do, and attention itself can then be one fused call.
     """
     rows, real = _spaced(lengths, statistics, q.device)
-    asked = q.take_along_dim(rows[:, None, :, None], 2) * q.shape[-1] ** -0.5
-    scores = (asked @ k.transpose(-1, -2)).float()
+    picked = rows[:, None, :, None]
+    asked = q.gather(2, picked.expand(-1, q.shape[1], -1, q.shape[3])) * q.shape[-1] ** -0.5
+    scores = _products(asked, k).float()
     if mask is not None:
-        scores = scores + mask.expand(-1, 1, q.shape[2], -1).take_along_dim(rows[:, None, :, None], 2)
+        scores = scores + mask.expand(-1, 1, q.shape[2], -1).take_along_dim(picked, 2)
     probabilities = scores.softmax(-1)
     received = (probabilities[:, :, 1:].amax(1) * real[:, :, None]).sum(1)
     if causal:
         sees = rows[:, 1:, None] >= torch.arange(k.shape[2], device=q.device)
         received = received / (sees & real[:, :, None]).sum(1).clamp_min(1)
     return probabilities[:, :, 0], received
+
+
+def _products(q: Tensor, k: Tensor) -> Tensor:
+    """Each query's product with each key, [batch, heads, queries, keys].
+
+    One call first copies keys that are not contiguous, which for few queries takes as long as the products; a call
+    a sample does not. Bfloat16 on a CPU must copy them in any case.
+    """
+    if q.device.type != "cpu" or q.dtype == torch.bfloat16:
+        return q @ k.transpose(-1, -2)
+    return torch.stack([one @ keys.transpose(-1, -2) for one, keys in zip(q, k, strict=True)])
 
 
 def _spaced(lengths: Sequence[int], statistics: Statistics, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from madtp_cli import methods
 from madtp_cli.models.attention import Attention, Backend, Statistics
 from madtp_cli.models.packed import Packed
-from madtp_cli.pruning import importance, mag, segments
+from madtp_cli.pruning import importance, mag, merge, segments
 
 #: Tokens a model reads its answer from are never scored, pruned or merged: here vision [CLS], text [ENC].
 PINNED = Statistics(leading=1)
@@ -148,9 +148,9 @@ class BlockPruner:
             raise ValueError("a block that is scored needs attention statistics")
         logits = self._align(normed, prunable, lengths)
         attended = methods.Attended(
-            tokens=tokens.data[prunable],
+            tokens=tokens.data,
+            rows=prunable,
             lengths=lengths,
-            sizes=tokens.sizes[prunable] if tokens.sizes is not None else torch.ones_like(attention.received[prunable]),
             class_attention=importance.normalise(
                 importance.class_attention(attention.readout, attention.output.detach())[prunable], lengths
             ),
@@ -180,20 +180,22 @@ class BlockPruner:
     ) -> Packed:
         """Of each sample the kept tokens, a merged one last of them, between the pinned ones; and the record."""
         counts = [counts[LEADING], kept.lengths, counts[TRAILING]]
-
-        def between(whole: Tensor, stay: Tensor) -> Tensor:
-            return segments.interleave([whole[rows[LEADING]], stay, whole[rows[TRAILING]]], counts)
-
         left = [sum(parts) for parts in zip(*counts, strict=True)]
+        order = segments.interleaving(counts, kept.places.device)
         before = self._positions if self._positions is not None else _original(tokens)
         now = torch.where(kept.positions >= 0, before[rows[PRUNABLE]][kept.positions], -1)
-        self._positions = between(before, now)
+        self._positions = torch.cat([before[rows[LEADING]], now, before[rows[TRAILING]]])[order]
         self.blocks.append(BlockTrace(tokens.lengths, left, self._positions))
+        # Pinned tokens have places of their own.
+        new = segments.inverted(order).split([sum(part) for part in counts])
+        places = torch.cat([new[LEADING], new[PRUNABLE][kept.places], new[TRAILING]])
+        places = places[segments.inverted(torch.cat(list(rows)))]
+        shares = kept.shares.new_ones(len(places)).index_copy(0, rows[PRUNABLE], kept.shares)
         sizes = None
         if self.settings.proportional:
-            whole = tokens.sizes if tokens.sizes is not None else kept.sizes.new_ones(len(tokens.data))
-            sizes = between(whole, kept.sizes)
-        return Packed(between(tokens.data, kept.tokens), left, sizes)
+            given = tokens.sizes if tokens.sizes is not None else torch.ones_like(shares)
+            sizes = given.new_zeros(len(order)).index_add(0, places, given)
+        return Packed(merge.means(tokens.data, places, shares, len(order)), left, sizes)
 
 
 def _split(lengths: Sequence[int], pinned: Statistics, device: torch.device) -> tuple[list[Tensor], list[list[int]]]:

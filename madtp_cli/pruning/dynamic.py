@@ -17,7 +17,6 @@ from madtp_cli.pruning.merge import Kept, above, join, merge_others
 
 
 def prune_important(
-    tokens: Tensor,
     lengths: Sequence[int],
     scores: tuple[Tensor, Tensor],
     logits: Tensor,
@@ -25,54 +24,52 @@ def prune_important(
     *,
     temperature: float = 1.0,
     min_keep: int = 1,
-    sizes: Tensor | None = None,
 ) -> Kept:
     """The paper's rule: keep tokens whose importance exceeds the sample's threshold; merge the others into one.
 
     Args:
-        tokens: Packed prunable tokens, [total, width].
-        lengths: Tokens of each sample.
+        lengths: Prunable tokens of each sample.
         scores: Class attention and self attention received, each [total] and summing to one per sample.
         logits: Against the dictionary, [total, atoms].
         knob: Budget knob s; 0 keeps everything.
         temperature: Sharpens the dictionary's attention below 1.
         min_keep: Tokens that stay per sample.
-        sizes: How many original tokens each one stands for, [total].
     """
     attention = dictionary_attention(logits, lengths, temperature)
     importance = _importance(scores, attention, lengths)
     threshold = pruning_threshold(attention, importance, lengths, knob)
-    return merge_others(tokens, importance, lengths, threshold, min_keep, sizes)
+    return merge_others(importance, lengths, threshold, min_keep)
 
 
 def prune_peaks(
-    tokens: Tensor,
     lengths: Sequence[int],
     scores: tuple[Tensor, Tensor],
     logits: Tensor,
     knob: float,
     *,
+    tokens: Tensor,
+    rows: Tensor | None = None,
     temperature: float = 1.0,
     min_keep: int = 1,
-    sizes: Tensor | None = None,
 ) -> Kept:
     """Keep tokens that are important and unlike any more important one; each of the others joins its leader.
 
     What counts is the root of importance times distinctness (see `peaks`), against the knob times its quadratic
-    mean over the sample: a picture of many different things keeps more than an empty one. Arguments as above.
+    mean over the sample: a picture of many different things keeps more than an empty one. Arguments as above, and
+    `tokens` [any, width], of which `rows` [total] are the prunable ones; all unless given.
     """
     importance = _importance(scores, dictionary_attention(logits, lengths, temperature), lengths)
-    leader, distinct = peaks.leaders(tokens, importance, lengths)
+    leader, distinct = peaks.leaders(tokens, importance, lengths, rows)
     leads_itself = leader == torch.arange(len(leader), device=leader.device)
     score = importance.detach().sqrt() * distinct
     padded = segments.pad(score, lengths, -1.0)
-    real = torch.tensor(lengths, device=tokens.device)
+    real = torch.tensor(lengths, device=score.device)
     threshold = knob * quadratic_mean(padded.clamp_min(0), real.clamp_min(1))
     # The most important token stays whatever the rule says: the chains of leaders end there.
     ranked = padded.masked_fill(segments.pad(leads_itself, lengths, False), float("inf"))
     stays = segments.unpad(above(ranked, threshold, min_keep), lengths)
     goes_to = peaks.followed(leader, stays, max(lengths, default=0))
-    return join(tokens, importance, lengths, goes_to, sizes)
+    return join(importance, lengths, goes_to)
 
 
 def quadratic_mean(score: Tensor, count: Tensor) -> Tensor:

@@ -29,7 +29,9 @@ def spacing(width: int) -> int:
     return -(-width // COMPARED)
 
 
-def leaders(tokens: Tensor, importance: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+def leaders(
+    tokens: Tensor, importance: Tensor, lengths: Sequence[int], rows: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Row of each token's leader, [total], and how distinct the token is from it, [total] in 0-2.
 
     The leader is the most alike (by cosine, of numbers `spacing` apart) of the sample's tokens that are more
@@ -39,27 +41,29 @@ def leaders(tokens: Tensor, importance: Tensor, lengths: Sequence[int]) -> tuple
         tokens: Packed, [total, width]; gradients do not pass.
         importance: [total], 0 or more.
         lengths: Tokens of each sample.
+        rows: Which rows of `tokens` are meant, [total]; all of them unless given.
 
     >>> tokens = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]])
     >>> leader, distinct = leaders(tokens, torch.tensor([0.2, 0.5, 0.3]), [3])
     >>> leader.tolist(), distinct.tolist()
     ([1, 1, 1], [1.0, 2.0, 0.0])
     """
-    some = tokens.detach()[:, :: spacing(tokens.shape[1])].float()
+    some = tokens.detach()[:, :: spacing(tokens.shape[1])]
+    some = (some if rows is None else some[rows]).float()
     directions = segments.pad(functional.normalize(some, dim=1), lengths)
-    if not len(tokens):
+    if not len(some):
         return importance.new_zeros(0, dtype=torch.long), importance.detach()
     # Sorted, the candidates of each token are those before it, and padding comes last.
     order = segments.pad(importance.detach(), lengths, -1.0).argsort(dim=1, descending=True, stable=True)
-    ranked = directions.take_along_dim(order[:, :, None], 1)
+    ranked = directions.gather(1, order[:, :, None].expand_as(directions))
     longest = directions.shape[1]
     # Added, which takes a third of the time of filling: no later one is then among the most alike.
     later = ranked.new_full((longest, longest), -4.0).triu()
     cosine, leader = (ranked @ ranked.transpose(1, 2)).add_(later).max(2)
     cosine[:, :1], leader[:, :1] = -1.0, 0
     first = torch.tensor(segments.offsets(lengths)[:-1], device=tokens.device)[:, None]
-    rows = order.take_along_dim(leader, 1) + first
-    scattered = torch.empty_like(rows).scatter_(1, order, rows), torch.empty_like(cosine).scatter_(1, order, cosine)
+    led_by = order.gather(1, leader) + first
+    scattered = torch.empty_like(led_by).scatter_(1, order, led_by), torch.empty_like(cosine).scatter_(1, order, cosine)
     leader, cosine = (segments.unpad(value, lengths) for value in scattered)
     return leader, (1 - cosine).clamp_min(0)
 

@@ -94,5 +94,22 @@ def interleave(parts: Sequence[Tensor], lengths: Sequence[Sequence[int]]) -> Ten
     >>> interleave([torch.tensor([1, 2]), torch.tensor([7, 8, 9])], [[1, 1], [2, 1]]).tolist()
     [1, 7, 8, 2, 9]
     """
-    ids = torch.cat([segment_ids(part, parts[0].device) for part in lengths])
-    return torch.cat(list(parts))[torch.argsort(ids, stable=True)]
+    return torch.cat(list(parts))[interleaving(lengths, parts[0].device)]
+
+
+def interleaving(lengths: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Which row of the parts, one behind the other, stands at each place once they are interleaved.
+
+    >>> interleaving([[1, 1], [2, 1]], torch.device("cpu")).tolist()
+    [0, 2, 3, 1, 4]
+    """
+    return torch.argsort(torch.cat([segment_ids(part, device) for part in lengths]), stable=True)
+
+
+def inverted(order: Tensor) -> Tensor:
+    """Where each row stands in an order of all rows, int64 [total].
+
+    >>> inverted(torch.tensor([2, 0, 1])).tolist()
+    [1, 2, 0]
+    """
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from madtp_cli import methods
 from madtp_cli.errors import UsageError
-from madtp_cli.methods import Attended, Method, Rule, dtp, dtp_paper
+from madtp_cli.methods import Attended, Kept, Method, Rule, dtp, dtp_paper
+from madtp_cli.pruning import merge
 from madtp_cli.pruning.importance import normalise
 
 BOTH = [dtp, dtp_paper]
@@ -20,21 +21,25 @@ LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=4)
 
 
 def attended(lengths: list[int], seed: int) -> Attended:
-    """Random tokens of width 3 against 4 atoms."""
+    """Random tokens of width 3, in reverse among as many others, against 4 atoms."""
     generator = torch.Generator().manual_seed(seed)
     total = sum(lengths)
     return Attended(
-        tokens=torch.randn(total, 3, generator=generator),
+        tokens=torch.randn(2 * total, 3, generator=generator),
+        rows=torch.arange(2 * total - 1, -1, -2),
         lengths=lengths,
         class_attention=normalise(torch.rand(total, generator=generator), lengths),
         self_attention=normalise(torch.rand(total, generator=generator), lengths),
         logits=2 * torch.randn(total, 4, generator=generator),
-        sizes=1 + torch.randint(0, 3, (total,), generator=generator).float(),
     )
 
 
 def _tensors(given_: Attended) -> list[torch.Tensor]:
-    return [given_.tokens, given_.class_attention, given_.self_attention, given_.logits, given_.sizes]
+    return [given_.tokens[given_.rows], given_.class_attention, given_.self_attention, given_.logits]
+
+
+def _made(kept: Kept, given_: Attended) -> torch.Tensor:
+    return merge.means(given_.tokens[given_.rows], kept.places, kept.shares, sum(kept.lengths))
 
 
 def test_importance_is_the_mean_of_three_scores() -> None:
@@ -42,15 +47,15 @@ def test_importance_is_the_mean_of_three_scores() -> None:
     and the threshold at knob 1 its mean, 1/4; the last two merge to (0.4/3 * 4 + 0.15 * 8) / (0.4/3 + 0.15)."""
     given_ = Attended(
         tokens=torch.tensor([[1.0], [2.0], [4.0], [8.0]]),
+        rows=torch.arange(4),
         lengths=[4],
         class_attention=torch.tensor([0.7, 0.1, 0.1, 0.1]),
         self_attention=torch.tensor([0.4, 0.45, 0.05, 0.1]),
         logits=torch.zeros(4, 5),
-        sizes=torch.ones(4),
     )
     kept = dtp_paper.keep(given_, Rule(knob=1.0))
     assert kept.positions.tolist() == [0, 1, -1]
-    torch.testing.assert_close(kept.tokens, torch.tensor([[1.0], [2.0], [(1.6 / 3 + 1.2) / (0.4 / 3 + 0.15)]]))
+    torch.testing.assert_close(_made(kept, given_), torch.tensor([[1.0], [2.0], [(1.6 / 3 + 1.2) / (0.4 / 3 + 0.15)]]))
 
 
 @pytest.mark.parametrize(("knob", "positions"), [(0.15, [0, 1, 2]), (0.6, [0, 2]), (0.7, [0])])
@@ -60,11 +65,11 @@ def test_what_counts_is_the_root_of_importance_times_distinctness(knob: float, p
     the roots are 1.291, 0.106, 0.428 and 0, their quadratic mean 0.682. The more important token 1 goes before 2."""
     given_ = Attended(
         tokens=torch.tensor([[2.0, 0, 0], [0.8, 0.6, 0], [0, 0, 1.0], [0, 0, 3.0]]),
+        rows=torch.arange(4),
         lengths=[4],
         class_attention=torch.tensor([0.5, 0.3, 0.15, 0.05]),
         self_attention=torch.tensor([0.5, 0.3, 0.15, 0.05]),
         logits=torch.zeros(4, 5),
-        sizes=torch.ones(4),
     )
     kept = dtp.keep(given_, Rule(knob))
     assert kept.positions.tolist() == positions
@@ -79,8 +84,8 @@ def test_keep_each_is_keep(method: Method, lengths: list[int], seed: int, knob: 
     together, each = method.keep(given_, rule), methods.keep_each(method, given_, rule)
     assert together.lengths == each.lengths
     assert torch.equal(together.positions, each.positions)
-    torch.testing.assert_close(together.tokens, each.tokens)
-    assert torch.equal(together.sizes, each.sizes)
+    assert torch.equal(together.places, each.places)
+    torch.testing.assert_close(together.shares, each.shares)
     assert all(torch.equal(*pair) for pair in zip(before, _tensors(given_), strict=True))
 
 
@@ -111,12 +116,12 @@ def test_another_samples_tokens_change_nothing(method: Method) -> None:
     """Same counts, positions and tokens for the first sample whatever stands beside it."""
     one, other = attended([8, 5], 0), attended([8, 5], 1)
     tensors = [torch.cat([a[:8], b[8:]]) for a, b in zip(_tensors(one), _tensors(other), strict=True)]
-    mixed = Attended(tensors[0], [8, 5], *tensors[1:])
+    mixed = Attended(tensors[0], torch.arange(13), [8, 5], *tensors[1:])
     first, second = method.keep(one, Rule(1.0)), method.keep(mixed, Rule(1.0))
     count = first.lengths[0]
     assert second.lengths[0] == count < 8
     assert torch.equal(first.positions[:count], second.positions[:count])
-    torch.testing.assert_close(first.tokens[:count], second.tokens[:count])
+    torch.testing.assert_close(_made(first, one)[:count], _made(second, mixed)[:count])
 
 
 @pytest.mark.parametrize("method", BOTH)
@@ -126,7 +131,7 @@ def test_the_task_reaches_the_dictionary_logits_through_what_is_merged(method: M
     logits = given_.logits.requires_grad_()
     kept = method.keep(replace(given_, logits=logits), Rule(1.2))
     assert 2 <= kept.lengths[0] < 8
-    kept.tokens.square().sum().backward()
+    _made(kept, given_).square().sum().backward()
     assert logits.grad is not None
     assert logits.grad.abs().sum() > 0
 

@@ -93,15 +93,21 @@ def test_a_block_waits_for_the_device_once(monkeypatch, method: str, queries: in
 
 
 def _block(
-    lengths: list[int], knob: float, backend: str = "auto", pinned: Statistics = PINNED
+    lengths: list[int],
+    knob: float,
+    backend: str = "auto",
+    pinned: Statistics = PINNED,
+    *,
+    proportional: bool = False,
+    sizes: torch.Tensor | None = None,
 ) -> tuple[BlockPruner, Packed, Packed]:
     """A pruner, tokens of width 6, and what it made of them."""
     torch.manual_seed(0)
     total = sum(lengths)
     dictionary = AlignmentDictionary({"vision": 6}, size=4, width=5)
-    settings = PruningSettings("dtp-paper", knob=knob, dictionary_size=4, dictionary_width=5)
+    settings = PruningSettings("dtp-paper", knob=knob, proportional=proportional, dictionary_size=4, dictionary_width=5)
     pruner = BlockPruner("vision", settings, dictionary, pooling=False, backend=backend, pinned=pinned)  # type: ignore[arg-type]
-    tokens = Packed(torch.randn(total, 6), lengths)
+    tokens = Packed(torch.randn(total, 6), lengths, sizes)
     seen = Attention(torch.randn(total, 2, 3), torch.rand(total, 2), torch.rand(total))
     before = [tokens.data.clone(), seen.output.clone()]
     pruned = pruner.prune(tokens, torch.randn(total, 6), seen)
@@ -123,6 +129,25 @@ def test_pinned_and_kept_tokens_come_out_bit_for_bit(knob: float, backend: str) 
         assert own[0] == 0
         real = own >= 0
         assert torch.equal(after[real], before[own[real]])
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_sizes_count_what_a_token_stands_for(again: bool) -> None:
+    """A merged token that is merged again stands for all of them; they add up to the tokens there were."""
+    lengths = [9, 1, 5, 12]
+    given = torch.arange(27.0) if again else None
+    pruner, _, pruned = _block(lengths, 1.0, proportional=True, sizes=given)
+    whole = torch.ones(27) if given is None else given
+    positions = pruner.blocks[0].positions
+    assert positions is not None
+    assert pruned.sizes is not None
+    assert (positions < 0).any()
+    parts = zip(whole.split(lengths), pruned.sizes.split(pruned.lengths), positions.split(pruned.lengths),
+                strict=True)  # fmt: skip
+    for before, after, own in parts:
+        real = own >= 0
+        assert torch.equal(after[real], before[own[real]])
+        assert after.sum() == before.sum()
 
 
 def test_a_sample_of_the_pinned_token_alone_passes() -> None:

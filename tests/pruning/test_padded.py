@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from madtp_cli.pruning import dynamic, importance, padded, segments
-from madtp_cli.pruning.merge import Kept
+from madtp_cli.pruning.merge import Kept, means
 
 LENGTHS = st.lists(st.integers(1, 11), min_size=1, max_size=4)
 RULES: list[tuple[Callable[..., Kept], Callable[..., padded.Placed]]] = [
     (dynamic.prune_peaks, padded.place_peaks),
-    (dynamic.prune_important, padded.place_important),
+    (lambda *given, tokens, **more: dynamic.prune_important(*given, **more), padded.place_important),
 ]
 
 
@@ -41,7 +41,7 @@ def spread(rows: Tensor, lengths: list[int]) -> Tensor:
 def test_a_block_is_pruned_as_packed_tokens_are(packed, on_block, lengths, seed, knob, min_keep) -> None:
     """Two forms of one rule: the same tokens stay, in the same places, and the others join the same ones."""
     tokens, scores, logits = drawn(lengths, seed)
-    kept = packed(tokens, lengths, scores, logits, knob, temperature=0.7, min_keep=min_keep)
+    kept = packed(lengths, scores, logits, knob, tokens=tokens, temperature=0.7, min_keep=min_keep)
     prunable = spread(torch.ones(sum(lengths)), lengths) == 1
     first, second = (spread(score, lengths) * prunable for score in scores)
     seen = padded.Seen(spread(tokens, lengths), first, second, spread(logits, lengths), prunable)
@@ -50,9 +50,10 @@ def test_a_block_is_pruned_as_packed_tokens_are(packed, on_block, lengths, seed,
     longest = max(kept.lengths)
     weights, places = (placed.importance + 1e-20) * prunable, torch.where(prunable, placed.places, 0)
     joined = padded.gathered(seen.tokens, weights, places, longest)
-    torch.testing.assert_close(segments.unpad(joined, kept.lengths), kept.tokens, rtol=1e-5, atol=1e-5)
+    made = means(tokens, kept.places, kept.shares, sum(kept.lengths))
+    torch.testing.assert_close(segments.unpad(joined, kept.lengths), made, rtol=1e-5, atol=1e-5)
     sizes = padded.summed(prunable.float(), places, longest)
-    assert torch.equal(segments.unpad(sizes, kept.lengths), kept.sizes)
+    assert segments.unpad(sizes, kept.lengths).tolist() == kept.places.bincount().tolist()
 
 
 @pytest.mark.parametrize("on_block", [rule for _, rule in RULES])
