@@ -229,6 +229,7 @@ def written(
         if not torch.cuda.is_available():
             lines += [row for samples in GPU_BATCHES for row in page.empty("cuda", GPU_DTYPE, samples, options.budgets)]
             lines += ["", "There was no GPU: its cells are empty."]
+        lines += ["", page.runs(own)]
         title = f"Tokens of an image that each block leaves, as was timed, batch {own[-1].samples}:"
         lines += ["", title, "", *page.spreads(own[-1].spread)]
         title = f"And if the rule, at the knob that meets the budget, is left to itself, batch {OWN_SAMPLES}:"

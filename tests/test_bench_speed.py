@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,14 @@ def test_the_table_says_what_the_times_say() -> None:
         "1.00", "300 of 400 MB",
     ]  # fmt: skip
     assert page.HEAD.splitlines()[0].count("|") == row.count("|") == page.empty("cuda", "half", 1, [0.5])[0].count("|")
+
+
+def test_the_page_says_how_many_runs_a_median_is_of() -> None:
+    """Three runs are less to go by than five."""
+    few = replace(case(samples=32), timed=[Timed("dense", 1.0, [2.0] * 3, 10.0)])
+    assert page.runs([few, case(samples=8), case(samples=1)]) == "Runs of each variant: 3 (batch 1, 8, 32)."
+    many = replace(few, samples=8, timed=[Timed("dense", 1.0, [2.0] * 5, 10.0)])
+    assert page.runs([few, many]) == "Runs of each variant: 3 (batch 32), 5 (batch 8)."
 
 
 def test_growth_is_told_per_batch_in_order() -> None:

@@ -172,6 +172,15 @@ def spreads(by_budget: Spread) -> list[str]:
     return lines
 
 
+def runs(cases: Sequence[Case]) -> str:
+    """How many runs the medians of each batch size are of."""
+    batches: dict[int, set[int]] = {}
+    for case in cases:
+        batches.setdefault(len(case.dense.seconds), set()).add(case.samples)
+    told = (f"{number} (batch {', '.join(map(str, sorted(batches[number])))})" for number in sorted(batches))
+    return f"Runs of each variant: {', '.join(told)}."
+
+
 def growth(cases: Sequence[Case]) -> list[str]:
     """Time and memory per batch as one thing grows."""
     what = {"batch": "samples", "image": "image_size", "text": "text_tokens"}
