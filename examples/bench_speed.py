@@ -5,9 +5,11 @@
     python examples/bench_speed.py --grow      ... and how its cost grows
     python examples/bench_speed.py --all       ... and CLIP ViT-L/14@336
     python examples/bench_speed.py --train     ... and what a step of the fine-tune takes, with half the layers
+    python examples/bench_speed.py --recorded  ... but what has no record yet is left out; times nothing
     python examples/bench_speed.py --parts     where the time of a scored layer goes; prints
 
-A case whose record is in --folder already is read, not timed again, so that a broken run goes on where it stopped.
+A case whose record is in --folder already is read, not timed again, so that a broken run goes on where it stopped, and
+the cases of a page can be timed by several commands.
 """
 
 from __future__ import annotations
@@ -102,6 +104,11 @@ def timed(
     )
 
 
+def belongs(record: Path, options: argparse.Namespace) -> bool:
+    """Whether a case is for the page: all are, or those that were timed before."""
+    return record.exists() or not options.recorded
+
+
 def kept(file: Path, make: Callable[[], Case]) -> Case:
     """A case, timed now unless its record is there."""
     return Case.of(page.recorded(file, lambda: make().fields()))
@@ -128,28 +135,26 @@ def measured(name: str, model: Prunable, shares: Shares, options: argparse.Names
                 name, model, batch_of(model, samples), place, shares, options.turns, against_all=not options.quick
             )
 
-        if options.quick:
-            cases.append(make())
-        else:
-            of = [name, place.device.type, str(place.dtype).removeprefix("torch."), samples, *options.budgets]
-            record = options.folder / f"{'-'.join(map(str, of))}.json"
-            cases.append(kept(record, make))
+        of = [name, place.device.type, str(place.dtype).removeprefix("torch."), samples, *options.budgets]
+        record = options.folder / f"{'-'.join(map(str, of))}.json"
+        if not belongs(record, options):
+            continue
+        cases.append(make() if options.quick else kept(record, make))
         for line in page.rows(cases[-1]):
             print(line, flush=True)
     return cases
 
 
-def left_to_itself(name: str, model: Prunable, options: argparse.Namespace) -> page.Spread:
-    """The spread of the rule's own counts."""
+def left_to_itself(name: str, model: Prunable, options: argparse.Namespace) -> dict[str, page.Spread]:
+    """By architecture the spread of the rule's own counts; of this one, if it is for the page."""
     place, batch = Place.of("cpu", "float32"), batch_of(model, OWN_SAMPLES)
     model.to(place.device, place.dtype)
 
     def make() -> page.Spread:
         return {f"{budget:g}": counts.own_spread(model, batch, place, budget) for budget in options.budgets}
 
-    named = "-".join(map(str, [name, "own", *options.budgets]))
-    own: page.Spread = page.recorded(options.folder / f"{named}.json", make)
-    return own
+    record = options.folder / f"{'-'.join(map(str, [name, 'own', *options.budgets]))}.json"
+    return {name: page.recorded(record, make)} if belongs(record, options) else {}
 
 
 def grown(model: Prunable, shares: Shares, options: argparse.Namespace) -> list[Case]:
@@ -167,7 +172,10 @@ def grown(model: Prunable, shares: Shares, options: argparse.Namespace) -> list[
                 batch = batch_of(model, samples, words)
                 return timed(BLIP, model, batch, place, few, options.turns, against_all=False, grows=grows)
 
-            cases.append(kept(options.folder / f"grown-{grows}-{value}.json", make))
+            record = options.folder / f"grown-{grows}-{value}.json"
+            if not belongs(record, options):
+                continue
+            cases.append(kept(record, make))
             print(f"{grows} {value}: dense {cases[-1].dense.median:.2f} s", flush=True)
     resized(model, usual)
     return cases
@@ -185,7 +193,10 @@ def trained(shares: Shares, options: argparse.Namespace) -> dict[str, stepping.S
             left = {budget: counts.planned(model, dense, one, budget) for budget, one in shares.items()}
             return stepping.seconds(model, batch, place, left, options.turns)
 
-        taken[dtype] = page.recorded(options.folder / f"train-{dtype}-{TRAIN_SAMPLES}.json", make)
+        record = options.folder / f"train-{dtype}-{TRAIN_SAMPLES}.json"
+        if not belongs(record, options):
+            continue
+        taken[dtype] = page.recorded(record, make)
         print("\n".join([f"{dtype}, {TRAIN_SAMPLES} pairs", *stepping.table(taken[dtype])]), flush=True)
     return taken
 
@@ -232,8 +243,9 @@ def written(
         lines += ["", page.runs(own)]
         title = f"Tokens of an image that each block leaves, as was timed, batch {own[-1].samples}:"
         lines += ["", title, "", *page.spreads(own[-1].spread)]
-        title = f"And if the rule, at the knob that meets the budget, is left to itself, batch {OWN_SAMPLES}:"
-        lines += ["", title, "", *page.spreads(left_alone[name])]
+        if name in left_alone:
+            title = f"And if the rule, at the knob that meets the budget, is left to itself, batch {OWN_SAMPLES}:"
+            lines += ["", title, "", *page.spreads(left_alone[name])]
     if any(case.grows for case in cases):
         lines += ["", "## How cost grows", "", "BLIP-base NLVR, float32, per batch; a batch of one where not told."]
         lines += page.growth(cases)
@@ -245,7 +257,7 @@ def written(
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for flag in ("--quick", "--all", "--grow", "--train", "--parts"):
+    for flag in ("--quick", "--all", "--grow", "--train", "--recorded", "--parts"):
         parser.add_argument(flag, action="store_true")
     parser.add_argument("--budgets", nargs="+", type=float)
     parser.add_argument("--batch-sizes", nargs="+", type=int)
@@ -268,18 +280,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if not options.quick:
         page.require_matplotlib()
-    shares = example_shares(options.budgets, FEW_PAIRS if options.quick else EXAMPLE_PAIRS)
+    pairs = FEW_PAIRS if options.quick else EXAMPLE_PAIRS
+    shares = {} if options.recorded else example_shares(options.budgets, pairs)
     print(page.HEAD, flush=True)
     cases: list[Case] = []
     left_alone: dict[str, page.Spread] = {}
     for name in [BLIP, CLIP] if options.all else [BLIP]:
         model = drawn(name, QUICK_LAYERS if options.quick else None)
         if not options.quick:
-            left_alone[name] = left_to_itself(name, model, options)
+            left_alone |= left_to_itself(name, model, options)
         cases += measured(name, model, shares, options)
         if name == BLIP and (options.all or options.grow):
             cases += grown(model, shares, options)
     steps = trained(shares, options) if options.train or options.all else {}
+    if not cases:
+        raise SystemExit(f"Nothing is recorded in {options.folder}.\nTime something first: leave out --recorded.")
     if not options.quick:
         (options.output / "bench.md").write_text(written(cases, left_alone, steps, options), encoding="utf-8")
         page.plot([case for case in cases if not case.grows], options.output / "bench.png")

@@ -278,6 +278,18 @@ def test_the_bench_writes_its_page_and_its_plot(monkeypatch, tmp_path, capsys) -
     ]
     assert len(steps) == 6
     assert len(list((tmp_path / "records").iterdir())) == 9
+    recorded = ["--recorded", "--folder", str(tmp_path / "records"), "--output", str(tmp_path)]
+    monkeypatch.setattr(timing, "in_turns", lambda *given: pytest.fail("--recorded times nothing"))
+    bench_speed.main([*words, "--batch-sizes", "2", "8", *recorded])
+    assert (tmp_path / "bench.md").read_text("utf-8") == text
+
+
+def test_a_page_of_no_records_is_not_written(monkeypatch, tmp_path) -> None:
+    """An empty one would replace what is there."""
+    monkeypatch.setitem(architectures.ARCHITECTURES, bench_speed.BLIP, _toy)
+    with pytest.raises(SystemExit, match="leave out --recorded"):
+        bench_speed.main(["--recorded", "--folder", str(tmp_path / "none"), "--output", str(tmp_path)])
+    assert not (tmp_path / "bench.md").exists()
 
 
 def test_the_parts_of_a_toy_are_told(monkeypatch, capsys) -> None:
