@@ -19,6 +19,9 @@ Backend = Literal["auto", "loop", "padded", "varlen"]
 START_COST = 2_000_000
 #: Numbers of a head that the flash kernel wants a multiple of.
 ALIGNED = 8
+#: Ragged samples' lengths are rounded up to multiples of it where matrix products are in bfloat16 on a CPU: oneDNN
+#: compiles a kernel for each new shape, which takes longer (2 ms) than the products of a pruned sample.
+ROUNDED = 16
 #: Attention probabilities held at once while statistics are taken, in numbers.
 PROBABILITIES_AT_ONCE = 16_000_000
 
@@ -86,6 +89,7 @@ def attend(
         if statistics is None:
             return Attention(output)
         return Attention(output, *_looked(query, key, query_lengths, statistics, logs, causal=causal))
+    ragged = not (segments.is_uniform(query_lengths) and segments.is_uniform(key_lengths))
     parts = [
         _attend_group(
             query[q],
@@ -96,6 +100,7 @@ def attend(
             statistics,
             None if logs is None else logs[k].to(query.dtype),
             causal=causal,
+            rounded=ragged,
         )
         for s, q, k in _groups(query_lengths, key_lengths, query.shape[1] * query.shape[2], backend)
     ]
@@ -186,20 +191,21 @@ def _attend_group(
     bias: Tensor | None,
     *,
     causal: bool,
+    rounded: bool,
 ) -> Attention:
     """One call for samples of like lengths; padded keys are masked, padded queries dropped.
 
-    `bias` [keys] is added to the attention's logits.
+    `bias` [keys] is added to the attention's logits; `rounded` says that lengths vary from sample to sample.
     """
     q = segments.pad(query, query_lengths).transpose(1, 2)
     k, v = (segments.pad(rows, key_lengths).transpose(1, 2) for rows in (key, value))
     mask = _mask(q, key_lengths, bias, causal=causal)
     if statistics is None:
-        output = _fused(q, k, v, mask)
+        output = _fused(q, k, v, mask, rounded=rounded)
         return Attention(segments.unpad(output.transpose(1, 2), query_lengths))
     if statistics.queries:
-        output = _fused(q, k, v, mask)
-        readout, received = _second_look(q, k, mask, query_lengths, statistics, causal=causal)
+        output = _fused(q, k, v, mask, rounded=rounded)
+        readout, received = _second_look(q, k, mask, query_lengths, statistics, causal=causal, rounded=rounded)
     else:
         output, readout, received = _with_statistics(q, k, v, mask, query_lengths, statistics)
         if causal:
@@ -223,7 +229,7 @@ def _looked(
     """The statistics alone, packed, where a kernel gave the output that tells none."""
     q, k = (segments.pad(rows, lengths).transpose(1, 2) for rows in (query, key))
     mask = _mask(q, lengths, None if bias is None else bias.to(q.dtype), causal=causal)
-    readout, received = _second_look(q, k, mask, lengths, statistics, causal=causal)
+    readout, received = _second_look(q, k, mask, lengths, statistics, causal=causal, rounded=False)
     return segments.unpad(readout.transpose(1, 2), lengths), segments.unpad(received, lengths)
 
 
@@ -241,7 +247,7 @@ def _mask(q: Tensor, key_lengths: Sequence[int], bias: Tensor | None, *, causal:
     return mask
 
 
-def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, rounded: bool) -> Tensor:
     """Attention's output, [batch, heads, queries, head width], by what is fastest here.
 
     For bfloat16 on a CPU torch's fused kernel, forward and backward, takes three times as long as two
@@ -250,8 +256,20 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     with torch.autocast("cpu", enabled=False):
+        queries, keys = q.shape[2], k.shape[2]
+        if rounded:
+            q, k, v = (_rounded_up(rows) for rows in (q, k, v))
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        return (scores if mask is None else scores + mask).softmax(-1) @ v
+        if k.shape[2] > keys:
+            scores[..., keys:] = float("-inf")
+        if mask is not None:
+            scores[..., :queries, :keys] += mask
+        return (scores.softmax(-1) @ v)[:, :, :queries]
+
+
+def _rounded_up(rows: Tensor) -> Tensor:
+    """With zeros to a multiple of `ROUNDED` rows, [batch, heads, rows, head width]."""
+    return functional.pad(rows, (0, 0, 0, -rows.shape[2] % ROUNDED))
 
 
 def _with_statistics(
@@ -289,7 +307,14 @@ def _with_statistics(
 
 @torch.no_grad()
 def _second_look(
-    q: Tensor, k: Tensor, mask: Tensor | None, lengths: Sequence[int], statistics: Statistics, *, causal: bool
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    lengths: Sequence[int],
+    statistics: Statistics,
+    *,
+    causal: bool,
+    rounded: bool,
 ) -> tuple[Tensor, Tensor]:
     """The read-out row [batch, heads, keys] and attention received [batch, keys] by evenly spaced queries.
 
@@ -299,7 +324,7 @@ def _second_look(
     rows, real = _spaced(lengths, statistics, q.device)
     picked = rows[:, None, :, None]
     asked = q.gather(2, picked.expand(-1, q.shape[1], -1, q.shape[3])) * q.shape[-1] ** -0.5
-    scores = _products(asked, k).float()
+    scores = _products(asked, k, rounded=rounded).float()
     if mask is not None:
         scores = scores + mask.expand(-1, 1, q.shape[2], -1).take_along_dim(picked, 2)
     probabilities = scores.softmax(-1)
@@ -310,12 +335,14 @@ def _second_look(
     return probabilities[:, :, 0], received
 
 
-def _products(q: Tensor, k: Tensor) -> Tensor:
+def _products(q: Tensor, k: Tensor, *, rounded: bool) -> Tensor:
     """Each query's product with each key, [batch, heads, queries, keys].
 
     One call first copies keys that are not contiguous, which for few queries takes as long as the products; a call
     a sample does not. Bfloat16 on a CPU must copy them in any case.
     """
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and rounded:
+        return (q @ _rounded_up(k).transpose(-1, -2))[..., : k.shape[2]]
     if q.device.type != "cpu" or q.dtype == torch.bfloat16:
         return q @ k.transpose(-1, -2)
     return torch.stack([one @ keys.transpose(-1, -2) for one, keys in zip(q, k, strict=True)])

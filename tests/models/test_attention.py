@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from madtp_cli.models import attention
-from madtp_cli.models.attention import Backend, Statistics, attend
+from madtp_cli.models.attention import Attention, Backend, Statistics, attend
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 STATISTICS = Statistics()
@@ -185,6 +187,55 @@ def test_statistics_are_float32_in_half_precision() -> None:
     assert seen.readout is not None
     assert seen.received is not None
     assert (seen.readout.dtype, seen.received.dtype) == (torch.float32, torch.float32)
+
+
+class Products(TorchDispatchMode):
+    """Takes down the shape of every matrix product, [batch, rows, columns]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.bmm.default:
+            self.shapes.append(tuple(result.shape))
+        return result
+
+
+@pytest.mark.parametrize("backend", ["loop", "padded"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_ragged_bfloat16_products_come_in_few_shapes(monkeypatch, backend: Backend, causal: bool) -> None:
+    """Every new shape is compiled; what is added to reach an old one must not show, in gradients either."""
+    lengths, asked = [21, 5, 33], Statistics(queries=8)
+
+    def attended() -> tuple[Attention, list[Tensor], Products]:
+        q, k, v = (drawn(lengths, seed, width=4).bfloat16().requires_grad_() for seed in range(3))
+        with Products() as products:
+            given = attend(q, k, v, lengths, lengths, asked, backend, causal=causal)
+        given.output.float().square().sum().backward()
+        return given, [one.grad for one in (q, k, v) if one.grad is not None], products
+
+    ours, slopes, products = attended()
+    looking = (9, 5)  # queries of the second look: the read-out one and 8, or as many as there are
+    assert {rows % 16 for _, rows, _ in products.shapes if rows not in looking} == {0}
+    assert {columns % 16 for _, _, columns in products.shapes if columns != 4} == {0}
+    monkeypatch.setattr(attention, "ROUNDED", 1)
+    exact, true_slopes, _ = attended()
+    torch.testing.assert_close(ours.output, exact.output, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(ours.readout, exact.readout, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(ours.received, exact.received, rtol=0.02, atol=0.02)
+    assert len(slopes) == 3
+    torch.testing.assert_close(slopes, true_slopes, rtol=0.05, atol=0.05)
+
+
+def test_equal_lengths_are_not_rounded() -> None:
+    """A dense model's one shape is compiled once, and padding would make it slower."""
+    lengths = [21, 21]
+    q, k, v = (drawn(lengths, seed, width=4).bfloat16() for seed in range(3))
+    with Products() as products:
+        attend(q, k, v, lengths, lengths)
+    assert [shape[1:] for shape in products.shapes] == [(21, 21), (21, 4)]
 
 
 @pytest.mark.parametrize("size", [1.0, 3.0, 577.0])
