@@ -20,7 +20,7 @@ START_COST = 2_000_000
 #: Numbers of a head that the flash kernel wants a multiple of.
 ALIGNED = 8
 #: Ragged samples' lengths are rounded up to multiples of it where matrix products are in bfloat16 on a CPU: oneDNN
-#: compiles a kernel for each new shape, which takes longer (2 ms) than the products of a pruned sample.
+#: compiles a kernel for each new shape, which can take longer (1 to 2 ms) than a pruned sample's products.
 ROUNDED = 16
 #: Attention probabilities held at once while statistics are taken, in numbers.
 PROBABILITIES_AT_ONCE = 16_000_000
