@@ -106,7 +106,7 @@ EXPLAINED = """
 Random weights: what is shown is time. Images are the built-in scenes; each keeps as many tokens as an image of the
 trained `blip.pt` at the same budget does, block by block, chosen by the real score, whose time is included. All
 variants of a line ran in turns in one process; medians, in milliseconds per sample. One batch is run again and again:
-in bfloat16 oneDNN compiles the matrix products of a row count that it has not met before, once, outside of these figures.
+in bfloat16 oneDNN compiles the matrix products of a row count that is new to it, once, outside of these figures.
 
 * **dense**: the same model on packed tokens, with whichever of `scaled_dot_product_attention` and two matrix products
   is faster: the strongest dense execution we know here.
