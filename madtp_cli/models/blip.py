@@ -13,11 +13,12 @@ from torch import Tensor
 from transformers import BlipConfig, BlipPreTrainedModel, BlipTextModel, BlipVisionModel
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
-from madtp_cli.models.attention import Attention, Backend, Statistics
+from madtp_cli.models.attention import Attention, Backend
 from madtp_cli.models.encoder import BlockPruner
 from madtp_cli.models.packed import Packed
 from madtp_cli.models.padded import attend
 from madtp_cli.models.prunable import Prunable
+from madtp_cli.models.statistics import Statistics
 
 #: What a text layer does with its tokens between self-attention and feed-forward.
 Look = Callable[[Any, Packed], Tensor]
@@ -55,13 +56,13 @@ class PrunableBlip(Prunable, BlipPreTrainedModel):
         tokens = self.held(self.vision_model.embeddings(pixel_values))
         for layer in self.vision_model.encoder.layers:
             normed = layer.layer_norm1(tokens.data)
-            qkv = layer.self_attn.qkv(normed).unflatten(-1, (3, layer.self_attn.num_heads, -1))
+            qkv = tokens.through(layer.self_attn.qkv, normed).unflatten(-1, (3, layer.self_attn.num_heads, -1))
             statistics = pruner.statistics()
             query, key, value = qkv.unbind(-3)
             seen = attend(query, key, value, tokens.lengths, tokens.lengths, statistics, self.backend, tokens.sizes)
-            tokens = tokens.replace(tokens.data + layer.self_attn.projection(seen.output.flatten(-2)))
+            tokens = tokens.replace(tokens.data + tokens.through(layer.self_attn.projection, seen.output.flatten(-2)))
             tokens = pruner.prune(tokens, normed, seen)
-            tokens = tokens.replace(tokens.data + layer.mlp(layer.layer_norm2(tokens.data)))
+            tokens = tokens.replace(tokens.data + tokens.through(layer.mlp, layer.layer_norm2(tokens.data)))
         return tokens.replace(self.vision_model.post_layernorm(tokens.data))
 
     def encode_text(
@@ -111,5 +112,5 @@ def attend_from(
     """BERT-style attention from tokens to memory."""
     heads = (module.num_attention_heads, module.attention_head_size)
     query = module.query(tokens.data).unflatten(-1, heads)
-    key, value = (layer(memory.data).unflatten(-1, heads) for layer in (module.key, module.value))
+    key, value = (memory.through(layer, memory.data).unflatten(-1, heads) for layer in (module.key, module.value))
     return attend(query, key, value, tokens.lengths, memory.lengths, statistics, backend, memory.sizes, causal=causal)

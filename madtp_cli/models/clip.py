@@ -12,11 +12,12 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPPreTrainedModel, CLIPTextModel, CLIPVisionModel
 from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoder
 
-from madtp_cli.models.attention import Attention, Statistics
+from madtp_cli.models.attention import Attention
 from madtp_cli.models.encoder import BlockPruner
 from madtp_cli.models.packed import Packed
 from madtp_cli.models.padded import attend
 from madtp_cli.models.prunable import Prunable
+from madtp_cli.models.statistics import Statistics
 
 
 class MadtpClipConfig(CLIPConfig):
@@ -90,9 +91,9 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
         for layer in encoder.layers:
             normed = layer.layer_norm1(tokens.data)
             seen = self._attend(layer.self_attn, tokens.replace(normed), pruner.statistics(), causal=causal)
-            tokens = tokens.replace(tokens.data + layer.self_attn.out_proj(seen.output.flatten(-2)))
+            tokens = tokens.replace(tokens.data + tokens.through(layer.self_attn.out_proj, seen.output.flatten(-2)))
             tokens = pruner.prune(tokens, normed, seen)
-            tokens = tokens.replace(tokens.data + layer.mlp(layer.layer_norm2(tokens.data)))
+            tokens = tokens.replace(tokens.data + tokens.through(layer.mlp, layer.layer_norm2(tokens.data)))
             if states is not None:
                 states.append(tokens.data)
         return tokens
@@ -101,7 +102,7 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
         self, module: CLIPAttention, tokens: Packed, statistics: Statistics | None, *, causal: bool
     ) -> Attention:
         query, key, value = (
-            projection(tokens.data).unflatten(-1, (module.num_heads, module.head_dim))
+            tokens.through(projection, tokens.data).unflatten(-1, (module.num_heads, module.head_dim))
             for projection in (module.q_proj, module.k_proj, module.v_proj)
         )
         lengths = tokens.lengths

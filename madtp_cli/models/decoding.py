@@ -68,7 +68,10 @@ class Memory:
         """Of one layer, each [total, heads, head width]."""
         if attention.layer_idx not in self._kept:
             heads = (attention.num_attention_heads, attention.attention_head_size)
-            key, value = (layer(self.tokens.data).unflatten(-1, heads) for layer in (attention.key, attention.value))
+            key, value = (
+                self.tokens.through(layer, self.tokens.data).unflatten(-1, heads)
+                for layer in (attention.key, attention.value)
+            )
             self._kept[attention.layer_idx] = key, value
         return self._kept[attention.layer_idx]
 

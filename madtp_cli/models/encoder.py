@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from madtp_cli import methods
-from madtp_cli.models.attention import Attention, Backend, Statistics
+from madtp_cli.models.attention import Attention, Backend
 from madtp_cli.models.packed import Packed
+from madtp_cli.models.statistics import Statistics
 from madtp_cli.pruning import importance, mag, merge, segments
 
 #: Tokens a model reads its answer from are never scored, pruned or merged: here vision [CLS], text [ENC].
@@ -195,7 +196,8 @@ class BlockPruner:
         if self.settings.proportional:
             given = tokens.sizes if tokens.sizes is not None else torch.ones_like(shares)
             sizes = given.new_zeros(len(order)).index_add(0, places, given)
-        return Packed(merge.means(tokens.data, places, shares, len(order)), left, sizes)
+        data = merge.means(tokens.data, places, shares, len(order))
+        return replace(tokens, data=data, lengths=left, sizes=sizes)
 
 
 def _split(lengths: Sequence[int], pinned: Statistics, device: torch.device) -> tuple[list[Tensor], list[list[int]]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from madtp_cli.models import shapes
 from madtp_cli.pruning import segments
 
 
@@ -16,11 +18,13 @@ class Packed:
 
     `data` is [total, width]; `lengths` has each sample's number of tokens and sums to total.
     `sizes` [total] says how many original tokens each one stands for; None where all stand for one.
+    `exact` forbids that a matrix product be given rows that are not there, see `through`.
     """
 
     data: Tensor
     lengths: list[int]
     sizes: Tensor | None = None
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if sum(self.lengths) != len(self.data):
@@ -28,7 +32,11 @@ class Packed:
 
     def replace(self, data: Tensor) -> Packed:
         """The same segments around other rows."""
-        return Packed(data, self.lengths, self.sizes)
+        return replace(self, data=data)
+
+    def through(self, module: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """`module(rows)` of a row a token, for a module that treats each row alike; fast where the batch is ragged."""
+        return module(rows) if self.exact else shapes.by_row(module, rows, self.lengths)
 
     def first(self) -> Tensor:
         """Each sample's first token, [batch, width]."""
@@ -43,19 +51,21 @@ class Packed:
         rows = segments.offsets(self.lengths)
         start, stop, _ = samples.indices(len(self.lengths))
         own = slice(rows[start], rows[stop])
-        return Packed(self.data[own], self.lengths[start:stop], None if self.sizes is None else self.sizes[own])
+        sizes = None if self.sizes is None else self.sizes[own]
+        return Packed(self.data[own], self.lengths[start:stop], sizes, self.exact)
 
     def beside(self, memory: Packed) -> Packed:
         """As many segments as `memory` has: texts that look at one memory lie together, and so ask as one."""
         shared = len(self.lengths) // len(memory.lengths)
         starts = range(0, len(self.lengths), shared)
-        return Packed(self.data, [sum(self.lengths[start : start + shared]) for start in starts])
+        lengths = [sum(self.lengths[start : start + shared]) for start in starts]
+        return Packed(self.data, lengths, exact=self.exact)
 
 
-def pack(padded: Tensor, mask: Tensor | None = None) -> Packed:
-    """Pack [batch, tokens, width]; `mask` [batch, tokens] is true where a token is real."""
+def pack(padded: Tensor, mask: Tensor | None = None, *, exact: bool = False) -> Packed:
+    """Pack [batch, tokens, width]; `mask` [batch, tokens] is true where a token is real; `exact` as in `Packed`."""
     batch, tokens = (int(size) for size in padded.shape[:2])  # under tracing sizes are tensors
     if mask is None:
-        return Packed(padded.flatten(0, 1), [tokens] * batch)
+        return Packed(padded.flatten(0, 1), [tokens] * batch, exact=exact)
     mask = mask.bool()
-    return Packed(padded[mask], mask.sum(1).tolist())
+    return Packed(padded[mask], mask.sum(1).tolist(), exact=exact)

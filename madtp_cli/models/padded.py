@@ -7,7 +7,7 @@ sample there is no padding at all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from madtp_cli.models import attention
-from madtp_cli.models.attention import Attention, Backend, Statistics
+from madtp_cli.models.attention import Attention, Backend
 from madtp_cli.models.encoder import BlockPruner, BlockTrace
+from madtp_cli.models.statistics import Statistics
 from madtp_cli.pruning import importance, padded
 
 
@@ -48,6 +49,10 @@ class Padded:
     def replace(self, data: Tensor) -> Padded:
         """The same samples around other rows."""
         return Padded(data, self.lengths, self.sizes)
+
+    def through(self, module: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """`module(rows)`, as `Packed.through`."""
+        return module(rows)
 
     def first(self) -> Tensor:
         """Each sample's first token, [batch, width]."""

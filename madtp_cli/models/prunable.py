@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from madtp_cli.models.attention import Backend, Statistics
+from madtp_cli.models.attention import Backend
 from madtp_cli.models.encoder import PINNED, BlockPruner, BlockTrace, PruningSettings, TokenTrace
 from madtp_cli.models.packed import Packed, pack
 from madtp_cli.models.padded import PaddedPruner, pad
+from madtp_cli.models.statistics import Statistics
 from madtp_cli.pruning import mag
 from madtp_cli.pruning.mag import AlignmentDictionary
 
@@ -118,7 +119,7 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
     def held(self, block: Tensor, mask: Tensor | None = None) -> Packed:
         """Tokens of [batch, tokens, width], without those that `mask` [batch, tokens] leaves out."""
         # Padded tokens can whatever a forward asks of packed ones.
-        return cast(Packed, pad(block, mask)) if self.padded else pack(block, mask)
+        return cast(Packed, pad(block, mask)) if self.padded else pack(block, mask, exact=self.backend == "loop")
 
     def aligned(self, seen: Tensor | None, said: Tensor | None) -> Tensor | None:
         """MAG's loss between what an image and its text pooled, each [samples, atoms, tower width]."""

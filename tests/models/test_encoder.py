@@ -9,9 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from madtp_cli.methods import Rule
-from madtp_cli.models.attention import Attention, Statistics, attend
+from madtp_cli.models.attention import Attention, attend
 from madtp_cli.models.encoder import PINNED, BlockPruner, BlockTrace, PruningSettings
 from madtp_cli.models.packed import Packed
+from madtp_cli.models.statistics import Statistics
 from madtp_cli.pruning.mag import AlignmentDictionary
 
 KNOBS = [0.6, 1.0, 1.5, 1e9]

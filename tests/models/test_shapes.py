@@ -1,0 +1,66 @@
+"""Rows added to a matrix product so that its shape recurs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from madtp_cli.models import shapes
+from madtp_cli.models.packed import Packed
+
+
+@pytest.mark.parametrize("number", [1, 15, 16, 17, 577, 1023, 1024, 1025, 9_233, 18_464])
+def test_few_rows_are_added_to_many(number: int) -> None:
+    """What is added costs multiply-adds: less than 16 rows, or a thirty-second of them."""
+    added = shapes.rounded_rows(number) - number
+    assert 0 <= added < max(16, number / 32)
+
+
+def test_rows_of_any_number_come_in_few_shapes() -> None:
+    """Each costs a compilation."""
+    assert len({shapes.rounded_rows(number) for number in range(1, 10_000)}) < 250
+
+
+class Seen(nn.Linear):
+    """Takes down how many rows it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.rows: list[int] = []
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        self.rows.append(len(rows))
+        return super().forward(rows)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "dtype", "exact", "rows"),
+    [
+        ([5, 12], torch.bfloat16, False, 32),
+        ([5, 11], torch.bfloat16, False, 16),
+        ([5, 12], torch.float32, False, 17),
+        ([5, 12], torch.bfloat16, True, 17),
+        ([17], torch.bfloat16, False, 17),
+    ],
+)
+def test_only_ragged_bfloat16_rows_are_rounded_up(
+    lengths: list[int], dtype: torch.dtype, exact: bool, rows: int
+) -> None:
+    """A dense batch has one shape; float32 is not compiled; who counts multiply-adds wants no others."""
+    module = Seen().to(dtype)
+    data = torch.randn(sum(lengths), 3, dtype=dtype, requires_grad=True)
+    out = Packed(data, lengths, exact=exact).through(module, data)
+    assert module.rows == [rows]
+    torch.testing.assert_close(out, module(data))
+    out.float().sum().backward()
+    assert data.grad is not None
+    torch.testing.assert_close(data.grad, module.weight.sum(0).expand_as(data), rtol=0.02, atol=0.02)
+
+
+def test_autocast_to_bfloat16_rounds_too() -> None:
+    """There rows are float32 and the product is not."""
+    module, data = Seen(), torch.randn(17, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = shapes.by_row(module, data, [5, 12])
+    assert (module.rows, out.shape, out.dtype) == ([32], (17, 2), torch.bfloat16)
