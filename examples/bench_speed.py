@@ -15,6 +15,7 @@ the cases of a page can be timed by several commands.
 from __future__ import annotations
 
 import argparse
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -53,15 +54,20 @@ GROWTH_BUDGETS = (0.5, 0.2)
 Shares = dict[float, np.ndarray]
 
 
-def variants_of(model: Prunable, dense: flops.Counts, shares: Shares, *, against_all: bool) -> list[Variant]:
-    """Dense, and pruned to each budget; `against_all` adds stock, padding to the batch's maximum, and no spread."""
+def variants_of(
+    model: Prunable, dense: flops.Counts, shares: Shares, batches: int, *, against_all: bool
+) -> list[Variant]:
+    """Dense, and pruned to each budget; `against_all` adds stock, padding to the batch's maximum, and no spread.
+
+    There are counts for so many batches, which all of a budget's variants take in the same order.
+    """
     variants = [Variant(model, "dense"), *([Variant(model, "stock")] if against_all else [])]
     for budget, curves in shares.items():
-        left = counts.planned(model, dense, curves, budget)
-        variants.append(Variant(model, "pruned", budget, left))
+        lefts = counts.series(model, dense, curves, budget, batches)
+        variants.append(Variant(model, "pruned", budget, lefts))
         if against_all:
-            variants.append(Variant(model, "padded", budget, counts.padded(left)))
-            variants.append(Variant(model, "even", budget, counts.even(left)))
+            variants.append(Variant(model, "padded", budget, [counts.padded(left) for left in lefts]))
+            variants.append(Variant(model, "even", budget, [counts.even(left) for left in lefts]))
     return variants
 
 
@@ -79,16 +85,17 @@ def timed(
     """Every variant of a batch in turns, after a warm-up; and its memory outside of them."""
     batch = place.moved(batch)
     dense = traced(model, batch, place)
-    variants = variants_of(model, dense, shares, against_all=against_all)
+    variants = variants_of(model, dense, shares, 1 + turns, against_all=against_all)
     runs: dict[str, Any] = {str(variant): variant for variant in variants}
     taken = timing.in_turns(runs, batch, place, turns)
     results = []
     for name, variant in runs.items():
-        tokens = dense if variant.left is None else counts.with_left(model, dense, variant.left)
-        gflops = float(flops.per_sample(model.config, tokens).mean()) / 1e9
+        batches = [counts.with_left(model, dense, left) for left in variant.lefts[1:]] or [dense]
+        gflops = statistics.fmean(flops.per_sample(model.config, tokens).mean() for tokens in batches) / 1e9
         peak = timing.peak_memory(variant, batch, place) if variant.name in REMEMBERED else None
         results.append(Timed(variant.name, variant.budget, taken[name], gflops, peak and peak / timing.MB))
-    pruned = {f"{one.budget:g}": one.left for one in variants if one.name == "pruned" and one.left is not None}
+    pruned = {f"{one.budget:g}": one.lefts[1:] for one in variants if one.name == "pruned"}
+    whole = dense["vision"].entered[0] - counts.PINNED
     return Case(
         architecture=architecture,
         device=place.device.type,
@@ -98,8 +105,8 @@ def timed(
         image_size=model.config.vision_config.image_size,
         text_tokens=int(batch["attention_mask"].sum(1).max()),
         timed=results,
-        spread={budget: counts.spread(left) for budget, left in pruned.items()},
-        over_mean={budget: counts.over_mean(left) for budget, left in pruned.items()},
+        spread={budget: counts.spread(np.concatenate(lefts, 1)) for budget, lefts in pruned.items()},
+        over_mean={budget: counts.over_mean(whole, lefts) for budget, lefts in pruned.items()},
         grows=grows,
     )
 
@@ -241,7 +248,7 @@ def written(
             lines += [row for samples in GPU_BATCHES for row in page.empty("cuda", GPU_DTYPE, samples, options.budgets)]
             lines += ["", "There was no GPU: its cells are empty."]
         lines += ["", page.runs(own)]
-        title = f"Tokens of an image that each block leaves, as was timed, batch {own[-1].samples}:"
+        title = f"Tokens of an image that each block leaves, over all that was timed, batch {own[-1].samples}:"
         lines += ["", title, "", *page.spreads(own[-1].spread)]
         if name in left_alone:
             title = f"And if the rule, at the knob that meets the budget, is left to itself, batch {OWN_SAMPLES}:"

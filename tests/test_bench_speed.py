@@ -44,7 +44,7 @@ def test_every_image_keeps_as_many_tokens_as_planned(model, batch) -> None:
     left = np.random.default_rng(1).integers(2, 30, (3, 5, 2))
     left = np.sort(left, 0)[::-1]
     with torch.inference_mode():
-        trace = Variant(model, "pruned", 0.5, left)(**batch).trace
+        trace = Variant(model, "pruned", 0.5, [left])(**batch).trace
     assert np.array_equal(flops.counts_of(model, trace)["vision"].left, left + 1)
 
 
@@ -68,6 +68,20 @@ def test_planned_counts_meet_the_budget_with_the_shares_spread(model, batch, bud
     assert (np.diff(left, axis=0) <= 0).all()
 
 
+def test_each_run_has_counts_of_its_own(model, batch) -> None:
+    """Repeated, a batch would find every shape compiled; all variants of a budget must take the same ones in turn."""
+    dense = running.traced(model, batch, CPU)
+    pruned, padded, even = bench_speed.variants_of(model, dense, {0.6: SHARES}, 3, against_all=True)[2:]
+    lefts = list(pruned.lefts)
+    assert len({left.tobytes() for left in lefts}) == 3
+    for other, make in ((padded, counts.padded), (even, counts.even)):
+        assert all(np.array_equal(one, make(left)) for one, left in zip(other.lefts, lefts, strict=True))
+    for left in [*lefts, lefts[0]]:
+        with torch.inference_mode():
+            trace = pruned(**batch).trace
+        assert np.array_equal(flops.counts_of(model, trace)["vision"].left, left + 1)
+
+
 def test_a_block_that_does_not_prune_leaves_all_it_was_given(blip, batch) -> None:
     """Where every second block is scored, those between would else be planned to prune."""
     every_second = drawing.attached(blip, 1.0, scales={"text": [0.0] * 3, "vision": [1.0, 0.0, 1.0]})
@@ -75,7 +89,7 @@ def test_a_block_that_does_not_prune_leaves_all_it_was_given(blip, batch) -> Non
     left = counts.planned(every_second, dense, SHARES, 0.6)
     assert np.array_equal(left[0], left[1])
     with torch.inference_mode():
-        trace = Variant(every_second, "pruned", 0.6, left)(**batch).trace
+        trace = Variant(every_second, "pruned", 0.6, [left])(**batch).trace
     assert np.array_equal(flops.counts_of(every_second, trace)["vision"].left, left + 1)
 
 
@@ -89,7 +103,9 @@ def test_padding_executes_the_most_and_no_spread_the_mean() -> None:
     left = np.array([[[1, 3], [5, 7]]])
     assert counts.padded(left).ravel().tolist() == [7, 7, 7, 7]
     assert counts.even(left).ravel().tolist() == [4, 4, 4, 4]
-    assert counts.over_mean(left) == 8 / 5
+    # Nine prunable tokens enter: 10 of each image in attention, then 8 of each, or 2, 4, 6 and 8, in the feed-forward.
+    assert counts.over_mean(np.full((2, 2), 9), [left]) == (40 + 32) / (40 + 20)
+    assert counts.over_mean(np.full((2, 2), 9), [left, counts.even(left)]) == (40 + 32 + 40 + 20) / (2 * (40 + 20))
     assert counts.spread(left) == [(5.0, 2, 8, 5**0.5)]
 
 
@@ -122,7 +138,7 @@ def test_stock_execution_answers_as_ours_does(model, batch) -> None:
 def test_a_variant_is_measured_as_a_model_is(model, batch) -> None:
     """The product's own clock and memory count stand behind the bench; padded images hold more than ragged ones."""
     left = np.stack([np.array([[30, 2]] * 5)] * 3)
-    ragged, padded = Variant(model, "pruned", 0.5, left), Variant(model, "padded", 0.5, counts.padded(left))
+    ragged, padded = Variant(model, "pruned", 0.5, [left]), Variant(model, "padded", 0.5, [counts.padded(left)])
     runs: Any = {str(variant): variant for variant in (ragged, padded)}
     assert {name: len(taken) for name, taken in timing.in_turns(runs, batch, CPU, 2).items()} == dict.fromkeys(runs, 2)
     peaks = [timing.peak_memory(variant, batch, CPU) or 0 for variant in runs.values()]

@@ -85,6 +85,14 @@ def planned(model: Prunable, dense: flops.Counts, shares: np.ndarray, budget: fl
     return _whole_tokens(model, whole, curves**high)
 
 
+def series(
+    model: Prunable, dense: flops.Counts, shares: np.ndarray, budget: float, number: int
+) -> tuple[np.ndarray, ...]:
+    """Plans for so many batches, each of other images of the example as far as there are enough."""
+    images = dense["vision"].entered[0].size
+    return tuple(planned(model, dense, np.roll(shares, -turn * (images + 1), 0), budget) for turn in range(number))
+
+
 def _whole_tokens(model: Prunable, whole: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """One token at least, never more than entered, and all that entered where a block does not prune."""
     left = np.maximum(1, np.rint(whole * shares)).astype(np.int64)
@@ -120,9 +128,20 @@ def even(left: np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.rint(left.mean((1, 2), keepdims=True)).astype(np.int64), left.shape)
 
 
-def over_mean(left: np.ndarray) -> float:
-    """Tokens that padding to the batch's maximum executes over those that are there, [CLS] included."""
-    return float((padded(left) + PINNED).sum() / (left + PINNED).sum())
+def over_mean(whole: np.ndarray, lefts: Sequence[np.ndarray]) -> float:
+    """Tokens that padding to the batch's maximum executes over those that are there, [CLS] included.
+
+    A block's attention executes those that enter it, its feed-forward those that it leaves.
+
+    Args:
+        whole: Prunable tokens of each image before the first block, [samples, inputs].
+        lefts: After each block, [blocks, samples, inputs], of each batch that counts.
+    """
+
+    def executed(left: np.ndarray) -> int:
+        return int((np.concatenate([whole[None], left[:-1], left]) + PINNED).sum())
+
+    return sum(executed(padded(left)) for left in lefts) / sum(executed(left) for left in lefts)
 
 
 def spread(left: np.ndarray) -> list[tuple[float, ...]]:

@@ -105,8 +105,8 @@ def shown(value: float | None, form: str) -> str:
 EXPLAINED = """
 Random weights: what is shown is time. Images are the built-in scenes; each keeps as many tokens as an image of the
 trained `blip.pt` at the same budget does, block by block, chosen by the real score, whose time is included. All
-variants of a line ran in turns in one process; medians, in milliseconds per sample. One batch is run again and again:
-in bfloat16 oneDNN compiles the matrix products of a row count that is new to it, once, outside of these figures.
+variants of a line ran in turns in one process; medians, in milliseconds per sample. Each turn imposes the counts of
+other images of the example: data does not repeat, and in bfloat16 oneDNN compiles each shape that is new to it.
 
 * **dense**: the same model on packed tokens, with whichever of `scaled_dot_product_attention` and two matrix products
   is faster: the strongest dense execution we know here.
@@ -114,7 +114,8 @@ in bfloat16 oneDNN compiles the matrix products of a row count that is new to it
   text side.
 * **padded**: every image carries as many tokens through every layer as the one with the most, which is what padding to
   the batch's maximum executes, without even its masks. In brackets what the counts promise: 0.9 times the tokens that
-  padding executes over those that are there.
+  padding executes over those that are there (of a block's attention those that enter it, of its feed-forward those
+  that it leaves).
 * **without a spread**: the realised efficiency if every image kept the mean.
 * **realised efficiency**: times faster over times fewer multiply-adds; 1 where every saved FLOP is saved time.
 """.strip()

@@ -28,7 +28,7 @@ RULES: tuple[tuple[str, str | None], ...] = (
     (r"\.(BlipMLP|CLIPMLP|BlipTextIntermediate|BlipTextOutput)\.forward$", "feed forward"),
     (r"\.(Linear|Conv2d)\.forward$", "projections"),
     (r"\.LayerNorm\.forward$", "norms"),
-    (r"models\.statistics\.", "statistics"),
+    (r"(models\.statistics\.|models\.grouped\._looked)", "statistics"),
     (r"pruning\.importance\.(normalise|class_attention)$", "statistics"),
     (r"models\.(attention|grouped)\.", "attention"),
     (r"pruning\.segments\.|models\.(packed|shapes)\.", None),
@@ -82,9 +82,9 @@ def profiled(run: Callable[[], object], clock: Callable[[], float] = time.perf_c
 def tower(variant: Variant, batch: Batch, place: Place) -> None:
     """The image tower of BLIP alone, as its forward runs it."""
     model: Any = variant.model
-    measure.set_knob(model, 0.0 if variant.left is None else SCORED)
+    measure.set_knob(model, SCORED if variant.lefts else 0.0)
     images = batch["pixel_values"].transpose(0, 1).flatten(0, 1)
-    imposed = contextlib.nullcontext() if variant.left is None else counts.imposed(model, variant.left)
+    imposed = counts.imposed(model, variant.lefts[0]) if variant.lefts else contextlib.nullcontext()
     with torch.inference_mode(), place.precision(), imposed:
         model.encode_images(images, model.pruner("vision"))
 
@@ -92,7 +92,7 @@ def tower(variant: Variant, batch: Batch, place: Place) -> None:
 def table(model: Prunable, batch: Batch, place: Place, left: Mapping[str, np.ndarray], turns: int) -> list[str]:
     """Milliseconds per image of each part: dense, then with these prunable tokens left, in turns."""
     variants = {"dense": Variant(model, "dense")}
-    variants |= {name: Variant(model, "pruned", left=those) for name, those in left.items()}
+    variants |= {name: Variant(model, "pruned", lefts=[those]) for name, those in left.items()}
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for turn in range(turns + 1):
         for name, variant in variants.items():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,24 +38,26 @@ SCORED = 1.0
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to run a model: "dense", "stock", or with the prunable tokens that are to be `left`, see `counts`.
+    """A way to run a model: "dense", "stock", or with the prunable tokens that are to be left, see `counts`.
 
-    It is called as the model is, so that `madtp_cli.timing` times it as it times models.
+    It is called as the model is, so that `madtp_cli.timing` times it as it times models. Each call takes the next of
+    `lefts`, and the first again after the last: no two batches of a user's data keep the same numbers of tokens.
     """
 
     model: Prunable
     name: str
     budget: float = 1.0
-    left: np.ndarray | None = None
+    lefts: Sequence[np.ndarray] = ()
+    _calls: Iterator[int] = field(default_factory=itertools.count)
 
     def __str__(self) -> str:
         return f"{self.name} {self.budget:g}"
 
     def __call__(self, **batch: Tensor) -> Any:
         """The model's output for a batch, or transformers'."""
-        measure.set_knob(self.model, 0.0 if self.left is None else SCORED)
-        if self.left is not None:
-            with counts.imposed(self.model, self.left):
+        measure.set_knob(self.model, SCORED if self.lefts else 0.0)
+        if self.lefts:
+            with counts.imposed(self.model, self.lefts[next(self._calls) % len(self.lefts)]):
                 return self.model(**batch)
         if self.name == "stock":
             with stock(self.model) as model:

@@ -78,7 +78,9 @@ def attend(
         every = [list(range(len(key_lengths)))]
         width = query.shape[1] * query.shape[2]
         groups = every if backend == "padded" else grouped.alike(query_lengths, key_lengths, width, START_COST)
-        output = grouped.attended(query, key, value, query_lengths, key_lengths, logs, groups, causal=causal)
+        return Attention(
+            *grouped.attended(query, key, value, query_lengths, key_lengths, logs, groups, statistics, causal=causal)
+        )
     else:
         output = _by_groups(query, key, value, query_lengths, key_lengths, None, logs, backend, causal=causal).output
     if statistics is None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from madtp_cli.models.shapes import rounded
+from madtp_cli.models.statistics import Statistics, spaced, taken
 from madtp_cli.pruning import segments
 
 #: Added to the logit of a slot that holds no key; in bfloat16 its exponential is 0 beside any other's.
@@ -42,12 +43,14 @@ def attended(
     key_lengths: Sequence[int],
     bias: Tensor | None,
     groups: Sequence[Sequence[int]],
+    statistics: Statistics | None = None,
     *,
     causal: bool,
-) -> Tensor:
-    """Output of attention, [queries, heads, head width]; arguments as of `attention.attend`.
+) -> tuple[Tensor, ...]:
+    """Output of attention [queries, heads, head width]; asked for statistics, also what `second_look` gives.
 
-    `bias` [keys] is added to the logits; `groups` are samples that go through one call, see `alike`.
+    Arguments are those of `attention.attend`; `bias` [keys] is added to the logits, and `groups` are samples that go
+    through one call, see `alike`.
     """
     asking = _slots(query_lengths, groups, query.device)
     looking = asking if query_lengths == key_lengths else _slots(key_lengths, groups, key.device)
@@ -64,8 +67,17 @@ def attended(
         strict=True,
     )
     with torch.autocast(query.device.type, enabled=False):
-        parts = [_two_products(*block, causal=causal).transpose(1, 2).flatten(0, 1) for block in blocks]
-    return torch.cat(parts).index_select(0, asking.places)
+        parts = [
+            (
+                _two_products(q, k, v, causal=causal).transpose(1, 2),
+                *(_looked(q, k, [key_lengths[one] for one in group], statistics, causal=causal) if statistics else ()),
+            )
+            for group, (q, k, v) in zip(groups, blocks, strict=True)
+        ]
+    return tuple(
+        torch.cat([block.flatten(0, 1) for block in kind]).index_select(0, asking.places)
+        for kind in zip(*parts, strict=True)
+    )
 
 
 def alike(query_lengths: Sequence[int], key_lengths: Sequence[int], width: int, start_cost: float) -> list[list[int]]:
@@ -122,6 +134,19 @@ def _blocks(rows: Tensor, groups: Sequence[Sequence[int]], slots: Sequence[int])
     sizes = [len(group) * number for group, number in zip(groups, slots, strict=True)]
     parts = zip(rows.split(sizes), groups, strict=True)
     return [part.unflatten(0, (len(group), -1)).transpose(1, 2) for part, group in parts]
+
+
+@torch.no_grad()
+def _looked(
+    q: Tensor, k: Tensor, lengths: Sequence[int], statistics: Statistics, *, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """The read-out row [samples, keys, heads] and attention received [samples, keys], of one group."""
+    rows, real = spaced(lengths, statistics, q.device)
+    width = q.shape[3] - 2  # what is added to the logits stands behind; here few products bear it in float32
+    asked = q[..., :width].gather(2, rows[:, None, :, None].expand(-1, q.shape[1], -1, width))
+    scores = (asked @ k[..., :width].transpose(-1, -2)).float()
+    scores += k[:, :1, None, :, width:].float().sum(-1)
+    return taken(scores, rows, real, causal=causal)
 
 
 def _two_products(q: Tensor, k: Tensor, v: Tensor, *, causal: bool) -> Tensor:

@@ -14,10 +14,8 @@ from torch.nn import functional
 
 from madtp_cli.pruning import segments
 
-#: A sample's tokens in attention become a multiple of it, and so do few rows of a batch.
+#: A sample's tokens in attention become a multiple of it, and so do the rows of a batch.
 ROUNDED = 16
-#: Of many rows a thirty-second may be added.
-ADDED = 1 / 32
 
 
 def compiles(rows: Tensor) -> bool:
@@ -33,25 +31,13 @@ def compiles(rows: Tensor) -> bool:
     return rows.dtype == torch.bfloat16
 
 
-def rounded(number: int, step: int = ROUNDED) -> int:
+def rounded(number: int) -> int:
     """The next multiple.
 
     >>> rounded(33), rounded(48)
     (48, 48)
     """
-    return -(-number // step) * step
-
-
-def rounded_rows(number: int) -> int:
-    """How many rows a product of so many is to have: the next multiple of a power of two.
-
-    >>> rounded_rows(33), rounded_rows(1457), rounded_rows(5000)
-    (48, 1472, 5120)
-    """
-    step = ROUNDED
-    while 2 * step <= number * ADDED:
-        step *= 2
-    return rounded(number, step)
+    return -(-number // ROUNDED) * ROUNDED
 
 
 def by_row(module: Callable[[Tensor], Tensor], rows: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -61,5 +47,5 @@ def by_row(module: Callable[[Tensor], Tensor], rows: Tensor, lengths: Sequence[i
     """
     if segments.is_uniform(lengths) or not compiles(rows):
         return module(rows)
-    spare = rounded_rows(len(rows)) - len(rows)
+    spare = rounded(len(rows)) - len(rows)
     return module(functional.pad(rows, (0, 0, 0, spare)))[: len(rows)] if spare else module(rows)

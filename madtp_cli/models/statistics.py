@@ -12,9 +12,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from madtp_cli.models.shapes import compiles, rounded
 from madtp_cli.pruning import segments
 
 #: Attention probabilities held at once while statistics are taken, in numbers.
@@ -51,20 +49,33 @@ def second_look(
         bias: Added to the logits of each key, [total]; None for nothing.
         causal: Each query sees the keys up to its own place.
     """
-    rows, real = _spaced(lengths, statistics, query.device)
+    rows, real = spaced(lengths, statistics, query.device)
     first = torch.tensor(segments.offsets(lengths)[:-1], device=query.device)[:, None]
     asked = query.index_select(0, (rows + first).flatten()).unflatten(0, rows.shape).transpose(1, 2)
     scores = _products(asked * query.shape[-1] ** -0.5, key, lengths)
     if bias is not None:
         scores += segments.pad(bias.float(), lengths)[:, None, None, :]
-    sees = rows[:, :, None] >= torch.arange(scores.shape[3], device=query.device) if causal else None
+    readout, received = taken(scores, rows, real, causal=causal)
+    return segments.unpad(readout, lengths), segments.unpad(received, lengths)
+
+
+def taken(scores: Tensor, rows: Tensor, real: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
+    """The read-out row [samples, keys, heads] and attention received [samples, keys].
+
+    Args:
+        scores: Logits in float32, [samples, heads, 1 + most, keys], of the queries that `spaced` names.
+        rows: From `spaced`.
+        real: From `spaced`.
+        causal: Each query sees the keys up to its own place.
+    """
+    sees = rows[:, :, None] >= torch.arange(scores.shape[3], device=scores.device) if causal else None
     if sees is not None:
-        scores.masked_fill_(~sees[:, None], float("-inf"))
+        scores = scores.masked_fill(~sees[:, None], float("-inf"))
     probabilities = scores.softmax(-1)
     received = (probabilities[:, :, 1:].amax(1) * real[:, :, None]).sum(1)
     if sees is not None:
         received = received / (sees[:, 1:] & real[:, :, None]).sum(1).clamp_min(1)
-    return segments.unpad(probabilities[:, :, 0].transpose(1, 2), lengths), segments.unpad(received, lengths)
+    return probabilities[:, :, 0].transpose(1, 2), received
 
 
 def _products(asked: Tensor, key: Tensor, lengths: Sequence[int]) -> Tensor:
@@ -76,13 +87,9 @@ def _products(asked: Tensor, key: Tensor, lengths: Sequence[int]) -> Tensor:
         scores = (asked @ segments.pad(key, lengths).transpose(1, 2).transpose(-1, -2)).float()
         real = segments.real_rows(lengths, key.device)[:, None, None, :]
         return scores if segments.is_uniform(lengths) else scores.masked_fill(~real, float("-inf"))
-    ragged = not segments.is_uniform(lengths)
     scores = asked.new_full((*asked.shape[:3], max(lengths)), float("-inf"), dtype=torch.float32)
     for own, row, (start, end) in zip(scores, asked, pairwise(segments.offsets(lengths)), strict=True):
-        keys = key[start:end]
-        if ragged and compiles(keys):
-            keys = functional.pad(keys, (0, 0, 0, 0, 0, rounded(end - start) - (end - start)))
-        own[:, :, : end - start] = (row @ keys.permute(1, 2, 0))[:, :, : end - start]
+        own[:, :, : end - start] = row @ key[start:end].permute(1, 2, 0)
     return scores
 
 
@@ -128,7 +135,7 @@ def in_one_pass(
     return torch.cat(outputs, 2), readout, received
 
 
-def _spaced(lengths: Sequence[int], statistics: Statistics, device: torch.device) -> tuple[Tensor, Tensor]:
+def spaced(lengths: Sequence[int], statistics: Statistics, device: torch.device) -> tuple[Tensor, Tensor]:
     """The query that is read out, then those asked, [samples, 1 + most]; and which of the latter are real."""
     prunable = [max(0, length - statistics.leading - statistics.trailing) for length in lengths]
     many = min(statistics.queries, max(prunable))

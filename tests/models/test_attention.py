@@ -226,11 +226,12 @@ def test_ragged_bfloat16_products_come_in_few_shapes(
 
     ours, slopes, products = attended(backend)
     alone, alone_slopes, each = attended("loop")
-    looks = len(lengths)  # the second look has few queries: the read-out one and 8, or as many as there are
-    assert len(products.shapes) == 2 * calls + looks
-    assert {rows % 16 for _, rows, _ in products.shapes[:-looks]} == {0}
+    few = (9, 5)  # queries of the second look: the read-out one and 8, or as many as there are
+    looks = [shape for shape in products.shapes if shape[1] in few]
+    assert (len(products.shapes), len(looks)) == (3 * calls, calls)
+    assert {rows % 16 for _, rows, _ in products.shapes if rows not in few} == {0}
     assert {columns % 16 for _, _, columns in products.shapes if columns != 4} == {0}
-    assert {shape[1:] for shape in each.shapes[:-looks]} == {(n, m) for n in lengths for m in (n, 4)}
+    assert {shape[1:] for shape in each.shapes if shape[1] != 9} == {(n, m) for n in lengths for m in (n, 4)}
     exact, true_slopes, _ = attended("loop", torch.float32)
     given = zip([*vars(ours).values(), *slopes], [*vars(alone).values(), *alone_slopes], strict=True)
     for (one, other), true in zip(given, [*vars(exact).values(), *true_slopes], strict=True):
@@ -249,7 +250,7 @@ def test_groups_give_each_sample_its_own_attention(
     q, k, v = drawn(queries, seed), drawn(keys, seed + 1), drawn(keys, seed + 2)
     groups = grouped.alike(queries, keys, 6, start_cost)
     assert sorted(sample for group in groups for sample in group) == list(range(len(lengths)))
-    output = grouped.attended(q, k, v, queries, keys, None, groups, causal=False)
+    (output,) = grouped.attended(q, k, v, queries, keys, None, groups, causal=False)
     torch.testing.assert_close(output, by_sample(q, k, v, queries, keys)[0], rtol=1e-5, atol=1e-5)
 
 

@@ -10,18 +10,6 @@ from madtp_cli.models import shapes
 from madtp_cli.models.packed import Packed
 
 
-@pytest.mark.parametrize("number", [1, 15, 16, 17, 577, 1023, 1024, 1025, 9_233, 18_464])
-def test_few_rows_are_added_to_many(number: int) -> None:
-    """What is added costs multiply-adds: less than 16 rows, or a thirty-second of them."""
-    added = shapes.rounded_rows(number) - number
-    assert 0 <= added < max(16, number / 32)
-
-
-def test_rows_of_any_number_come_in_few_shapes() -> None:
-    """Each costs a compilation."""
-    assert len({shapes.rounded_rows(number) for number in range(1, 10_000)}) < 250
-
-
 class Seen(nn.Linear):
     """Takes down how many rows it was given."""
 
