@@ -28,7 +28,7 @@ RULES: tuple[tuple[str, str | None], ...] = (
     (r"\.(BlipMLP|CLIPMLP|BlipTextIntermediate|BlipTextOutput)\.forward$", "feed forward"),
     (r"\.(Linear|Conv2d)\.forward$", "projections"),
     (r"\.LayerNorm\.forward$", "norms"),
-    (r"(models\.statistics\.|models\.grouped\._looked)", "statistics"),
+    (r"models\.(statistics\.|grouped\._looked)", "statistics"),
     (r"pruning\.importance\.(normalise|class_attention)$", "statistics"),
     (r"models\.(attention|grouped)\.", "attention"),
     (r"pruning\.segments\.|models\.(packed|shapes)\.", None),
