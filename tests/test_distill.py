@@ -131,7 +131,8 @@ def test_half_precision_learns_as_full_precision_does(attached, teacher, collate
         fell[dtype] = losses[-1] / losses[0]
         assert {value.dtype for value in student.parameters()} == {torch.float32}
     assert fell["float32"] < 0.8
-    assert fell["bfloat16"] == pytest.approx(fell["float32"], rel=0.1)
+    # Not nearer: rounding sends tokens at a threshold either way, and with the bug this would be one.
+    assert fell["bfloat16"] == pytest.approx(fell["float32"], rel=0.2)
 
 
 def test_the_student_is_ready_for_use_at_every_yield(attached, teacher, batches) -> None:
