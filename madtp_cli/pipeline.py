@@ -156,9 +156,11 @@ def profile(
     timed, told = _timed(bench, batch_sizes)
     witnesses = bench.single_samples(settings.split, WITNESSES)
     listener.stage("fvcore as a witness", len(witnesses))
-    counted = []
+    counted, claimed, plain = [], [], bench.model.float().cpu()
     for number, sample in enumerate(witnesses):
-        counted.append(witness.witnessed(bench.model.float().cpu(), sample) / 1e9)
+        # The formula on the same run: in half precision a token at a threshold may have gone the other way.
+        claimed.append(measure.mean_gflops(plain, [sample], measure.Place.of("cpu", "float32")))
+        counted.append(witness.witnessed(plain, sample) / 1e9)
         listener.advance(number + 1)
     listener.done()
     dense = workbench.dense_gflops(bench, settings.split, CALIBRATION_SAMPLES).mean()
@@ -174,7 +176,7 @@ def profile(
         gflops=WitnessedGflops(
             **GflopsPart.of(dense, own.mean() if bench.model.pruning else None).model_dump(),
             fvcore=sum(counted) / len(counted),
-            formula=float(own[: len(counted)].mean()),
+            formula=sum(claimed) / len(claimed),
             witnesses=len(counted),
         ),
         answering=measure.answering(bench.task, bench.model, measured),

@@ -22,9 +22,9 @@ clamp_min clone constant_pad_nd contiguous copy_ cosine_similarity cross_entropy
 embedding_bag empty empty_like eq exp expand expand_as fill_ full full_like ge gelu gt index index_add index_copy
 index_copy_ index_put_ index_select le lift_fresh linalg_vector_norm log log_softmax logical_and logical_not lt
 masked_fill masked_fill_ masked_scatter masked_select max mean minimum mul mul_ ne neg new_full new_ones new_zeros
-nonzero norm ones ones_like pad pow reciprocal relu repeat repeat_interleave rsqrt rsub scatter scatter_ select sigmoid
-slice softmax sort split sqrt square stack sub sum take_along_dim tanh to topk triu unbind unflatten unfold where zeros
-zeros_like
+nonzero norm numpy_T ones ones_like pad pow reciprocal relu repeat repeat_interleave rsqrt rsub scatter scatter_ select
+sigmoid slice softmax sort split sqrt square stack sub sum take_along_dim tanh to topk triu unbind unflatten unfold
+where zeros zeros_like
 """.split()  # noqa: SIM905  a name a line would hide the rest of the file
 _UNCOUNTED_IS_FREE = {f"aten::{name}" for name in _FREE}
 

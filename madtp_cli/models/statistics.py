@@ -52,7 +52,8 @@ def second_look(
     rows, real = spaced(lengths, statistics, query.device)
     first = torch.tensor(segments.offsets(lengths)[:-1], device=query.device)[:, None]
     asked = query.index_select(0, (rows + first).flatten()).unflatten(0, rows.shape).transpose(1, 2)
-    scores = _products(asked * query.shape[-1] ** -0.5, key, lengths)
+    numbers = [1 + min(statistics.queries, prunable) for prunable in _prunable(lengths, statistics)]
+    scores = _products(asked * query.shape[-1] ** -0.5, key, lengths, numbers)
     if bias is not None:
         scores += segments.pad(bias.float(), lengths)[:, None, None, :]
     readout, received = taken(scores, rows, real, causal=causal)
@@ -78,9 +79,10 @@ def taken(scores: Tensor, rows: Tensor, real: Tensor, *, causal: bool) -> tuple[
     return probabilities[:, :, 0].transpose(1, 2), received
 
 
-def _products(asked: Tensor, key: Tensor, lengths: Sequence[int]) -> Tensor:
+def _products(asked: Tensor, key: Tensor, lengths: Sequence[int], numbers: Sequence[int]) -> Tensor:
     """Each sample's queries [samples, heads, some, head width] with its own keys, float32 [..., some, longest].
 
+    `numbers` says how many of its queries are real; the others' rows are finite.
     Nothing is padded on a CPU, where to copy keys takes as long as these few products; the rest of a row is -inf.
     """
     if key.device.type != "cpu":
@@ -88,8 +90,11 @@ def _products(asked: Tensor, key: Tensor, lengths: Sequence[int]) -> Tensor:
         real = segments.real_rows(lengths, key.device)[:, None, None, :]
         return scores if segments.is_uniform(lengths) else scores.masked_fill(~real, float("-inf"))
     scores = asked.new_full((*asked.shape[:3], max(lengths)), float("-inf"), dtype=torch.float32)
-    for own, row, (start, end) in zip(scores, asked, pairwise(segments.offsets(lengths)), strict=True):
-        own[:, :, : end - start] = row @ key[start:end].permute(1, 2, 0)
+    keys = pairwise(segments.offsets(lengths))
+    for own, row, number, (start, end) in zip(scores, asked, numbers, keys, strict=True):
+        own[:, :number, : end - start] = row[:, :number] @ key[start:end].permute(1, 2, 0)
+        if number < asked.shape[2]:
+            own[:, number:] = 0
     return scores
 
 
@@ -137,7 +142,7 @@ def in_one_pass(
 
 def spaced(lengths: Sequence[int], statistics: Statistics, device: torch.device) -> tuple[Tensor, Tensor]:
     """The query that is read out, then those asked, [samples, 1 + most]; and which of the latter are real."""
-    prunable = [max(0, length - statistics.leading - statistics.trailing) for length in lengths]
+    prunable = _prunable(lengths, statistics)
     many = min(statistics.queries, max(prunable))
     number, last = torch.arange(many, device=device), torch.tensor(lengths, device=device)[:, None] - 1
     given = torch.tensor(prunable, device=device)[:, None]
@@ -145,6 +150,11 @@ def spaced(lengths: Sequence[int], statistics: Statistics, device: torch.device)
     rows = statistics.leading + (2 * number + 1) * given // (2 * asked).clamp_min(1)
     read = last if statistics.trailing else torch.zeros_like(last)
     return torch.cat([read, rows.minimum(last)], 1), number < asked
+
+
+def _prunable(lengths: Sequence[int], statistics: Statistics) -> list[int]:
+    """How many tokens of each sample are not pinned."""
+    return [max(0, length - statistics.leading - statistics.trailing) for length in lengths]
 
 
 def _asked(lengths: Sequence[int], statistics: Statistics, device: torch.device) -> Tensor | None:
