@@ -158,8 +158,8 @@ def profile(
     listener.stage("fvcore as a witness", len(witnesses))
     counted, claimed, plain = [], [], bench.model.float().cpu()
     for number, sample in enumerate(witnesses):
-        # The formula on the same run: in half precision a token at a threshold may have gone the other way.
-        claimed.append(measure.mean_gflops(plain, [sample], measure.Place.of("cpu", "float32")))
+        if plain.pruning:  # the formula on the same run: rounded otherwise, a token may have gone the other way
+            claimed.append(measure.mean_gflops(plain, [sample], measure.Place.of("cpu", "float32")))
         counted.append(witness.witnessed(plain, sample) / 1e9)
         listener.advance(number + 1)
     listener.done()
@@ -176,7 +176,7 @@ def profile(
         gflops=WitnessedGflops(
             **GflopsPart.of(dense, own.mean() if bench.model.pruning else None).model_dump(),
             fvcore=sum(counted) / len(counted),
-            formula=sum(claimed) / len(claimed),
+            formula=sum(claimed) / len(claimed) if claimed else float(own[: len(counted)].mean()),
             witnesses=len(counted),
         ),
         answering=measure.answering(bench.task, bench.model, measured),

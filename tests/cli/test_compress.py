@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -169,8 +170,8 @@ def test_eval_takes_files_and_folders(madtp, compressed, checkpoint, small):
 
 def test_profile_agrees_with_fvcore_on_files_and_folders(madtp, compressed, checkpoint):
     """Two counts that were made in different ways."""
-    for source in (checkpoint, compressed[0]):
-        done = madtp("profile", source, "--limit", 2, "--json")
+    for source, dtype in itertools.product((checkpoint, compressed[0]), ("float32", "bfloat16")):
+        done = madtp("profile", source, "--limit", 2, "--json", "--dtype", dtype)
         assert done.exit_code == 0, done.stderr
         report = json.loads(done.stdout)
         gflops = report["gflops"]
