@@ -123,16 +123,16 @@ def test_the_same_run_gives_the_same_weights(attached, teacher, collate, samples
 
 def test_half_precision_learns_as_full_precision_does(attached, teacher, collate, samples) -> None:
     """Autocast keeps the weights it has cast until it ends: around all steps each would see those of the first."""
-    fell = {}
-    for dtype in ("float32", "bfloat16"):
-        student, schedule = attached(0.4), Schedule(20, 1e-3, 1e-3)
+    fell = dict.fromkeys(("float32", "bfloat16"), 0.0)
+    knobs = (0.2, 0.3, 0.4, 0.5, 0.6)  # of each alone, what rounding does to tokens at a threshold is up to 13 %
+    for dtype, knob in itertools.product(fell, knobs):
+        student, schedule = attached(knob), Schedule(20, 1e-3, 1e-3)
         batches = itertools.repeat(collate(samples))
         losses = [one.loss for one in distill.distill(student, teacher, batches, schedule, Place.of("cpu", dtype))]
-        fell[dtype] = losses[-1] / losses[0]
+        fell[dtype] += losses[-1] / losses[0] / len(knobs)
         assert {value.dtype for value in student.parameters()} == {torch.float32}
     assert fell["float32"] < 0.8
-    # Not nearer: rounding sends tokens at a threshold either way, and with the bug this would be one.
-    assert fell["bfloat16"] == pytest.approx(fell["float32"], rel=0.2)
+    assert fell["bfloat16"] == pytest.approx(fell["float32"], rel=0.1)
 
 
 def test_the_student_is_ready_for_use_at_every_yield(attached, teacher, batches) -> None:

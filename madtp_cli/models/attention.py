@@ -90,7 +90,8 @@ def attend(
 
 def chosen(backend: Backend, query: Tensor) -> Backend:
     """What "auto" is: on CUDA flash in half precision, which has no float32, else one padded call, for starting
-    many small ones takes longer; on a CPU "auto" itself, which pads or not by what it costs."""
+    many small ones takes longer; on a CPU "auto" itself, which pads or not by what it
+    costs: in bfloat16 for each group of like lengths, else for all or none."""
     if backend != "auto" or query.device.type != "cuda":
         return backend
     return "varlen" if query.dtype in (torch.float16, torch.bfloat16) else "padded"
@@ -114,8 +115,7 @@ def _varlen(
     width = query.shape[-1]
     scale = width**-0.5
     if bias is not None:
-        told = torch.stack(grouped.told(bias / scale, key.dtype), -1)[:, None].expand(-1, key.shape[1], -1)
-        query, key = torch.cat([query, torch.ones_like(query[..., :2])], -1), torch.cat([key, told], -1)
+        query, key = grouped.with_ones(query), grouped.with_bias(key, bias / scale)
     spare = -query.shape[-1] % ALIGNED
     query, key = functional.pad(query, (0, spare)), functional.pad(key, (0, spare))
     value = functional.pad(value, (0, query.shape[-1] - value.shape[-1]))

@@ -242,7 +242,7 @@ def _taken(tokens: Packed, samples: Sequence[int]) -> Packed:
     """Some samples in any order, each as often as it is named."""
     parts = [tokens.part(slice(sample, sample + 1)) for sample in samples]
     sizes = None if tokens.sizes is None else torch.cat([part.sizes for part in parts if part.sizes is not None])
-    return Packed(torch.cat([part.data for part in parts]), [part.lengths[0] for part in parts], sizes)
+    return Packed(torch.cat([part.data for part in parts]), [part.lengths[0] for part in parts], sizes, tokens.exact)
 
 
 MODEL = MadtpBlipForImageTextRetrieval

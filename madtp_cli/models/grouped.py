@@ -55,11 +55,8 @@ def attended(
     asking = _slots(query_lengths, groups, query.device)
     looking = asking if query_lengths == key_lengths else _slots(key_lengths, groups, key.device)
     added = torch.zeros((), device=key.device) if bias is None else bias[looking.rows]
-    high, low = told(torch.where(looking.real, added, NEVER), key.dtype)
-    q = query.index_select(0, asking.rows) * query.shape[-1] ** -0.5
-    q = torch.cat([q, torch.ones_like(q[..., :2])], -1)
-    k = key.index_select(0, looking.rows)
-    k = torch.cat([k, torch.stack([high, low], -1)[:, None].expand(-1, k.shape[1], -1)], -1)
+    q = with_ones(query.index_select(0, asking.rows) * query.shape[-1] ** -0.5)
+    k = with_bias(key.index_select(0, looking.rows), torch.where(looking.real, added, NEVER))
     blocks = zip(
         _blocks(q, groups, asking.slots),
         _blocks(k, groups, looking.slots),
@@ -108,10 +105,19 @@ def alike(query_lengths: Sequence[int], key_lengths: Sequence[int], width: int, 
     return groups
 
 
-def told(bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """A bias as two numbers of less precision that sum to it: its rounded value, and what rounding left."""
-    high = bias.to(dtype)
-    return high, (bias - high).to(dtype)
+def with_bias(key: Tensor, bias: Tensor) -> Tensor:
+    """Keys [keys, heads, any] with two more numbers that sum to `bias` [keys]: its rounded value, and what that left.
+
+    Queries `with_ones` add it to their logits.
+    """
+    high = bias.to(key.dtype)
+    told = torch.stack([high, (bias - high).to(key.dtype)], -1)
+    return torch.cat([key, told[:, None].expand(-1, key.shape[1], -1)], -1)
+
+
+def with_ones(query: Tensor) -> Tensor:
+    """Queries with two more numbers, each one, for keys `with_bias`."""
+    return torch.cat([query, torch.ones_like(query[..., :2])], -1)
 
 
 def _slots(lengths: Sequence[int], groups: Sequence[Sequence[int]], device: torch.device) -> Slots:
