@@ -197,7 +197,8 @@ def trained(shares: Shares, options: argparse.Namespace) -> dict[str, stepping.S
             model, place = drawn(BLIP, QUICK_LAYERS), Place.of("cpu", dtype)
             batch = stepping.labelled(batch_of(model, TRAIN_SAMPLES))
             dense = traced(model, inputs_of(batch), place)
-            left = {budget: counts.planned(model, dense, one, budget) for budget, one in shares.items()}
+            steps = stepping.PRUNED_STEPS * (1 + options.turns)
+            left = {budget: counts.series(model, dense, one, budget, steps) for budget, one in shares.items()}
             return stepping.seconds(model, batch, place, left, options.turns)
 
         record = options.folder / f"train-{dtype}-{TRAIN_SAMPLES}.json"
@@ -221,7 +222,7 @@ def print_parts(options: argparse.Namespace) -> None:
         place = Place.of("cpu", dtype)
         model.to(place.device, place.dtype)
         dense = traced(model, batch, place)
-        left = {"scored, all kept": dense["vision"].left - counts.PINNED}
+        left = {parts.WHOLE: dense["vision"].left - counts.PINNED}
         left |= {f"budget {budget:g}": counts.planned(model, dense, one, budget) for budget, one in shares.items()}
         print(f"\n{dtype}, {torch.get_num_threads()} threads\n", flush=True)
         print("\n".join(parts.table(model, batch, place, left, options.turns)), flush=True)

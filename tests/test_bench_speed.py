@@ -104,8 +104,9 @@ def test_padding_executes_the_most_and_no_spread_the_mean() -> None:
     assert counts.padded(left).ravel().tolist() == [7, 7, 7, 7]
     assert counts.even(left).ravel().tolist() == [4, 4, 4, 4]
     # Nine prunable tokens enter: 10 of each image in attention, then 8 of each, or 2, 4, 6 and 8, in the feed-forward.
-    assert counts.over_mean(np.full((2, 2), 9), [left]) == (40 + 32) / (40 + 20)
-    assert counts.over_mean(np.full((2, 2), 9), [left, counts.even(left)]) == (40 + 32 + 40 + 20) / (2 * (40 + 20))
+    assert counts.over_mean(np.full((2, 2), 9), [left]) == ((40 + 32) / (40 + 20), 32 / 20)
+    both = counts.over_mean(np.full((2, 2), 9), [left, counts.even(left)])
+    assert both == ((40 + 32 + 40 + 20) / (2 * (40 + 20)), (32 + 20) / (20 + 20))
     assert counts.spread(left) == [(5.0, 2, 8, 5**0.5)]
 
 
@@ -167,17 +168,17 @@ def case(**fields: Any) -> Case:
     ]
     usual: dict[str, Any] = dict(architecture="toy", device="cpu", dtype="float32", threads=2, samples=4)
     usual |= dict(image_size=32, text_tokens=7, timed=variants)
-    usual |= dict(over_mean={"0.2": 1.5}, spread={"0.2": [(5.0, 2, 8, 2.2)]})
+    usual |= dict(over_mean={"0.2": (1.5, 1.6)}, spread={"0.2": [(5.0, 2, 8, 2.2)]})
     return Case(**usual | fields)
 
 
 def test_the_table_says_what_the_times_say() -> None:
-    """4 times faster of 5 times fewer FLOPs is an efficiency of 0.8; 1.5 times the padding promises 1.35."""
+    """4 times faster of 5 times fewer FLOPs is an efficiency of 0.8; 1.5 times the tokens promise 1.35."""
     (row,) = page.rows(case())
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells == [
-        "cpu", "float32", "4", "0.2", "2,000", "3,000", "500", "5.00x", "4.00x", "**0.80**", "6.00x", "1.50x (1.35x)",
-        "1.00", "300 of 400 MB",
+        "cpu", "float32", "4", "0.2", "2,000", "3,000", "500", "5.00x", "4.00x", "**0.80**", "6.00x",
+        "1.50x (1.35x; 1.44x)", "1.00", "300 of 400 MB",
     ]  # fmt: skip
     assert page.HEAD.splitlines()[0].count("|") == row.count("|") == page.empty("cuda", "half", 1, [0.5])[0].count("|")
 
@@ -237,9 +238,11 @@ def test_functions_belong_to_the_part_they_work_for(name, calling, part) -> None
 
 def test_shares_of_parts_are_of_the_dense_total() -> None:
     """A part's figure must compare across columns."""
-    lines = parts.told({"dense": {"attention": 3.0, "norms": 1.0}, "scored": {"attention": 3.0, "leaders": 0.5}})
+    table = {"dense": {"attention": 3.0, "norms": 1.0}, parts.WHOLE: {"attention": 3.0, "leaders": 0.5}}
+    lines = parts.told(table, [True, False])
     assert "| attention | 3.0 (75.0%) | 3.0 (75.0%) |" in lines
     assert "| pruning alone | 0.0 (0.0%) | 0.5 (12.5%) |" in lines
+    assert lines[-1] == "Pruning takes 25.0% of a dense layer in each layer that is scored and keeps all: 1 of 2."
 
 
 def test_without_matplotlib_the_bench_ends_before_it_times(monkeypatch) -> None:

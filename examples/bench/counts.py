@@ -128,20 +128,24 @@ def even(left: np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.rint(left.mean((1, 2), keepdims=True)).astype(np.int64), left.shape)
 
 
-def over_mean(whole: np.ndarray, lefts: Sequence[np.ndarray]) -> float:
-    """Tokens that padding to the batch's maximum executes over those that are there, [CLS] included.
+def over_mean(whole: np.ndarray, lefts: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Tokens of padding to the batch's maximum over those that are there, [CLS] included.
 
-    A block's attention executes those that enter it, its feed-forward those that it leaves.
+    First those that are executed: a block's attention executes those that enter it, its feed-forward those that it
+    leaves. Then those that blocks leave alone, as if it were not known that all enter the first attention.
 
     Args:
         whole: Prunable tokens of each image before the first block, [samples, inputs].
         lefts: After each block, [blocks, samples, inputs], of each batch that counts.
     """
 
-    def executed(left: np.ndarray) -> int:
-        return int((np.concatenate([whole[None], left[:-1], left]) + PINNED).sum())
+    def executed(left: np.ndarray) -> np.ndarray:
+        entering, leaving = np.concatenate([whole[None], left[:-1]]) + PINNED, left + PINNED
+        return np.array([entering.sum() + leaving.sum(), leaving.sum()])
 
-    return sum(executed(padded(left)) for left in lefts) / sum(executed(left) for left in lefts)
+    most, there = (np.sum([executed(each(left)) for left in lefts], 0) for each in (padded, np.asarray))
+    of_executed, of_left = (most / there).tolist()
+    return of_executed, of_left
 
 
 def spread(left: np.ndarray) -> list[tuple[float, ...]]:

@@ -33,13 +33,15 @@ RULES: tuple[tuple[str, str | None], ...] = (
     (r"models\.(attention|grouped)\.", "attention"),
     (r"pruning\.segments\.|models\.(packed|shapes)\.", None),
     (r"pruning\.mag\.|\._align$|pruning\.importance\.dictionary", "dictionary"),
-    (r"pruning\.peaks\.leaders$", "leaders"),
+    (r"pruning\.peaks\.(leaders|_most_alike_before)$", "leaders"),
     (r"pruning\.(dynamic|merge|peaks)\.|methods\.|bench\.counts\.Imposed", "join"),
     (r"models\.encoder\.", "records"),
     (r"^madtp_cli\.models\.", "additions"),
 )
 #: What a pruned layer does beside what a dense one does.
 PRUNING = ("statistics", "dictionary", "leaders", "join", "records")
+#: A column: scores are taken, and all tokens stay.
+WHOLE = "scored, all kept"
 
 
 def part_of(name: str, calling: str) -> str:
@@ -101,7 +103,8 @@ def table(model: Prunable, batch: Batch, place: Place, left: Mapping[str, np.nda
                 taken[name].append(one)
     images = batch["pixel_values"].shape[:2].numel()
     return told(
-        {name: {part: 1000 * one / images for part, one in medians(runs).items()} for name, runs in taken.items()}
+        {name: {part: 1000 * one / images for part, one in medians(runs).items()} for name, runs in taken.items()},
+        counts.prunes_in(model),
     )
 
 
@@ -113,8 +116,13 @@ def medians(runs: Sequence[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def told(parts: dict[str, dict[str, float]]) -> list[str]:
-    """Markdown: a line per part, the share of the dense total beside each time, and what pruning alone takes."""
+def told(parts: dict[str, dict[str, float]], scored: Sequence[bool]) -> list[str]:
+    """Markdown: a line per part, the share of the dense total beside each time, and what pruning alone takes.
+
+    Args:
+        parts: By column and part, milliseconds.
+        scored: Whether each layer is.
+    """
     whole = sum(parts["dense"].values())
     names = sorted({name for one in parts.values() for name in one}, key=lambda name: -parts["dense"].get(name, 0.0))
     lines = [f"| part, ms per image | {' | '.join(parts)} |", "|---" * (1 + len(parts)) + "|"]
@@ -124,5 +132,9 @@ def told(parts: dict[str, dict[str, float]]) -> list[str]:
 
     lines += [line(name, [one.get(name, 0.0) for one in parts.values()]) for name in names]
     lines.append(line("all", [sum(one.values()) for one in parts.values()]))
-    lines.append(line("pruning alone", [sum(one.get(name, 0.0) for name in PRUNING) for one in parts.values()]))
+    alone = {column: sum(one.get(name, 0.0) for name in PRUNING) for column, one in parts.items()}
+    lines.append(line("pruning alone", list(alone.values())))
+    share = alone[WHOLE] / sum(scored) / (whole / len(scored))
+    layers = f"{sum(scored)} of {len(scored)}"
+    lines += ["", f"Pruning takes {share:.1%} of a dense layer in each layer that is scored and keeps all: {layers}."]
     return lines

@@ -7,7 +7,7 @@ import itertools
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,21 +22,27 @@ from madtp_cli.models.prunable import Prunable
 #: Rates that change next to nothing: what is timed is the step.
 SCHEDULE = distill.Schedule(steps=1000, learning_rate=1e-9, dictionary_learning_rate=1e-9)
 DENSE = "dense, labels alone"
+#: Steps of each turn and budget, in their order.
+PRUNED = ("the dense model asked", "its answer kept")
+PRUNED_STEPS = len(PRUNED)
 
 #: Seconds of each run, by what was run.
 Seconds = dict[str, list[float]]
 
 
-def seconds(model: Prunable, batch: Batch, place: Place, left: Mapping[float, np.ndarray], turns: int) -> Seconds:
+def seconds(
+    model: Prunable, batch: Batch, place: Place, lefts: Mapping[float, Sequence[np.ndarray]], turns: int
+) -> Seconds:
     """Of whole steps, optimizers included, in turns after a warm-up.
 
     A pruned step is taken twice: the first time the dense model is asked about the batch, then its answer is kept.
+    Each of them imposes other counts, as other data would.
 
     Args:
         model: Of any attached architecture; its weights stay.
         batch: With labels.
         place: Where, and in which number format; weights are in float32.
-        left: By budget, prunable tokens each image has left after each block.
+        lefts: By budget, prunable tokens each image has left after each block, for each pruned step.
         turns: How many count.
     """
     taken: Seconds = defaultdict(list)
@@ -52,12 +58,13 @@ def seconds(model: Prunable, batch: Batch, place: Place, left: Mapping[float, np
     dense = copy.deepcopy(model).requires_grad_(True)
     dense.config.madtp, dense.madtp = None, None
     alone = labels_alone(dense, batch, place)
+    coming = {budget: iter(plans) for budget, plans in lefts.items()}
     for _ in range(turns + 1):
         timed(DENSE, alone)
-        for budget, tokens in left.items():
+        for budget, plans in coming.items():
             steps = distill.distill(student, teacher, itertools.repeat(batch), SCHEDULE, place)
-            for when in ("the dense model asked", "its answer kept"):
-                with counts.imposed(student, tokens):
+            for when in PRUNED:
+                with counts.imposed(student, next(plans)):
                     timed(f"budget {budget:g}, {when}", steps)
     return {name: runs[1:] for name, runs in taken.items()}
 

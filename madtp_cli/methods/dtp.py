@@ -30,5 +30,5 @@ def place(seen: Seen, rule: Rule) -> Placed:
 
 
 def cost(tokens: np.ndarray, width: int, atoms: int) -> np.ndarray:
-    """Each token's cosine with each other, of the numbers that are compared."""
-    return tokens**2 * len(range(0, width, peaks.spacing(width)))
+    """Cosines among the tokens, of the numbers that are compared."""
+    return peaks.comparisons(tokens) * len(range(0, width, peaks.spacing(width)))

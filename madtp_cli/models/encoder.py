@@ -167,7 +167,7 @@ class BlockPruner:
         if self.folded is None:
             raise ValueError("a block that is scored needs a dictionary")
         # Of all tokens, and then some: to pick their rows first takes longer than the few pinned ones cost.
-        logits = (normed @ self.folded.to(normed.dtype))[prunable]
+        logits = (normed @ self.folded.to(normed.dtype)).index_select(0, prunable)
         if self.pooling:
             pooled = mag.pool(logits, normed[prunable], lengths)
             self.pooled = pooled if self.pooled is None else self.pooled + pooled

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -18,6 +19,8 @@ from madtp_cli.pruning import segments
 
 #: Numbers of a token that are compared, at most.
 COMPARED = 64
+#: Tokens, ranked by importance, that are compared at once with all that rank before the last of them.
+AT_ONCE = 144
 
 
 def spacing(width: int) -> int:
@@ -27,6 +30,16 @@ def spacing(width: int) -> int:
     (2, 12)
     """
     return -(-width // COMPARED)
+
+
+def comparisons(tokens: np.ndarray) -> np.ndarray:
+    """How many cosines are formed among so many tokens of a sample, [samples].
+
+    >>> comparisons(np.array([2, AT_ONCE, AT_ONCE + 2])).tolist()
+    [4, 20736, 21028]
+    """
+    blocks, rest = tokens // AT_ONCE, tokens % AT_ONCE
+    return AT_ONCE**2 * blocks * (blocks + 1) // 2 + rest * tokens
 
 
 def leaders(
@@ -56,16 +69,31 @@ def leaders(
     # Sorted, the candidates of each token are those before it, and padding comes last.
     order = segments.pad(importance.detach(), lengths, -1.0).argsort(dim=1, descending=True, stable=True)
     ranked = directions.gather(1, order[:, :, None].expand_as(directions))
-    longest = directions.shape[1]
-    # Added, which takes a third of the time of filling: no later one is then among the most alike.
-    later = ranked.new_full((longest, longest), -4.0).triu()
-    cosine, leader = (ranked @ ranked.transpose(1, 2)).add_(later).max(2)
-    cosine[:, :1], leader[:, :1] = -1.0, 0
+    cosine, leader = _most_alike_before(ranked)
     first = torch.tensor(segments.offsets(lengths)[:-1], device=tokens.device)[:, None]
     led_by = order.gather(1, leader) + first
     scattered = torch.empty_like(led_by).scatter_(1, order, led_by), torch.empty_like(cosine).scatter_(1, order, cosine)
     leader, cosine = (segments.unpad(value, lengths) for value in scattered)
     return leader, (1 - cosine).clamp_min(0)
+
+
+def _most_alike_before(ranked: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each direction [samples, longest, numbers] the largest product with one before it, and which that is.
+
+    The first has none: -1 and itself. Formed block by block: most of what comes later is then not compared at all.
+    """
+    longest = ranked.shape[1]
+    later = ranked.new_full((min(AT_ONCE, longest),) * 2, -4.0).triu()
+    parts = []
+    for start in range(0, longest, AT_ONCE):
+        end = min(start + AT_ONCE, longest)
+        cosines = ranked[:, start:end] @ ranked[:, :end].transpose(1, 2)
+        # Added, which takes a third of the time of filling: no later one is then among the most alike.
+        cosines[:, :, start:] += later[: end - start, : end - start]
+        parts.append(cosines.max(2))
+    cosine, leader = (torch.cat(kind, 1) for kind in zip(*parts, strict=True))
+    cosine[:, :1], leader[:, :1] = -1.0, 0
+    return cosine, leader
 
 
 def followed(leader: Tensor, stays: Tensor, longest: int) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from madtp_cli.pruning import peaks
 
@@ -39,6 +41,26 @@ def test_a_leader_is_the_most_alike_of_the_more_important(lengths: list[int], se
             assert distinct[row].item() == pytest.approx(1 - max(alike), abs=1e-5)
             assert alike[above.index(int(leader[row]))] == pytest.approx(max(alike), abs=1e-5)
         start += length
+
+
+@given(LENGTHS, st.integers(0, 10_000), st.integers(1, 4))
+def test_blocks_of_any_size_find_the_same_leaders(lengths: list[int], seed: int, size: int) -> None:
+    """A block's border hides no one and shows no one too early."""
+    given_ones = _random(lengths, seed)
+    whole = peaks.leaders(*given_ones, lengths)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(peaks, "AT_ONCE", size)
+        for one, other in zip(peaks.leaders(*given_ones, lengths), whole, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("length", [1, peaks.AT_ONCE, peaks.AT_ONCE + 1, 4 * peaks.AT_ONCE, 5 * peaks.AT_ONCE - 1])
+def test_what_is_compared_is_what_is_counted(length: int) -> None:
+    """In multiply-adds, of which torch counts two FLOPs each."""
+    tokens, importance = _random([length], 0)
+    with FlopCounterMode(display=False) as counter:
+        peaks.leaders(tokens, importance, [length])
+    assert counter.get_total_flops() == 2 * tokens.shape[1] * peaks.comparisons(np.array([length]))[0]
 
 
 @given(LENGTHS, st.integers(0, 10_000), st.data())
