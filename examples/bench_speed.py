@@ -87,7 +87,7 @@ def timed(
     dense = traced(model, batch, place)
     variants = variants_of(model, dense, shares, 1 + turns, against_all=against_all)
     runs: dict[str, Any] = {str(variant): variant for variant in variants}
-    taken = timing.in_turns(runs, batch, place, turns)
+    taken = timing.in_turns(runs, [batch], place, turns)
     results = []
     for name, variant in runs.items():
         batches = [counts.with_left(model, dense, left) for left in variant.lefts[1:]] or [dense]

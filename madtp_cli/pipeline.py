@@ -66,7 +66,7 @@ def _compress_report(
 ) -> CompressReport:
     layers = measure.layer_parts(pruned.student, after.counts)
     target, final = pruned.target, pruned.calibration
-    batch = bench.first_batch(bench.settings.split)
+    batches = bench.to_time(bench.settings.split, bench.settings.batch_size)
     return CompressReport(
         command="compress",
         checkpoint=str(source),
@@ -86,7 +86,7 @@ def _compress_report(
         gflops=GflopsPart.of(before.gflops(pruned.teacher).mean(), after.gflops(pruned.student).mean()),
         answering=measure.answering(bench.task, pruned.student, after, before),
         quality=bench.change(before, after),
-        latency=timing.latency(pruned.teacher, pruned.student, batch, bench.place),
+        latency=timing.latency(pruned.teacher, pruned.student, batches, bench.place),
         tokens={name: [part for part in layers if part.tower == name and part.tokens_in] for name in after.counts},
         knob=final.knob,
         curve=[(knob, gflops / target.dense) for knob, gflops in final.tried],
@@ -203,7 +203,7 @@ def _timed(bench: Workbench, batch_sizes: Sequence[int]) -> tuple[list[LatencyPa
     there = len(bench.rows(split))
     dense, pruned = (tuning.dense_copy(model), model) if batch_sizes and model.pruning else (model, None)
     timed = [
-        timing.latency(dense, pruned, bench.first_samples(split, size), bench.place, listener=bench.listener)
+        timing.latency(dense, pruned, bench.to_time(split, size), bench.place, listener=bench.listener)
         for size in sorted({min(size, there) for size in batch_sizes})
     ]
     large = sorted(size for size in set(batch_sizes) if size > there)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from madtp_cli import flops
 from madtp_cli.errors import UsageError
 from madtp_cli.listener import Listener
 from madtp_cli.measure import Batch, Place, inputs_of
+from madtp_cli.models.encoder import TokenTrace
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.report import LatencyPart, TimesPart
 
@@ -32,6 +34,8 @@ BATCH_SIZES = (1, 8, 32)
 #: Turns of one batch size: at least so many, and more while they take less than these seconds. Both are even, so
 #: that each model is as often the first of a turn as the other.
 LEAST_TURNS, MOST_TURNS, SECONDS = 8, 50, 10.0
+#: Different batches of one size, if there are samples enough: another one for the warm-up and each of the least turns.
+BATCHES = 1 + LEAST_TURNS
 #: A megabyte as drives and networks count it.
 MB = 10**6
 
@@ -62,31 +66,37 @@ def asked(wanted: bool, sizes: str | None) -> Sequence[int]:
 def latency(
     dense: Prunable,
     pruned: Prunable | None,
-    batch: Batch,
+    batches: Sequence[Batch],
     place: Place,
     turns: int | None = None,
     listener: Listener | None = None,
 ) -> LatencyPart:
-    """Time both models on one batch in turns, so that a busy machine slows both, and hold it against their cost.
+    """Time both models in turns, so that a busy machine slows both, and hold it against their cost.
 
     Args:
         dense: The strongest dense execution: the dense model on packed tokens, through torch's fused attention.
         pruned: The same model pruned; None to time the dense one alone.
-        batch: As a task collates it.
+        batches: As a task collates them, of one size. Each turn takes the next one: data does not repeat, and kernels
+            that are compiled for token counts they have not seen belong to the time. Memory is that of the first.
         place: Where, and in which number format.
         turns: How often each model is timed; by how long it takes if None.
         listener: Hears of the progress.
     """
-    listener, batch = listener or Listener(), place.moved(inputs_of(batch))
+    listener, batches = listener or Listener(), [place.moved(inputs_of(batch)) for batch in batches]
     models = {"dense": dense} if pruned is None else {"dense": dense, "pruned": pruned}
-    size = len(batch["pixel_values"])
+    batch, size = batches[0], len(batches[0]["pixel_values"])
     costs, peaks = {}, {}
     listener.stage(f"Memory and multiply-adds, batch {size}", len(models))
     for number, (name, model) in enumerate(models.items()):
         costs[name], peaks[name] = multiply_adds(model, batch, place), peak_memory(model, batch, place)
         listener.advance(number + 1)
     listener.done()
-    seconds = in_turns(models, batch, place, turns, listener)
+    with _traced(models) as traces:
+        seconds = in_turns(models, batches, place, turns, listener)
+    for name, model in models.items():
+        useful, executed = costs[name]
+        mean = statistics.fmean(_useful(model, trace) for trace in traces[name][-len(seconds[name]) :])
+        costs[name] = mean, mean * executed / useful
     times = {name: _times(seconds[name], size, costs[name], peaks[name]) for name in models}
     return _compared(times["dense"], times.get("pruned"), size, place, len(seconds["dense"]))
 
@@ -137,9 +147,30 @@ def _processor(place: Place) -> str:
     return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
+@contextlib.contextmanager
+def _traced(models: Mapping[str, Prunable]) -> Iterator[dict[str, list[TokenTrace]]]:
+    """The traces of all forwards within, by model."""
+    traces: dict[str, list[TokenTrace]] = {name: [] for name in models}
+
+    def keep(name: str) -> Callable[[Any, Any, Any], None]:
+        return lambda _module, _inputs, output: traces[name].append(output.trace)
+
+    hooks = [model.register_forward_hook(keep(name)) for name, model in models.items()]
+    try:
+        yield traces
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _useful(model: Prunable, trace: TokenTrace) -> float:
+    """Multiply-adds of a forward on tokens, by the formula."""
+    return float(flops.per_sample(model.config, flops.counts_of(model, trace)).sum())
+
+
 def in_turns(
     models: Mapping[str, Prunable],
-    batch: Batch,
+    batches: Sequence[Batch],
     place: Place,
     turns: int | None = None,
     listener: Listener | None = None,
@@ -148,11 +179,11 @@ def in_turns(
     """Seconds of each model's forwards by name, after a warm-up.
 
     A turn runs each model once, and the next one in the opposite order: a machine that grows slower or hotter
-    favours neither.
+    favours neither. The warm-up takes the first batch, each turn the next, and the first again after the last.
 
     Args:
         models: What is timed.
-        batch: On the device, without labels.
+        batches: On the device, without labels, of one size.
         place: Where, and in which number format.
         turns: How many; by how long the warm-up took if None.
         listener: Hears of the progress.
@@ -162,11 +193,12 @@ def in_turns(
     with _cast(place, *models.values()):
         started = clock()
         for model in models.values():
-            _forward(model, batch, place)
+            _forward(model, batches[0], place)
         turns = turns or _turns(clock() - started)
         seconds: dict[str, list[float]] = {name: [] for name in names}
-        listener.stage(f"Time, batch {len(batch['pixel_values'])}", turns)
+        listener.stage(f"Time, batch {len(batches[0]['pixel_values'])}", turns)
         for turn in range(turns):
+            batch = batches[(1 + turn) % len(batches)]
             for name in reversed(names) if turn % 2 else names:
                 started = clock()
                 _forward(models[name], batch, place)
@@ -222,8 +254,7 @@ def _counted(model: Prunable, batch: Batch, place: Place) -> tuple[float, float]
     on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
     with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
         output = _forward(model, batch, place)
-    counts = flops.counts_of(model, output.trace)
-    return float(flops.per_sample(model.config, counts).sum()), counter.get_total_flops() / 2
+    return _useful(model, output.trace), counter.get_total_flops() / 2
 
 
 def _attention_flops(

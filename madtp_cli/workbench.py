@@ -151,7 +151,7 @@ class Workbench:
     def announce(self, student: Prunable, teacher: Prunable, steps: int) -> None:
         """Say how long a fine-tune will take and what it needs, after timing one batch."""
         batch = self.place.moved(measure.inputs_of(self.first_batch("val")))
-        timed = timing.in_turns({"dense": teacher, "pruned": student}, batch, self.place, turns=1)
+        timed = timing.in_turns({"dense": teacher, "pruned": student}, [batch], self.place, turns=1)
         # A step is one dense forward and a pruned forward and backward, which costs as two forwards more.
         step = (timed["dense"][0] + 3 * timed["pruned"][0]) / len(batch["pixel_values"])
         # What Muon does is the same at any batch; the dense forward tells how fast this place multiplies.
@@ -166,13 +166,18 @@ class Workbench:
         )
 
     def first_batch(self, split: str) -> Batch:
-        """The first batch of a split, the one that is timed."""
+        """The first batch of a split."""
         return next(iter(self.batches(split)))
 
-    def first_samples(self, split: str, number: int) -> Batch:
-        """The first samples of a split in one batch, without labels."""
-        made = batches(self.rows(split, number), self.task, self.processor, batch_size=number, workers=0)
-        return measure.inputs_of(next(made))
+    def to_time(self, split: str, size: int) -> list[Batch]:
+        """Batches of the first samples of a split, without labels: full ones, as many as timing takes or there are.
+
+        Where there are fewer samples than `size`, they are the one batch.
+        """
+        rows = self.rows(split, size * timing.BATCHES)
+        number = max(1, len(rows) // size)
+        made = batches(rows, self.task, self.processor, batch_size=size, workers=0)
+        return [measure.inputs_of(batch) for batch in itertools.islice(made, number)]
 
     def single_samples(self, split: str, number: int) -> list[Batch]:
         """The first samples of a split, each a batch of its own, without labels."""

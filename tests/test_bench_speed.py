@@ -141,7 +141,7 @@ def test_a_variant_is_measured_as_a_model_is(model, batch) -> None:
     left = np.stack([np.array([[30, 2]] * 5)] * 3)
     ragged, padded = Variant(model, "pruned", 0.5, [left]), Variant(model, "padded", 0.5, [counts.padded(left)])
     runs: Any = {str(variant): variant for variant in (ragged, padded)}
-    assert {name: len(taken) for name, taken in timing.in_turns(runs, batch, CPU, 2).items()} == dict.fromkeys(runs, 2)
+    assert {name: len(one) for name, one in timing.in_turns(runs, [batch], CPU, 2).items()} == dict.fromkeys(runs, 2)
     peaks = [timing.peak_memory(variant, batch, CPU) or 0 for variant in runs.values()]
     assert sum(weight.nbytes for weight in model.parameters()) < peaks[0] <= peaks[1]
 
@@ -161,10 +161,10 @@ def case(**fields: Any) -> Case:
     """Dense: 8 s for 4 samples at 100 GFLOPs; pruned 2 s at 20, as others tell."""
     variants = [
         Timed("dense", 1.0, [9.0, 8.0, 1.0], 100.0, 400.0),
-        Timed("stock", 1.0, [12.0], 100.0),
-        Timed("pruned", 0.2, [2.0], 20.0, 300.0),
-        Timed("padded", 0.2, [3.0], 30.0),
-        Timed("even", 0.2, [1.6], 20.0),
+        Timed("stock", 1.0, [12.0, 12.0, 2.0], 100.0),
+        Timed("pruned", 0.2, [3.0, 2.0, 0.25], 20.0, 300.0),
+        Timed("padded", 0.2, [3.0, 3.0, 1.0], 30.0),
+        Timed("even", 0.2, [1.8, 1.6, 0.5], 20.0),
     ]
     usual: dict[str, Any] = dict(architecture="toy", device="cpu", dtype="float32", threads=2, samples=4)
     usual |= dict(image_size=32, text_tokens=7, timed=variants)

@@ -28,6 +28,7 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0.0
         self.ran: list[str] = []
+        self.saw: list[Tensor] = []
 
     def __call__(self) -> float:
         return self.now
@@ -38,6 +39,7 @@ class Clock:
         def forward(pixel_values: Tensor) -> None:
             self.now += seconds[self.ran.count(name) % len(seconds)]
             self.ran.append(name)
+            self.saw.append(pixel_values)
 
         return forward
 
@@ -51,9 +53,17 @@ def clock() -> Clock:
 def test_models_take_turns_whose_order_alternates(clock) -> None:
     """A machine that grows slower would otherwise favour whoever goes first; the warm-up counts for nobody."""
     models = {"dense": clock.model("dense", 100.0, 2.0, 3.0, 4.0), "pruned": clock.model("pruned", 50.0, 1.0)}
-    seconds = timing.in_turns(models, {"pixel_values": torch.zeros(2, 1)}, CPU, turns=3, clock=clock)
+    seconds = timing.in_turns(models, [{"pixel_values": torch.zeros(2, 1)}], CPU, turns=3, clock=clock)
     assert clock.ran == ["dense", "pruned", "dense", "pruned", "pruned", "dense", "dense", "pruned"]
     assert seconds == {"dense": [2.0, 3.0, 4.0], "pruned": [1.0, 50.0, 1.0]}
+
+
+def test_each_turn_takes_the_next_batch_for_all_models(clock) -> None:
+    """Which the warm-up has not seen, and the first again when all were taken."""
+    models = {name: clock.model(name, 1.0) for name in ("dense", "pruned")}
+    batches = [{"pixel_values": torch.full((2, 1), float(number))} for number in range(3)]
+    timing.in_turns(models, batches, CPU, turns=4, clock=clock)
+    assert [int(seen[0]) for seen in clock.saw] == [0, 0, 1, 1, 2, 2, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize(("second", "turns"), [(1e-6, 50), (0.5, 10), (0.3, 16), (60.0, 8)])
@@ -63,7 +73,7 @@ def test_quick_forwards_are_timed_more_often(clock, second, turns) -> None:
     listener = SimpleNamespace(stage=lambda *stage: told.append(stage), advance=lambda done: None, done=lambda: None)
     models = {name: clock.model(name, second) for name in ("dense", "pruned")}
     batch = {"pixel_values": torch.zeros(3, 1)}
-    seconds = timing.in_turns(models, batch, CPU, listener=listener, clock=clock)  # type: ignore[arg-type]
+    seconds = timing.in_turns(models, [batch], CPU, listener=listener, clock=clock)  # type: ignore[arg-type]
     assert [len(taken) for taken in seconds.values()] == [turns, turns]
     assert told == [("Time, batch 3", turns)]
 
@@ -71,8 +81,13 @@ def test_quick_forwards_are_timed_more_often(clock, second, turns) -> None:
 def test_percentiles_and_throughput_are_of_batches(monkeypatch, blip, collate, samples) -> None:
     """Milliseconds of a batch beside those of a sample, in which `compress` has always told them."""
     taken = {"dense": [0.1 * number for number in range(1, 22)], "pruned": [0.55] * 21}
-    monkeypatch.setattr(timing, "in_turns", lambda models, *_: {name: taken[name] for name in models})
-    part = timing.latency(blip, blip, collate(samples[:2]), CPU)
+
+    def in_turns(models: Any, batches: Any, *_: Any) -> dict[str, list[float]]:
+        with torch.inference_mode():
+            return {name: taken[name] for name, model in models.items() if model(**batches[0])}
+
+    monkeypatch.setattr(timing, "in_turns", in_turns)
+    part = timing.latency(blip, blip, [collate(samples[:2])], CPU)
     assert part.pruned is not None
     found = (part.dense.median_ms, part.dense.p5_ms, part.dense.p95_ms, part.dense.samples_per_second)
     assert found == pytest.approx((1100, 200, 2000, 2 / 1.1))
@@ -82,11 +97,12 @@ def test_percentiles_and_throughput_are_of_batches(monkeypatch, blip, collate, s
 
 def test_efficiency_is_the_part_of_the_saved_multiply_adds_that_became_time(blip, attached, collate, samples) -> None:
     """Both ratios are of the same samples, and all of it can be worked out anew from what is written down."""
-    batch, pruned = collate(samples[:2]), attached(0.7)
-    part = timing.latency(blip, pruned, batch, CPU, turns=2)
+    batches, pruned = [collate(samples[first : first + 2]) for first in (0, 1, 2)], attached(0.7)
+    part = timing.latency(blip, pruned, batches, CPU, turns=2)
     for model, times in ((blip, part.dense), (pruned, part.pruned)):
         assert times is not None
-        assert times.gflops == pytest.approx(measure.run(model, [batch], tasks.get("nlvr2"), CPU).gflops(model).mean())
+        those = measure.run(model, batches[1:], tasks.get("nlvr2"), CPU)  # the first one warms up
+        assert times.gflops == pytest.approx(those.gflops(model).mean())
     assert part.pruned is not None
     assert part.speedup is not None
     assert part.flops_ratio is not None
@@ -101,7 +117,7 @@ def test_efficiency_is_the_part_of_the_saved_multiply_adds_that_became_time(blip
 
 def test_a_dense_model_alone_has_nothing_to_be_compared_with(blip, collate, samples) -> None:
     """No speed-up of one."""
-    part = timing.latency(blip, None, collate(samples[:2]), CPU, turns=2)
+    part = timing.latency(blip, None, [collate(samples[:2])], CPU, turns=2)
     assert part.pruned is None
     assert (part.pruned_ms, part.speedup, part.flops_ratio, part.efficiency) == (None, None, None, None)
     assert part.peak_memory_mb == part.dense.peak_memory_mb
@@ -131,7 +147,7 @@ KINDS: dict[str, Callable[[pytest.FixtureRequest], tuple[Any, Any]]] = {
 def test_every_kind_of_model_can_be_timed(kind, dtype, request) -> None:
     """Whatever its forward takes and gives, in both number formats; nothing it executes is less than useful."""
     model, batch = KINDS[kind](request)
-    part = timing.latency(model, drawing.attached(model, 0.5), batch, Place.of("cpu", dtype), turns=1)
+    part = timing.latency(model, drawing.attached(model, 0.5), [batch], Place.of("cpu", dtype), turns=1)
     assert part.pruned is not None
     assert (part.batch_size, part.dtype) == (2, dtype)
     assert 0 < part.pruned.gflops < part.dense.gflops
@@ -225,5 +241,5 @@ def test_a_listener_hears_of_every_forward_that_takes_long(blip, collate, sample
         def advance(self, done: int, detail: str = "") -> None:
             heard.append(done)
 
-    timing.latency(blip, blip, collate(samples[:2]), CPU, turns=3, listener=Told())
+    timing.latency(blip, blip, [collate(samples[:2])], CPU, turns=3, listener=Told())
     assert heard == [("Memory and multiply-adds, batch 2", 2), 1, 2, ("Time, batch 2", 3), 1, 2, 3]

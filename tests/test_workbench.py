@@ -5,11 +5,24 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import torch
+
+from madtp_cli import timing
 from madtp_cli.config import RunSettings
 from madtp_cli.listener import Listener
 from madtp_cli.workbench import Workbench
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_full_batches_are_timed_or_all_the_samples_there_are() -> None:
+    """In the order of the rows; of many samples no more than timing takes."""
+    bench = Workbench.open(EXAMPLES / "blip.pt", RunSettings(limit=25, device="cpu"), Listener(), ["val"])
+    sizes = {size: [len(batch["pixel_values"]) for batch in bench.to_time("val", size)] for size in (1, 8, 40)}
+    assert sizes == {1: [1] * timing.BATCHES, 8: [8] * 3, 40: [25]}
+    (whole,), parts = bench.to_time("val", 25), bench.to_time("val", 5)
+    assert torch.equal(whole["pixel_values"], torch.cat([part["pixel_values"] for part in parts]))
+    assert all("labels" not in part for part in parts)
 
 
 def test_only_training_takes_other_captions_from_pass_to_pass() -> None:

@@ -78,7 +78,7 @@ class Case:
 
     def faster(self, one: Timed) -> float:
         """Dense time over its time."""
-        return self.dense.median / one.median
+        return times_faster(self.dense.seconds, one.seconds)
 
     def efficiency(self, one: Timed) -> float:
         """What share of the saved FLOPs became saved time: 1 where it is as many times faster as it has fewer FLOPs."""
@@ -87,6 +87,15 @@ class Case:
     def milliseconds(self, one: Timed | None) -> float | None:
         """Per sample."""
         return None if one is None else 1000 * one.median / self.samples
+
+
+def times_faster(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """The median of the turns' ratios: a turn's runs keep the same counts, and a busy machine slows them alike.
+
+    >>> times_faster([4.0, 2.0, 30.0], [2.0, 1.0, 10.0])
+    2.0
+    """
+    return statistics.median(one / other for one, other in zip(slow, fast, strict=True))
 
 
 def recorded(file: Path, make: Callable[[], Any]) -> Any:
@@ -105,8 +114,9 @@ def shown(value: float | None, form: str) -> str:
 EXPLAINED = """
 Random weights: what is shown is time. Images are the built-in scenes; each keeps as many tokens as an image of the
 trained `blip.pt` at the same budget does, block by block, chosen by the real score, whose time is included. All
-variants of a line ran in turns in one process; medians, in milliseconds per sample. Each turn imposes the counts of
-other images of the example: data does not repeat, and in bfloat16 oneDNN compiles each shape that is new to it.
+variants of a line ran in turns in one process. Times are medians, in milliseconds per sample, and ratios are medians of
+the turns' ratios, because a busy machine slows a whole turn. Each turn imposes the counts of other images of the
+example: data does not repeat, and in bfloat16 oneDNN compiles each shape that is new to it.
 
 * **dense**: the same model on packed tokens, with whichever of `scaled_dot_product_attention` and two matrix products
   is faster: the strongest dense execution we know here.
@@ -138,7 +148,7 @@ def rows(case: Case) -> list[str]:
             shown(case.milliseconds(case.dense), ",.0f"), shown(case.milliseconds(stock), ",.0f"),
             shown(case.milliseconds(pruned), ",.0f"), f"{case.fewer(pruned):.2f}x", f"{case.faster(pruned):.2f}x",
             f"**{case.efficiency(pruned):.2f}**",
-            "" if stock is None else f"{stock.median / pruned.median:.2f}x",
+            "" if stock is None else f"{times_faster(stock.seconds, pruned.seconds):.2f}x",
             _against_padding(case, pruned, padded),
             "" if even is None else f"{case.efficiency(even):.2f}",
             _memory(case.dense, pruned),
@@ -151,7 +161,7 @@ def _against_padding(case: Case, pruned: Timed, padded: Timed | None) -> str:
     if padded is None:
         return ""
     wanted = (f"{AGAINST_PADDING * over:.2f}x" for over in case.over_mean[f"{pruned.budget:g}"])
-    return f"{padded.median / pruned.median:.2f}x ({'; '.join(wanted)})"
+    return f"{times_faster(padded.seconds, pruned.seconds):.2f}x ({'; '.join(wanted)})"
 
 
 def _memory(dense: Timed, pruned: Timed) -> str:
