@@ -222,10 +222,13 @@ def print_parts(options: argparse.Namespace) -> None:
         place = Place.of("cpu", dtype)
         model.to(place.device, place.dtype)
         dense = traced(model, batch, place)
-        left = {parts.WHOLE: dense["vision"].left - counts.PINNED}
+        whole = dense["vision"].left - counts.PINNED
+        left = {"scored, all kept": whole}
         left |= {f"budget {budget:g}": counts.planned(model, dense, one, budget) for budget, one in shares.items()}
         print(f"\n{dtype}, {torch.get_num_threads()} threads\n", flush=True)
         print("\n".join(parts.table(model, batch, place, left, options.turns)), flush=True)
+        alone = parts.pruning_alone(model, batch, place, whole, options.turns)
+        print(f"\nPruning in a scored layer that keeps all, by the clock: {alone:.1%} of a dense layer.", flush=True)
 
 
 def written(
@@ -265,14 +268,22 @@ def written(
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for flag in ("--quick", "--all", "--grow", "--train", "--recorded", "--parts"):
-        parser.add_argument(flag, action="store_true")
-    parser.add_argument("--budgets", nargs="+", type=float)
-    parser.add_argument("--batch-sizes", nargs="+", type=int)
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--turns", type=int, default=5, help="timed runs of each variant")
-    parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="where the records are")
-    parser.add_argument("--output", type=Path, default=HERE, help="where bench.md and bench.png go")
+    flags = {
+        "--quick": "half of the layers, dense and pruned alone; prints",
+        "--all": "everything: CLIP, --grow and --train too",
+        "--grow": "time and memory against batch, image and text",
+        "--train": "steps of the fine-tune",
+        "--recorded": "write the page of what is in --folder",
+        "--parts": "where a layer's time goes; prints",
+    }
+    for flag, told in flags.items():
+        parser.add_argument(flag, action="store_true", help=told)
+    parser.add_argument("--budgets", nargs="+", type=float, help="shares of the dense multiply-adds: 0.5 0.3 0.2")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, help=f"1 8 32; {QUICK_SAMPLES} if quick")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="float32 bfloat16")
+    parser.add_argument("--turns", type=int, default=5, help="timed runs of each variant, 5")
+    parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="where the records are, build/bench")
+    parser.add_argument("--output", type=Path, default=HERE, help="where bench.md and bench.png go, examples")
     options = parser.parse_args(arguments)
     short = options.quick or options.parts
     options.budgets = options.budgets or ([0.5, 0.2] if short else [0.5, 0.3, 0.2])
@@ -290,7 +301,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         page.require_matplotlib()
     pairs = FEW_PAIRS if options.quick else EXAMPLE_PAIRS
     shares = {} if options.recorded else example_shares(options.budgets, pairs)
-    print(page.HEAD, flush=True)
+    told = f"random weights, {torch.get_num_threads()} threads, medians of {options.turns} turns, ms per sample"
+    if options.quick:
+        told += f"; {QUICK_LAYERS} layers of each tower; empty columns are not timed"
+    print(f"{BLIP}: {told}", page.HEAD, sep="\n\n", flush=True)
     cases: list[Case] = []
     left_alone: dict[str, page.Spread] = {}
     for name in [BLIP, CLIP] if options.all else [BLIP]:

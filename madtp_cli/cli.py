@@ -233,7 +233,9 @@ def export(
     ctx: typer.Context,
     checkpoint: Checkpoint,
     file: Annotated[Path, typer.Argument(help="File to write, .onnx or .pt2.", show_default=False)],
-    name: Annotated[str, typer.Option("--format", help="onnx or torch-export.")] = "onnx",
+    name: Annotated[
+        str | None, typer.Option("--format", help="onnx or torch-export; as the file's name ends, unless told.")
+    ] = None,
     tokenizer: Tokenizer = None,
     head_width: HeadWidth = None,
     activation: Activation = None,

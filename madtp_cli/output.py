@@ -7,6 +7,7 @@ before stays until then, and nothing is left behind when writing fails.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -131,9 +132,8 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be written: {error.strerror or error}.\nMake room, or choose another place."
-        ) from error
+        advice = "Make room, or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Choose"
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}.\n{advice} another place.") from error
 
 
 def _beside(folder: Path, purpose: str) -> Path:

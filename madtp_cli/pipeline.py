@@ -207,7 +207,8 @@ def _timed(bench: Workbench, batch_sizes: Sequence[int]) -> tuple[list[LatencyPa
         for size in sorted({min(size, there) for size in batch_sizes})
     ]
     large = sorted(size for size in set(batch_sizes) if size > there)
-    told = f"Batches of {' and '.join(map(str, large))} were timed with all the samples there are: {there}."
+    sizes = " and ".join(map(str, large))
+    told = f"Batches of {sizes} were timed with all the samples there are, the same {there} in each turn."
     return timed, [told] if large else []
 
 

@@ -117,8 +117,8 @@ class TimesPart(_Part):
 class LatencyPart(_Part):
     """Milliseconds per sample, medians of interleaved runs, both models' on the same batches.
 
-    `flops_ratio` is dense over pruned GFLOPs of these samples; `efficiency`, the part of it that became speed, is
-    `speedup` over `flops_ratio`. All of these are None where only a dense model was timed. `peak_memory_mb` is the
+    `flops_ratio` is dense over pruned GFLOPs of these samples; the realised `efficiency` is `speedup` over it, 1 where
+    every saved FLOP is saved time. All of these are None where only a dense model was timed. `peak_memory_mb` is the
     pruned model's, or the dense one's where there is no other.
     """
 

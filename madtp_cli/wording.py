@@ -37,14 +37,14 @@ def times(part: LatencyPart) -> Iterator[tuple[str, ...]]:
 
 
 def realised(part: LatencyPart) -> str:
-    """What of the multiply-adds saved became time, the memory beside dense, and what went into padding."""
+    """How much faster for how many fewer multiply-adds, the memory beside dense, and what went into padding."""
     said, dense, pruned = f"Batch {part.batch_size}:", part.dense, part.pruned
     if pruned is None or part.speedup is None or part.flops_ratio is None or part.efficiency is None:
         return f"{said} {_figure(dense.gflops * dense.samples_per_second)} GFLOPs per second{_padding(dense)}"
-    saved = f"of the {part.flops_ratio:.2f}x fewer multiply-adds {100 * part.efficiency:.0f} % became time"
+    saved = f"for {part.flops_ratio:.2f}x fewer multiply-adds, a realised efficiency of {100 * part.efficiency:.0f} %"
     if part.flops_ratio <= 1:
-        saved = f"it saves no multiply-adds, but costs {1 / part.flops_ratio:.2f}x of dense"
-    said = f"{said} {part.speedup:.2f}x as fast; {saved}"
+        saved = f"and saves no multiply-adds, but costs {1 / part.flops_ratio:.2f}x of dense"
+    said = f"{said} {'slower than dense, ' if part.speedup < 1 else ''}{part.speedup:.2f}x as fast {saved}"
     if pruned.peak_memory_mb is not None and dense.peak_memory_mb is not None:
         said += f"; peak memory {pruned.peak_memory_mb / dense.peak_memory_mb:.2f}x"
     return said + _padding(pruned)

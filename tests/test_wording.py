@@ -28,7 +28,7 @@ def test_what_became_time_is_said_in_words() -> None:
     """Five times fewer multiply-adds, four times as fast: four fifths; and a fifth of what was executed is padding."""
     said = wording.realised(part(pruned_ms=3.125, speedup=4.0, flops_ratio=5.0, efficiency=0.8, pruned=PRUNED))
     assert said == (
-        "Batch 8: 4.00x as fast; of the 5.00x fewer multiply-adds 80 % became time; peak memory 0.80x; "
+        "Batch 8: 4.00x as fast for 5.00x fewer multiply-adds, a realised efficiency of 80 %; peak memory 0.80x; "
         "20.0 % of what it executes is padding"
     )
 
@@ -37,7 +37,14 @@ def test_a_model_that_saves_nothing_is_not_praised() -> None:
     """A knob near nought scores tokens and drops none."""
     costly = times(gflops=2.2, executed_gflops=2.2, peak_memory_mb=None)
     said = wording.realised(part(pruned_ms=12.5, speedup=1.0, flops_ratio=2 / 2.2, efficiency=1.1, pruned=costly))
-    assert said == "Batch 8: 1.00x as fast; it saves no multiply-adds, but costs 1.10x of dense"
+    assert said == "Batch 8: 1.00x as fast and saves no multiply-adds, but costs 1.10x of dense"
+
+
+def test_a_pruned_model_that_is_slower_is_called_so() -> None:
+    """A small one at batch 1 starts more calls than it saves products."""
+    slow = times(median_ms=125.0, peak_memory_mb=None)
+    said = wording.realised(part(pruned_ms=15.6, speedup=0.8, flops_ratio=2.0, efficiency=0.4, pruned=slow))
+    assert said.startswith("Batch 8: slower than dense, 0.80x as fast for 2.00x fewer multiply-adds")
 
 
 def test_a_dense_model_alone_has_a_speed() -> None:

@@ -129,6 +129,8 @@ example: data does not repeat, and in bfloat16 oneDNN compiles each shape that i
   first block's attention anything, and so promises more than is executed.
 * **without a spread**: the realised efficiency if every image kept the mean.
 * **realised efficiency**: times faster over times fewer multiply-adds; 1 where every saved FLOP is saved time.
+* **memory**: what torch holds at the peak of a forward. Where it does not fall with the budget, the peak comes before
+  the first tokens go.
 """.strip()
 HEAD = (
     "| device | dtype | batch | budget | dense ms | stock ms | pruned ms | FLOPs fewer | faster | realised efficiency "
@@ -186,11 +188,8 @@ def spreads(by_budget: Spread) -> list[str]:
 
 
 def runs(cases: Sequence[Case]) -> str:
-    """How many runs the medians of each batch size are of."""
-    batches: dict[int, set[int]] = {}
-    for case in cases:
-        batches.setdefault(len(case.dense.seconds), set()).add(case.samples)
-    told = (f"{number} (batch {', '.join(map(str, sorted(batches[number])))})" for number in sorted(batches))
+    """How many runs the medians of each case are of."""
+    told = (f"{len(case.dense.seconds)} ({case.dtype}, batch {case.samples})" for case in cases)
     return f"Runs of each variant: {', '.join(told)}."
 
 

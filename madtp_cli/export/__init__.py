@@ -79,10 +79,19 @@ def get(name: str) -> Format:
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
+def suiting(file: Path) -> str:
+    """The format whose files' names end as this one, or else the first of `names()`.
+
+    >>> suiting(Path("blip.pt2")), suiting(Path("blip"))
+    ('torch-export', 'onnx')
+    """
+    return next((name for name in names() if file.suffix == get(name).SUFFIX), names()[0])
+
+
 def export(
     source: Path,
     file: Path,
-    name: str,
+    name: str | None = None,
     listener: Listener | None = None,
     *,
     overwrite: bool = False,
@@ -93,7 +102,7 @@ def export(
     Args:
         source: Checkpoint file or folder.
         file: Where to; its name ends as the format's files do.
-        name: One of `names()`.
+        name: One of `names()`; unless told, what the file's name ends as.
         listener: Hears of the progress.
         overwrite: Replace the file.
         told: What else `checkpoint.load` asks for.
@@ -102,6 +111,7 @@ def export(
         MadtpError: One of its kinds, each with its exit code; nothing is written then.
     """
     started, listener, file = time.monotonic(), listener or Listener(), Path(file)
+    name = name or suiting(file)
     chosen = _fitting(name, file)
     check_file(file, overwrite)
     model = checkpoint.load(source, **told)[0]

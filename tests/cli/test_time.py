@@ -30,15 +30,15 @@ def test_scripts_get_one_entry_per_batch_size(timed) -> None:
         assert part["flops_ratio"] > 1
         assert part["dense"].keys() == part["pruned"].keys() >= {"p5_ms", "p95_ms", "samples_per_second"}
     assert report["environment"].keys() >= {"torch", "transformers", "python", "madtp"}
-    assert any("Batches of 99" in note and note.endswith("there are: 3.") for note in report["notes"])
+    assert any("Batches of 99" in note and note.endswith("the same 3 in each turn.") for note in report["notes"])
 
 
 def test_people_read_what_became_time_in_words(timed) -> None:
     """And that there were fewer samples than asked for."""
     _, human = timed
     assert "fewer multiply-adds" in human.stdout
-    assert "% became time" in human.stdout
-    assert "Batches of 99 were timed with all the samples there are: 3." in human.stdout
+    assert "a realised efficiency of" in human.stdout
+    assert "Batches of 99 were timed with all the samples there are, the same 3 in each turn." in human.stdout
     assert "Time, batch 3" in human.stderr
 
 
