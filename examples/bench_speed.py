@@ -257,12 +257,15 @@ def written(
         if name in left_alone:
             title = f"And if the rule, at the knob that meets the budget, is left to itself, batch {OWN_SAMPLES}:"
             lines += ["", title, "", *page.spreads(left_alone[name])]
-    if any(case.grows for case in cases):
-        lines += ["", "## How cost grows", "", "BLIP-base NLVR, float32, per batch; a batch of one where not told."]
-        lines += page.growth(cases)
+    growing = [case for case in cases if case.grows]
+    if growing:
+        runs = min(len(case.dense.seconds) for case in growing)
+        told = f"BLIP-base NLVR, float32, per batch, medians of {runs} runs; a batch of one where not told."
+        lines += ["", "## How cost grows", "", told, *page.growth(growing)]
     for dtype, taken in steps.items():
         title = f"## A training step, {dtype}, {TRAIN_SAMPLES} pairs, {QUICK_LAYERS} layers of each tower"
-        lines += ["", title, "", *stepping.table(taken)]
+        runs = min(map(len, taken.values()))
+        lines += ["", title, "", f"Medians of {runs} steps of each kind.", "", *stepping.table(taken)]
     return "\n".join(lines) + "\n"
 
 

@@ -289,6 +289,8 @@ def test_the_bench_writes_its_page_and_its_plot(monkeypatch, tmp_path, capsys) -
     assert "There was no GPU" in text
     assert [cells[0] for cells in lines if len(cells) == 6 and cells[0].isdigit()] == ["1", "48", "64", "6"]
     assert (tmp_path / "bench.png").stat().st_size > 10_000
+    assert "medians of 1 runs" in text
+    assert "Medians of 1 steps" in text
     steps = [cells for cells in lines if cells[0].startswith(("dense,", "budget 0.5,"))]
     assert [cells[0] for cells in steps[:3]] == [
         "dense, labels alone",
