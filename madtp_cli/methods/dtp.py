@@ -31,4 +31,14 @@ def place(seen: Seen, rule: Rule) -> Placed:
 
 def cost(tokens: np.ndarray, width: int, atoms: int) -> np.ndarray:
     """Cosines among the tokens, of the numbers that are compared."""
-    return peaks.comparisons(tokens) * len(range(0, width, peaks.spacing(width)))
+    return comparisons(tokens) * len(range(0, width, peaks.spacing(width)))
+
+
+def comparisons(tokens: np.ndarray) -> np.ndarray:
+    """How many cosines are formed among so many tokens of a sample, [samples].
+
+    >>> comparisons(np.array([2, peaks.AT_ONCE, peaks.AT_ONCE + 2])).tolist()
+    [4, 20736, 21028]
+    """
+    blocks, rest = tokens // peaks.AT_ONCE, tokens % peaks.AT_ONCE
+    return peaks.AT_ONCE**2 * blocks * (blocks + 1) // 2 + rest * tokens

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -30,16 +29,6 @@ def spacing(width: int) -> int:
     (2, 12)
     """
     return -(-width // COMPARED)
-
-
-def comparisons(tokens: np.ndarray) -> np.ndarray:
-    """How many cosines are formed among so many tokens of a sample, [samples].
-
-    >>> comparisons(np.array([2, AT_ONCE, AT_ONCE + 2])).tolist()
-    [4, 20736, 21028]
-    """
-    blocks, rest = tokens // AT_ONCE, tokens % AT_ONCE
-    return AT_ONCE**2 * blocks * (blocks + 1) // 2 + rest * tokens
 
 
 def leaders(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from madtp_cli.methods import dtp
 from madtp_cli.pruning import peaks
 
 LENGTHS = st.lists(st.integers(0, 7), min_size=1, max_size=4)
@@ -60,7 +61,7 @@ def test_what_is_compared_is_what_is_counted(length: int) -> None:
     tokens, importance = _random([length], 0)
     with FlopCounterMode(display=False) as counter:
         peaks.leaders(tokens, importance, [length])
-    assert counter.get_total_flops() == 2 * tokens.shape[1] * peaks.comparisons(np.array([length]))[0]
+    assert counter.get_total_flops() == 2 * tokens.shape[1] * dtp.comparisons(np.array([length]))[0]
 
 
 @given(LENGTHS, st.integers(0, 10_000), st.data())
