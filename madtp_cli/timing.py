@@ -74,7 +74,7 @@ def latency(
     """Time both models in turns, so that a busy machine slows both, and hold it against their cost.
 
     Args:
-        dense: The strongest dense execution: the dense model on packed tokens, through torch's fused attention.
+        dense: The strongest dense execution: the dense model on packed tokens, by the attention that is fastest here.
         pruned: The same model pruned; None to time the dense one alone.
         batches: As a task collates them, of one size. Each turn takes the next one: data does not repeat, and kernels
             that are compiled for token counts they have not seen belong to the time. Memory is that of the first.

@@ -21,7 +21,7 @@ from examples.bench import counts
 from examples.bench.running import SCORED, Variant
 from madtp_cli import measure
 from madtp_cli.measure import Batch, Place
-from madtp_cli.models import attention, encoder, grouped
+from madtp_cli.models import attention, encoder
 from madtp_cli.models.prunable import Prunable
 
 #: What a function that matches does; the first match counts, and None is whatever its caller does. A part goes on in
@@ -107,13 +107,13 @@ def table(model: Prunable, batch: Batch, place: Place, left: Mapping[str, np.nda
     )
 
 
-def pruning_alone(model: Prunable, batch: Batch, place: Place, left: np.ndarray, turns: int) -> float:
+def pruning_alone(model: Prunable, batch: Batch, place: Place, whole: np.ndarray, turns: int) -> float:
     """What share of a dense layer's time a scored layer spends on pruning, by a clock around its calls alone.
 
-    A profile slows Python down, where pruning is; this does not. Arguments as for `table`, with one plan.
+    A profile slows Python down, where pruning is; this does not. Arguments as for `table`; `whole` is the plan that keeps all.
     """
-    dense, scored = Variant(model, "dense"), Variant(model, "pruned", lefts=[left])
-    layers, prunes = len(left), sum(counts.prunes_in(model))
+    dense, scored = Variant(model, "dense"), Variant(model, "pruned", lefts=[whole])
+    layers, prunes = len(whole), sum(counts.prunes_in(model))
     spent, shares = 0.0, []
 
     def clocked(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,15 +127,15 @@ def pruning_alone(model: Prunable, batch: Batch, place: Place, left: np.ndarray,
         return timed
 
     with contextlib.ExitStack() as patched:
-        for owner, name in ((attention, "second_look"), (grouped, "_looked"), (encoder.BlockPruner, "prune")):
+        for owner, name in ((attention, "second_look"), (encoder.BlockPruner, "prune")):
             patched.enter_context(mock.patch.object(owner, name, clocked(getattr(owner, name))))
         for _ in range(turns + 1):
             started = time.perf_counter()
             tower(dense, batch, place)
-            whole = time.perf_counter() - started
+            unpruned = time.perf_counter() - started
             spent = 0.0
             tower(scored, batch, place)
-            shares.append((spent / prunes) / (whole / layers))
+            shares.append((spent / prunes) / (unpruned / layers))
     return statistics.median(shares[1:])  # the first warms up
 
 
