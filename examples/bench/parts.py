@@ -110,7 +110,8 @@ def table(model: Prunable, batch: Batch, place: Place, left: Mapping[str, np.nda
 def pruning_alone(model: Prunable, batch: Batch, place: Place, whole: np.ndarray, turns: int) -> float:
     """What share of a dense layer's time a scored layer spends on pruning, by a clock around its calls alone.
 
-    A profile slows Python down, where pruning is; this does not. Arguments as for `table`; `whole` is the plan that keeps all.
+    A profile slows Python down, where pruning is; this does not. Arguments as for `table`; `whole` is the plan that
+    keeps all.
     """
     dense, scored = Variant(model, "dense"), Variant(model, "pruned", lefts=[whole])
     layers, prunes = len(whole), sum(counts.prunes_in(model))
