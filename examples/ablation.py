@@ -2,7 +2,7 @@
 
     python examples/ablation.py [--gflops-budget 0.2] [--samples 1000]
 
-Every line changes one part of `--method dtp`; the last is the paper's rule. Validation
+Every line changes one part of `--method madtp`; the last is the paper's rule. Validation
 pairs, paired intervals against the first line; the knob meets the budget anew for each.
 """
 
@@ -19,22 +19,24 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from madtp_cli import config, tuning, workbench
-from madtp_cli.intervals import paired_interval95
-from madtp_cli.listener import Listener
-from madtp_cli.models.encoder import PruningSettings
+from madtp_cli import config
+from madtp_cli.compression import fine_tuning
+from madtp_cli.evaluation import session as sessions
+from madtp_cli.evaluation.intervals import paired_interval95
+from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
+from madtp_cli.execution.block_pruner import PruningSettings
+from madtp_cli.progress import ProgressReporter
 from madtp_cli.pruning import dynamic
-from madtp_cli.pruning.peaks import leaders
-from madtp_cli.workbench import CALIBRATION_SAMPLES, Workbench
+from madtp_cli.pruning.density_peaks import nearest_more_important
 
-#: Settings of `--method dtp-paper`.
+#: Settings of `--method madtp-paper`.
 PAPER = {
-    "method": "dtp-paper", "proportional": False, "temperature": 1.0, "queries": 0, "scales": {},
+    "method": "madtp-paper", "proportional": False, "temperature": 1.0, "queries": 0, "scales": {},
 }  # fmt: skip
 #: What each line changes: settings of the pruning, or one function of the method.
 WITHOUT: dict[str, dict[str, Any] | tuple[Any, str, Callable[..., Any]]] = {
     "as it is": {},
-    "importance alone": (dynamic.peaks, "leaders", lambda *given: _leaders_alike(*given)),
+    "importance alone": (dynamic.density_peaks, "nearest_more_important", lambda *given: _leaders_alike(*given)),
     "distinctness alone": (dynamic, "_importance", lambda scores, *given: _earlier_first(scores[0])),
     "without the dictionary's score": (dynamic, "_importance", lambda scores, *given: torch.stack(scores).mean(0)),
     "merged tokens attended to as one token": {"proportional": False},
@@ -42,15 +44,15 @@ WITHOUT: dict[str, dict[str, Any] | tuple[Any, str, Callable[..., Any]]] = {
     "a multiple of the plain mean as threshold": (dynamic, "quadratic_mean", lambda score, count: score.sum(1) / count),
     "every block prunes, not every second": {"scales": {"text": [0.0] * 4}},
     "all queries asked, not 32": {"queries": 0},
-    "whole tokens compared, not half of their numbers": (dynamic.peaks, "spacing", lambda width: 1),
+    "whole tokens compared, not half of their numbers": (dynamic.density_peaks, "spacing", lambda width: 1),
     "the text pruned too": {"scales": {"vision": [1.0, 0.0] * 4}},
-    "the paper's rule (--method dtp-paper)": PAPER,
+    "the paper's rule (--method madtp-paper)": PAPER,
 }
 
 
 def _leaders_alike(*given: Any) -> tuple[Tensor, Tensor]:
     """The same leaders, but nobody is more distinct than another."""
-    leader, distinct = leaders(*given)
+    leader, distinct = nearest_more_important(*given)
     return leader, torch.ones_like(distinct)
 
 
@@ -65,23 +67,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=1000)
     options = parser.parse_args(arguments)
     settings = config.resolve({"gflops_budget": options.gflops_budget, "limit": options.samples}, None, {})
-    bench = Workbench.open(Path(__file__).with_name("blip.pt"), settings, Listener())
-    dense = bench.run(bench.model, "val", options.samples).scores
-    print(f"dense: {bench.task.quality(dense):.2f} % of {len(dense):,} validation pairs")
+    session = Session.open(Path(__file__).with_name("blip.pt"), settings, ProgressReporter())
+    dense = session.run(session.model, "val", options.samples).scores
+    print(f"dense: {session.task.quality(dense):.2f} % of {len(dense):,} validation pairs")
     first: list[float] = []
     for name, change in WITHOUT.items():
         torch.manual_seed(settings.seed)  # the same dictionary for all
-        model = tuning.attached(bench.model, settings)
+        model = fine_tuning.attached(session.model, settings)
         if isinstance(change, dict):
             model.attach(replace(model.pruning or PruningSettings(), **change))
         with nullcontext() if isinstance(change, dict) else mock.patch.object(*change):
-            target = tuning.feasible_budget(bench, model, options.gflops_budget)
-            tuning.calibrated(bench, model, target, CALIBRATION_SAMPLES)
-            measured = bench.run(model, "val", options.samples)
+            target = fine_tuning.feasible_budget(session, model, options.gflops_budget)
+            fine_tuning.calibrated(session, model, target, CALIBRATION_SAMPLES)
+            measured = session.run(model, "val", options.samples)
         first = first or measured.scores
         low, high = paired_interval95(first, measured.scores)
-        share = measured.gflops(model).mean() / workbench.dense_gflops(bench, "val", options.samples).mean()
-        quality = bench.task.quality(measured.scores)
+        share = measured.gflops(model).mean() / sessions.dense_gflops(session, "val", options.samples).mean()
+        quality = session.task.quality(measured.scores)
         print(f"{quality:6.2f} %  ({low:+.1f} to {high:+.1f})  at {share:.3f}  {name}", flush=True)
 
 

@@ -27,9 +27,10 @@ import torch
 from examples.bench import counts, page, parts, stepping
 from examples.bench.page import Case, Timed
 from examples.bench.running import Variant, batch_of, drawn, resized, traced
-from madtp_cli import flops, timing
-from madtp_cli.measure import Batch, Place, inputs_of
-from madtp_cli.memory import reuse_freed_memory
+from madtp_cli.cli.memory import reuse_freed_memory
+from madtp_cli.evaluation import sample_costs, timing
+from madtp_cli.evaluation.run import Batch, ComputeConfig, inputs_of
+from madtp_cli.flops.counts import Counts
 from madtp_cli.models.prunable import Prunable
 
 HERE = Path(__file__).parent
@@ -54,9 +55,7 @@ GROWTH_BUDGETS = (0.5, 0.2)
 Shares = dict[float, np.ndarray]
 
 
-def variants_of(
-    model: Prunable, dense: flops.Counts, shares: Shares, batches: int, *, against_all: bool
-) -> list[Variant]:
+def variants_of(model: Prunable, dense: Counts, shares: Shares, batches: int, *, against_all: bool) -> list[Variant]:
     """Dense, and pruned to each budget; `against_all` adds stock, padding to the batch's maximum, and no spread.
 
     There are counts for so many batches, which all of a budget's variants take in the same order.
@@ -75,7 +74,7 @@ def timed(
     architecture: str,
     model: Prunable,
     batch: Batch,
-    place: Place,
+    compute: ComputeConfig,
     shares: Shares,
     turns: int,
     *,
@@ -83,23 +82,23 @@ def timed(
     grows: str = "",
 ) -> Case:
     """Every variant of a batch in turns, after a warm-up; and its memory outside of them."""
-    batch = place.moved(batch)
-    dense = traced(model, batch, place)
+    batch = compute.moved(batch)
+    dense = traced(model, batch, compute)
     variants = variants_of(model, dense, shares, 1 + turns, against_all=against_all)
     runs: dict[str, Any] = {str(variant): variant for variant in variants}
-    taken = timing.in_turns(runs, [batch], place, turns)
+    taken = timing.in_turns(runs, [batch], compute, turns)
     results = []
     for name, variant in runs.items():
         batches = [counts.with_left(model, dense, left) for left in variant.lefts[1:]] or [dense]
-        gflops = statistics.fmean(flops.per_sample(model.config, tokens).mean() for tokens in batches) / 1e9
-        peak = timing.peak_memory(variant, batch, place) if variant.name in REMEMBERED else None
+        gflops = statistics.fmean(sample_costs.per_sample(model.config, tokens).mean() for tokens in batches) / 1e9
+        peak = timing.peak_memory(variant, batch, compute) if variant.name in REMEMBERED else None
         results.append(Timed(variant.name, variant.budget, taken[name], gflops, peak and peak / timing.MB))
     pruned = {f"{one.budget:g}": one.lefts[1:] for one in variants if one.name == "pruned"}
     whole = dense["vision"].entered[0] - counts.PINNED
     return Case(
         architecture=architecture,
-        device=place.device.type,
-        dtype=str(place.dtype).removeprefix("torch."),
+        device=compute.device.type,
+        dtype=str(compute.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
         samples=len(batch["pixel_values"]),
         image_size=model.config.vision_config.image_size,
@@ -121,28 +120,28 @@ def kept(file: Path, make: Callable[[], Case]) -> Case:
     return Case.of(page.recorded(file, lambda: make().fields()))
 
 
-def places(options: argparse.Namespace) -> Iterator[tuple[Place, int]]:
+def places(options: argparse.Namespace) -> Iterator[tuple[ComputeConfig, int]]:
     """Where, in which number format and with how many samples to time."""
     for dtype in options.dtypes:
         for samples in options.batch_sizes:
-            yield Place.of("cpu", dtype), samples
+            yield ComputeConfig.of("cpu", dtype), samples
     if torch.cuda.is_available():
         for samples in GPU_BATCHES:
-            yield Place.of("cuda", GPU_DTYPE), samples
+            yield ComputeConfig.of("cuda", GPU_DTYPE), samples
 
 
 def measured(name: str, model: Prunable, shares: Shares, options: argparse.Namespace) -> list[Case]:
     """An architecture against everything, in every place."""
     cases = []
-    for place, samples in places(options):
-        model.to(place.device, place.dtype)
+    for compute, samples in places(options):
+        model.to(compute.device, compute.dtype)
 
-        def make(place: Place = place, samples: int = samples) -> Case:
+        def make(compute: ComputeConfig = compute, samples: int = samples) -> Case:
             return timed(
-                name, model, batch_of(model, samples), place, shares, options.turns, against_all=not options.quick
+                name, model, batch_of(model, samples), compute, shares, options.turns, against_all=not options.quick
             )
 
-        of = [name, place.device.type, str(place.dtype).removeprefix("torch."), samples, *options.budgets]
+        of = [name, compute.device.type, str(compute.dtype).removeprefix("torch."), samples, *options.budgets]
         record = options.folder / f"{'-'.join(map(str, of))}.json"
         if not belongs(record, options):
             continue
@@ -154,11 +153,11 @@ def measured(name: str, model: Prunable, shares: Shares, options: argparse.Names
 
 def left_to_itself(name: str, model: Prunable, options: argparse.Namespace) -> dict[str, page.Spread]:
     """By architecture the spread of the rule's own counts; of this one, if it is for the page."""
-    place, batch = Place.of("cpu", "float32"), batch_of(model, OWN_SAMPLES)
-    model.to(place.device, place.dtype)
+    compute, batch = ComputeConfig.of("cpu", "float32"), batch_of(model, OWN_SAMPLES)
+    model.to(compute.device, compute.dtype)
 
     def make() -> page.Spread:
-        return {f"{budget:g}": counts.own_spread(model, batch, place, budget) for budget in options.budgets}
+        return {f"{budget:g}": counts.own_spread(model, batch, compute, budget) for budget in options.budgets}
 
     record = options.folder / f"{'-'.join(map(str, [name, 'own', *options.budgets]))}.json"
     return {name: page.recorded(record, make)} if belongs(record, options) else {}
@@ -167,7 +166,10 @@ def left_to_itself(name: str, model: Prunable, options: argparse.Namespace) -> d
 def grown(model: Prunable, shares: Shares, options: argparse.Namespace) -> list[Case]:
     """How BLIP's cost grows with the batch, the image and the text."""
     model.to(torch.device("cpu"), torch.float32)
-    few, place = {budget: shares[budget] for budget in shares if budget in GROWTH_BUDGETS}, Place.of("cpu", "float32")
+    few, compute = (
+        {budget: shares[budget] for budget in shares if budget in GROWTH_BUDGETS},
+        ComputeConfig.of("cpu", "float32"),
+    )
     usual = model.config.vision_config.image_size
     cases = []
     for grows, values in GROWTH.items():
@@ -177,7 +179,7 @@ def grown(model: Prunable, shares: Shares, options: argparse.Namespace) -> list[
                 resized(model, value if grows == "image" else usual)
                 samples, words = value if grows == "batch" else 1, value if grows == "text" else None
                 batch = batch_of(model, samples, words)
-                return timed(BLIP, model, batch, place, few, options.turns, against_all=False, grows=grows)
+                return timed(BLIP, model, batch, compute, few, options.turns, against_all=False, grows=grows)
 
             record = options.folder / f"grown-{grows}-{value}.json"
             if not belongs(record, options):
@@ -194,12 +196,12 @@ def trained(shares: Shares, options: argparse.Namespace) -> dict[str, stepping.S
     for dtype in options.dtypes:
 
         def make(dtype: str = dtype) -> stepping.Seconds:
-            model, place = drawn(BLIP, QUICK_LAYERS), Place.of("cpu", dtype)
+            model, compute = drawn(BLIP, QUICK_LAYERS), ComputeConfig.of("cpu", dtype)
             batch = stepping.labelled(batch_of(model, TRAIN_SAMPLES))
-            dense = traced(model, inputs_of(batch), place)
+            dense = traced(model, inputs_of(batch), compute)
             steps = stepping.PRUNED_STEPS * (1 + options.turns)
             left = {budget: counts.series(model, dense, one, budget, steps) for budget, one in shares.items()}
-            return stepping.seconds(model, batch, place, left, options.turns)
+            return stepping.seconds(model, batch, compute, left, options.turns)
 
         record = options.folder / f"train-{dtype}-{TRAIN_SAMPLES}.json"
         if not belongs(record, options):
@@ -219,15 +221,15 @@ def print_parts(options: argparse.Namespace) -> None:
     model = drawn(BLIP, QUICK_LAYERS)
     batch, shares = batch_of(model, QUICK_SAMPLES), example_shares(options.budgets, FEW_PAIRS)
     for dtype in options.dtypes:
-        place = Place.of("cpu", dtype)
-        model.to(place.device, place.dtype)
-        dense = traced(model, batch, place)
+        compute = ComputeConfig.of("cpu", dtype)
+        model.to(compute.device, compute.dtype)
+        dense = traced(model, batch, compute)
         whole = dense["vision"].left - counts.PINNED
         left = {"scored, all kept": whole}
         left |= {f"budget {budget:g}": counts.planned(model, dense, one, budget) for budget, one in shares.items()}
         print(f"\n{dtype}, {torch.get_num_threads()} threads\n", flush=True)
-        print("\n".join(parts.table(model, batch, place, left, options.turns)), flush=True)
-        alone = parts.pruning_alone(model, batch, place, whole, options.turns)
+        print("\n".join(parts.table(model, batch, compute, left, options.turns)), flush=True)
+        alone = parts.pruning_alone(model, batch, compute, whole, options.turns)
         print(f"\nPruning in a scored layer that keeps all, by the clock: {alone:.1%} of a dense layer.", flush=True)
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from examples.pretrain import build_tokenizer, draw_weights
 from examples.train import clip_tokenizer
 from madtp_cli import models
-from madtp_cli.formats import openai_clip, salesforce_blip
+from madtp_cli.checkpoint.formats import openai_clip, salesforce_blip
 from madtp_cli.models.architectures import ARCHITECTURES
 from madtp_cli.models.prunable import Prunable
 

@@ -30,13 +30,13 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional
 from transformers import BertTokenizer
 
-from madtp_cli.data import scenes
-from madtp_cli.distill import inner_matrices
-from madtp_cli.formats import salesforce_blip
-from madtp_cli.memory import reuse_freed_memory
-from madtp_cli.models.blip import MadtpBlipConfig
-from madtp_cli.models.blip_nlvr2 import MadtpBlipForNLVR2
-from madtp_cli.models.packed import Packed, pack
+from madtp_cli.checkpoint.formats import salesforce_blip
+from madtp_cli.cli.memory import reuse_freed_memory
+from madtp_cli.compression.distillation import inner_matrices
+from madtp_cli.execution.packed import Packed, pack
+from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
+from madtp_cli.models.blip.towers import MadtpBlipConfig
+from madtp_cli.scenes import generator
 
 HERE = Path(__file__).parent
 SEED = 0
@@ -50,14 +50,14 @@ RATES = {"naming": 1e-3, "reading": 1e-3, "judging": 4e-4}
 MUON_RATE = 3
 #: Pairs whose image tokens are kept at a time while reading is learned, and steps on them.
 KEPT_PAIRS, STEPS_ON_KEPT = 1536, 500
-PATCH, GRID = 8, scenes.IMAGE_SIZE // 8
-NOUNS = (*scenes.DIGITS, *scenes.SHAPES)
-COLOURS = tuple(scenes.COLOURS)
+PATCH, GRID = 8, generator.IMAGE_SIZE // 8
+NOUNS = (*generator.DIGITS, *generator.SHAPES)
+COLOURS = tuple(generator.COLOURS)
 
 
 def build_tokenizer(size: int = 0) -> BertTokenizer:
     """Word pieces: BERT's specials, every word the scenes use, letters for all others; unused ones up to `size`."""
-    words = {*"abcdefghijklmnopqrstuvwxyz0123456789", *scenes.vocabulary()}
+    words = {*"abcdefghijklmnopqrstuvwxyz0123456789", *generator.vocabulary()}
     pieces = ["##" + letter for letter in "abcdefghijklmnopqrstuvwxyz0123456789"]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words), *pieces]
     vocabulary += [f"[unused{number}]" for number in range(size - len(vocabulary) - 2)]
@@ -70,7 +70,7 @@ def build_tokenizer(size: int = 0) -> BertTokenizer:
 def build_model(vocabulary_size: int) -> MadtpBlipForNLVR2:
     shared = {"hidden_size": 128, "num_attention_heads": 2}
     vision = shared | {"intermediate_size": 512, "num_hidden_layers": 8, "layer_norm_eps": 1e-6}
-    vision |= {"image_size": scenes.IMAGE_SIZE, "patch_size": PATCH, "initializer_range": 0.02}
+    vision |= {"image_size": generator.IMAGE_SIZE, "patch_size": PATCH, "initializer_range": 0.02}
     text = shared | {"intermediate_size": 256, "num_hidden_layers": 4, "max_position_embeddings": 32}
     text |= {"vocab_size": vocabulary_size, "bos_token_id": vocabulary_size - 2, "sep_token_id": 3}
     model = MadtpBlipForNLVR2(MadtpBlipConfig(vision_config=vision, text_config=text, merge_from=2))
@@ -93,10 +93,10 @@ class Naming(nn.Module):
         super().__init__()
         self.patch = nn.Linear(width, len(NOUNS) + 1 + len(COLOURS) + 1)
         self.present = nn.Linear(width, len(NOUNS) + len(COLOURS) + len(NOUNS) * len(COLOURS))
-        self.counts = nn.Linear(width, 3 * (scenes.MAX_THINGS + 1))
+        self.counts = nn.Linear(width, 3 * (generator.MAX_THINGS + 1))
         self.parts: dict[str, float] = {}
 
-    def forward(self, states: Tensor, drawn: list[scenes.Scene]) -> Tensor:
+    def forward(self, states: Tensor, drawn: list[generator.Scene]) -> Tensor:
         """The naming loss of image states [images, 1 + patches, width]."""
         nouns, colours = patch_labels(drawn)
         named = self.patch(states[:, 1:]).flatten(0, 1).split([len(NOUNS) + 1, len(COLOURS) + 1], -1)
@@ -108,35 +108,35 @@ class Naming(nn.Module):
         )
         present, counts = picture_labels(drawn)
         whole = functional.binary_cross_entropy_with_logits(self.present(states[:, 0]), present)
-        counted = functional.cross_entropy(self.counts(states[:, 0]).view(-1, scenes.MAX_THINGS + 1), counts)
+        counted = functional.cross_entropy(self.counts(states[:, 0]).view(-1, generator.MAX_THINGS + 1), counts)
         self.parts = {"patches": patches.item(), "present": whole.item(), "counts": counted.item()}
         return patches + 5 * whole + counted
 
 
-def patch_labels(drawn: list[scenes.Scene]) -> tuple[Tensor, Tensor]:
+def patch_labels(drawn: list[generator.Scene]) -> tuple[Tensor, Tensor]:
     """Noun and colour of each patch, [images x patches]; the last class is background."""
     nouns = np.full((len(drawn), GRID, GRID), len(NOUNS))
     colours = np.full((len(drawn), GRID, GRID), len(COLOURS))
     for scene, noun, colour in zip(drawn, nouns, colours, strict=True):
         for thing in scene.things:
-            covered = np.zeros((scenes.IMAGE_SIZE, scenes.IMAGE_SIZE), np.float32)
-            covered[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size] = scenes.mask(thing)
+            covered = np.zeros((generator.IMAGE_SIZE, generator.IMAGE_SIZE), np.float32)
+            covered[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size] = generator.mask(thing)
             mostly = covered.reshape(GRID, PATCH, GRID, PATCH).mean((1, 3)) > 0.12
             noun[mostly], colour[mostly] = NOUNS.index(thing.noun), COLOURS.index(thing.colour)
     return torch.from_numpy(nouns).flatten(), torch.from_numpy(colours).flatten()
 
 
-def picture_labels(drawn: list[scenes.Scene]) -> tuple[Tensor, Tensor]:
+def picture_labels(drawn: list[generator.Scene]) -> tuple[Tensor, Tensor]:
     """Presence of nouns, colours and their combinations [images, ...]; three counts, [images x 3]."""
-    phrases = [scenes.Phrase(noun) for noun in NOUNS] + [scenes.Phrase(None, colour) for colour in COLOURS]
-    phrases += [scenes.Phrase(noun, colour) for noun in NOUNS for colour in COLOURS]
+    phrases = [generator.Phrase(noun) for noun in NOUNS] + [generator.Phrase(None, colour) for colour in COLOURS]
+    phrases += [generator.Phrase(noun, colour) for noun in NOUNS for colour in COLOURS]
     present = [[float(scene.count(phrase) > 0) for phrase in phrases] for scene in drawn]
-    groups = [scenes.Phrase("digit"), scenes.Phrase("shape"), scenes.Phrase()]
+    groups = [generator.Phrase("digit"), generator.Phrase("shape"), generator.Phrase()]
     counts = [scene.count(phrase) for scene in drawn for phrase in groups]
     return torch.tensor(present), torch.tensor(counts)
 
 
-def pixels(drawn: list[scenes.Scene]) -> Tensor:
+def pixels(drawn: list[generator.Scene]) -> Tensor:
     """CLIP-normalised pictures, [images, 3, 96, 96]."""
     stacked = torch.from_numpy(np.stack([scene.render() for scene in drawn])).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (salesforce_blip.IMAGE_MEAN, salesforce_blip.IMAGE_STD))
@@ -154,15 +154,15 @@ def rate(step: int, steps: int, peak: float) -> float:
     return peak * min(1, (step + 1) / 100) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
 
 
-def scene_with_digits(rng: random.Random) -> scenes.Scene:
+def scene_with_digits(rng: random.Random) -> generator.Scene:
     """A scene with two digits at least: digits are learned last, so they are shown most."""
     while True:
-        scene = scenes.draw_scene("train", rng)
-        if scene.count(scenes.Phrase("digit")) >= 2:
-            return scenes.rewritten(scene, rng)
+        scene = generator.draw_scene("train", rng)
+        if scene.count(generator.Phrase("digit")) >= 2:
+            return generator.rewritten(scene, rng)
 
 
-def seen(model: MadtpBlipForNLVR2, drawn: list[scenes.Scene]) -> Packed:
+def seen(model: MadtpBlipForNLVR2, drawn: list[generator.Scene]) -> Packed:
     """The image tokens of some scenes."""
     return model.encode_images(pixels(drawn), model.pruner("vision"))
 
@@ -174,7 +174,7 @@ def naming_loss(model: MadtpBlipForNLVR2, naming: Naming, rng: random.Random) ->
 
 
 def judged_loss(
-    model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, pairs: list[scenes.Pair], images: Packed,
+    model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, pairs: list[generator.Pair], images: Packed,
     rng: random.Random, by_kind: dict[str, list[bool]],
 ) -> Tensor:  # fmt: skip
     """Loss over each pair's own statement, which fits the test's distribution, and seven more."""
@@ -182,7 +182,7 @@ def judged_loss(
     judged = [
         item
         for pair in pairs
-        for item in [(pair.statement, pair.label), *scenes.draw_statements(pair.left, pair.right, more, rng)]
+        for item in [(pair.statement, pair.label), *generator.draw_statements(pair.left, pair.right, more, rng)]
     ]
     memory = images.part(slice(0, len(pairs))), images.part(slice(len(pairs), None))
     text = tokenized(tokenizer, [statement.text for statement, _ in judged])
@@ -206,23 +206,23 @@ def judging_loss(
     by_kind: dict[str, list[bool]],
 ) -> Tensor:
     """Loss on fresh pairs, with the naming of both images."""
-    pairs = [scenes.draw_pair("train", rng) for _ in range(PAIRS_PER_STEP)]
+    pairs = [generator.draw_pair("train", rng) for _ in range(PAIRS_PER_STEP)]
     drawn = [pair.left for pair in pairs] + [pair.right for pair in pairs]
     images = seen(model, drawn)
     named = naming(images.data.unflatten(0, (len(drawn), -1)), drawn)
     return judged_loss(model, tokenizer, pairs, images, rng, by_kind) + 0.5 * named
 
 
-class Reading:
+class TextRun:
     """Statements about pairs whose image tokens were made once; drawn anew every few hundred steps."""
 
     def __init__(self, model: MadtpBlipForNLVR2, rng: random.Random) -> None:
         self.model, self.rng, self.step = model, rng, 0
-        self.pairs: list[scenes.Pair] = []
+        self.pairs: list[generator.Pair] = []
         self.images = torch.zeros(0)
 
     def draw(self) -> None:
-        self.pairs = [scenes.draw_pair("train", self.rng) for _ in range(KEPT_PAIRS)]
+        self.pairs = [generator.draw_pair("train", self.rng) for _ in range(KEPT_PAIRS)]
         parts = []
         for start in range(0, KEPT_PAIRS, 64):
             some = self.pairs[start : start + 64]
@@ -243,7 +243,7 @@ class Reading:
 @torch.no_grad()
 def accuracy(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, split: str, number: int) -> dict[str, float]:
     """Percent right over a split's first pairs, over all and by kind of statement."""
-    drawn, right = list(scenes.pairs(split, number)), []
+    drawn, right = list(generator.pairs(split, number)), []
     for start in range(0, number, 100):
         batch = drawn[start : start + 100]
         pictures = pixels([pair.left for pair in batch] + [pair.right for pair in batch])
@@ -251,7 +251,7 @@ def accuracy(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, split: str, num
         logits = model(pictures.unflatten(0, (2, -1)).transpose(0, 1), **text).logits
         right += [bool(guess) == pair.label for guess, pair in zip(logits.argmax(1), batch, strict=True)]
     result = {"all": 100 * float(np.mean(right))}
-    for kind in scenes.KINDS:
+    for kind in generator.KINDS:
         of_kind = [r for r, pair in zip(right, drawn, strict=True) if pair.statement.kind == kind]
         result[kind] = 100 * float(np.mean(of_kind))
     return result
@@ -290,7 +290,7 @@ def train(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, steps: dict[str, i
     """Run the stages one after the other, printing accuracy by kind of statement, and save now and then."""
     rank = distributed.get_rank()
     rng = random.Random(f"{SEED}/{rank}/{steps}")
-    naming, reading = Naming(model.config.vision_config.hidden_size), Reading(model, rng)
+    naming, reading = Naming(model.config.vision_config.hidden_size), TextRun(model, rng)
     heads = folder / "naming.pt"  # only for going on; the checkpoint does without them
     if heads.exists():
         naming.load_state_dict(torch.load(heads, weights_only=True))

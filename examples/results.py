@@ -15,8 +15,8 @@ from pathlib import Path
 from madtp_cli.config import DEFAULT_STEPS, CompressSettings
 from madtp_cli.errors import MadtpError
 from madtp_cli.models.architectures import ARCHITECTURES
-from madtp_cli.pipeline import profile
-from madtp_cli.report import CompressReport
+from madtp_cli.pipelines.profile import profile
+from madtp_cli.reporting.schema import CompressReport
 
 HERE = Path(__file__).parent
 #: The paper's rows: the example, and for the second retrieval set how many captions its images have.

@@ -26,12 +26,14 @@ from transformers import CLIPTokenizer
 
 import madtp_cli.models
 from examples.pretrain import HERE, MUON_RATE, build_tokenizer, draw_weights, optimizers
-from madtp_cli import checkpoint, measure, processor, tasks
-from madtp_cli.data import builtin, scenes
-from madtp_cli.data.loading import batches
-from madtp_cli.data.retelling import Retold
-from madtp_cli.formats import openai_clip, salesforce_blip
-from madtp_cli.memory import reuse_freed_memory
+from madtp_cli import tasks
+from madtp_cli.checkpoint import load, processors
+from madtp_cli.checkpoint.formats import openai_clip, salesforce_blip
+from madtp_cli.cli.memory import reuse_freed_memory
+from madtp_cli.data.batches import batches
+from madtp_cli.data.caption_sampling import Retold
+from madtp_cli.evaluation import run
+from madtp_cli.scenes import generator, splits
 
 SEED = 0
 BATCH = 32
@@ -40,7 +42,7 @@ RATE = 8e-4
 STILL = 0.25
 TEST_SAMPLES = 2000
 #: Model kind and file of each example.
-KINDS = {"vqa": "blip_vqa", "caption": "blip_caption", "retrieval": "blip_retrieval", "clip": "clip_retrieval"}
+KINDS = {"vqa": "blip.vqa", "caption": "blip.caption", "retrieval": "blip.retrieval", "clip": "clip.retrieval"}
 FILES = {"vqa": "blip-vqa.pt", "caption": "blip-caption.pt", "retrieval": "blip-retrieval.pt", "clip": "clip.pt"}
 
 #: Captions of an image in each data set that an example learns from; unless told only its task's own set. BLIP's
@@ -56,7 +58,7 @@ def clip_tokenizer(positions: int, size: int = 0) -> CLIPTokenizer:
     single = [*letters, *(letter + "</w>" for letter in letters)]
     # Numbered first: pairs as frequent as each other are merged by their numbers, which else differ from run to run.
     trainer = trainers.BpeTrainer(vocab_size=10_000, end_of_word_suffix="</w>", special_tokens=single)
-    learner.train_from_iterator(sorted({*scenes.vocabulary(), *letters}) * 4, trainer)
+    learner.train_from_iterator(sorted({*generator.vocabulary(), *letters}) * 4, trainer)
     learned = json.loads(learner.to_str())["model"]
     merges = [tuple(merge) for merge in learned["merges"]]
     pieces = dict.fromkeys([*single, *("".join(merge) for merge in merges)])
@@ -75,7 +77,7 @@ def build(kind: str, vocabulary: int) -> Any:
         "num_hidden_layers": 4,
         "intermediate_size": 512,
     }
-    vision = shared | {"num_hidden_layers": 8, "image_size": scenes.IMAGE_SIZE, "patch_size": 8}
+    vision = shared | {"num_hidden_layers": 8, "image_size": generator.IMAGE_SIZE, "patch_size": 8}
     text = shared | {"vocab_size": vocabulary, "max_position_embeddings": 48}
     family = madtp_cli.models.get(KINDS[kind])
     if kind in ("clip", "retrieval"):  # with a narrower text tower, as every CLIP and BLIP-large have
@@ -136,7 +138,7 @@ def fresh(task: Any, prepared: Any, sets: Sequence[int | None]) -> Iterator[dict
 
     `sets` are the task's data sets, by captions of an image, which take turns.
     """
-    drawn = [Retold(builtin.rows(task.name, "train", 10**7, captions), SEED, 0) for captions in sets]
+    drawn = [Retold(splits.rows(task.name, "train", 10**7, captions), SEED, 0) for captions in sets]
     turns = [batches(rows, task, prepared, batch_size=BATCH, workers=0) for rows in drawn]
     yield from itertools.chain.from_iterable(zip(*turns, strict=True))
 
@@ -157,7 +159,7 @@ def train(model: Any, task: Any, prepared: Any, minutes: float, sets: Sequence[i
             for group in optimizer.param_groups:
                 group["lr"] = factor * rate
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**measure.inputs_of(batch), labels=batch["labels"]).loss
+            loss = model(**run.inputs_of(batch), labels=batch["labels"]).loss
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         muon.step()
@@ -192,18 +194,18 @@ def main() -> None:
     reuse_freed_memory()
     tokenizer: Any = clip_tokenizer(48) if options.kind == "clip" else build_tokenizer()
     if options.start:
-        model: Any = checkpoint.load(options.start)[0]
+        model: Any = load.load(options.start)[0]
     else:
         model = build(options.kind, len(tokenizer))
         start_tower(model, options.tower)
-    prepared = processor.build(tokenizer, scenes.IMAGE_SIZE)
-    data = builtin.read(model.config.task, ["test"])
+    prepared = processors.build(tokenizer, generator.IMAGE_SIZE)
+    data = splits.read(model.config.task, ["test"])
     task = tasks.prepared(model.config.task, prepared, data)
     steps = train(model.train(), task, prepared, options.minutes, SETS.get(options.kind, (None,)))
     save(model, tokenizer, options.kind, options.output)
     rows = data.split("test")[:TEST_SAMPLES]
-    place = measure.Place(torch.device("cpu"), torch.float32)
-    scores = measure.run(model.eval(), batches(rows, task, prepared, batch_size=32), task, place, rows).scores
+    compute = run.ComputeConfig(torch.device("cpu"), torch.float32)
+    scores = run.run(model.eval(), batches(rows, task, prepared, batch_size=32), task, compute, rows).scores
     record = {
         "seed": SEED,
         "torch": torch.__version__,

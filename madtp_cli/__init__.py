@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from madtp_cli.checkpoint.processors import Processor
     from madtp_cli.models.prunable import Prunable
-    from madtp_cli.processor import Processor
 
 __version__ = "0.1.0"
 
@@ -21,6 +21,6 @@ def load(path: str | Path) -> tuple[Prunable, Processor]:
     Raises:
         CheckpointError: It cannot be read or used; the message says what to do.
     """
-    from madtp_cli import checkpoint  # torch loads only when work begins
+    from madtp_cli.checkpoint import load
 
-    return checkpoint.load(Path(path))
+    return load.load(Path(path))

@@ -1,6 +1,6 @@
 """`python -m madtp_cli` is `madtp`."""
 
-from madtp_cli.cli import main
+from madtp_cli.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -129,8 +129,8 @@ class CompressSettings(RunSettings):
     """Folder to write; ./CHECKPOINT-madtp if not given."""
     overwrite: bool = False
     """Replace the output folder if it exists: true or false."""
-    method: str = "dtp"
-    """Which tokens stay: dtp, or dtp-paper for the paper's own rule."""
+    method: str = "madtp"
+    """Which tokens stay: madtp, or madtp-paper for the paper's own rule."""
     steps: int | None = Field(default=None, ge=0)
     """Fine-tuning steps, 0 or more; 0 calibrates only. Give steps or epochs, not both."""
     epochs: float | None = Field(default=None, ge=0)

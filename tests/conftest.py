@@ -17,12 +17,12 @@ from torch.nn import functional
 from typer.testing import CliRunner, Result
 
 from examples import pretrain
-from madtp_cli.cli import app
-from madtp_cli.models.blip import MadtpBlipConfig
-from madtp_cli.models.blip_nlvr2 import MadtpBlipForNLVR2
-from madtp_cli.models.clip import MadtpClipConfig
-from madtp_cli.models.clip_retrieval import MadtpClipForRetrieval
-from madtp_cli.models.encoder import PruningSettings
+from madtp_cli.cli.app import app
+from madtp_cli.execution.block_pruner import PruningSettings
+from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
+from madtp_cli.models.blip.towers import MadtpBlipConfig
+from madtp_cli.models.clip.retrieval import MadtpClipForRetrieval
+from madtp_cli.models.clip.towers import MadtpClipConfig
 from tests import drawing
 from tests.drawing import draw
 
@@ -54,10 +54,10 @@ def blip() -> MadtpBlipForNLVR2:
 
 @pytest.fixture(scope="session")
 def attached(blip: MadtpBlipForNLVR2) -> Callable[..., MadtpBlipForNLVR2]:
-    """A copy of the dense model with a dictionary, pruned as `dtp` does in both towers: `attached(0.4, min_keep=2)`."""
+    """A copy of the dense model with a dictionary, pruned as `madtp` does in both towers: `attached(0.4, min_keep=2)`."""
 
-    def attach(knob: float, **settings: Any) -> MadtpBlipForNLVR2:
-        return drawing.attached(blip, knob, **{"dictionary_width": 20, **settings})
+    def attach(threshold_scale: float, **settings: Any) -> MadtpBlipForNLVR2:
+        return drawing.attached(blip, threshold_scale, **{"dictionary_width": 20, **settings})
 
     return attach
 
@@ -92,12 +92,14 @@ def clip() -> MadtpClipForRetrieval:
 
 @pytest.fixture(scope="session")
 def attached_clip(clip: MadtpClipForRetrieval) -> Callable[..., MadtpClipForRetrieval]:
-    """A copy with a dictionary, pruned as a method does unless told: `attached_clip("dtp-paper", 0.4)`."""
+    """A copy with a dictionary, pruned as a method does unless told: `attached_clip("madtp-paper", 0.4)`."""
 
-    def attach(method: str, knob: float, **settings: Any) -> MadtpClipForRetrieval:
+    def attach(method: str, threshold_scale: float, **settings: Any) -> MadtpClipForRetrieval:
         model = copy.deepcopy(clip)
         preset = PruningSettings.preset(method, model.widths, model.blocks)
-        model.attach(replace(preset, knob=knob, dictionary_size=7, dictionary_width=20, **settings))
+        model.attach(
+            replace(preset, threshold_scale=threshold_scale, dictionary_size=7, dictionary_width=20, **settings)
+        )
         assert model.madtp is not None
         draw(model.madtp, seed=2)
         return model.eval()

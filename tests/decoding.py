@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from madtp_cli.models.blip import MadtpBlipConfig
-from madtp_cli.models.blip_caption import MadtpBlipForConditionalGeneration
-from madtp_cli.models.blip_vqa import MadtpBlipForQuestionAnswering
-from madtp_cli.models.decoding import DecodingBlip
+from madtp_cli.models.blip.caption import MadtpBlipForConditionalGeneration
+from madtp_cli.models.blip.decoding import DecodingBlip
+from madtp_cli.models.blip.towers import MadtpBlipConfig
+from madtp_cli.models.blip.vqa import MadtpBlipForQuestionAnswering
 from tests.drawing import attached as attached
 from tests.drawing import draw
 
@@ -45,7 +45,7 @@ def captioner() -> MadtpBlipForConditionalGeneration:
 def _drawn(model: Model) -> Model:
     draw(model, seed=1)
     with torch.no_grad():  # logits of about one, though words are embedded by large numbers
-        model.text_decoder.cls.predictions.transform.LayerNorm.weight *= 0.1
+        model.text_decoder.cls.next_token_logits.transform.LayerNorm.weight *= 0.1
     return model.eval()
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from madtp_cli.models.encoder import PruningSettings
+from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.prunable import Prunable
 
 Model = TypeVar("Model", bound=Prunable)
@@ -26,11 +26,11 @@ def draw(model: nn.Module, seed: int) -> None:
             value.copy_(1 + 0.2 * noise if is_scale else 0.1 * noise if value.dim() == 1 else noise)
 
 
-def attached(model: Model, knob: float, **settings: Any) -> Model:
-    """A copy with a dictionary, pruned as `dtp` does, in all towers."""
+def attached(model: Model, threshold_scale: float, **settings: Any) -> Model:
+    """A copy with a dictionary, pruned as `madtp` does, in all towers."""
     student = copy.deepcopy(model)
     preset = {"proportional": True, "dictionary_size": 7, "dictionary_width": 24} | settings
-    student.attach(PruningSettings(knob=knob, **preset))
+    student.attach(PruningSettings(threshold_scale=threshold_scale, **preset))
     assert student.madtp is not None
     draw(student.madtp, seed=2)
     return student.eval()

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from madtp_cli.models.blip import MadtpBlipConfig
-from madtp_cli.models.blip_retrieval import MadtpBlipForImageTextRetrieval
+from madtp_cli.models.blip.retrieval import MadtpBlipForImageTextRetrieval
+from madtp_cli.models.blip.towers import MadtpBlipConfig
 from tests.drawing import attached as attached
 from tests.drawing import draw
 

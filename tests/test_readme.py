@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import typer
 
-from madtp_cli import budget
-from madtp_cli.cli import app
+from madtp_cli.cli.app import app
+from madtp_cli.compression import budget
 
 ROOT = Path(__file__).parent.parent
 COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]

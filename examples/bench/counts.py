@@ -17,13 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from madtp_cli import config, flops, measure, tuning
-from madtp_cli.budget import Budget, calibrate
-from madtp_cli.listener import Listener
-from madtp_cli.measure import Batch, Place
+from madtp_cli import config
+from madtp_cli.compression import fine_tuning
+from madtp_cli.compression.budget import Budget, calibrate
+from madtp_cli.evaluation import run, sample_costs
+from madtp_cli.evaluation.run import Batch, ComputeConfig
+from madtp_cli.evaluation.session import Session
+from madtp_cli.flops.counts import Counts, TokenCounts
 from madtp_cli.models.prunable import Prunable
+from madtp_cli.progress import ProgressReporter
 from madtp_cli.pruning import dynamic
-from madtp_cli.workbench import Workbench
 
 #: [CLS], which is never pruned.
 PINNED = 1
@@ -32,26 +35,28 @@ PINNED = 1
 def example_shares(source: Path, budget: float, pairs: int) -> np.ndarray:
     """What share of its prunable tokens each image has left after each block of an example, [images, blocks]."""
     settings = config.resolve({"gflops_budget": str(budget), "limit": pairs}, None, {})
-    bench = Workbench.open(source, settings, Listener())
+    bench = Session.open(source, settings, ProgressReporter())
     torch.manual_seed(settings.seed)
-    student = tuning.attached(bench.model, settings)
-    tuning.calibrated(bench, student, tuning.feasible_budget(bench, student, str(budget)), None)
+    student = fine_tuning.attached(bench.model, settings)
+    fine_tuning.calibrated(bench, student, fine_tuning.feasible_budget(bench, student, str(budget)), None)
     images = bench.run(student, "val").counts["vision"]
     tokens = images.entered[0] - PINNED
     return ((images.left - PINNED) / tokens).reshape(len(images.left), -1).T
 
 
-def own_spread(model: Prunable, batch: Batch, place: Place, budget: float) -> list[tuple[float, ...]]:
+def own_spread(model: Prunable, batch: Batch, compute: ComputeConfig, budget: float) -> list[tuple[float, ...]]:
     """The `spread` that the rule itself gives random weights, at the knob that meets the budget on this batch."""
-    measure.set_knob(model, 0.0)
-    dense = measure.mean_gflops(model, [batch], place)
+    run.set_threshold_scale(model, 0.0)
+    dense = run.mean_gflops(model, [batch], compute)
 
-    def cost(knob: float) -> float:
-        measure.set_knob(model, knob)
-        return measure.mean_gflops(model, [batch], place)
+    def cost(threshold_scale: float) -> float:
+        run.set_threshold_scale(model, threshold_scale)
+        return run.mean_gflops(model, [batch], compute)
 
-    measure.set_knob(model, calibrate(cost, Budget(f"{budget:g}", budget, budget * dense, dense)).knob)
-    return spread(measure.counted(model, [batch], place)["vision"].left - PINNED)
+    run.set_threshold_scale(
+        model, calibrate(cost, Budget(f"{budget:g}", budget, budget * dense, dense)).threshold_scale
+    )
+    return spread(run.counted(model, [batch], compute)["vision"].left - PINNED)
 
 
 def deeper(shares: np.ndarray, blocks: int) -> np.ndarray:
@@ -61,7 +66,7 @@ def deeper(shares: np.ndarray, blocks: int) -> np.ndarray:
     return np.array([np.interp(np.linspace(0, 1, blocks + 1)[1:], depths, image) for image in whole])
 
 
-def planned(model: Prunable, dense: flops.Counts, shares: np.ndarray, budget: float) -> np.ndarray:
+def planned(model: Prunable, dense: Counts, shares: np.ndarray, budget: float) -> np.ndarray:
     """Prunable tokens each image has left after each block, [blocks, samples, inputs], so that the budget is met.
 
     The shares are raised to one power for all, near 1 where the example spends its budget as this model does.
@@ -75,19 +80,17 @@ def planned(model: Prunable, dense: flops.Counts, shares: np.ndarray, budget: fl
     whole = dense["vision"].entered - PINNED
     blocks, samples, inputs = whole.shape
     curves = deeper(shares, blocks)[np.arange(samples * inputs) % len(shares)].T.reshape(whole.shape)
-    aim = budget * flops.per_sample(model.config, dense).mean()
+    aim = budget * sample_costs.per_sample(model.config, dense).mean()
     low, high = 0.0, 50.0
     for _ in range(40):
         power = (low + high) / 2
         left = _whole_tokens(model, whole, curves**power)
-        cost = flops.per_sample(model.config, with_left(model, dense, left)).mean()
+        cost = sample_costs.per_sample(model.config, with_left(model, dense, left)).mean()
         low, high = (power, high) if cost > aim else (low, power)
     return _whole_tokens(model, whole, curves**high)
 
 
-def series(
-    model: Prunable, dense: flops.Counts, shares: np.ndarray, budget: float, number: int
-) -> tuple[np.ndarray, ...]:
+def series(model: Prunable, dense: Counts, shares: np.ndarray, budget: float, number: int) -> tuple[np.ndarray, ...]:
     """Plans for so many batches, each of other images of the example as far as there are enough."""
     images = dense["vision"].entered[0].size
     return tuple(planned(model, dense, np.roll(shares, -turn * (images + 1), 0), budget) for turn in range(number))
@@ -107,15 +110,15 @@ def prunes_in(model: Prunable) -> list[bool]:
     """Which blocks of the image tower prune, at any knob above 0."""
     if model.pruning is None:
         raise ValueError("a dense model prunes nowhere")
-    settings = replace(model.pruning, knob=1.0)
+    settings = replace(model.pruning, threshold_scale=1.0)
     return [bool(settings.rule("vision", block)) for block in range(model.blocks["vision"])]
 
 
-def with_left(model: Prunable, dense: flops.Counts, left: np.ndarray) -> dict[str, flops.TokenCounts]:
+def with_left(model: Prunable, dense: Counts, left: np.ndarray) -> dict[str, TokenCounts]:
     """The batch's counts if its images had these prunable tokens left."""
     tokens = left + PINNED
     entered = np.concatenate([dense["vision"].entered[:1], tokens[:-1]])
-    return {**dense, "vision": flops.TokenCounts(entered, tokens, np.array(prunes_in(model)))}
+    return {**dense, "vision": TokenCounts(entered, tokens, np.array(prunes_in(model)))}
 
 
 def padded(left: np.ndarray) -> np.ndarray:

@@ -19,9 +19,9 @@ import torch
 
 from examples.bench import counts
 from examples.bench.running import SCORED, Variant
-from madtp_cli import measure
-from madtp_cli.measure import Batch, Place
-from madtp_cli.models import attention, encoder
+from madtp_cli.evaluation import run
+from madtp_cli.evaluation.run import Batch, ComputeConfig
+from madtp_cli.execution import attention, block_pruner
 from madtp_cli.models.prunable import Prunable
 
 #: What a function that matches does; the first match counts, and None is whatever its caller does. A part goes on in
@@ -30,15 +30,15 @@ RULES: tuple[tuple[str, str | None], ...] = (
     (r"\.(BlipMLP|CLIPMLP|BlipTextIntermediate|BlipTextOutput)\.forward$", "feed forward"),
     (r"\.(Linear|Conv2d)\.forward$", "projections"),
     (r"\.LayerNorm\.forward$", "norms"),
-    (r"models\.(statistics\.|grouped\._looked)", "statistics"),
+    (r"execution\.(statistics\.|grouped_attention\._looked)", "statistics"),
     (r"pruning\.importance\.(normalise|class_attention)$", "statistics"),
-    (r"models\.(attention|grouped)\.", "attention"),
-    (r"pruning\.segments\.|models\.(packed|shapes)\.", None),
+    (r"execution\.(attention|grouped_attention)\.", "attention"),
+    (r"pruning\.segments\.|execution\.(packed|row_rounding)\.", None),
     (r"pruning\.mag\.|\._align$|pruning\.importance\.dictionary", "dictionary"),
-    (r"pruning\.peaks\.(leaders|_most_alike_before)$", "leaders"),
-    (r"pruning\.(dynamic|merge|peaks)\.|methods\.|bench\.counts\.Imposed", "join"),
-    (r"models\.encoder\.", "records"),
-    (r"^madtp_cli\.models\.", "additions"),
+    (r"pruning\.density_peaks\.(nearest_more_important|_most_alike_before)$", "leaders"),
+    (r"pruning\.(dynamic|merging|density_peaks)\.|methods\.|bench\.counts\.Imposed", "join"),
+    (r"execution\.block_pruner\.", "records"),
+    (r"^madtp_cli\.(models|execution)\.", "additions"),
 )
 #: What a pruned layer does beside what a dense one does.
 PRUNING = ("statistics", "dictionary", "leaders", "join", "records")
@@ -81,24 +81,26 @@ def profiled(run: Callable[[], object], clock: Callable[[], float] = time.perf_c
     return dict(taken)
 
 
-def tower(variant: Variant, batch: Batch, place: Place) -> None:
+def tower(variant: Variant, batch: Batch, compute: ComputeConfig) -> None:
     """The image tower of BLIP alone, as its forward runs it."""
     model: Any = variant.model
-    measure.set_knob(model, SCORED if variant.lefts else 0.0)
+    run.set_threshold_scale(model, SCORED if variant.lefts else 0.0)
     images = batch["pixel_values"].transpose(0, 1).flatten(0, 1)
     imposed = counts.imposed(model, variant.lefts[0]) if variant.lefts else contextlib.nullcontext()
-    with torch.inference_mode(), place.precision(), imposed:
+    with torch.inference_mode(), compute.precision(), imposed:
         model.encode_images(images, model.pruner("vision"))
 
 
-def table(model: Prunable, batch: Batch, place: Place, left: Mapping[str, np.ndarray], turns: int) -> list[str]:
+def table(
+    model: Prunable, batch: Batch, compute: ComputeConfig, left: Mapping[str, np.ndarray], turns: int
+) -> list[str]:
     """Milliseconds per image of each part: dense, then with these prunable tokens left, in turns."""
     variants = {"dense": Variant(model, "dense")}
     variants |= {name: Variant(model, "pruned", lefts=[those]) for name, those in left.items()}
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
     for turn in range(turns + 1):
         for name, variant in variants.items():
-            one = profiled(partial(tower, variant, batch, place))
+            one = profiled(partial(tower, variant, batch, compute))
             if turn:  # the first warms up
                 taken[name].append(one)
     images = batch["pixel_values"].shape[:2].numel()
@@ -107,7 +109,7 @@ def table(model: Prunable, batch: Batch, place: Place, left: Mapping[str, np.nda
     )
 
 
-def pruning_alone(model: Prunable, batch: Batch, place: Place, whole: np.ndarray, turns: int) -> float:
+def pruning_alone(model: Prunable, batch: Batch, compute: ComputeConfig, whole: np.ndarray, turns: int) -> float:
     """What share of a dense layer's time a scored layer spends on pruning, by a clock around its calls alone.
 
     A profile slows Python down, where pruning is; this does not. Arguments as for `table`; `whole` is the plan that
@@ -128,14 +130,14 @@ def pruning_alone(model: Prunable, batch: Batch, place: Place, whole: np.ndarray
         return timed
 
     with contextlib.ExitStack() as patched:
-        for owner, name in ((attention, "second_look"), (encoder.BlockPruner, "prune")):
+        for owner, name in ((attention, "second_look"), (block_pruner.BlockPruner, "prune")):
             patched.enter_context(mock.patch.object(owner, name, clocked(getattr(owner, name))))
         for _ in range(turns + 1):
             started = time.perf_counter()
-            tower(dense, batch, place)
+            tower(dense, batch, compute)
             unpruned = time.perf_counter() - started
             spent = 0.0
-            tower(scored, batch, place)
+            tower(scored, batch, compute)
             shares.append((spent / prunes) / (unpruned / layers))
     return statistics.median(shares[1:])  # the first warms up
 

@@ -17,19 +17,22 @@ from transformers import CLIPModel
 
 from examples.bench import counts
 from examples.pretrain import draw_weights
-from madtp_cli import flops, measure, models, processor, tasks
-from madtp_cli.data import builtin
-from madtp_cli.formats import resize_positions
-from madtp_cli.measure import Batch, Place
+from madtp_cli import models, tasks
+from madtp_cli.checkpoint import processors
+from madtp_cli.checkpoint.formats import resize_positions
+from madtp_cli.evaluation import run, sample_costs
+from madtp_cli.evaluation.run import Batch, ComputeConfig
+from madtp_cli.execution.block_pruner import PruningSettings
+from madtp_cli.execution.packed import Packed, pack
+from madtp_cli.flops.counts import TokenCounts
 from madtp_cli.models.architectures import ARCHITECTURES
-from madtp_cli.models.encoder import PruningSettings
-from madtp_cli.models.packed import Packed, pack
 from madtp_cli.models.prunable import Prunable
+from madtp_cli.scenes import splits
 
 #: The examples' tokenizers: a sentence has as many tokens as with a full vocabulary, or nearly.
 TOKENIZERS = {"madtp_blip": "tokenizer", "madtp_clip": "clip-tokenizer"}
 #: How a family prepares images and words.
-PREPARE: dict[str, Callable[[Any, int], Any]] = {"madtp_blip": processor.build, "madtp_clip": processor.build_clip}
+PREPARE: dict[str, Callable[[Any, int], Any]] = {"madtp_blip": processors.build, "madtp_clip": processors.build_clip}
 #: Standard deviation of BLIP's image embeddings; transformers' configuration has 1e-10, and all tokens would be alike.
 EMBEDDING_STD = 0.02
 #: A knob above 0, so that everything is scored; what stays is imposed.
@@ -55,7 +58,7 @@ class Variant:
 
     def __call__(self, **batch: Tensor) -> Any:
         """The model's output for a batch, or transformers'."""
-        measure.set_knob(self.model, SCORED if self.lefts else 0.0)
+        run.set_threshold_scale(self.model, SCORED if self.lefts else 0.0)
         if self.lefts:
             with counts.imposed(self.model, self.lefts[next(self._calls) % len(self.lefts)]):
                 return self.model(**batch)
@@ -74,7 +77,7 @@ class Variant:
 def drawn(architecture: str, layers: int | None = None) -> Prunable:
     """A published architecture with random weights and a dictionary; where told, the first few layers of each tower."""
     config: Any = ARCHITECTURES[architecture]()
-    config.text_config.update(processor.special_ids(_tokenizer(config)))
+    config.text_config.update(processors.special_ids(_tokenizer(config)))
     for tower in (config.vision_config, config.text_config):
         tower.num_hidden_layers = min(layers or tower.num_hidden_layers, tower.num_hidden_layers)
     if config.model_type == "madtp_blip":
@@ -82,7 +85,7 @@ def drawn(architecture: str, layers: int | None = None) -> Prunable:
     torch.manual_seed(0)
     model: Prunable = models.get(models.kind_of(config))(config).eval()
     draw_weights(model)
-    model.attach(PruningSettings.preset("dtp", model.widths, model.blocks))
+    model.attach(PruningSettings.preset("madtp", model.widths, model.blocks))
     return model.requires_grad_(False)
 
 
@@ -96,26 +99,26 @@ def resized(model: Any, image_size: int) -> None:
 
 def _tokenizer(config: Any) -> Any:
     folder = Path(__file__).parent.parent / TOKENIZERS[config.model_type]
-    return processor.FAMILIES[config.model_type].tokenizer.from_pretrained(folder, local_files_only=True)
+    return processors.FAMILIES[config.model_type].tokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def batch_of(model: Prunable, samples: int, text_tokens: int | None = None) -> Batch:
     """Scenes, drawn up to the model's image size by its own processor, and what is said of them, or so many words."""
     config = model.config
     prepare = PREPARE[config.model_type](_tokenizer(config), config.vision_config.image_size)
-    rows = builtin.rows(config.task, "val", samples)
-    batch = measure.inputs_of(tasks.get(config.task).collate(list(rows), prepare))
+    rows = splits.rows(config.task, "val", samples)
+    batch = run.inputs_of(tasks.get(config.task).collate(list(rows), prepare))
     batch.pop("labels", None)
     if text_tokens is not None:
-        words = model.blank(text_tokens)["input_ids"].expand(samples, -1).contiguous()
+        words = model.dummy_inputs(text_tokens)["input_ids"].expand(samples, -1).contiguous()
         batch |= {"input_ids": words, "attention_mask": torch.ones_like(words)}
     return batch
 
 
-def traced(model: Prunable, batch: Batch, place: Place) -> dict[str, flops.TokenCounts]:
+def traced(model: Prunable, batch: Batch, compute: ComputeConfig) -> dict[str, TokenCounts]:
     """Token counts of a dense run."""
-    with torch.inference_mode(), place.precision():
-        return flops.counts_of(model, Variant(model, "dense")(**batch).trace)
+    with torch.inference_mode(), compute.precision():
+        return sample_costs.counts_of(model, Variant(model, "dense")(**batch).trace)
 
 
 @contextlib.contextmanager

@@ -16,12 +16,13 @@ from torch import nn
 from examples.bench import counts
 from examples.bench.page import times_faster
 from examples.bench.running import SCORED
-from madtp_cli import distill, measure, tuning
-from madtp_cli.measure import Batch, Place
+from madtp_cli.compression import distillation, fine_tuning
+from madtp_cli.evaluation import run
+from madtp_cli.evaluation.run import Batch, ComputeConfig
 from madtp_cli.models.prunable import Prunable
 
 #: Rates that change next to nothing: what is timed is the step.
-SCHEDULE = distill.Schedule(steps=1000, learning_rate=1e-9, dictionary_learning_rate=1e-9)
+SCHEDULE = distillation.Schedule(steps=1000, learning_rate=1e-9, dictionary_learning_rate=1e-9)
 DENSE = "dense, labels alone"
 #: Steps of each turn and budget, in their order.
 PRUNED = ("the dense model asked", "its answer kept")
@@ -32,7 +33,7 @@ Seconds = dict[str, list[float]]
 
 
 def seconds(
-    model: Prunable, batch: Batch, place: Place, lefts: Mapping[float, Sequence[np.ndarray]], turns: int
+    model: Prunable, batch: Batch, compute: ComputeConfig, lefts: Mapping[float, Sequence[np.ndarray]], turns: int
 ) -> Seconds:
     """Of whole steps, optimizers included, in turns after a warm-up.
 
@@ -53,32 +54,32 @@ def seconds(
         next(steps)
         taken[name].append(time.perf_counter() - started)
 
-    teacher = tuning.dense_copy(model)
-    measure.set_knob(model, SCORED)
+    teacher = fine_tuning.dense_copy(model)
+    run.set_threshold_scale(model, SCORED)
     student = copy.deepcopy(model).requires_grad_(True)
     dense = copy.deepcopy(model).requires_grad_(True)
     dense.config.madtp, dense.madtp = None, None
-    alone = labels_alone(dense, batch, place)
+    alone = labels_alone(dense, batch, compute)
     coming = {budget: iter(plans) for budget, plans in lefts.items()}
     for _ in range(turns + 1):
         timed(DENSE, alone)
         for budget, plans in coming.items():
-            steps = distill.distill(student, teacher, itertools.repeat(batch), SCHEDULE, place)
+            steps = distillation.distill(student, teacher, itertools.repeat(batch), SCHEDULE, compute)
             for when in PRUNED:
                 with counts.imposed(student, next(plans)):
                     timed(f"budget {budget:g}, {when}", steps)
     return {name: runs[1:] for name, runs in taken.items()}
 
 
-def labels_alone(model: Prunable, batch: Batch, place: Place) -> Iterator[None]:
+def labels_alone(model: Prunable, batch: Batch, compute: ComputeConfig) -> Iterator[None]:
     """Training steps without a teacher, by the same optimizers."""
-    optimizers = distill.optimizers_of(model, SCHEDULE)
+    optimizers = distillation.optimizers_of(model, SCHEDULE)
     while True:
         model.train()
-        with place.precision():
+        with compute.precision():
             loss = model(**batch).loss
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), distill.GRADIENT_NORM)
+        nn.utils.clip_grad_norm_(model.parameters(), distillation.GRADIENT_NORM)
         for optimizer in optimizers:
             optimizer.step()
         model.zero_grad(set_to_none=True)

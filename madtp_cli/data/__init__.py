@@ -14,10 +14,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
-from madtp_cli.data import answers, arrow, builtin, images, readers, records
-from madtp_cli.data.rows import Dataset, Row
-from madtp_cli.data.scenes import SPLITS
+from madtp_cli.data import answers, arrow, images, readers, records
+from madtp_cli.data.dataset import Dataset, Row
 from madtp_cli.errors import DataError
+from madtp_cli.scenes.generator import SPLITS
 
 __all__ = ["SPLITS", "TASKS", "Dataset", "Reader", "Row", "existing", "fitting", "layouts", "read", "unfit"]
 
@@ -77,7 +77,9 @@ def read(
         UsageError: The built-in scenes have no such task.
     """
     if path is None:
-        return builtin.read(task, splits)
+        from madtp_cli.scenes import splits as built_in
+
+        return built_in.read(task, splits)
     path = existing(path, image_root)
     try:
         found = fitting(path, task)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from madtp_cli.data import answers, images, records
+from madtp_cli.data.dataset import Dataset, ImageSource, Row
 from madtp_cli.data.records import Fits, Record
-from madtp_cli.data.rows import Dataset, ImageSource, Row
-from madtp_cli.data.scenes import SPLITS
+from madtp_cli.scenes.generator import SPLITS
 
 #: Share and largest number of train rows set aside where there is no validation split.
 CARVED_SHARE, CARVED_MOST = 0.1, 5_000

@@ -10,7 +10,7 @@ from typing import Any
 
 from madtp_cli.data import records
 from madtp_cli.data.columns import looks_like_image
-from madtp_cli.data.peeking import PEEK_BYTES, beginning
+from madtp_cli.data.json_sniffing import PEEK_BYTES, beginning
 from madtp_cli.data.records import Record
 from madtp_cli.errors import DataError
 

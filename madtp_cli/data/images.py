@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from madtp_cli.data.dataset import Dataset, ImageSource
 from madtp_cli.data.embedded import Absent
 from madtp_cli.data.records import Record
-from madtp_cli.data.rows import Dataset, ImageSource
 from madtp_cli.errors import DataError
 
 #: Below a data folder: where BLIP's and MADTP's instructions put images, and Flickr30k's own folder of them.

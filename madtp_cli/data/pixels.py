@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from madtp_cli.data.rows import ImageSource
-from madtp_cli.data.scenes import Scene
+from madtp_cli.data.dataset import ImageSource
 from madtp_cli.errors import DataError
+from madtp_cli.scenes.generator import Scene
 
 #: What Pillow's decoders raise on files that are no images, cut off or damaged.
 DAMAGES = (

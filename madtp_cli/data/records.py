@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from madtp_cli.data.peeking import PEEK_BYTES, beginning
+from madtp_cli.data.json_sniffing import PEEK_BYTES, beginning
 from madtp_cli.errors import DataError
 
 #: Where annotation files lie below a data folder; "data" is the official NLVR2 repository's.

@@ -13,10 +13,10 @@ from typing import Any
 from madtp_cli.data import columns, images, records
 from madtp_cli.data.assembling import set_aside_validation
 from madtp_cli.data.columns import Columns
+from madtp_cli.data.dataset import Dataset, ImageSource, Row
 from madtp_cli.data.embedded import Embedded
 from madtp_cli.data.records import Record
-from madtp_cli.data.rows import Dataset, ImageSource, Row
-from madtp_cli.data.scenes import SPLITS
+from madtp_cli.scenes.generator import SPLITS
 
 #: Rows looked at to tell what a column holds.
 SAMPLED = 50

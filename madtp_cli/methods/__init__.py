@@ -14,14 +14,14 @@ from torch import Tensor
 
 from madtp_cli.errors import UsageError
 from madtp_cli.pruning import segments
-from madtp_cli.pruning.merge import Kept
-from madtp_cli.pruning.padded import Placed, Seen
+from madtp_cli.pruning.merging import PruneDecision
+from madtp_cli.pruning.padded import PaddedBlockInputs, PaddedPruneDecision
 
 __all__ = ["Attended", "Kept", "Method", "Placed", "Preset", "Rule", "Seen", "get", "keep_each", "names", "pruned_by"]
 
 
 @dataclass(frozen=True)
-class Attended:
+class BlockInputs:
     """What a method sees of one block: a tower's tokens after self-attention, packed, and which it may prune.
 
     `tokens` [all, width], pinned ones included, of which `rows` [total] are prunable; `lengths` says how many of
@@ -45,7 +45,7 @@ class Rule:
     `min_keep` tokens stay per sample and tower.
     """
 
-    knob: float
+    threshold_scale: float
     temperature: float = 1.0
     min_keep: int = 1
 
@@ -79,30 +79,30 @@ class Method(Protocol):
     #: Tokens made of those that went, beside those that stay.
     MERGED_TOKENS: int
 
-    def keep(self, attended: Attended, rule: Rule) -> Kept:
+    def keep(self, attended: BlockInputs, rule: Rule) -> PruneDecision:
         """Choose the tokens that go on to the feed-forward."""
 
-    def place(self, seen: Seen, rule: Rule) -> Placed:
+    def place(self, seen: PaddedBlockInputs, rule: Rule) -> PaddedPruneDecision:
         """The same choice on a padded block, as exporters need it."""
 
     def cost(self, tokens: np.ndarray, width: int, atoms: int) -> np.ndarray:
         """Multiply-adds of `keep` for samples of so many prunable tokens; the dictionary's logits are given."""
 
 
-def pruned_by(prune: Callable[..., Kept], attended: Attended, rule: Rule, **more: Tensor) -> Kept:
+def pruned_by(prune: Callable[..., PruneDecision], attended: BlockInputs, rule: Rule, **more: Tensor) -> PruneDecision:
     """What a function of `pruning.dynamic` makes of a block, given `more` than the scores."""
     return prune(
         attended.lengths,
         (attended.class_attention, attended.self_attention),
         attended.logits,
-        rule.knob,
+        rule.threshold_scale,
         temperature=rule.temperature,
         min_keep=rule.min_keep,
         **more,
     )
 
 
-def keep_each(method: Method, attended: Attended, rule: Rule) -> Kept:
+def keep_each(method: Method, attended: BlockInputs, rule: Rule) -> PruneDecision:
     """The same as `method.keep`, sample by sample: slower, but no multiply-add is spent on padding."""
     first = segments.offsets(attended.lengths)
     of_prunable = [f.name for f in fields(attended) if f.name not in ("tokens", "lengths")]
@@ -119,7 +119,7 @@ def keep_each(method: Method, attended: Attended, rule: Rule) -> Kept:
     place = segments.offsets(lengths)
     positions = [torch.where(part.positions >= 0, part.positions + first[at], -1) for at, part in enumerate(parts)]
     places = [part.places + place[at] for at, part in enumerate(parts)]
-    return Kept(lengths, torch.cat(positions), torch.cat(places), torch.cat([part.shares for part in parts]))
+    return PruneDecision(lengths, torch.cat(positions), torch.cat(places), torch.cat([part.shares for part in parts]))
 
 
 def names() -> list[str]:

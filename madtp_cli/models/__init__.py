@@ -1,4 +1,4 @@
-"""Models by family and task: `blip_nlvr2.py` holds, as `MODEL`, the one of type madtp_blip for the task nlvr2.
+"""Models by family and task: `blip/nlvr2.py` holds, as `MODEL`, the one of type madtp_blip for the task nlvr2.
 
 Importing this package announces the families to transformers' Auto classes. A family's models are
 imported when an Auto class first reads one of its configurations, so that no command pays for models it does not use.
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import transformers
 
+from madtp_cli.models.family import Family
+
 if TYPE_CHECKING:
     from madtp_cli.models.prunable import Prunable
 
-FAMILIES = ("blip", "clip")
 #: transformers' Auto classes, and what a model can do that is to be had from them.
 AUTO_CLASSES = {
     "AutoModel": "forward",
@@ -24,15 +25,20 @@ AUTO_CLASSES = {
 }
 
 
+def families() -> dict[str, Family]:
+    """Every family by its name; imports no model."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
+    return {name: importlib.import_module(f"{__name__}.{name}.family").FAMILY for name in names}
+
+
 def kind_of(config: Any) -> str:
-    """Which model a configuration is for, as "blip_nlvr2": its family and its task."""
-    return f"{config.model_type.removeprefix('madtp_')}_{config.task}"
+    """Which model a configuration is for, as "blip.nlvr2": its family and its task."""
+    return f"{config.model_type.removeprefix('madtp_')}.{config.task}"
 
 
 def kinds() -> list[str]:
     """Every model there is; imports none of them."""
-    families = tuple(f"{family}_" for family in FAMILIES)
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name.startswith(families))
+    return sorted(f"{family.name}.{task}" for family in families().values() for task in family.tasks)
 
 
 def get(kind: str) -> type[Prunable]:
@@ -41,6 +47,12 @@ def get(kind: str) -> type[Prunable]:
         raise KeyError(kind)
     model: type[Prunable] = importlib.import_module(f"{__name__}.{kind}").MODEL
     return model
+
+
+def costs_module(config: Any) -> str:
+    """Name of the module with the FLOPs formula of a configuration's model."""
+    family, task = kind_of(config).split(".")
+    return f"{__name__}.{family}.costs.{task}"
 
 
 def auto_classes(model: type[Prunable]) -> list[str]:
@@ -66,7 +78,7 @@ def register(family: str) -> Any:
     Returns:
         The family's configuration class.
     """
-    members = [get(kind) for kind in kinds() if kind.startswith(f"{family}_")]
+    members = [get(f"{family}.{task}") for task in families()[family].tasks]
     config = members[0].config_class
     transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
     for name in AUTO_CLASSES:
@@ -90,5 +102,5 @@ def _announce(family: str) -> None:
     transformers.AutoConfig.register(f"madtp_{family}", Announced, exist_ok=True)
 
 
-for _family in FAMILIES:
+for _family in families():
     _announce(_family)

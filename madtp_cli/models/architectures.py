@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from madtp_cli.models.blip import MadtpBlipConfig
-from madtp_cli.models.clip import MadtpClipConfig
+from madtp_cli.models.blip.towers import MadtpBlipConfig
+from madtp_cli.models.clip.towers import MadtpClipConfig
 
 
 def _blip(width: int, layers: int, heads: int, image_size: int, task: str = "nlvr2") -> MadtpBlipConfig:

@@ -11,17 +11,17 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from madtp_cli.models.attention import Backend
-from madtp_cli.models.encoder import PINNED, BlockPruner, BlockTrace, PruningSettings, TokenTrace
-from madtp_cli.models.packed import Packed, pack
-from madtp_cli.models.padded import PaddedPruner, pad
-from madtp_cli.models.statistics import Statistics
+from madtp_cli.execution.attention import Backend
+from madtp_cli.execution.block_pruner import PINNED, BlockPruner, BlockTrace, PruningSettings, TokenTrace
+from madtp_cli.execution.packed import Packed, pack
+from madtp_cli.execution.padded import PaddedPruner, pad
+from madtp_cli.execution.statistics import Statistics
 from madtp_cli.pruning import mag
 from madtp_cli.pruning.mag import AlignmentDictionary
 
 #: What a student learns from, by name; the first part of a name says how (see `distill`). Of a tensor the rows are
 #: samples, of packed tokens the segments are (all first inputs, then all second ones).
-Lesson = dict[str, "Tensor | Packed"]
+DistillationTargets = dict[str, "Tensor | Packed"]
 
 
 @dataclass
@@ -36,7 +36,7 @@ class PrunedOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     alignment: Tensor | None = None
-    lesson: Lesson | None = None
+    targets: DistillationTargets | None = None
     trace: TokenTrace | None = None
 
 
@@ -48,13 +48,13 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
     #: Tokens of the text behind the literature's GFLOPs of the task.
     TEXT_TOKENS: ClassVar[int] = 36
     #: How many inputs of a tower belong to one sample, where not one.
-    INPUTS: ClassVar[dict[str, int]] = {}
+    INPUTS_PER_SAMPLE: ClassVar[dict[str, int]] = {}
     #: A tower's pinned tokens, where not its first alone.
     PINS: ClassVar[dict[str, Statistics]] = {}
     #: Names in the trace under which a tower runs once more, and that tower, whose pruning it shares.
-    AGAIN: ClassVar[dict[str, str]] = {}
+    SHARED_TOWERS: ClassVar[dict[str, str]] = {}
     #: Whether every image meets every text, so that there may be more of one than of the other.
-    CROSSES: ClassVar[bool] = False
+    ALL_PAIRS: ClassVar[bool] = False
 
     madtp: AlignmentDictionary | None
     backend: Backend
@@ -90,7 +90,7 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
             self.madtp = dictionary.to(own.device, own.dtype)
         self.config.madtp = asdict(settings)
 
-    def blank(self, text_tokens: int) -> dict[str, Tensor]:
+    def dummy_inputs(self, text_tokens: int) -> dict[str, Tensor]:
         """Arguments of the forward for one empty sample with a text of this length, for counting alone."""
         raise NotImplementedError
 
@@ -116,7 +116,7 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
             pinned=self.PINS.get(tower, PINNED),
         )
 
-    def held(self, block: Tensor, mask: Tensor | None = None) -> Packed:
+    def to_tokens(self, block: Tensor, mask: Tensor | None = None) -> Packed:
         """Tokens of [batch, tokens, width], without those that `mask` [batch, tokens] leaves out."""
         # Padded tokens can whatever a forward asks of packed ones.
         return cast(Packed, pad(block, mask)) if self.padded else pack(block, mask, exact=self.backend == "loop")

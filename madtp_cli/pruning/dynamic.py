@@ -11,20 +11,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from madtp_cli.pruning import peaks, segments
+from madtp_cli.pruning import density_peaks, segments
 from madtp_cli.pruning.importance import dictionary_attention, dictionary_score, pruning_threshold
-from madtp_cli.pruning.merge import Kept, above, join, merge_others
+from madtp_cli.pruning.merging import PruneDecision, above, join, merge_others
 
 
 def prune_important(
     lengths: Sequence[int],
     scores: tuple[Tensor, Tensor],
     logits: Tensor,
-    knob: float,
+    threshold_scale: float,
     *,
     temperature: float = 1.0,
     min_keep: int = 1,
-) -> Kept:
+) -> PruneDecision:
     """The paper's rule: keep tokens whose importance exceeds the sample's threshold; merge the others into one.
 
     Args:
@@ -37,7 +37,7 @@ def prune_important(
     """
     attention = dictionary_attention(logits, lengths, temperature)
     importance = _importance(scores, attention, lengths)
-    threshold = pruning_threshold(attention, importance, lengths, knob)
+    threshold = pruning_threshold(attention, importance, lengths, threshold_scale)
     return merge_others(importance, lengths, threshold, min_keep)
 
 
@@ -45,13 +45,13 @@ def prune_peaks(
     lengths: Sequence[int],
     scores: tuple[Tensor, Tensor],
     logits: Tensor,
-    knob: float,
+    threshold_scale: float,
     *,
     tokens: Tensor,
     rows: Tensor | None = None,
     temperature: float = 1.0,
     min_keep: int = 1,
-) -> Kept:
+) -> PruneDecision:
     """Keep tokens that are important and unlike any more important one; each of the others joins its leader.
 
     What counts is the root of importance times distinctness (see `peaks`), against the knob times its quadratic
@@ -59,16 +59,16 @@ def prune_peaks(
     `tokens` [any, width], of which `rows` [total] are the prunable ones; all unless given.
     """
     importance = _importance(scores, dictionary_attention(logits, lengths, temperature), lengths)
-    leader, distinct = peaks.leaders(tokens, importance, lengths, rows)
+    leader, distinct = density_peaks.nearest_more_important(tokens, importance, lengths, rows)
     leads_itself = leader == torch.arange(len(leader), device=leader.device)
     score = importance.detach().sqrt() * distinct
     padded = segments.pad(score, lengths, -1.0)
     real = torch.tensor(lengths, device=score.device)
-    threshold = knob * quadratic_mean(padded.clamp_min(0), real.clamp_min(1))
+    threshold = threshold_scale * quadratic_mean(padded.clamp_min(0), real.clamp_min(1))
     # The most important token stays whatever the rule says: the chains of leaders end there.
     ranked = padded.masked_fill(segments.pad(leads_itself, lengths, False), float("inf"))
     stays = segments.unpad(above(ranked, threshold, min_keep), lengths)
-    goes_to = peaks.followed(leader, stays, max(lengths, default=0))
+    goes_to = density_peaks.resolve_targets(leader, stays, max(lengths, default=0))
     return join(importance, lengths, goes_to)
 
 

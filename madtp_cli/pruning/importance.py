@@ -53,7 +53,7 @@ def dictionary_score(attention: Tensor, lengths: Sequence[int]) -> Tensor:
     return normalise(segments.unpad(attention.amax(-1), lengths), lengths)
 
 
-def pruning_threshold(attention: Tensor, importance: Tensor, lengths: Sequence[int], knob: float) -> Tensor:
+def pruning_threshold(attention: Tensor, importance: Tensor, lengths: Sequence[int], threshold_scale: float) -> Tensor:
     """Lowest importance worth keeping, [batch]: the knob times the least of the atoms' mean importance.
 
     Args:
@@ -63,4 +63,4 @@ def pruning_threshold(attention: Tensor, importance: Tensor, lengths: Sequence[i
         knob: Budget knob s, 0 or more; 0 keeps everything.
     """
     seen = segments.pad(importance, lengths)[:, None, :] @ attention
-    return knob * seen.squeeze(1).amin(-1)
+    return threshold_scale * seen.squeeze(1).amin(-1)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from madtp_cli.pruning import peaks
+from madtp_cli.pruning import density_peaks
 
 #: Doublings by which a token follows its leaders: enough for chains of 4,096 tokens.
 ROUNDS = 12
 
 
 @dataclass(frozen=True)
-class Seen:
+class PaddedBlockInputs:
     """What a method sees of one block: `methods.Attended`, padded.
 
     `tokens` [batch, longest, width]; `class_attention` and `self_attention` [batch, longest], each summing to one
@@ -35,7 +35,7 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PaddedPruneDecision:
     """Where the prunable tokens go: `places` [batch, longest] among the `counts` [batch] that a sample has afterwards.
 
     Tokens of one place become their mean, weighted by `importance` [batch, longest].
@@ -58,13 +58,15 @@ def normalise(score: Tensor, real: Tensor) -> Tensor:
     return torch.where(total > 0, score / total.clamp_min(1e-30), even)
 
 
-def place_peaks(seen: Seen, knob: float, *, temperature: float = 1.0, min_keep: int = 1) -> Placed:
+def place_peaks(
+    seen: PaddedBlockInputs, threshold_scale: float, *, temperature: float = 1.0, min_keep: int = 1
+) -> PaddedPruneDecision:
     """Where `dynamic.prune_peaks` puts each token; arguments as there."""
     real = seen.prunable
     importance = _importance(seen, _dictionary_attention(seen, temperature))
-    leader, distinct, leads_itself = leaders(seen.tokens, importance, real)
+    leader, distinct, leads_itself = nearest_more_important(seen.tokens, importance, real)
     score = importance.sqrt() * distinct
-    threshold = knob * (score.square().sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp_min(1)).sqrt()
+    threshold = threshold_scale * (score.square().sum(1, keepdim=True) / real.sum(1, keepdim=True).clamp_min(1)).sqrt()
     ranked = score.masked_fill(leads_itself, float("inf"))
     stays = _above(ranked, threshold, real, min_keep)
     own = torch.arange(real.shape[1], device=real.device).expand_as(leader)
@@ -72,24 +74,26 @@ def place_peaks(seen: Seen, knob: float, *, temperature: float = 1.0, min_keep: 
     for _ in range(ROUNDS):
         goal = goal.gather(1, goal)
     rank = stays.long().cumsum(1) - 1
-    return Placed(rank.gather(1, goal), stays.sum(1), importance)
+    return PaddedPruneDecision(rank.gather(1, goal), stays.sum(1), importance)
 
 
-def place_important(seen: Seen, knob: float, *, temperature: float = 1.0, min_keep: int = 1) -> Placed:
+def place_important(
+    seen: PaddedBlockInputs, threshold_scale: float, *, temperature: float = 1.0, min_keep: int = 1
+) -> PaddedPruneDecision:
     """Where `dynamic.prune_important` puts each token; those that go share the last place of their sample."""
     real, whole = seen.prunable, seen.prunable.sum(1)
     attention = _dictionary_attention(seen, temperature)
     importance = _importance(seen, attention)
-    threshold = knob * (importance[:, None, :] @ attention).squeeze(1).amin(-1)
+    threshold = threshold_scale * (importance[:, None, :] @ attention).squeeze(1).amin(-1)
     stays = _above(importance, threshold[:, None], real, min_keep)
     # Merging one saves nothing. (No torch.where: onnxruntime has none for truths.)
     stays = stays | ((stays.sum(1) == whole - 1)[:, None] & real)
     counts = stays.sum(1)
     rank = stays.long().cumsum(1) - 1
-    return Placed(torch.where(stays, rank, counts[:, None]), counts + (counts < whole), importance)
+    return PaddedPruneDecision(torch.where(stays, rank, counts[:, None]), counts + (counts < whole), importance)
 
 
-def leaders(tokens: Tensor, importance: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def nearest_more_important(tokens: Tensor, importance: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Each token's leader, how distinct it is from it, and whether it leads itself: `peaks.leaders`, [batch, longest].
 
     >>> tokens = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]]])
@@ -97,7 +101,7 @@ def leaders(tokens: Tensor, importance: Tensor, real: Tensor) -> tuple[Tensor, T
     >>> leader.tolist(), distinct.tolist()
     ([[1, 1, 1]], [[1.0, 2.0, 0.0]])
     """
-    directions = functional.normalize(tokens[:, :, :: peaks.spacing(tokens.shape[2])].float(), dim=-1)
+    directions = functional.normalize(tokens[:, :, :: density_peaks.spacing(tokens.shape[2])].float(), dim=-1)
     leads = _beats(importance) & real[:, None, :]
     cosine, leader = (directions @ directions.transpose(1, 2)).masked_fill(~leads, -1.0).max(2)
     own = torch.arange(real.shape[1], device=real.device).expand_as(leader)
@@ -132,14 +136,14 @@ def summed(numbers: Tensor, places: Tensor, longest: int) -> Tensor:
     return numbers.new_zeros(numbers.shape[0], longest).scatter_add(1, places, numbers)
 
 
-def _dictionary_attention(seen: Seen, temperature: float) -> Tensor:
+def _dictionary_attention(seen: PaddedBlockInputs, temperature: float) -> Tensor:
     """Each atom's attention over a sample's tokens, [batch, longest, atoms]; 0 where none is."""
     # Finite, or a sample without a token would hold NaN.
     logits = (seen.logits.float() / temperature).masked_fill(~seen.prunable[:, :, None], -1e30)
     return logits.softmax(1) * seen.prunable[:, :, None]
 
 
-def _importance(seen: Seen, attention: Tensor) -> Tensor:
+def _importance(seen: PaddedBlockInputs, attention: Tensor) -> Tensor:
     """Token importance score: the mean of the three, [batch, longest]."""
     said = normalise(attention.amax(-1), seen.prunable)
     return (seen.class_attention + seen.self_attention + said) / 3

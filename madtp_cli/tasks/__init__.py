@@ -13,12 +13,12 @@ from madtp_cli.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from madtp_cli.data.rows import Dataset, Row
-    from madtp_cli.models.reading import Hear
+    from madtp_cli.data.dataset import Dataset, Row
+    from madtp_cli.execution.text_runs import OnTextRun
 
 
 @dataclass(frozen=True)
-class Judged:
+class TaskResult:
     """What a model answered to each sample, as can be compared, and how right it was.
 
     `scores` has one number for each thing that is scored (a sample, or a query of retrieval), such that
@@ -66,11 +66,13 @@ class Task(Protocol):
         """Tokens of each row's texts as `collate` would make them, by the tower that reads them."""
         ...
 
-    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor], heard: Hear = ...) -> list[Any]:
+    def predictions(self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ...) -> list[Any]:
         """What `judge` needs of each sample of a batch, given the forward's output; may run the model further."""
         ...
 
-    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row], heard: Hear = ...) -> Judged:
+    def score(
+        self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ...
+    ) -> TaskResult:
         """Answers and scores of all samples of a split; `rows` is empty where labels do not count."""
         ...
 
@@ -80,7 +82,7 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class Writing(Protocol):
+class GenerativeTask(Protocol):
     """A task whose answers are words."""
 
     def writing(self, tokenizer: Any, answers: Sequence[str]) -> Task:
@@ -89,7 +91,7 @@ class Writing(Protocol):
 
 
 @runtime_checkable
-class Choosing(Protocol):
+class RankingTask(Protocol):
     """A task whose answers are chosen among candidates, of which few are looked at closely."""
 
     def choosing(self, k_test: int) -> Task:
@@ -121,7 +123,7 @@ def prepared(name: str, processor: Any, data: Dataset, k_test: int | None = None
     """
     task = get(name)
     if k_test is not None:
-        if not isinstance(task, Choosing):
+        if not isinstance(task, RankingTask):
             raise UsageError(f"The task {name} has no candidates that --k-test could number.\nLeave it out.")
         task = task.choosing(k_test)
-    return task.writing(processor.tokenizer, data.answers) if isinstance(task, Writing) else task
+    return task.writing(processor.tokenizer, data.answers) if isinstance(task, GenerativeTask) else task

@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import pixel_values
-from madtp_cli.data.rows import Row
+from madtp_cli.execution.text_runs import OnTextRun, ignore_text_run
 from madtp_cli.metrics.captioning import bleu4, cider_d
-from madtp_cli.models.decoding import IGNORED
-from madtp_cli.models.reading import Hear, unheard
-from madtp_cli.tasks import Judged, _words
+from madtp_cli.models.blip.decoding import IGNORED
+from madtp_cli.tasks import TaskResult, _texts
 
 #: Begins each of BLIP's captions; the loss leaves it out.
 PROMPT = "a picture of"
@@ -28,7 +28,7 @@ def cleaned(caption: str) -> str:
     >>> cleaned('A "Red" ring; two (or more)!')
     'a red ring two or more'
     """
-    return _words.cleaned(caption, MOST_WORDS)
+    return _texts.cleaned(caption, MOST_WORDS)
 
 
 @dataclass(frozen=True)
@@ -72,17 +72,21 @@ class Caption:
         """Tokens of each caption after the prompt, first and last included."""
         return {"decoder": _captions(rows, processor.tokenizer)["attention_mask"].sum(1).tolist()}
 
-    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor], heard: Hear = unheard) -> list[Any]:
+    def predictions(
+        self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run
+    ) -> list[Any]:
         """A caption of each image, without the prompt."""
         prompt = _prompt(self.tokenizer).to(output.memory.data.device)
-        written = model.write(output.memory, prompt, heard=heard)
-        return _words.texts(written[:, prompt.shape[1] :], self.tokenizer)
+        written = model.write(output.memory, prompt, on_text_run=on_text_run)
+        return _texts.texts(written[:, prompt.shape[1] :], self.tokenizer)
 
-    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row], heard: Hear = unheard) -> Judged:
+    def score(
+        self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ignore_text_run
+    ) -> TaskResult:
         """CIDEr-D of each caption, 0 to 10, against the references of all rows."""
-        written, references = _referred(evidence, rows)
+        written, references = _referred(predictions, rows)
         parts = {"BLEU-4": 100 * bleu4(written, references)} if written else {}
-        return Judged(evidence, cider_d(written, references), len(evidence) - len(written), parts)
+        return TaskResult(predictions, cider_d(written, references), len(predictions) - len(written), parts)
 
     def quality(self, scores: Sequence[float]) -> float:
         """CIDEr as papers print it."""
@@ -90,12 +94,12 @@ class Caption:
 
 
 def _captions(rows: Sequence[Row], tokenizer: Any) -> dict[str, Tensor]:
-    return _words.tokens([f"{PROMPT} {cleaned(row.text)}" for row in rows], tokenizer, "[DEC]", MOST_TOKENS)
+    return _texts.tokens([f"{PROMPT} {cleaned(row.text)}" for row in rows], tokenizer, "[DEC]", MOST_TOKENS)
 
 
 def _prompt(tokenizer: Any) -> Tensor:
     """[DEC] and the prompt, [1, tokens]."""
-    return _words.tokens([PROMPT], tokenizer, "[DEC]", MOST_TOKENS)["input_ids"][:, :-1]
+    return _texts.tokens([PROMPT], tokenizer, "[DEC]", MOST_TOKENS)["input_ids"][:, :-1]
 
 
 def _referred(captions: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Sequence[str]]]:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import pixel_values
-from madtp_cli.data.rows import Row
-from madtp_cli.models.reading import Hear, unheard
-from madtp_cli.tasks import Judged, _words
+from madtp_cli.execution.text_runs import OnTextRun, ignore_text_run
+from madtp_cli.tasks import TaskResult, _texts
 
 #: BLIP reads at most so many words of a sentence.
 MOST_WORDS = 40
@@ -26,7 +26,7 @@ def cleaned(sentence: str) -> str:
     >>> cleaned('Both images: a "Red" ring (two, or more)!')
     'both images a red ring two, or more'
     """
-    return _words.cleaned(sentence, MOST_WORDS)
+    return _texts.cleaned(sentence, MOST_WORDS)
 
 
 class Nlvr2:
@@ -60,16 +60,22 @@ class Nlvr2:
         """Tokens of each sentence, [ENC] and [SEP] included."""
         return {"text": _tokens([row.text for row in rows], processor.tokenizer)["attention_mask"].sum(1).tolist()}
 
-    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor], heard: Hear = unheard) -> list[Any]:
+    def predictions(
+        self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run
+    ) -> list[Any]:
         """1 where the statement is judged true, else 0; one number per sample."""
         answers: list[int] = output.logits.argmax(-1).tolist()
         return answers
 
-    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row], heard: Hear = unheard) -> Judged:
+    def score(
+        self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ignore_text_run
+    ) -> TaskResult:
         """Right where the judgement equals the label."""
         labels = [row.label for row in rows]
-        scores = [float(answer == label) for answer, label in zip(evidence, labels, strict=False) if label is not None]
-        return Judged(evidence, scores, len(evidence) - len(scores))
+        scores = [
+            float(answer == label) for answer, label in zip(predictions, labels, strict=False) if label is not None
+        ]
+        return TaskResult(predictions, scores, len(predictions) - len(scores))
 
     def quality(self, scores: Sequence[float]) -> float:
         """Percent of the samples that are right."""
@@ -77,7 +83,7 @@ class Nlvr2:
 
 
 def _tokens(sentences: Sequence[str], tokenizer: Any) -> dict[str, Tensor]:
-    return _words.tokens([cleaned(sentence) for sentence in sentences], tokenizer, "[ENC]", MOST_TOKENS)
+    return _texts.tokens([cleaned(sentence) for sentence in sentences], tokenizer, "[ENC]", MOST_TOKENS)
 
 
 TASK = Nlvr2()

@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import CLIPTokenizer
 
+from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import pixel_values
-from madtp_cli.data.rows import Row
+from madtp_cli.execution.packed import Packed
+from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
 from madtp_cli.metrics.retrieval import Ranks, rank
-from madtp_cli.models.packed import Packed
-from madtp_cli.models.reading import Hear, Reading, unheard
-from madtp_cli.tasks import Judged, _words
+from madtp_cli.tasks import TaskResult, _texts
 
 #: BLIP reads at most so many words of a caption; MADTP cleans CLIP's captions likewise.
 MOST_WORDS = 30
@@ -36,7 +36,7 @@ def cleaned(caption: str) -> str:
     >>> cleaned('A "Red" ring; two (or more)!')
     'a red ring two or more'
     """
-    return _words.cleaned(caption, MOST_WORDS)
+    return _texts.cleaned(caption, MOST_WORDS)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ class Retrieval:
         """Tokens of each row's own caption, the first and the last included."""
         return {"text": _tokens([row.text for row in rows], processor.tokenizer)["attention_mask"].sum(1).tolist()}
 
-    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor], heard: Hear = unheard) -> list[Any]:
+    def predictions(
+        self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run
+    ) -> list[Any]:
         """Each image and all its captions, embedded, as `Found`."""
         images, tokens = output.image_embedding, output.memory
         mask = batch["judge.attention_mask"]
@@ -114,23 +116,27 @@ class Retrieval:
             found.append(Found(image, texts[own], [ids[text][real[text]] for text in own], *kept))
         return found
 
-    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row], heard: Hear = unheard) -> Judged:
+    def score(
+        self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ignore_text_run
+    ) -> TaskResult:
         """The best text of each image, then the best image of each text; scores are `Ranks.scores`, one per image."""
-        texts_of, images_of = self.candidates(model, evidence, heard)
+        texts_of, images_of = self.candidates(model, predictions, on_text_run)
         answers = [*texts_of.argmax(1).tolist(), *images_of.argmax(1).tolist()]
         if not rows:
-            return Judged(answers, [], len(evidence))
-        ranks = ranked(evidence, texts_of, images_of)
+            return TaskResult(answers, [], len(predictions))
+        ranks = ranked(predictions, texts_of, images_of)
         parts = {name: 100 * share for name, share in ranks.recalls().items() if "@" in name}
-        return Judged(answers, ranks.scores(), parts=parts)
+        return TaskResult(answers, ranks.scores(), parts=parts)
 
-    def candidates(self, model: Any, evidence: Sequence[Found], heard: Hear = unheard) -> tuple[Tensor, Tensor]:
+    def candidates(
+        self, model: Any, predictions: Sequence[Found], on_text_run: OnTextRun = ignore_text_run
+    ) -> tuple[Tensor, Tensor]:
         """Scores of all texts for each image [images, texts], and of all images for each text [texts, images].
 
         A pair's score is the similarity of its embeddings; where the model reranks the log-odds of a match are
         added, and pairs that are not among a query's best `k_test` have -inf. No score depends on other pairs.
         """
-        images, texts = torch.stack([one.image for one in evidence]), torch.cat([one.texts for one in evidence])
+        images, texts = torch.stack([one.image for one in predictions]), torch.cat([one.texts for one in predictions])
         with torch.autocast("cpu", enabled=False):  # ranks want more than the eleven bits of half precision
             similar = images @ texts.T
         if not model.reranks:
@@ -138,7 +144,9 @@ class Retrieval:
         by_image, by_text = self._best(similar), self._best(similar.T).T
         pairs = (by_image | by_text).nonzero()
         scores = torch.full_like(similar, float("-inf"))
-        scores[pairs[:, 0], pairs[:, 1]] = similar[pairs[:, 0], pairs[:, 1]] + _matched(model, evidence, pairs, heard)
+        scores[pairs[:, 0], pairs[:, 1]] = similar[pairs[:, 0], pairs[:, 1]] + _matched(
+            model, predictions, pairs, on_text_run
+        )
         return scores.masked_fill(~by_image, float("-inf")), scores.masked_fill(~by_text, float("-inf")).T
 
     def quality(self, scores: Sequence[float]) -> float:
@@ -151,14 +159,14 @@ class Retrieval:
         return torch.zeros_like(similar, dtype=torch.bool).scatter_(1, best, value=True)
 
 
-def ranked(evidence: Sequence[Found], texts_of: Tensor, images_of: Tensor) -> Ranks:
+def ranked(predictions: Sequence[Found], texts_of: Tensor, images_of: Tensor) -> Ranks:
     """Where the right candidates stand among the `candidates`."""
-    return rank(texts_of.numpy(), _owners(evidence), images_of.numpy())
+    return rank(texts_of.numpy(), _owners(predictions), images_of.numpy())
 
 
-def _owners(evidence: Sequence[Found]) -> list[int]:
+def _owners(predictions: Sequence[Found]) -> list[int]:
     """The image of each text."""
-    return [number for number, one in enumerate(evidence) for _ in one.words]
+    return [number for number, one in enumerate(predictions) for _ in one.words]
 
 
 def _kept(tokens: Packed) -> tuple[Tensor, Tensor | None]:
@@ -166,27 +174,27 @@ def _kept(tokens: Packed) -> tuple[Tensor, Tensor | None]:
     return tokens.data.half().cpu(), None if tokens.sizes is None else tokens.sizes.cpu()
 
 
-def _matched(model: Any, evidence: Sequence[Found], pairs: Tensor, heard: Hear) -> Tensor:
+def _matched(model: Any, predictions: Sequence[Found], pairs: Tensor, on_text_run: OnTextRun) -> Tensor:
     """The model's judgement of pairs [pairs, 2] of an image and a text, sorted by image, [pairs]."""
-    words = [text for one in evidence for text in one.words]
+    words = [text for one in predictions for text in one.words]
     own = next(model.parameters())
-    judged = []
+    result = []
     for some in pairs.split(PAIRS_AT_ONCE):
         images, texts = some[:, 0].unique_consecutive(return_counts=True)
-        tokens = _joined([evidence[image] for image in images.tolist()], own)
+        tokens = _joined([predictions[image] for image in images.tolist()], own)
         asked = [words[text] for text in some[:, 1].tolist()]
         ids = pad_sequence(asked, batch_first=True).to(own.device)
         mask = pad_sequence([torch.ones_like(text) for text in asked], batch_first=True).to(own.device)
-        numbered = _numbered(heard, images.tolist())
-        judged.append(model.match(tokens, ids, mask, texts.tolist(), numbered).float().cpu())
-    return torch.cat(judged)
+        numbered = _numbered(on_text_run, images.tolist())
+        result.append(model.match(tokens, ids, mask, texts.tolist(), numbered).float().cpu())
+    return torch.cat(result)
 
 
-def _numbered(heard: Hear, images: Sequence[int]) -> Hear:
+def _numbered(on_text_run: OnTextRun, images: Sequence[int]) -> OnTextRun:
     """Tells of runs over some images by their numbers in the split."""
 
-    def hear(read: Reading) -> None:
-        heard(replace(read, samples=[images[sample] for sample in read.samples]))
+    def hear(read: TextRun) -> None:
+        on_text_run(replace(read, samples=[images[sample] for sample in read.samples]))
 
     return hear
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import Tensor
 
+from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import pixel_values
-from madtp_cli.data.rows import Row
+from madtp_cli.execution.text_runs import OnTextRun, ignore_text_run
 from madtp_cli.metrics.vqa import soft_score
-from madtp_cli.models.blip_vqa import RANKED
-from madtp_cli.models.decoding import IGNORED
-from madtp_cli.models.reading import Hear, unheard
-from madtp_cli.tasks import Judged, _words
+from madtp_cli.models.blip.decoding import IGNORED
+from madtp_cli.models.blip.vqa import RANKED
+from madtp_cli.tasks import TaskResult, _texts
 
 #: BLIP reads at most so many words of a question, and so many tokens, the first and the last among them.
 MOST_WORDS, QUESTION_TOKENS = 50, 35
@@ -30,7 +30,7 @@ def cleaned(question: str) -> str:
     >>> cleaned('What is "this" (the red ring)?')
     'what is this the red ring?'
     """
-    return " ".join(_words.DROPPED.sub("", question.lower()).split()[:MOST_WORDS])
+    return " ".join(_texts.DROPPED.sub("", question.lower()).split()[:MOST_WORDS])
 
 
 def commonest(references: Sequence[str]) -> str:
@@ -101,22 +101,26 @@ class Vqa:
         texts = {"text": _questions(rows, processor.tokenizer), "decoder": _answers(rows, processor.tokenizer)}
         return {tower: tokens["attention_mask"].sum(1).tolist() for tower, tokens in texts.items()}
 
-    def evidence(self, model: Any, output: Any, batch: dict[str, Tensor], heard: Hear = unheard) -> list[Any]:
+    def predictions(
+        self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run
+    ) -> list[Any]:
         """The answer to each question, in words."""
         if not self.answers:
-            return _words.texts(model.write(output.memory, heard=heard), self.tokenizer)
+            return _texts.texts(model.write(output.memory, on_text_run=on_text_run), self.tokenizer)
         listed = {
             name: value.to(output.memory.data.device)
-            for name, value in _words.tokens(self.answers, self.tokenizer, "[DEC]", ANSWER_TOKENS).items()
+            for name, value in _texts.tokens(self.answers, self.tokenizer, "[DEC]", ANSWER_TOKENS).items()
         }
-        best = model.rank(output.memory, listed["input_ids"], listed["attention_mask"], self.k_test, heard)
+        best = model.rank(output.memory, listed["input_ids"], listed["attention_mask"], self.k_test, on_text_run)
         return [self.answers[number] for number in best.tolist()]
 
-    def judge(self, model: Any, evidence: list[Any], rows: Sequence[Row], heard: Hear = unheard) -> Judged:
+    def score(
+        self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ignore_text_run
+    ) -> TaskResult:
         """As right as the official evaluation says, 0 to 1: see `metrics.vqa.soft_score`."""
-        asked = zip(evidence, rows, strict=False)
+        asked = zip(predictions, rows, strict=False)
         scores = [soft_score(answer, row.references) for answer, row in asked if row.references]
-        return Judged(evidence, scores, len(evidence) - len(scores))
+        return TaskResult(predictions, scores, len(predictions) - len(scores))
 
     def quality(self, scores: Sequence[float]) -> float:
         """VQA accuracy in percent."""
@@ -124,11 +128,11 @@ class Vqa:
 
 
 def _questions(rows: Sequence[Row], tokenizer: Any) -> dict[str, Tensor]:
-    return _words.tokens([cleaned(row.text) for row in rows], tokenizer, "[ENC]", QUESTION_TOKENS)
+    return _texts.tokens([cleaned(row.text) for row in rows], tokenizer, "[ENC]", QUESTION_TOKENS)
 
 
 def _answers(rows: Sequence[Row], tokenizer: Any) -> dict[str, Tensor]:
-    return _words.tokens([commonest(row.references) for row in rows], tokenizer, "[DEC]", ANSWER_TOKENS)
+    return _texts.tokens([commonest(row.references) for row in rows], tokenizer, "[DEC]", ANSWER_TOKENS)
 
 
 TASK = Vqa()

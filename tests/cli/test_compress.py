@@ -13,8 +13,9 @@ import yaml
 from safetensors.torch import load_file
 
 import madtp_cli
-from madtp_cli import checkpoint as checkpoints
-from madtp_cli import measure, tasks
+from madtp_cli import tasks
+from madtp_cli.checkpoint import load as checkpoints
+from madtp_cli.evaluation import run
 
 BUDGET = ("--gflops-budget", "0.7")
 
@@ -186,11 +187,11 @@ def test_profile_agrees_with_fvcore_on_files_and_folders(madtp, compressed, chec
 def test_a_dense_model_is_counted_without_a_pass(madtp, checkpoint, monkeypatch):
     """256 forwards of a full-size model are an hour of two cores, and tell what the texts' lengths tell."""
     full = json.loads(madtp("profile", checkpoint, "--limit", 3, "--json").stdout)
-    monkeypatch.setattr(measure, "run", None)
+    monkeypatch.setattr(run, "run", None)
     done = madtp("profile", checkpoint, "--limit", 3, "--json")
     assert done.exit_code == 0, done.stderr
     assert json.loads(done.stdout) == full
-    assert full["samples"] == full["gflops"]["witnesses"] == 3
+    assert full["samples"] == full["gflops"]["fvcore_samples"] == 3
     assert full["gflops"]["dense"] == pytest.approx(full["gflops"]["fvcore"], rel=1e-9)
     assert all(layer["tokens_in"] == layer["tokens_out"] for layer in full["layers"] if layer["tokens_in"])
 

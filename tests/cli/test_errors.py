@@ -111,7 +111,7 @@ def test_a_budget_out_of_reach_names_the_range(fails, checkpoint, budget):
     ("words", "said"),
     [
         (("--task", "vqa"), "nlvr2"),
-        (("--method", "dtpp"), "dtp"),
+        (("--method", "dtpp"), "madtp"),
         (("--dtype", "int3"), "float32"),
         (("--device", "tpu"), "cuda"),
         (("--limit", "0"), "1 or more"),
@@ -247,12 +247,12 @@ def test_vv_shows_where_an_error_comes_from(madtp):
 
 def test_a_bug_is_one_sentence_and_exit_1(fails, monkeypatch):
     """What nobody thought of must not look like a wrong input."""
-    from madtp_cli import checkpoint
+    from madtp_cli.checkpoint import load
 
     def broken(*_, **__):
         raise RuntimeError("tensors of\nmany lines")
 
-    monkeypatch.setattr(checkpoint, "inspect", broken)
+    monkeypatch.setattr(load, "inspect", broken)
     assert "A bug in madtp: RuntimeError: tensors of\nRun again with -vv" in fails(1, "inspect", "some.pt")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from madtp_cli import export
-from madtp_cli.export import _tracing, torch_export
+from madtp_cli import exporters
+from madtp_cli.exporters import _tracing, torch_export
 
 
 @pytest.fixture
@@ -86,9 +86,9 @@ def test_what_cannot_be_written_is_refused_at_once(madtp, checkpoint, tmp_path, 
 def test_what_the_file_is_reads_on_a_terminal(madtp, checkpoint, tmp_path, untraced, monkeypatch) -> None:
     """Inputs, outputs and what the check measured, with its limit; the file's name says its format."""
     shapes = {"input_ids": ["samples", "tokens"]}, {"logits": ["samples", 2]}
-    checked = export.Checked(9, (1, 3, 5), (2, 20), (4, 30), 2e-6)
+    checked = exporters.Checked(9, (1, 3, 5), (2, 20), (4, 30), 2e-6)
     monkeypatch.setattr(_tracing, "shapes", lambda program: shapes)
-    monkeypatch.setattr(export._checking, "check", lambda model, run: checked)
+    monkeypatch.setattr(exporters._checking, "check", lambda model, run: checked)
     said = madtp("export", checkpoint, tmp_path / "blip.pt2").stdout
     assert "nlvr2 as torch-export" in said
     assert "input_ids [samples, tokens]" in said

@@ -9,8 +9,8 @@ import pytest
 
 from madtp_cli import data
 from madtp_cli.data.answers import ANSWER_LIST
-from madtp_cli.data.scenes import answers
-from madtp_cli.data.writing import write_scenes
+from madtp_cli.scenes.generator import answers
+from madtp_cli.scenes.writing import write_scenes
 from tests.data.readers.conftest import complaint, write
 from tests.data.readers.test_blip_json import question, write_captions, write_vqa
 from tests.data.readers.test_vqa_v2 import ANNOTATIONS, write_pair

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from transformers import BlipImageProcessorPil
 
-from madtp_cli.data import scenes
 from madtp_cli.data.pixels import decode, pixel_values
 from madtp_cli.errors import DataError
+from madtp_cli.scenes import generator
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -51,7 +51,7 @@ def test_pictures_of_any_size_make_one_batch(tmp_path, noise):
 
 def test_a_scene_is_normalised_by_the_closed_formula():
     """(level / 255 - mean) / deviation, channels first."""
-    scene = next(scenes.pairs("val", 1)).left
+    scene = next(generator.pairs("val", 1)).left
     expected = (torch.from_numpy(scene.render()).double() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
     values = pixel_values([scene], processor(96, 96))
     torch.testing.assert_close(values[0], expected.permute(2, 0, 1).float(), rtol=0, atol=1e-6)

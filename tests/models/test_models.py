@@ -18,12 +18,12 @@ from transformers import (
 )
 
 from madtp_cli import models
-from madtp_cli import processor as processors
-from madtp_cli.models.blip_caption import MadtpBlipForConditionalGeneration
-from madtp_cli.models.blip_nlvr2 import MadtpBlipForNLVR2
-from madtp_cli.models.blip_retrieval import MadtpBlipForImageTextRetrieval
-from madtp_cli.models.blip_vqa import MadtpBlipForQuestionAnswering
-from madtp_cli.models.clip_retrieval import MadtpClipForRetrieval
+from madtp_cli.checkpoint import processors as processors
+from madtp_cli.models.blip.caption import MadtpBlipForConditionalGeneration
+from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
+from madtp_cli.models.blip.retrieval import MadtpBlipForImageTextRetrieval
+from madtp_cli.models.blip.vqa import MadtpBlipForQuestionAnswering
+from madtp_cli.models.clip.retrieval import MadtpClipForRetrieval
 from tests import decoding, retrieving
 from tests.clip_words import clip_words
 from tests.tasks import words
@@ -38,31 +38,31 @@ def folders(
     """Every model with its processor, as transformers saves them."""
     place = tmp_path_factory.mktemp("saved")
     dense: dict[str, Any] = {
-        "blip_nlvr2": blip,
-        "blip_vqa": decoding.vqa(),
-        "blip_caption": decoding.captioner(),
-        "blip_retrieval": retrieving.dense(),
-        "clip_retrieval": clip,
+        "blip.nlvr2": blip,
+        "blip.vqa": decoding.vqa(),
+        "blip.caption": decoding.captioner(),
+        "blip.retrieval": retrieving.dense(),
+        "clip.retrieval": clip,
     }
     for kind, model in dense.items():
         model.save_pretrained(place / kind)
         words.processor().save_pretrained(place / kind)
     own = processors.find(place / "clip.pt", clip_words(place / "words", 70), clip.config)
-    own.save_pretrained(place / "clip_retrieval")
+    own.save_pretrained(place / "clip.retrieval")
     return {kind: place / kind for kind in dense}
 
 
 @pytest.mark.parametrize(
     ("auto", "kind", "model"),
     [
-        (AutoModel, "blip_nlvr2", MadtpBlipForNLVR2),
-        (AutoModel, "blip_vqa", MadtpBlipForQuestionAnswering),
-        (AutoModel, "blip_caption", MadtpBlipForConditionalGeneration),
-        (AutoModel, "blip_retrieval", MadtpBlipForImageTextRetrieval),
-        (AutoModel, "clip_retrieval", MadtpClipForRetrieval),
-        (AutoModelForImageTextToText, "blip_vqa", MadtpBlipForQuestionAnswering),
-        (AutoModelForImageTextToText, "blip_caption", MadtpBlipForConditionalGeneration),
-        (AutoModelForZeroShotImageClassification, "clip_retrieval", MadtpClipForRetrieval),
+        (AutoModel, "blip.nlvr2", MadtpBlipForNLVR2),
+        (AutoModel, "blip.vqa", MadtpBlipForQuestionAnswering),
+        (AutoModel, "blip.caption", MadtpBlipForConditionalGeneration),
+        (AutoModel, "blip.retrieval", MadtpBlipForImageTextRetrieval),
+        (AutoModel, "clip.retrieval", MadtpClipForRetrieval),
+        (AutoModelForImageTextToText, "blip.vqa", MadtpBlipForQuestionAnswering),
+        (AutoModelForImageTextToText, "blip.caption", MadtpBlipForConditionalGeneration),
+        (AutoModelForZeroShotImageClassification, "clip.retrieval", MadtpClipForRetrieval),
     ],
 )
 def test_an_auto_class_gives_the_model_of_the_folders_task(
@@ -73,7 +73,7 @@ def test_an_auto_class_gives_the_model_of_the_folders_task(
     assert type(auto.from_pretrained(folders[kind])) is model
 
 
-@pytest.mark.parametrize("kind", ["blip_nlvr2", "blip_retrieval"])
+@pytest.mark.parametrize("kind", ["blip.nlvr2", "blip.retrieval"])
 def test_an_auto_class_that_does_not_fit_says_so(folders: dict[str, Path], kind: str) -> None:
     """transformers would take the first model that the Auto class knows and leave its weights random."""
     with pytest.raises(ValueError, match="is a model for the task .*; read it with AutoModel"):
@@ -87,7 +87,7 @@ def test_a_configuration_can_be_made_by_its_model_type() -> None:
     assert AutoConfig.for_model("madtp_clip", task="retrieval").model_type == "madtp_clip"
 
 
-@pytest.mark.parametrize(("kind", "text"), [("blip_caption", "a picture"), ("blip_vqa", "what is the red ?")])
+@pytest.mark.parametrize(("kind", "text"), [("blip.caption", "a picture"), ("blip.vqa", "what is the red ?")])
 def test_the_pipeline_writes_what_generate_writes(
     folders: dict[str, Path], kind: str, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -103,7 +103,7 @@ def test_the_pipeline_writes_what_generate_writes(
 
 def test_clip_classifies_in_transformers_pipeline(folders: dict[str, Path]) -> None:
     """Zero-shot: its scores are those of `classify`."""
-    pipe = pipeline("zero-shot-image-classification", model=str(folders["clip_retrieval"]))
+    pipe = pipeline("zero-shot-image-classification", model=str(folders["clip.retrieval"]))
     labels = ["dog", "a"]
     answers = {answer["label"]: answer["score"] for answer in pipe(PICTURE, labels, hypothesis_template="{}")}
     given = pipe.tokenizer(labels, padding=True, return_tensors="pt")
@@ -115,10 +115,10 @@ def test_clip_classifies_in_transformers_pipeline(folders: dict[str, Path]) -> N
 def test_an_ability_is_what_auto_classes_ask_for() -> None:
     """A misspelt one would leave an Auto class without models."""
     assert {kind: models.auto_classes(models.get(kind))[1:] for kind in models.kinds()} == {
-        "blip_caption": ["AutoModelForImageTextToText"],
-        "blip_nlvr2": [],
-        "blip_retrieval": [],
-        "blip_vqa": ["AutoModelForImageTextToText"],
-        "clip_retrieval": ["AutoModelForZeroShotImageClassification"],
+        "blip.caption": ["AutoModelForImageTextToText"],
+        "blip.nlvr2": [],
+        "blip.retrieval": [],
+        "blip.vqa": ["AutoModelForImageTextToText"],
+        "clip.retrieval": ["AutoModelForZeroShotImageClassification"],
     }
     assert all(hasattr(transformers, name) for name in models.AUTO_CLASSES)

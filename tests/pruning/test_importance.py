@@ -69,13 +69,13 @@ def test_the_dictionary_score_is_that_of_the_most_attentive_atom() -> None:
     torch.testing.assert_close(importance.dictionary_score(attention, [3]), expected)
 
 
-@pytest.mark.parametrize("knob", [0.0, 1.0, 2.5])
-def test_the_threshold_is_the_knob_times_the_least_mean_importance(knob: float) -> None:
+@pytest.mark.parametrize("threshold_scale", [0.0, 1.0, 2.5])
+def test_the_threshold_is_the_knob_times_the_least_mean_importance(threshold_scale: float) -> None:
     """The atoms see 0.7 * 0.8 + 0.3 * 0.2 = 0.62 and 0.1 * 0.8 + 0.9 * 0.2 = 0.26; a lone token's mean is itself."""
     attention = torch.tensor([[[0.7, 0.1], [0.3, 0.9]], [[1.0, 1.0], [0.0, 0.0]]])
     score = torch.tensor([0.8, 0.2, 1.0])
-    threshold = importance.pruning_threshold(attention, score, [2, 1], knob)
-    torch.testing.assert_close(threshold, knob * torch.tensor([0.26, 1.0]))
+    threshold = importance.pruning_threshold(attention, score, [2, 1], threshold_scale)
+    torch.testing.assert_close(threshold, threshold_scale * torch.tensor([0.26, 1.0]))
 
 
 def _scores(rows: Sequence[Tensor], lengths: list[int]) -> list[Tensor]:

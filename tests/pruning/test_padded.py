@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from madtp_cli.pruning import dynamic, importance, padded, segments
-from madtp_cli.pruning.merge import Kept, means
+from madtp_cli.pruning.merging import PruneDecision, means
 
 LENGTHS = st.lists(st.integers(1, 11), min_size=1, max_size=4)
-RULES: list[tuple[Callable[..., Kept], Callable[..., padded.Placed]]] = [
+RULES: list[tuple[Callable[..., PruneDecision], Callable[..., padded.PaddedPruneDecision]]] = [
     (dynamic.prune_peaks, padded.place_peaks),
     (lambda *given, tokens, **more: dynamic.prune_important(*given, **more), padded.place_important),
 ]
@@ -38,14 +38,14 @@ def spread(rows: Tensor, lengths: list[int]) -> Tensor:
 
 @pytest.mark.parametrize(("packed", "on_block"), RULES)
 @given(LENGTHS, st.integers(0, 10_000), st.floats(0.1, 2.5), st.integers(1, 4))
-def test_a_block_is_pruned_as_packed_tokens_are(packed, on_block, lengths, seed, knob, min_keep) -> None:
+def test_a_block_is_pruned_as_packed_tokens_are(packed, on_block, lengths, seed, threshold_scale, min_keep) -> None:
     """Two forms of one rule: the same tokens stay, in the same places, and the others join the same ones."""
     tokens, scores, logits = drawn(lengths, seed)
-    kept = packed(lengths, scores, logits, knob, tokens=tokens, temperature=0.7, min_keep=min_keep)
+    kept = packed(lengths, scores, logits, threshold_scale, tokens=tokens, temperature=0.7, min_keep=min_keep)
     prunable = spread(torch.ones(sum(lengths)), lengths) == 1
     first, second = (spread(score, lengths) * prunable for score in scores)
-    seen = padded.Seen(spread(tokens, lengths), first, second, spread(logits, lengths), prunable)
-    placed = on_block(seen, knob, temperature=0.7, min_keep=min_keep)
+    seen = padded.PaddedBlockInputs(spread(tokens, lengths), first, second, spread(logits, lengths), prunable)
+    placed = on_block(seen, threshold_scale, temperature=0.7, min_keep=min_keep)
     assert placed.counts.tolist() == kept.lengths
     longest = max(kept.lengths)
     weights, places = (placed.importance + 1e-20) * prunable, torch.where(prunable, placed.places, 0)
@@ -62,7 +62,7 @@ def test_a_sample_without_prunable_tokens_is_left_alone(on_block) -> None:
     tokens, scores, logits = drawn([3, 3], seed=1)
     prunable = torch.tensor([[False] * 3, [True] * 3])
     block, first, second, against = (part.unflatten(0, (2, 3)) for part in (tokens, *scores, logits))
-    seen = padded.Seen(block, first * prunable, second * prunable, against, prunable)
+    seen = padded.PaddedBlockInputs(block, first * prunable, second * prunable, against, prunable)
     placed = on_block(seen, 0.9)
     assert placed.counts[0] == 0
     assert placed.counts[1] >= 1

@@ -8,15 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from madtp_cli import measure, tasks
-from madtp_cli.data.rows import Dataset, Row
-from madtp_cli.measure import Place
+from madtp_cli import tasks
+from madtp_cli.data.dataset import Dataset, Row
+from madtp_cli.evaluation import run
+from madtp_cli.evaluation.run import ComputeConfig
 from madtp_cli.metrics.captioning import bleu4, cider_d
 from madtp_cli.tasks.caption import MOST_TOKENS, TASK, cleaned
 from tests.decoding import attached, captioner
 from tests.tasks.words import processor, tokenizer
 
-CPU = Place(torch.device("cpu"), torch.float32)
+CPU = ComputeConfig(torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture
@@ -75,26 +76,26 @@ def test_captions_are_the_models_words_without_the_prompt(rows) -> None:
     model, own = attached(captioner(), 0.4), processor()
     task = tasks.prepared("caption", own, Dataset("caption", "here", {}))
     batch = task.collate(rows, own)
-    measured = measure.run(model, [batch], task, CPU)
+    measured = run.run(model, [batch], task, CPU)
     prompt = torch.tensor([_ids("[DEC] a picture of")] * 3)
     written = model.generate(batch["pixel_values"], prompt)
     known = tokenizer()
     assert measured.answers == [known.decode(row[4:], skip_special_tokens=True).strip() for row in written]
-    assert measured.answers == [measure.run(model, [task.collate([row], own)], task, CPU).answers[0] for row in rows]
+    assert measured.answers == [run.run(model, [task.collate([row], own)], task, CPU).answers[0] for row in rows]
     assert not any(answer.startswith("a picture of") for answer in measured.answers)
 
 
 def test_a_caption_is_as_right_as_people_would_have_said_it(rows) -> None:
     """CIDEr-D of each image that has captions, 100 times its mean as papers print it; BLEU-4 beside it."""
     written = ["a red ring", "a blue box", "no"]
-    judged = TASK.judge(None, written, rows)
+    result = TASK.score(None, written, rows)
     references = [row.references for row in rows[:2]]
-    assert judged.scores == cider_d(written[:2], references)
-    assert (judged.answers, judged.unlabelled) == (written, 1)
+    assert result.scores == cider_d(written[:2], references)
+    assert (result.answers, result.unlabelled) == (written, 1)
     assert TASK.quality([1.0, 1.5]) == 125
     said = ["a ring in the dark", "two blue box"]
-    assert TASK.judge(None, said, rows).parts == {"BLEU-4": pytest.approx(100)}
-    assert judged.parts == {"BLEU-4": 100 * bleu4(written[:2], references)}
-    unscored = TASK.judge(None, written, ())
+    assert TASK.score(None, said, rows).parts == {"BLEU-4": pytest.approx(100)}
+    assert result.parts == {"BLEU-4": 100 * bleu4(written[:2], references)}
+    unscored = TASK.score(None, written, ())
     assert (unscored.scores, unscored.parts) == ([], {})
     assert (TASK.name, TASK.metric) == ("caption", "CIDEr")

@@ -13,8 +13,8 @@ from PIL import Image
 from transformers import BertTokenizer, BlipImageProcessorPil, BlipProcessor
 
 from madtp_cli import tasks
-from madtp_cli.data.loading import batches
-from madtp_cli.data.rows import Row
+from madtp_cli.data.batches import batches
+from madtp_cli.data.dataset import Row
 from madtp_cli.errors import CheckpointError, UsageError
 from madtp_cli.tasks.nlvr2 import MOST_WORDS, cleaned
 
@@ -101,9 +101,9 @@ def test_a_judgement_scores_one_if_it_equals_the_label():
     task = tasks.get("nlvr2")
     output = SimpleNamespace(logits=torch.tensor([[0.1, 2.0], [3.0, -1.0], [0.0, 0.5], [1.0, 0.9]]))
     rows = [Row(str(label), (), "a ring", label) for label in (1, 0, 0, 1)]
-    judged = task.judge(None, task.evidence(None, output, {}), rows)
-    assert (judged.answers, judged.scores, judged.unlabelled) == ([1, 0, 1, 0], [1, 1, 0, 0], 0)
-    assert task.quality(judged.scores) == 50
+    result = task.score(None, task.predictions(None, output, {}), rows)
+    assert (result.answers, result.scores, result.unlabelled) == ([1, 0, 1, 0], [1, 1, 0, 0], 0)
+    assert task.quality(result.scores) == 50
     assert (task.metric, task.unit) == ("accuracy", "percent")
 
 

@@ -11,14 +11,15 @@ from PIL import Image
 from torch import Tensor
 from transformers import BertTokenizer, BlipImageProcessorPil, BlipProcessor, CLIPTokenizer
 
-from madtp_cli import measure, tasks
-from madtp_cli.data.loading import batches
-from madtp_cli.data.rows import Dataset, Row
+from madtp_cli import tasks
+from madtp_cli.data.batches import batches
+from madtp_cli.data.dataset import Dataset, Row
 from madtp_cli.errors import UsageError
+from madtp_cli.evaluation import run
+from madtp_cli.execution.packed import Packed
+from madtp_cli.execution.text_runs import TextRun
 from madtp_cli.metrics.retrieval import rank
-from madtp_cli.models.clip_retrieval import ClipOutput
-from madtp_cli.models.packed import Packed
-from madtp_cli.models.reading import Reading
+from madtp_cli.models.clip.retrieval import ClipOutput
 from madtp_cli.tasks import retrieval
 from madtp_cli.tasks.retrieval import BLIP_TOKENS, CLIP_TOKENS, MOST_WORDS, Found, Retrieval, cleaned
 from tests.retrieving import attached, dense
@@ -26,7 +27,7 @@ from tests.retrieving import attached, dense
 SPECIAL = ["[PAD]", "[UNK]", "[MASK]", "[SEP]", "[CLS]"]
 WORDS = [*SPECIAL, *(f"word{number}" for number in range(61)), "red", "ring"]
 CAPTIONS = (("A red RING.", "ring"), ("word1",), ("word2 red", "word3", "word4 word5 word6"), ("word7", "word8 ring"))
-PLACE = measure.Place.of("cpu", "float32")
+PLACE = run.ComputeConfig.of("cpu", "float32")
 DATA = Dataset("retrieval", "here", {})
 
 
@@ -57,11 +58,11 @@ def model() -> Any:
     return attached(dense(), 0.5)
 
 
-def evidence(model: Any, rows: list[Row], processor: BlipProcessor, batch_size: int = 3) -> list[Found]:
+def predictions(model: Any, rows: list[Row], processor: BlipProcessor, batch_size: int = 3) -> list[Found]:
     """As an evaluation gathers it."""
     made = batches(rows, Retrieval(), processor, batch_size=batch_size, workers=0)
     with torch.no_grad():
-        return [one for batch in made for one in Retrieval().evidence(model, model(**measure.inputs_of(batch)), batch)]
+        return [one for batch in made for one in Retrieval().predictions(model, model(**run.inputs_of(batch)), batch)]
 
 
 def candidates(model: Any, found: list[Found], k_test: int) -> tuple[Tensor, Tensor]:
@@ -81,7 +82,7 @@ def test_a_batch_holds_what_the_model_takes(rows, processor) -> None:
     assert batch["judge.input_ids"][1].tolist() == [4, ring, 3, 0, 0]
     assert batch["judge.attention_mask"].sum(1).tolist() == [5, 3, 3, 4, 3, 5]
     assert batch["judge.samples"].tolist() == [0, 0, 1, 2, 2, 2]
-    assert measure.inputs_of(batch).keys() == {"pixel_values", "input_ids", "attention_mask"}
+    assert run.inputs_of(batch).keys() == {"pixel_values", "input_ids", "attention_mask"}
 
 
 def test_rows_about_one_image_have_one_label(rows, processor) -> None:
@@ -133,10 +134,10 @@ def test_clip_reads_77_tokens_up_to_its_end_of_text() -> None:
 
 def test_evidence_is_each_images_own(model, rows, processor) -> None:
     """Whatever the batches; tokens wait as half as large numbers, with what each stands for."""
-    found = evidence(model, rows, processor)
+    found = predictions(model, rows, processor)
     assert [len(one.words) for one in found] == [len(one.texts) for one in found] == [2, 1, 3, 2]
     for one, row in zip(found, rows, strict=True):
-        alone = evidence(model, [row], processor)[0]
+        alone = predictions(model, [row], processor)[0]
         torch.testing.assert_close(one.image, alone.image, rtol=0, atol=1e-5)
         torch.testing.assert_close(one.texts, alone.texts, rtol=0, atol=1e-5)
         assert [word.tolist() for word in one.words] == [word.tolist() for word in alone.words]
@@ -146,11 +147,11 @@ def test_evidence_is_each_images_own(model, rows, processor) -> None:
         assert one.sizes.sum() == 37
 
 
-@pytest.mark.parametrize("knob", [0.0, 0.5])
-def test_a_pairs_score_is_its_similarity_and_its_match(rows, processor, knob) -> None:
+@pytest.mark.parametrize("threshold_scale", [0.0, 0.5])
+def test_a_pairs_score_is_its_similarity_and_its_match(rows, processor, threshold_scale) -> None:
     """Worked out pair by pair from the model alone; tokens have waited in eleven bits."""
-    model = attached(dense(), knob)
-    scores, back = candidates(model, evidence(model, rows, processor), k_test=99)
+    model = attached(dense(), threshold_scale)
+    scores, back = candidates(model, predictions(model, rows, processor), k_test=99)
     assert torch.equal(scores, back.T)
     batch = Retrieval().collate(rows, processor)
     with torch.no_grad():
@@ -165,7 +166,7 @@ def test_a_pairs_score_is_its_similarity_and_its_match(rows, processor, knob) ->
 
 def test_a_pairs_score_does_not_depend_on_the_other_candidates(model, rows, processor, monkeypatch) -> None:
     """In the released code candidates share token counts and padding."""
-    found = evidence(model, rows, processor)
+    found = predictions(model, rows, processor)
     among, _ = candidates(model, found, k_test=99)
     owner = [number for number, one in enumerate(found) for _ in one.words]
     for image, one in enumerate(found):
@@ -181,7 +182,7 @@ def test_a_pairs_score_does_not_depend_on_the_other_candidates(model, rows, proc
 
 def test_only_the_best_candidates_are_matched(model, rows, processor) -> None:
     """From both sides, as many as asked for, those whose embeddings are nearest; the rest come after them all."""
-    found = evidence(model, rows, processor)
+    found = predictions(model, rows, processor)
     texts_of, images_of = candidates(model, found, k_test=2)
     assert texts_of.isfinite().sum(1).tolist() == [2] * 4
     assert images_of.isfinite().sum(1).tolist() == [2] * 8
@@ -206,27 +207,27 @@ class _Embeds:
 def test_similarities_alone_rank_where_nothing_reranks(rows, processor) -> None:
     """Images 0 and 3 each share their first place with a wrong text, image 1 has its own behind all others;
     of the texts the two that are taken for another image's miss theirs."""
-    task, found = Retrieval(), evidence(_Embeds(), rows, processor, batch_size=4)
+    task, found = Retrieval(), predictions(_Embeds(), rows, processor, batch_size=4)
     assert all(one.tokens is None for one in found)
-    judged = task.judge(_Embeds(), found, rows)
-    assert judged.answers[4:] == [0, 0, 3, 2, 2, 0, 3, 3]
+    result = task.score(_Embeds(), found, rows)
+    assert result.answers[4:] == [0, 0, 3, 2, 2, 0, 3, 3]
     recalls = retrieval.ranked(found, *task.candidates(_Embeds(), found)).recalls()
     assert (recalls["TR@1"], recalls["TR@5"], recalls["IR@1"]) == (0.25, 0.75, 0.75)
     by_name = [recalls[f"{way}@{depth}"] for way in ("TR", "IR") for depth in (1, 5, 10)]
-    assert task.quality(judged.scores) == pytest.approx(100 * sum(by_name) / 6)
-    assert (len(judged.scores), judged.unlabelled) == (4, 0)
+    assert task.quality(result.scores) == pytest.approx(100 * sum(by_name) / 6)
+    assert (len(result.scores), result.unlabelled) == (4, 0)
 
 
 def test_the_score_of_a_reranking_is_the_metrics_own(model, rows, processor) -> None:
     """Queries rank their own candidates: the two directions are not one matrix turned."""
-    found = evidence(model, rows, processor)
+    found = predictions(model, rows, processor)
     texts_of, images_of = candidates(model, found, k_test=2)
     with torch.no_grad():
-        judged = Retrieval(k_test=2).judge(model, found, rows)
+        result = Retrieval(k_test=2).score(model, found, rows)
     owner = [0, 0, 1, 2, 2, 2, 3, 3]
     whole = rank(texts_of.numpy(), owner, images_of.numpy()).recalls()["R"]
-    assert Retrieval().quality(judged.scores) == pytest.approx(100 * whole)
-    assert judged.answers == [*texts_of.argmax(1).tolist(), *images_of.argmax(1).tolist()]
+    assert Retrieval().quality(result.scores) == pytest.approx(100 * whole)
+    assert result.answers == [*texts_of.argmax(1).tolist(), *images_of.argmax(1).tolist()]
 
 
 def test_an_evaluation_looks_at_each_image_once(model, rows, processor, monkeypatch) -> None:
@@ -239,16 +240,16 @@ def test_an_evaluation_looks_at_each_image_once(model, rows, processor, monkeypa
         return encode(pixels, pruner)
 
     monkeypatch.setattr(model, "encode_images", watched)
-    measure.run(model, batches(rows, Retrieval(), processor, batch_size=3, workers=0), Retrieval(), PLACE)
+    run.run(model, batches(rows, Retrieval(), processor, batch_size=3, workers=0), Retrieval(), PLACE)
     assert seen == [3, 1]
 
 
 def test_an_evaluation_without_labels_answers_only(model, rows, processor) -> None:
     """Whoever looks for agreement with the dense model compares the best of each query."""
     made = list(batches(rows, Retrieval(), processor, batch_size=3, workers=0))
-    blind = measure.run(model, made, Retrieval(), PLACE)
-    seeing = measure.run(model, made, Retrieval(), PLACE, rows)
-    assert (blind.scores, blind.judged.unlabelled) == ([], 4)
+    blind = run.run(model, made, Retrieval(), PLACE)
+    seeing = run.run(model, made, Retrieval(), PLACE, rows)
+    assert (blind.scores, blind.result.unlabelled) == ([], 4)
     assert blind.answers == seeing.answers
     assert len(blind.answers) == 4 + 8
     assert len(seeing.scores) == 4
@@ -257,7 +258,7 @@ def test_an_evaluation_without_labels_answers_only(model, rows, processor) -> No
 
 def test_half_precision_ranks_in_single(model, rows, processor) -> None:
     """Similarities of neighbours differ by less than bfloat16 can tell."""
-    found = evidence(_Embeds(), rows, processor, batch_size=4)
+    found = predictions(_Embeds(), rows, processor, batch_size=4)
     near = [Found(one.image * 0 + 0.5 + 0.0001 * number, one.texts, one.words) for number, one in enumerate(found)]
     with torch.autocast("cpu", torch.bfloat16):
         texts_of, _ = Retrieval().candidates(_Embeds(), near)
@@ -274,23 +275,23 @@ def test_the_task_says_what_it_is() -> None:
 def test_matched_pairs_are_told_by_their_images(model, rows, processor, monkeypatch) -> None:
     """Each pair once though two queries ask for it, in however many runs; images by their number in the split."""
     monkeypatch.setattr(retrieval, "PAIRS_AT_ONCE", 3)
-    found = evidence(model, rows, processor)
-    runs: list[Reading] = []
+    found = predictions(model, rows, processor)
+    runs: list[TextRun] = []
     with torch.no_grad():
         texts_of, images_of = Retrieval(2).candidates(model, found, runs.append)
     asked = texts_of.isfinite() | images_of.T.isfinite()
     told = torch.zeros(len(rows), dtype=torch.long)
-    for run in runs:
-        told[list(run.samples)] += torch.tensor(run.texts)
+    for text_run in runs:
+        told[list(text_run.samples)] += torch.tensor(text_run.texts)
     assert told.tolist() == asked.sum(1).tolist()
     assert len(runs) == -(-int(asked.sum()) // 3)
 
 
 def test_a_model_that_does_not_rerank_is_not_heard(rows, processor) -> None:
     """CLIP's figure is its forward's."""
-    found = evidence(_Embeds(), rows, processor, batch_size=4)
-    runs: list[Reading] = []
-    Retrieval().judge(_Embeds(), found, rows, runs.append)
+    found = predictions(_Embeds(), rows, processor, batch_size=4)
+    runs: list[TextRun] = []
+    Retrieval().score(_Embeds(), found, rows, runs.append)
     assert runs == []
 
 

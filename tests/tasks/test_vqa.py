@@ -9,16 +9,17 @@ import torch
 from PIL import Image
 from transformers import BertTokenizer
 
-from madtp_cli import measure, tasks
-from madtp_cli.data.rows import Dataset, Row
+from madtp_cli import tasks
+from madtp_cli.data.dataset import Dataset, Row
 from madtp_cli.errors import CheckpointError
-from madtp_cli.measure import Place
-from madtp_cli.models.reading import Reading
+from madtp_cli.evaluation import run
+from madtp_cli.evaluation.run import ComputeConfig
+from madtp_cli.execution.text_runs import TextRun
 from madtp_cli.tasks.vqa import MOST_WORDS, QUESTION_TOKENS, TASK, cleaned, commonest
 from tests.decoding import attached, vqa
 from tests.tasks.words import processor, tokenizer
 
-CPU = Place(torch.device("cpu"), torch.float32)
+CPU = ComputeConfig(torch.device("cpu"), torch.float32)
 DATA = Dataset("vqa", "here", {})
 
 
@@ -109,15 +110,15 @@ def test_answers_are_the_models_words(rows, answers) -> None:
     """One of the list where the data have one, else what three beams write; alone as in a batch."""
     model, own = attached(vqa(), 0.4), processor()
     task = tasks.prepared("vqa", own, Dataset("vqa", "here", {}, answers=answers))
-    measured = measure.run(model, [task.collate(rows, own)], task, CPU, rows)
-    alone = [measure.run(model, [task.collate([row], own)], task, CPU).answers[0] for row in rows]
+    measured = run.run(model, [task.collate(rows, own)], task, CPU, rows)
+    alone = [run.run(model, [task.collate([row], own)], task, CPU).answers[0] for row in rows]
     assert measured.answers == alone
-    assert measured.judged.unlabelled == 1
+    assert measured.result.unlabelled == 1
     assert measured.gflops(model).shape == (3,)
     if answers:
         assert set(alone) <= set(answers)
     else:
-        written = model.generate(**{name: value for name, value in measure.inputs_of(task.collate(rows, own)).items()
+        written = model.generate(**{name: value for name, value in run.inputs_of(task.collate(rows, own)).items()
                                     if not name.startswith("decoder")})  # fmt: skip
         known = tokenizer()
         assert alone == [known.decode(row, skip_special_tokens=True).strip() for row in written]
@@ -131,8 +132,8 @@ def test_the_best_of_the_list_is_chosen(rows) -> None:
     batch = task.collate(rows, own)
     encoded = [own.tokenizer(answer, return_tensors="pt")["input_ids"] for answer in answers]
     with torch.no_grad():
-        output = model(**measure.inputs_of(batch))
-        for number, answer in enumerate(task.evidence(model, output, batch)):
+        output = model(**run.inputs_of(batch))
+        for number, answer in enumerate(task.predictions(model, output, batch)):
             question = output.memory.part(slice(number, number + 1))
             for ids in encoded:
                 ids[:, 0] = 68
@@ -142,12 +143,12 @@ def test_the_best_of_the_list_is_chosen(rows) -> None:
 
 def test_an_answer_is_as_right_as_people_agree(rows) -> None:
     """Of fewer than ten people by the simple rule; a question without answers is not scored."""
-    judged = TASK.judge(None, ["A box.", "yes", "yes"], rows)
-    assert judged.answers == ["A box.", "yes", "yes"]
-    assert judged.scores == pytest.approx([2 / 3, 1 / 2])
-    assert judged.unlabelled == 1
+    result = TASK.score(None, ["A box.", "yes", "yes"], rows)
+    assert result.answers == ["A box.", "yes", "yes"]
+    assert result.scores == pytest.approx([2 / 3, 1 / 2])
+    assert result.unlabelled == 1
     assert TASK.quality([1.0, 0.5]) == 75
-    assert TASK.judge(None, ["yes"], ()).scores == []
+    assert TASK.score(None, ["yes"], ()).scores == []
     assert (TASK.name, TASK.unit) == ("vqa", "percent")
 
 
@@ -158,9 +159,9 @@ def test_k_test_answers_are_ranked_in_full(rows) -> None:
     for k_test, ranked in ((None, 4), (3, 3)):
         task = tasks.prepared("vqa", own, data, k_test)
         batch = task.collate(rows, own)
-        runs: list[Reading] = []
+        runs: list[TextRun] = []
         with torch.no_grad():
-            task.evidence(model, model(**measure.inputs_of(batch)), batch, runs.append)
+            task.predictions(model, model(**run.inputs_of(batch)), batch, runs.append)
         assert [list(run.texts) for run in runs] == [[1, 1, 1], *[[ranked]] * 3]
         assert f"ranking 4 answers by their first words, the likeliest {ranked} in full" == task.answering
 
@@ -168,10 +169,10 @@ def test_k_test_answers_are_ranked_in_full(rows) -> None:
 def test_answers_that_are_written_are_told_as_such(rows) -> None:
     """The line of figures says what was run."""
     model, own = vqa(), processor()
-    runs: list[Reading] = []
+    runs: list[TextRun] = []
     task = tasks.prepared("vqa", own, DATA)
     batch = task.collate(rows, own)
     with torch.no_grad():
-        task.evidence(model, model(**measure.inputs_of(batch)), batch, runs.append)
+        task.predictions(model, model(**run.inputs_of(batch)), batch, runs.append)
     assert "writing" in task.answering
     assert all(list(run.texts) == [3, 3, 3] for run in runs)

@@ -16,8 +16,8 @@ from typing import Any
 
 from madtp_cli.data import records
 from madtp_cli.data.assembling import Draft, assemble, captioned
+from madtp_cli.data.dataset import Dataset
 from madtp_cli.data.records import Fits, Record
-from madtp_cli.data.rows import Dataset
 
 LAYOUT = "BLIP annotation JSON"
 

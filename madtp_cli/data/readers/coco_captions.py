@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from madtp_cli.data import peeking, records
+from madtp_cli.data import json_sniffing, records
 from madtp_cli.data.assembling import Draft, Drafted, captioned, gather
+from madtp_cli.data.dataset import Dataset
 from madtp_cli.data.records import Record
-from madtp_cli.data.rows import Dataset
 
 LAYOUT = "COCO captions JSON"
 
@@ -39,12 +39,12 @@ def read(path: Path, task: str, splits: Collection[str], image_root: Path | None
 
 
 def _fits(file: Path) -> bool:
-    head = next(iter(peeking.beginning(file)), {})
+    head = next(iter(json_sniffing.beginning(file)), {})
     lists = [head[name] for name in ("images", "annotations") if isinstance(head.get(name), list)]
     if not lists:
         return False
     # Of two long lists the beginning shows one and the end the other.
-    seen = [set(item) for items in (*lists, peeking.ending(file)) for item in items if isinstance(item, dict)]
+    seen = [set(item) for items in (*lists, json_sniffing.ending(file)) for item in items if isinstance(item, dict)]
     return any("file_name" in item for item in seen) and any({"image_id", "caption"} <= item for item in seen)
 
 

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from madtp_cli.data import records, tables
+from madtp_cli.data.dataset import Dataset
 from madtp_cli.data.records import Record
-from madtp_cli.data.rows import Dataset
 from madtp_cli.data.tables import Table
 from madtp_cli.errors import DataError
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from madtp_cli.data import arrow, columns, records, tables
 from madtp_cli.data.arrow import StoredImage
+from madtp_cli.data.dataset import Dataset
 from madtp_cli.data.records import Record
-from madtp_cli.data.rows import Dataset
 from madtp_cli.data.tables import Table
 from madtp_cli.errors import DataError
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from madtp_cli.data import records
 from madtp_cli.data.assembling import Draft, assemble
+from madtp_cli.data.dataset import Dataset
 from madtp_cli.data.records import Record
-from madtp_cli.data.rows import Dataset
 
 LAYOUT = "official NLVR2 JSON lines"
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from madtp_cli.data import records
 from madtp_cli.data.assembling import Draft, Drafted, gather
+from madtp_cli.data.dataset import Dataset
 from madtp_cli.data.records import Fits, Record
-from madtp_cli.data.rows import Dataset
 from madtp_cli.errors import DataError
 
 LAYOUT = "official VQAv2 questions and annotations"

@@ -15,9 +15,9 @@ from typing import Any
 
 from madtp_cli.data import columns, tables
 from madtp_cli.data.columns import IMAGE_SUFFIXES
+from madtp_cli.data.dataset import Dataset
 from madtp_cli.data.embedded import ArchivedImage
 from madtp_cli.data.records import Record
-from madtp_cli.data.rows import Dataset
 from madtp_cli.data.tables import Table, split_of
 from madtp_cli.errors import DataError
 

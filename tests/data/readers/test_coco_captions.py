@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from madtp_cli import data
-from madtp_cli.data.peeking import PEEK_BYTES
+from madtp_cli.data.json_sniffing import PEEK_BYTES
 from tests.data.readers.conftest import complaint, names, write
 
 

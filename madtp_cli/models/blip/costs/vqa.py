@@ -1,0 +1,52 @@
+"""An image, a question, and one teacher-forced answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from madtp_cli.execution.text_runs import TextRun
+from madtp_cli.flops.counts import Counts, LayerCost, Lengths
+from madtp_cli.flops.parts import cross_attention, image_tokens, norm
+from madtp_cli.models.blip.costs import towers
+
+#: What an answer looks at.
+MEMORY = "text"
+
+
+def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
+    """One image, one question ("text") and one answer ("decoder") per sample."""
+    questions, answers = (np.asarray(lengths[tower])[:, None] for tower in ("text", "decoder"))
+    layers = config.text_config.num_hidden_layers
+    images = np.full(questions.shape, image_tokens(config.vision_config))
+    return {
+        "vision": (images, config.vision_config.num_hidden_layers),
+        "text": (questions, layers),
+        "decoder": (answers, layers),
+    }
+
+
+def costs(config: Any, counts: Counts) -> list[LayerCost]:
+    """The image tower, the question looking at the image, the answer looking at the question, and the words' head."""
+    image, question = counts["vision"].left[-1], counts["text"].left[-1]
+    width, image_width = config.text_config.hidden_size, config.vision_config.hidden_size
+
+    def at_image(m: np.ndarray, block: int) -> np.ndarray:
+        return cross_attention(m, image, width, image_width) + norm(m, width)
+
+    def at_question(m: np.ndarray, block: int) -> np.ndarray:
+        return cross_attention(m, question, width, width) + norm(m, width)
+
+    return [
+        *towers.vision(config, counts),
+        *towers.text(config, counts, look=at_image),
+        *towers.text(config, counts, "decoder", at_question),
+        towers.vocabulary(config, counts),
+    ]
+
+
+def reading(config: Any, read: TextRun, seen: np.ndarray) -> int:
+    """Answers, whole or their next words, that look at questions of `seen` tokens."""
+    asked = towers.reading(config, read, seen, config.text_config.hidden_size)
+    return asked + int(towers.logits(config, np.array(read.read_out)))

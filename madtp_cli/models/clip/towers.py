@@ -1,0 +1,111 @@
+"""CLIP's two towers on packed tokens: configuration, image tower and causal text tower.
+
+The modules are transformers' own, hence so are the state-dict keys.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import CLIPConfig, CLIPPreTrainedModel, CLIPTextModel, CLIPVisionModel
+from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoder
+
+from madtp_cli.execution.attention import Attention
+from madtp_cli.execution.block_pruner import BlockPruner
+from madtp_cli.execution.packed import Packed
+from madtp_cli.execution.padded import attend
+from madtp_cli.execution.statistics import Statistics
+from madtp_cli.models.prunable import Prunable
+
+
+class MadtpClipConfig(CLIPConfig):
+    """CLIP's configuration, the task, and how to prune.
+
+    `madtp` holds `PruningSettings`, or None for a dense model; `trained_on` names the data set, where
+    the checkpoint says so. A text ends with its first token `text_config.eos_token_id`.
+    """
+
+    model_type = "madtp_clip"
+    task: str = "retrieval"
+    madtp: dict[str, Any] | None = None
+    trained_on: str | None = None
+
+
+class PrunableClip(Prunable, CLIPPreTrainedModel):
+    """A CLIP with an image tower `vision_model` and a text tower `text_model`, both pre-norm."""
+
+    #: The text's start, which sees only itself, and its end, from which the model reads the text.
+    PINS: ClassVar[dict[str, Statistics]] = {"text": Statistics(leading=1, trailing=1)}
+    ALL_PAIRS: ClassVar[bool] = True
+
+    config: MadtpClipConfig
+    config_class = MadtpClipConfig  # transformers cannot read the postponed annotation
+    vision_model: CLIPVisionModel
+    text_model: CLIPTextModel
+
+    def dummy_inputs(self, text_tokens: int) -> dict[str, Tensor]:
+        """One image and one text, which ends where its last token stands."""
+        vision, text = self.config.vision_config, self.config.text_config
+        words = torch.full((1, text_tokens), text.bos_token_id)
+        words[:, -1] = text.eos_token_id
+        pixels = torch.zeros(1, 3, vision.image_size, vision.image_size)
+        return {"pixel_values": pixels, "input_ids": words, "attention_mask": torch.ones_like(words)}
+
+    def encode_images(self, pixel_values: Tensor, pruner: BlockPruner) -> Packed:
+        """Image tokens of [images, 3, height, width] after the last block, [CLS] first; each image keeps its own."""
+        tower = self.vision_model
+        return self._encode(tower.encoder, self.to_tokens(tower.pre_layrnorm(tower.embeddings(pixel_values))), pruner)
+
+    def encode_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        pruner: BlockPruner,
+        states: list[Tensor] | None = None,
+    ) -> Packed:
+        """Text tokens of [texts, tokens] after the last block, the text's end last; `states` collects them after each.
+
+        What follows a text's end never enters: under the causal mask the end does not see it, so the text's
+        feature is exactly that of all 77 positions, for less.
+        """
+        tokens = self.to_tokens(self.text_model.embeddings(input_ids), self._up_to_end(input_ids, attention_mask))
+        return self._encode(self.text_model.encoder, tokens, pruner, causal=True, states=states)
+
+    def _up_to_end(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """Which tokens are real and not behind the first end of their text, bool [texts, tokens]."""
+        is_end = input_ids == self.config.text_config.eos_token_id
+        real = (is_end.cumsum(1) - is_end.long()) == 0
+        return real if attention_mask is None else real & attention_mask.bool()
+
+    def _encode(
+        self,
+        encoder: CLIPEncoder,
+        tokens: Packed,
+        pruner: BlockPruner,
+        *,
+        causal: bool = False,
+        states: list[Tensor] | None = None,
+    ) -> Packed:
+        for layer in encoder.layers:
+            normed = layer.layer_norm1(tokens.data)
+            seen = self._attend(layer.self_attn, tokens.replace(normed), pruner.statistics(), causal=causal)
+            tokens = tokens.replace(
+                tokens.data + tokens.apply_rowwise(layer.self_attn.out_proj, seen.output.flatten(-2))
+            )
+            tokens = pruner.prune(tokens, normed, seen)
+            tokens = tokens.replace(tokens.data + tokens.apply_rowwise(layer.mlp, layer.layer_norm2(tokens.data)))
+            if states is not None:
+                states.append(tokens.data)
+        return tokens
+
+    def _attend(
+        self, module: CLIPAttention, tokens: Packed, statistics: Statistics | None, *, causal: bool
+    ) -> Attention:
+        query, key, value = (
+            tokens.apply_rowwise(projection, tokens.data).unflatten(-1, (module.num_heads, module.head_dim))
+            for projection in (module.q_proj, module.k_proj, module.v_proj)
+        )
+        lengths = tokens.lengths
+        return attend(query, key, value, lengths, lengths, statistics, self.backend, tokens.sizes, causal=causal)

@@ -1,0 +1,213 @@
+"""The code beside the weights: a process that has transformers but not madtp gives the same answers."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import pipeline
+from transformers.dynamic_module_utils import get_relative_import_files
+
+from madtp_cli import methods, models
+from madtp_cli.checkpoint import remote_code
+from madtp_cli.models.clip.retrieval import MadtpClipForRetrieval
+from tests import decoding, retrieving
+from tests.tasks import words
+
+Batch = dict[str, Tensor]
+PICTURE = Image.new("RGB", (60, 50), (200, 30, 60))
+
+#: Run without madtp: what does each folder answer, and what do readers that must not read it say?
+ALONE = """
+import importlib, sys
+sys.modules["madtp_cli"] = None  # installed or not, it is not found
+import torch, transformers
+
+def error(read, *arguments):
+    try:
+        read(*arguments)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+given, found = torch.load(sys.argv[1], weights_only=False), {}
+for kind, (folder, batch, stock) in given.items():
+    refusals = {"stock": error(getattr(transformers, stock).from_pretrained, folder),
+                "auto": error(transformers.AutoModel.from_pretrained, folder)}
+    model = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True)
+    with torch.no_grad():
+        found[kind] = {"logits": model(**batch).logits, "threshold_scale": model.pruning.threshold_scale, **refusals}
+    if kind == "blip.caption":
+        pipe = transformers.pipeline("image-text-to-text", model=folder, trust_remote_code=True)
+        found[kind]["text"] = pipe(sys.modules["PIL.Image"].new("RGB", (60, 50), (200, 30, 60)), text="a picture")
+methods = importlib.import_module(type(model).__module__.rsplit(".", 1)[0] + ".madtp_methods")
+found["methods"] = {name: methods.get(name).MERGED_TOKENS for name in methods.names()}
+found["no method"] = error(methods.get, "no-such")
+
+# And with it: what does that import, and what the reading of a configuration?
+del sys.modules["madtp_cli"]
+import madtp_cli.models
+imported = lambda: {name for name in sys.modules if name.startswith("madtp_cli.models.")}
+found["announced"] = imported()
+transformers.AutoConfig.from_pretrained(given["clip.retrieval"][0])
+found["registered"] = imported()
+torch.save(found, sys.argv[2])
+"""
+
+
+@dataclass
+class Folder:
+    """What was saved, and transformers' own class that could take it for its own."""
+
+    path: Path
+    model: Any
+    batch: Batch
+    stock: str
+
+
+@pytest.fixture(scope="module")
+def folders(
+    tmp_path_factory: pytest.TempPathFactory,
+    attached: Callable[..., Any],
+    attached_clip: Callable[..., MadtpClipForRetrieval],
+    samples: list[Batch],
+    captioned: list[Batch],
+    collate: Callable[..., Batch],
+) -> dict[str, Folder]:
+    """Every model, pruned by one method or the other, with its code."""
+    made = {
+        "blip.nlvr2": (attached(0.4), collate(samples), "BlipModel"),
+        "blip.vqa": (
+            decoding.attached(decoding.vqa(), 0.4, method="madtp-paper"),
+            decoding.collate(decoding.questions()),
+            "BlipForQuestionAnswering",
+        ),
+        "blip.caption": (
+            decoding.attached(decoding.captioner(), 0.4),
+            decoding.collate(decoding.captions()),
+            "BlipForConditionalGeneration",
+        ),
+        "blip.retrieval": (
+            retrieving.attached(retrieving.dense(), 0.4),
+            retrieving.collate(retrieving.samples()),
+            "BlipForImageTextRetrieval",
+        ),
+        "clip.retrieval": (attached_clip("madtp-paper", 0.4), collate(captioned), "CLIPModel"),
+    }
+    folders = {}
+    for kind, (model, batch, stock) in made.items():
+        path = tmp_path_factory.mktemp("folders") / kind
+        model.save_pretrained(path)
+        words.processor().save_pretrained(path)
+        remote_code.write(model, path)
+        folders[kind] = Folder(path, model, {name: batch[name] for name in batch if name != "labels"}, stock)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def alone(folders: dict[str, Folder], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a process finds that reads the folders without madtp."""
+    place = tmp_path_factory.mktemp("alone")
+    torch.save({kind: (str(one.path), one.batch, one.stock) for kind, one in folders.items()}, place / "given")
+    environment = os.environ | {"HF_MODULES_CACHE": str(place / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", ALONE, str(place / "given"), str(place / "found")]
+    ended = subprocess.run(
+        command, env=environment, cwd=place, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    found: dict[str, Any] = torch.load(place / "found", weights_only=False)
+    return found
+
+
+def test_there_is_a_folder_of_every_kind(folders: dict[str, Folder]) -> None:
+    """A new model must travel too."""
+    assert sorted(folders) == models.kinds()
+
+
+@pytest.mark.parametrize("kind", models.kinds())
+def test_the_folder_answers_bit_for_bit_without_madtp(
+    alone: dict[str, Any], folders: dict[str, Folder], kind: str
+) -> None:
+    """Its own code runs, and it prunes."""
+    with torch.no_grad():
+        expected = folders[kind].model(**folders[kind].batch).logits
+    assert torch.equal(alone[kind]["logits"], expected)
+    assert alone[kind]["threshold_scale"] == 0.4
+
+
+def test_a_pipeline_writes_the_same_without_madtp(alone: dict[str, Any], folders: dict[str, Folder]) -> None:
+    """Generation finds its way through the flat files as well."""
+    pipe = pipeline("image-text-to-text", model=str(folders["blip.caption"].path))
+    assert alone["blip.caption"]["text"] == pipe(PICTURE, text="a picture")
+
+
+@pytest.mark.parametrize("kind", models.kinds())
+def test_who_lacks_the_code_is_refused(alone: dict[str, Any], kind: str) -> None:
+    """transformers' own classes would leave the dictionary out and run dense, with no more than a warning."""
+    assert "tokens are pruned here" in alone[kind]["stock"]
+    assert "trust_remote_code=True" in alone[kind]["auto"]
+
+
+def test_methods_are_found_where_there_is_no_folder(alone: dict[str, Any]) -> None:
+    """In the package they are files of a folder, which flat files are not."""
+    assert alone["methods"] == {name: methods.get(name).MERGED_TOKENS for name in methods.names()}
+    assert alone["no method"].startswith("UsageError: There is no method 'no-such'")
+
+
+def test_models_are_imported_once_a_configuration_of_their_family_is_read(alone: dict[str, Any]) -> None:
+    """Every command imports the package; it pays for the models that it uses."""
+    assert alone["announced"] == set()
+    families = {name.removeprefix("madtp_cli.models.").split("_")[0] for name in alone["registered"]}
+    assert "clip" in families
+    assert "blip" not in families
+
+
+@pytest.mark.parametrize("kind", models.kinds())
+def test_transformers_copies_every_file_and_needs_no_other(folders: dict[str, Folder], kind: str) -> None:
+    """It follows one form of import alone; what it does not see would be missing on another machine."""
+    folder = folders[kind].path
+    written = {str(path) for path in folder.glob("*.py")}
+    model = folder / f"madtp_models_{kind}.py"
+    assert {str(model), *get_relative_import_files(model)} == written
+
+
+@pytest.mark.parametrize("kind", models.kinds())
+def test_shipped_files_carry_their_license_and_nothing_of_this_machine(kind: str) -> None:
+    """They are published with the weights."""
+    for name, text in remote_code.files(kind).items():
+        assert text.startswith("# Copyright the madtp authors. SPDX-License-Identifier: Apache-2.0\n"), name
+        assert not re.search(r"^\s*(from|import) madtp_cli", text, re.MULTILINE), name
+        assert str(remote_code.ROOT.parent) not in text
+        assert "__path__" not in text, "it looks into a folder that is not there"
+
+
+def test_a_shipped_file_differs_in_its_imports_alone() -> None:
+    """Who reads it reads the code that was tested here."""
+
+    def rest(source: str) -> list[str]:
+        return [ast.unparse(node) for node in ast.parse(source).body if not isinstance(node, ast.ImportFrom)]
+
+    shipped = remote_code.files("blip.nlvr2")
+    for folder, file in (("models", "encoder"), ("pruning", "merge"), ("methods", "madtp")):
+        own = (remote_code.ROOT / folder / f"{file}.py").read_text(encoding="utf-8")
+        assert rest(shipped[f"madtp_{folder}_{file}.py"].removesuffix(remote_code.THIS)) == rest(own)
+
+
+def test_an_import_that_cannot_be_shipped_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here, and not on somebody's machine."""
+    package = tmp_path / "madtp_cli"
+    (package / "models").mkdir(parents=True)
+    (package / "models/blip_new.py").write_text("import madtp_cli.models.packed\n")
+    monkeypatch.setattr(remote_code, "ROOT", package)
+    with pytest.raises(ValueError, match=r"models\.blip_new imports a module by its full name"):
+        remote_code.files("blip_new")

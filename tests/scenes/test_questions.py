@@ -1,0 +1,134 @@
+"""VQA's built-in data: answers are what the words ask for, and cannot be told without looking."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from madtp_cli import data
+from madtp_cli.scenes import composition, generator, questions, splits, text_only
+
+WORDS = {"digit": generator.DIGITS, "shape": generator.SHAPES, "thing": generator.DIGITS + generator.SHAPES}
+ROWS = ("top", "", "bottom")
+COLUMNS = ("left", "", "right")
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[data.Row]:
+    """Questions as they are reported on."""
+    return list(data.read(None, "vqa", ["test"]).split("test")[:500])
+
+
+@pytest.fixture(scope="module")
+def train() -> list[data.Row]:
+    """Questions to learn the words from."""
+    return list(data.read(None, "vqa", ["train"]).split("train")[:900])
+
+
+def meant(words: list[str], scene: generator.Scene) -> list[generator.Thing]:
+    """The things that words such as "red digits", "cross" or "thing" speak of."""
+    *colour, noun = words
+    noun = noun if noun == "cross" else noun.removesuffix("s")
+    return [t for t in scene.things if t.noun in WORDS.get(noun, (noun,)) and (not colour or [t.colour] == colour)]
+
+
+def expected(question: str, scene: generator.Scene) -> tuple[str, str]:
+    """Kind and answer, worked out from the words and the numbers in the scene."""
+    words = question.split()
+    if words[:2] == ["is", "there"]:
+        return "existence", "yes" if meant(words[3:], scene) else "no"
+    if words[:2] == ["how", "many"]:
+        return "count", str(len(meant(words[2:-2], scene)))
+    asked = {"what colour is the": "colour", "what is the": "identity", "where is the": "position"}
+    kind = asked[" ".join(words[: words.index("the") + 1])]
+    (thing,) = meant(words[words.index("the") + 1 :], scene)
+    if kind == "colour":
+        return kind, thing.colour
+    if kind == "identity":
+        return kind, str(generator.DIGITS.index(thing.noun)) if thing.is_digit else thing.noun
+    across, down = thing.left + thing.size / 2, thing.top + thing.size / 2
+    name = f"{ROWS[(down > 32) + (down > 64)]} {COLUMNS[(across > 32) + (across > 64)]}".strip()
+    return kind, name or "middle"
+
+
+def test_every_answer_is_what_the_words_ask_for(rows):
+    """Ten times the same: the scenes' annotators agree."""
+    for row in rows:
+        (scene,) = row.images
+        assert isinstance(scene, generator.Scene)
+        kind, answer = expected(row.text, scene)
+        assert (row.kind, row.references, row.label) == (kind, (answer,) * 10, None), row.text
+
+
+def test_every_question_about_a_scene_is_answered_rightly():
+    """More questions about one picture, for a training, with the same meaning."""
+    rng = random.Random(3)
+    for _ in range(40):
+        scene = generator.draw_scene("train", rng)
+        asked = generator.questions(scene)
+        assert len(asked) > 100
+        for question in asked:
+            assert (question.kind, question.answer) == expected(question.text, scene), question.text
+
+
+def test_a_place_on_a_border_is_not_asked_for():
+    """Where two people would differ, neither is wrong."""
+    for left, answers in ((10, ["top left"]), (18, []), (40, ["top"])):  # the centre is at 24, 32 and 54
+        scene = generator.Scene((generator.Thing("ring", "red", left, 2, 28),), "test", 0)
+        asked = [question for question in generator.questions(scene) if question.kind == "position"]
+        assert sorted({question.answer for question in asked}) == answers
+
+
+def test_every_answer_is_in_the_list_to_rank(rows, train):
+    """An answer that is missing there could never be given; one that is never right only costs."""
+    listed = generator.answers()
+    assert listed == sorted(set(listed))
+    assert {row.references[0] for row in [*rows, *train]} == set(listed)
+
+
+def test_answers_stand_as_vqa_compares_them():
+    """Its comparison drops articles and writes numbers in figures."""
+    numbers = {"none", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"}
+    for answer in generator.answers():
+        assert not {"a", "an", "the", *numbers} & set(answer.split())
+        assert answer == answer.lower().strip()
+
+
+def test_answers_are_balanced_and_the_words_do_not_tell(rows, train):
+    """The share right without looking is one in so many answers, within four standard errors."""
+    found = text_only.accuracy(train, rows)
+    assert set(found) == {"all", *questions.ANSWERS}
+    for kind, answers in questions.ANSWERS.items():
+        chance, number = 1 / len(answers), found[kind].samples
+        assert number > 60
+        assert found[kind].accuracy < 100 * (chance + 4 * math.sqrt(chance * (1 - chance) / number))
+
+
+def test_colour_is_not_told_by_what_else_is_there(rows, train):
+    """A model that names the commonest colour has not understood which thing is meant."""
+    rest = []
+    for row in (row for row in (*rows, *train) if row.kind == "colour"):
+        (scene,) = row.images
+        assert isinstance(scene, generator.Scene)
+        others = [thing for thing in scene.things if thing.noun != row.text.split()[-1]]
+        rest += [thing.colour == row.references[0] for thing in others]
+    assert len(rest) > 200
+    assert abs(sum(rest) / len(rest) - 1 / 6) < 4 * math.sqrt(1 / 6 * 5 / 6 / len(rest))
+
+
+def test_questions_of_train_are_about_other_hands():
+    """As for NLVR2; val and test are as written."""
+    for split, warped in (("train", True), ("val", False)):
+        drawn = [image for row in splits.rows("vqa", split, 30) for image in row.images]
+        things = [thing for scene in drawn if isinstance(scene, generator.Scene) for thing in scene.things]
+        digits = [thing for thing in things if thing.is_digit]
+        assert digits
+        assert all((thing.warp is not None) == warped for thing in digits)
+
+
+def test_places_are_the_ninths_of_the_picture():
+    """Read row by row, as they are named."""
+    corners = [generator.Thing("star", "red", left, top, 24) for top in (0, 36, 72) for left in (0, 36, 72)]
+    assert [composition.place(thing) for thing in corners] == [name for row in composition.PLACES for name in row]
