@@ -50,13 +50,14 @@ PROFILE = ("--batch-size", "2", "--limit", "16")
 COMPRESS = ("--gflops-budget", "0.5", "--steps", "2", "--batch-size", "2", "--limit", "16")
 LOAD = """
 import json, sys, torch, madtp_cli
-from madtp_cli import measure, tasks
-from madtp_cli.data import builtin
+from madtp_cli import tasks
+from madtp_cli.evaluation.run import inputs_of
+from madtp_cli.scenes import splits
 model, processor = madtp_cli.load(sys.argv[1])
-rows = builtin.rows(model.config.task, "test", 1)
+rows = splits.rows(model.config.task, "test", 1)
 batch = tasks.get(model.config.task).collate(rows, processor)
 with torch.inference_mode():
-    output = model(**measure.inputs_of(batch))
+    output = model(**inputs_of(batch))
 parameters = sum(parameter.numel() for parameter in model.parameters())
 blocks = output.trace["vision"]
 kept = [blocks[0].entered[0], blocks[-1].left[0]]
@@ -158,7 +159,9 @@ def said(command: str, result: Mapping[str, Any]) -> str:
         return f"{result['format']} for {result['task']}, {result['parameters'] / 1e6:.1f} M weights, {verdict}"
     if command == "profile":
         gflops = result["gflops"]
-        witness = f"on {gflops['witnesses']} samples formula {gflops['formula']:.4f}, fvcore {gflops['fvcore']:.4f}"
+        witness = (
+            f"on {gflops['fvcore_samples']} samples formula {gflops['formula']:.4f}, fvcore {gflops['fvcore']:.4f}"
+        )
         return f"{gflops['dense']:.2f} GFLOPs per sample; {witness}"
     if command == "compress":
         budget, gflops = result["budget"], result["gflops"]

@@ -45,7 +45,7 @@ def captioner() -> MadtpBlipForConditionalGeneration:
 def _drawn(model: Model) -> Model:
     draw(model, seed=1)
     with torch.no_grad():  # logits of about one, though words are embedded by large numbers
-        model.text_decoder.cls.next_token_logits.transform.LayerNorm.weight *= 0.1
+        model.text_decoder.cls.predictions.transform.LayerNorm.weight *= 0.1
     return model.eval()
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +17,8 @@ import typer
 
 from madtp_cli.cli.app import app
 from madtp_cli.compression import budget
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 
 #: What each command is given besides, so that it takes a second.

@@ -130,7 +130,7 @@ def pruning_alone(model: Prunable, batch: Batch, compute: ComputeConfig, whole: 
         return timed
 
     with contextlib.ExitStack() as patched:
-        for owner, name in ((attention, "second_look"), (block_pruner.BlockPruner, "prune")):
+        for owner, name in ((attention, "sampled_attention_stats"), (block_pruner.BlockPruner, "prune")):
             patched.enter_context(mock.patch.object(owner, name, clocked(getattr(owner, name))))
         for _ in range(turns + 1):
             started = time.perf_counter()

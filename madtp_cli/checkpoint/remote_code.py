@@ -16,7 +16,7 @@ from typing import Any
 
 from madtp_cli import __version__, models
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).parent.parent
 #: Folders whose files are chosen by name, by functions `names` and `get`; all their files are shipped.
 CHOSEN_FROM = ("methods",)
 

@@ -47,7 +47,7 @@ def attended(
     *,
     causal: bool,
 ) -> tuple[Tensor, ...]:
-    """Output of attention [queries, heads, head width]; asked for statistics, also what `second_look` gives.
+    """Output of attention [queries, heads, head width]; asked for statistics, also what `sampled_attention_stats` gives.
 
     Arguments are those of `attention.attend`; `bias` [keys] is added to the logits, and `groups` are samples that go
     through one call, see `alike`.

@@ -45,7 +45,7 @@ def cost(tokens: np.ndarray, width: int, atoms: int) -> np.ndarray:
 def comparisons(tokens: np.ndarray) -> np.ndarray:
     """How many cosines are formed among so many tokens of a sample, [samples].
 
-    >>> comparisons(np.array([2, peaks.AT_ONCE, peaks.AT_ONCE + 2])).tolist()
+    >>> comparisons(np.array([2, density_peaks.AT_ONCE, density_peaks.AT_ONCE + 2])).tolist()
     [4, 20736, 21028]
     """
     blocks, rest = tokens // density_peaks.AT_ONCE, tokens % density_peaks.AT_ONCE

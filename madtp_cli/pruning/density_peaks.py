@@ -46,7 +46,7 @@ def nearest_more_important(
         rows: Which rows of `tokens` are meant, [total]; all of them unless given.
 
     >>> tokens = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]])
-    >>> leader, distinct = leaders(tokens, torch.tensor([0.2, 0.5, 0.3]), [3])
+    >>> leader, distinct = nearest_more_important(tokens, torch.tensor([0.2, 0.5, 0.3]), [3])
     >>> leader.tolist(), distinct.tolist()
     ([1, 1, 1], [1.0, 2.0, 0.0])
     """
@@ -93,7 +93,7 @@ def resolve_targets(leader: Tensor, stays: Tensor, longest: int) -> Tensor:
         stays: bool [total].
         longest: Tokens of the largest sample.
 
-    >>> followed(torch.tensor([0, 0, 1, 2]), torch.tensor([True, False, False, True]), 4).tolist()
+    >>> resolve_targets(torch.tensor([0, 0, 1, 2]), torch.tensor([True, False, False, True]), 4).tolist()
     [0, 0, 0, 3]
     """
     goal = torch.where(stays, torch.arange(len(leader), device=leader.device), leader)

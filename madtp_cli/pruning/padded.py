@@ -97,7 +97,7 @@ def nearest_more_important(tokens: Tensor, importance: Tensor, real: Tensor) -> 
     """Each token's leader, how distinct it is from it, and whether it leads itself: `peaks.leaders`, [batch, longest].
 
     >>> tokens = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]]])
-    >>> leader, distinct, _ = leaders(tokens, torch.tensor([[0.2, 0.5, 0.3]]), torch.ones(1, 3, dtype=torch.bool))
+    >>> leader, distinct, _ = nearest_more_important(tokens, torch.tensor([[0.2, 0.5, 0.3]]), torch.ones(1, 3, dtype=torch.bool))
     >>> leader.tolist(), distinct.tolist()
     ([[1, 1, 1]], [[1.0, 2.0, 0.0]])
     """

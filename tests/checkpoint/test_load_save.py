@@ -24,8 +24,8 @@ from madtp_cli.errors import CheckpointError, OutputError
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
 from tests.clip_words import clip_words
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden"
 NLVR = GOLDEN / "blip_nlvr_a/checkpoint.pth"
 
 

@@ -17,8 +17,8 @@ from madtp_cli.checkpoint.formats.salesforce_blip import IMAGE_MEAN, IMAGE_STD
 from madtp_cli.errors import CheckpointError
 from madtp_cli.models.clip.towers import MadtpClipConfig
 from tests.clip_words import clip_words
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden"
 #: Word pieces in golden/vocab.txt, and with [DEC] and [ENC].
 PLAIN, BLIP = 598, 600
 

@@ -51,7 +51,9 @@ def compressed(madtp: Any, checkpoint: Path, tmp_path_factory: pytest.TempPathFa
 def process() -> Callable[..., subprocess.Popen[str]]:
     """The command line in a process of its own, where signals and streams are real."""
     # A test run in the background ignores Ctrl-C, which its children would inherit.
-    code = "import signal, madtp_cli.cli as cli; signal.signal(signal.SIGINT, signal.default_int_handler); cli.main()"
+    code = (
+        "import signal, madtp_cli.cli.app as app; signal.signal(signal.SIGINT, signal.default_int_handler); app.main()"
+    )
 
     def start(*words: object, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -259,7 +259,7 @@ def test_a_bug_is_one_sentence_and_exit_1(fails, monkeypatch):
 def test_help_loads_no_torch(madtp):
     """It must answer at once."""
     code = (
-        "import sys\nfrom madtp_cli.cli import app\n"
+        "import sys\nfrom madtp_cli.cli.app import app\n"
         "try: app(['compress', '--help'])\nexcept SystemExit as end: code = end.code\n"
         "print(code, {'torch', 'transformers', 'numpy', 'fvcore'} & {*sys.modules}, file=sys.stderr)"
     )

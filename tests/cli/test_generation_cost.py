@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+from tests.paths import EXAMPLES
+
 FEW = ("--limit", "4", "--batch-size", "4")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+from tests.paths import GOLDEN
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import torch
 
@@ -11,8 +10,7 @@ from madtp_cli.config import RunSettings
 from madtp_cli.evaluation import timing
 from madtp_cli.evaluation.session import Session
 from madtp_cli.progress import ProgressReporter
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
+from tests.paths import EXAMPLES
 
 
 def test_full_batches_are_timed_or_all_the_samples_there_are() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 from safetensors import safe_open
@@ -12,8 +11,7 @@ from safetensors import safe_open
 from examples import ablation, results
 from madtp_cli.evaluation import timing
 from madtp_cli.reporting.schema import BudgetPart, ChangePart, CompressReport, GflopsPart
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
+from tests.paths import EXAMPLES
 
 
 def test_the_example_is_trained_as_its_record_says(madtp) -> None:

@@ -19,8 +19,9 @@ from examples.full_size import Step
 from madtp_cli.models.blip.towers import MadtpBlipConfig
 from madtp_cli.models.clip.towers import MadtpClipConfig
 from madtp_cli.scenes import generator
+from tests.paths import GOLDEN
 
-INVENTORY = Path(__file__).parent / "golden" / "key_inventory.json.gz"
+INVENTORY = GOLDEN / "key_inventory.json.gz"
 #: Each case's published file in the inventory.
 PUBLISHED = {"nlvr": "blip_nlvr_base", "vqa": "blip_vqa_base", "clip": "openai_clip_vit_l14_336"}
 

@@ -17,6 +17,7 @@ from madtp_cli.data.batches import batches
 from madtp_cli.data.dataset import Row
 from madtp_cli.errors import CheckpointError, UsageError
 from madtp_cli.tasks.nlvr2 import MOST_WORDS, cleaned
+from tests.paths import ROOT
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "ring", "is", "there", ","]
 
@@ -128,7 +129,7 @@ def test_tasks_are_found_by_their_files():
     assert "nlvr2" in tasks.names()
     assert all(tasks.get(name).name == name for name in tasks.names())
     code = "import sys; from madtp_cli import tasks; tasks.names(); print('torch' in sys.modules)"
-    root = Path(__file__).parents[2]
+    root = ROOT
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert told.stdout == "False\n"
 

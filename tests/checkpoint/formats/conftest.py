@@ -25,8 +25,7 @@ from transformers.models.blip.modeling_blip_text import BlipTextLMHeadModel
 
 from madtp_cli.checkpoint import formats
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
-
-GOLDEN = Path(__file__).parent.parent / "golden"
+from tests.paths import GOLDEN
 
 #: The golden models' heads are narrower than any published one's.
 HEAD_WIDTH = 16

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,21 +15,22 @@ from madtp_cli.checkpoint.formats import CheckpointOverrides
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
 from madtp_cli.pruning import dynamic
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "blip_nlvr_a"
+FOLDER = GOLDEN / "blip_nlvr_a"
 KNOBS = [0.0, 0.2, 0.4, 0.6]
 
 
 @pytest.fixture(scope="module")
 def original() -> MadtpBlipForNLVR2:
     """The golden checkpoint; its heads are 16 wide."""
-    return load.build(load.recognise(GOLDEN / "checkpoint.pth", CheckpointOverrides(head_width=16))).eval()
+    return load.build(load.recognise(FOLDER / "checkpoint.pth", CheckpointOverrides(head_width=16))).eval()
 
 
 @pytest.fixture(scope="module")
 def case() -> dict[str, Tensor]:
     """The golden inputs, left images first as the original takes them, and what the original made of them."""
-    return load_file(GOLDEN / "inputs.safetensors") | load_file(GOLDEN / "outputs.safetensors")
+    return load_file(FOLDER / "inputs.safetensors") | load_file(FOLDER / "outputs.safetensors")
 
 
 def _pairs(case: dict[str, Tensor]) -> Tensor:

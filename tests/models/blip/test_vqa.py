@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +20,11 @@ from madtp_cli.execution.packed import Packed
 from madtp_cli.models.blip.decoding import IGNORED, sums, token_losses
 from madtp_cli.models.blip.vqa import MadtpBlipForQuestionAnswering
 from tests.decoding import ANSWERS, SEP, attached, collate, counts, forward, questions, vqa
+from tests.paths import GOLDEN
 
 CPU = ComputeConfig.of("cpu", "float32")
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "blip_vqa_a"
+FOLDER = GOLDEN / "blip_vqa_a"
 #: Towers that a model prunes, by the scales that leave the others alone.
 BOTH: dict[str, Any] = {}
 IMAGES = {"scales": {"text": [0.0, 0.0]}}
@@ -33,7 +33,7 @@ IMAGES = {"scales": {"text": [0.0, 0.0]}}
 @pytest.fixture(scope="module")
 def original() -> MadtpBlipForQuestionAnswering:
     """The golden checkpoint, vision 48 and text 32 wide; its heads are 16 wide, and its [SEP] is BERT's."""
-    model = load.build(load.recognise(GOLDEN / "checkpoint.pth", CheckpointOverrides(head_width=16))).eval()
+    model = load.build(load.recognise(FOLDER / "checkpoint.pth", CheckpointOverrides(head_width=16))).eval()
     model.config.text_config.update({"sep_token_id": 102, "pad_token_id": 0})
     return model
 
@@ -41,7 +41,7 @@ def original() -> MadtpBlipForQuestionAnswering:
 @pytest.fixture(scope="module")
 def case() -> dict[str, Tensor]:
     """The golden inputs and what the original made of them."""
-    made = load_file(GOLDEN / "inputs.safetensors") | load_file(GOLDEN / "outputs.safetensors")
+    made = load_file(FOLDER / "inputs.safetensors") | load_file(FOLDER / "outputs.safetensors")
     return made | {"pixel_values": made["pixel_values"].float()}
 
 
@@ -317,7 +317,7 @@ def test_a_saved_model_answers_alike(tmp_path) -> None:
     memory = forward(model, batch).memory
     assert again.write(memory).tolist() == model.write(memory).tolist()
     embedded = again.text_decoder.bert.embeddings.word_embeddings.weight
-    assert again.text_decoder.cls.next_token_logits.decoder.weight is embedded
+    assert again.text_decoder.cls.predictions.decoder.weight is embedded
 
 
 def test_half_precision_answers() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +16,8 @@ from madtp_cli.checkpoint.formats import CheckpointOverrides
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.clip.retrieval import MadtpClipForRetrieval
 from madtp_cli.models.clip.towers import MadtpClipConfig
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).parent.parent / "golden"
 METHODS = ["madtp", "madtp-paper"]
 Batch = dict[str, Tensor]
 
