@@ -69,7 +69,8 @@ def scenes(folder: Path, captions: int) -> Path:
 
 
 def row_of(row: str, budget: str, report: CompressReport) -> str:
-    quality, low, high = report.quality, *report.quality.interval95
+    quality = report.quality
+    low, high = quality.interval95.low, quality.interval95.high
     unit = "" if quality.unit == "points" else " %"
     change = f"{quality.change:+.2f}{unit} ({low:+.2f} to {high:+.2f})"
     met = report.budget.achieved_val / report.budget.gflops - 1

@@ -1,4 +1,4 @@
-"""`python -m madtp_cli` is `madtp`."""
+"""Run the command line with `python -m madtp_cli`."""
 
 from madtp_cli.cli.app import main
 

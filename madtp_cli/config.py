@@ -68,33 +68,39 @@ class RunSettings(BaseModel):
     )
 
     data: UserPath | None = None
-    """Folder or file of annotations; the built-in scenes if not given."""
+    """Folder or file with annotations, or the name of a cached Hugging Face data set. Default: the built-in scenes."""
     image_root: UserPath | None = None
-    """Folder of the images, if they do not lie beside the annotations."""
+    """Folder of the images; its usual subfolders, such as images/, are searched too. Default: the folder of the
+    annotations."""
     task: str | None = None
-    """What the checkpoint is for, such as nlvr2; read off the checkpoint if not given."""
+    """Task that the checkpoint must have; another task is an error. Default: the task of the checkpoint."""
     split: Literal["train", "val", "test"] = "test"
-    """The samples that are reported: train, val or test."""
+    """Split of the reported samples: train, val or test."""
     limit: int | None = Field(default=None, ge=1)
-    """At most this many samples of each split, 1 or more; all if not given."""
+    """Maximum number of samples per split, 1 or more. Default: all samples."""
     batch_size: int = Field(default=16, ge=1)
     """Samples per batch, 1 or more."""
     workers: int | None = Field(default=None, ge=0)
-    """Processes that decode images, 0 or more; if not given, one per core but one, and none for the scenes."""
+    """Number of processes that decode images, 0 or more; 0 decodes in the main process. Results stay the same.
+    Default: the number of CPU cores minus one, at most 4; for the built-in scenes 0."""
     k_test: int | None = Field(default=None, ge=1)
-    """Candidates judged in full after a first look, 1 or more; if not given 128 VQA answers, 16 in BLIP's retrieval."""
+    """Number of candidates that are scored in full, 1 or more: answers per VQA question, if the data set lists all
+    answers (default: 128), or matches per query in BLIP retrieval (default: 16)."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    """Where to compute: auto, cpu, cuda, cuda:1 or mps."""
+    """Device of the computation: auto, cpu, cuda, cuda:1 or mps. auto uses cuda if there is a GPU, and cpu if not."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the weights: auto, float32, bfloat16 or float16."""
+    """Number format of the forward passes: auto, float32, bfloat16 or float16. auto means float32. Weights are always
+    saved in float32."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of everything drawn at random, from 0 to 4294967295."""
+    """Seed of all random numbers, from 0 to 4294967295."""
     tokenizer: UserPath | None = None
-    """Folder with the tokenizer files; looked for beside the checkpoint if not given."""
+    """Folder with the tokenizer files. Default: next to the checkpoint, or in the local Hugging Face cache."""
     head_width: int | None = Field(default=None, ge=1)
-    """Width of one attention head, 1 or more; 64 if not given, as in all published models."""
+    """Width of an attention head, 1 or more, for checkpoint files that do not store it. Default: 64, as in all
+    published models."""
     activation: Literal["gelu", "quick_gelu"] | None = None
-    """Of a CLIP file's feed-forwards: quick_gelu if not given, as OpenAI's; OpenCLIP trains with gelu."""
+    """Activation function of the feed-forward layers in CLIP files: quick_gelu or gelu. Default: quick_gelu, as in
+    OpenAI models; OpenCLIP trains with gelu."""
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _notes: list[str] = PrivateAttr(default_factory=list)
@@ -124,19 +130,21 @@ class CompressSettings(RunSettings):
     """Everything `madtp compress` can be told."""
 
     gflops_budget: str
-    """What may remain: a share of the dense GFLOPs (0.2 or 20%) or GFLOPs per sample (26.5G)."""
+    """Cost that remains after pruning: a share of the dense GFLOPs (0.2 or 20%) or GFLOPs per sample (26.5G)."""
     output: UserPath | None = None
-    """Folder to write; ./CHECKPOINT-madtp if not given."""
+    """Folder to write. Default: ./CHECKPOINT-madtp."""
     overwrite: bool = False
-    """Replace the output folder if it exists: true or false."""
+    """Replace the output folder if madtp wrote it: true or false."""
     method: str = "madtp"
-    """Which tokens stay: madtp, or madtp-paper for the paper's own rule."""
+    """Pruning method."""
     steps: int | None = Field(default=None, ge=0)
-    """Fine-tuning steps, 0 or more; 0 calibrates only. Give steps or epochs, not both."""
+    """Number of fine-tuning steps, 0 or more; 0 only calibrates. Give steps or epochs, not both. Default: 360."""
     epochs: float | None = Field(default=None, ge=0)
-    """Passes over the training split, 0 or more, fractions allowed. Give steps or epochs, not both."""
+    """Fine-tuning length in passes over the train split, 0 or more; fractions are allowed. Give steps or epochs, not
+    both."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
-    """Peak learning rate of the checkpoint's own weights, above 0, at most 1; by the model's width if not given."""
+    """Peak learning rate of the pretrained weight matrices, above 0, at most 1. Default: 0.02 divided by the width of
+    the model."""
     dictionary_learning_rate: float = Field(default=DICTIONARY_LEARNING_RATE, gt=0, le=1)
     """Peak learning rate of the dictionary and its projections, above 0, at most 1."""
 

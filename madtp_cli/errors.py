@@ -1,13 +1,13 @@
-"""Everything that can go wrong for a user, as a tree; each class knows its exit code.
+"""The tree of errors that a user can cause; each class has its exit code.
 
-    MadtpError                     1  a bug unless a subclass says better
-    ├── UsageError                 2  a flag, a variable or a config file is wrong
-    ├── InputError                 3  something given cannot be used
+    MadtpError                     1  never raised itself
+    ├── UsageError                 2  an option, a variable or a config file is wrong
+    ├── InputError                 3  an input cannot be used
     │   ├── CheckpointError        3  ... a checkpoint or its tokenizer
     │   └── DataError              3  ... annotations or images
     ├── BudgetError                4  the budget cannot be reached, or was missed
-    ├── CheckError                 5  an exported file does not do what the model does
-    └── OutputError                6  the output exists or cannot be written
+    ├── CheckError                 5  a check failed: an exported file differs from the model
+    └── OutputError                6  the output exists, or cannot be written
 
 A message says what is wrong, where, and what to do, in three lines at most.
 """
@@ -16,19 +16,19 @@ from __future__ import annotations
 
 
 class MadtpError(Exception):
-    """Displayed to the user without a traceback."""
+    """An error whose message the user sees without a traceback."""
 
     exit_code = 1
 
 
 class UsageError(MadtpError):
-    """A flag, an environment variable or a configuration file is wrong."""
+    """An option, an environment variable or a config file is wrong."""
 
     exit_code = 2
 
 
 class InputError(MadtpError):
-    """Something the user gave cannot be used."""
+    """An input of the user cannot be used."""
 
     exit_code = 3
 
@@ -48,7 +48,7 @@ class BudgetError(MadtpError):
 
 
 class CheckError(MadtpError):
-    """An exported file does not give the model's answers."""
+    """A check failed: an exported file does not give the outputs of the model."""
 
     exit_code = 5
 

@@ -1,19 +1,22 @@
-"""Whoever wants to hear how a run goes on: the terminal, a notebook, nobody."""
+"""The interface through which a run reports its progress: to the terminal, to a notebook, or to nobody."""
 
 from __future__ import annotations
 
 
 class ProgressReporter:
-    """Hears how a run goes on; this one does nothing."""
+    """Receives the progress of a run. This base class ignores everything; subclasses override its methods.
 
-    def say(self, text: str) -> None:
-        """Something the user should know."""
+    A run calls `start`, then `advance` any number of times, then `finish`. A stage may start inside another one.
+    """
 
-    def stage(self, title: str, total: int) -> None:
-        """A stage begins that takes `total` samples or steps."""
+    def message(self, text: str) -> None:
+        """Receive a sentence that the user should read."""
+
+    def start(self, stage: str, total: int) -> None:
+        """Receive the start of a stage of `total` samples or steps; 0 where the total is not known."""
 
     def advance(self, done: int, detail: str = "") -> None:
-        """So many of them are done."""
+        """Receive how many samples or steps of the stage are done, and a short description of the current state."""
 
-    def done(self) -> None:
-        """The stage is over."""
+    def finish(self) -> None:
+        """Receive the end of the stage that started last."""

@@ -1,4 +1,4 @@
-"""How a command ends: every way to fail becomes a message on stderr and an exit code."""
+"""Exit codes: every failure becomes a message on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -13,27 +13,33 @@ from typer.core import TyperGroup
 from madtp_cli.cli.console import Terminal
 from madtp_cli.errors import MadtpError
 
-#: -vv shows where an error came from.
+#: Number of -v options that shows the traceback of an error.
 TRACEBACKS = 2
+#: The last lines of `madtp --help`. The classes in `madtp_cli.errors` have the codes.
+DESCRIPTION = (
+    "Exit codes: 0 success; 1 bug in madtp; 2 wrong option or config file; 3 input cannot be used; "
+    "4 budget unreachable or missed; 5 a check failed; 6 output exists or cannot be written; 130 interrupted (Ctrl-C); "
+    "143 terminated (SIGTERM); 141 output pipe closed."
+)
 
 
 class _Terminated(BaseException):
-    """SIGTERM arrived: unwind, so that nothing half-written stays."""
+    """Raised on SIGTERM, so that the clean-up code of all callers runs and no partial output stays."""
 
 
 def _terminate(number: int, frame: object) -> None:
     raise _Terminated
 
 
-class Commands(TyperGroup):
-    """Turns every way to fail into a message on stderr and an exit code."""
+class CommandGroup(TyperGroup):
+    """The commands of madtp. It turns every failure into a message on stderr and an exit code."""
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run the command line and exit."""
         terminal = Terminal()
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False, "obj": terminal})
-        except typer.TyperException as error:  # an option or argument that is wrong; empty where help was printed
+        except typer.TyperException as error:  # a wrong option or argument; without a message where help was printed
             code = error.exit_code
             if message := error.format_message():
                 context = getattr(error, "ctx", None)
@@ -41,7 +47,7 @@ class Commands(TyperGroup):
         sys.exit(code)
 
     def invoke(self, ctx: Any) -> None:
-        """Run the command that was asked for."""
+        """Run a command and exit with the code of its error, if there is one."""
         before = signal.signal(signal.SIGTERM, _terminate)
         try:
             super().invoke(ctx)
@@ -49,26 +55,29 @@ class Commands(TyperGroup):
         except MadtpError as error:
             _fail(ctx.obj, str(error), error.exit_code, error)
         except KeyboardInterrupt:
-            _fail(ctx.obj, "Interrupted; nothing was saved.", 130)
+            _fail(ctx.obj, "Interrupted. Nothing was saved.", 130)
         except _Terminated:
-            _fail(ctx.obj, "Terminated; nothing was saved.", 143)
-        except BrokenPipeError:  # as `madtp ... | head` does; silent, with the shell's code for it
+            _fail(ctx.obj, "Terminated by SIGTERM. Nothing was saved.", 143)
+        except BrokenPipeError:  # as in `madtp ... | head`: no message, and the exit code that shells use for it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from None
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
-        except Exception as error:  # noqa: BLE001  the last resort: a user gets a sentence, not a traceback
+        except Exception as error:  # noqa: BLE001  the last resort: the user sees a sentence, not a traceback
             _fail(ctx.obj, _bug(error), 1, error)
         finally:
             signal.signal(signal.SIGTERM, before)
 
 
 def _fail(terminal: Terminal, message: str, code: int, error: Exception | None = None) -> NoReturn:
-    """Say what went wrong, with -vv how it came about, and exit."""
+    """Print the message, with -vv also the traceback, and exit."""
     terminal.fail(message, error if terminal.verbosity >= TRACEBACKS else None)
     raise typer.Exit(code) from None
 
 
 def _bug(error: Exception) -> str:
     reason = str(error).strip().split("\n")[0]
-    return f"A bug in madtp: {type(error).__name__}: {reason}\nRun again with -vv for the traceback, and report it."
+    return (
+        f"This is a bug in madtp: {type(error).__name__}: {reason}\n"
+        "Run the command again with -vv to see the traceback, and report it."
+    )

@@ -1,124 +1,57 @@
-"""How parts of a report read on one line."""
+"""Numbers, durations and single lines of text for people."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Sequence
 
-from madtp_cli.reporting.schema import GenerationPart, LatencyPart, RowsPart, SamplePart, TaskPart, TimesPart
-
-#: Letters of a line that came from somebody's data.
+#: Longest printed text that comes from a data set, in characters.
 LONGEST = 300
-#: Of the multiply-adds that were executed: less padding than this is not worth a word.
-SMALLEST_SHARE = 0.0005
 
 
-def answering(part: GenerationPart) -> str:
-    """What answers cost beside the forward."""
-    pruned = "" if part.pruned is None else f", pruned {part.pruned:.4g} ({part.share:.3f}x)"
-    return f"Beside, GFLOPs per answer: dense {part.dense:.4g}{pruned}, for {part.what}; no part of a budget"
+def count(number: int, noun: str) -> str:
+    """Write a number with its noun, in the plural where needed.
+
+    >>> count(1, "sample"), count(2000, "test sample")
+    ('1 sample', '2,000 test samples')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def times(part: LatencyPart) -> Iterator[tuple[str, ...]]:
-    """The rows of one batch size: batch, model, milliseconds of a batch, their range and of a sample, speed, memory."""
-    models: dict[str, TimesPart | None] = {"dense": part.dense, "pruned": part.pruned}
-    for name, taken in models.items():
-        if taken is not None:
-            yield (
-                str(part.batch_size),
-                name,
-                _figure(taken.median_ms),
-                f"{_figure(taken.p5_ms)} to {_figure(taken.p95_ms)}",
-                _figure(taken.median_ms / part.batch_size),
-                _figure(taken.samples_per_second),
-                "" if taken.peak_memory_mb is None else _figure(taken.peak_memory_mb),
-            )
+def duration(seconds: float) -> str:
+    """Write a duration in seconds or minutes.
+
+    >>> duration(0.32), duration(42.4), duration(90)
+    ('0.3 s', '42 s', '1 min 30 s')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
-def realised(part: LatencyPart) -> str:
-    """How much faster for how many fewer multiply-adds, the memory beside dense, and what went into padding."""
-    said, dense, pruned = f"Batch {part.batch_size}:", part.dense, part.pruned
-    if pruned is None or part.speedup is None or part.flops_ratio is None or part.efficiency is None:
-        return f"{said} {_figure(dense.gflops * dense.samples_per_second)} GFLOPs per second{_padding(dense)}"
-    saved = f"for {part.flops_ratio:.2f}x fewer multiply-adds, a realised efficiency of {100 * part.efficiency:.0f} %"
-    if part.flops_ratio <= 1:
-        saved = f"and saves no multiply-adds, but costs {1 / part.flops_ratio:.2f}x of dense"
-    said = f"{said} {'slower than dense, ' if part.speedup < 1 else ''}{part.speedup:.2f}x as fast {saved}"
-    if pruned.peak_memory_mb is not None and dense.peak_memory_mb is not None:
-        said += f"; peak memory {pruned.peak_memory_mb / dense.peak_memory_mb:.2f}x"
-    return said + _padding(pruned)
+def digits(value: float) -> str:
+    """Write a number with at least three significant digits.
 
-
-def _padding(taken: TimesPart) -> str:
-    share = 1 - taken.gflops / taken.executed_gflops
-    return f"; {100 * share:.1f} % of what it executes is padding" if share >= SMALLEST_SHARE else ""
-
-
-def _figure(value: float) -> str:
-    """Three digits or more, for columns.
-
-    >>> _figure(0.456), _figure(4.56), _figure(45.6), _figure(4567.8)
+    >>> digits(0.456), digits(4.56), digits(45.6), digits(4567.8)
     ('0.456', '4.56', '45.6', '4,568')
     """
     return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
 
 
-def exported(found: Mapping[str, Any]) -> str:
-    """What `export` wrote, and what its check measured."""
-    lines = [f"{found['file']}: {found['task']} as {found['format']}, {found['size'] / 1e6:,.1f} MB"]
-    for kind in ("inputs", "outputs"):
-        shapes = [f"{name} [{', '.join(map(str, shape))}]" for name, shape in found[kind].items()]
-        lines += [f"  {kind:<9} {shapes[0]}", *[f"  {'':<9} {shape}" for shape in shapes[1:]]]
-    checked = found["checked"]
-    kept = checked["kept"]
-    left = "" if kept is None else f", {kept[0]} to {kept[1]} tokens left of an image"
-    lines.append(
-        f"Checked on {checked['samples']} random samples in batches of {', '.join(map(str, checked['batches']))}, "
-        f"texts of {checked['tokens'][0]} to {checked['tokens'][1]} tokens{left}: "
-        f"outputs differ from the model's by at most {checked['difference']:.1e} ({checked['tolerance']:g} is allowed)."
-    )
-    return "\n".join([*lines, *found["notes"]])
+def first(names: Sequence[str], most: int = 3) -> str:
+    """List the first names and the number of the others.
 
-
-def alike(tasks: Mapping[str, TaskPart]) -> dict[str, TaskPart]:
-    """Tasks whose rows are the same under one name, as "caption, retrieval"."""
-    groups: list[tuple[list[str], TaskPart]] = []
-    for name, part in tasks.items():
-        same = next((names for names, other in groups if other == part), None)
-        same.append(name) if same else groups.append(([name], part))
-    return {", ".join(names): part for names, part in groups}
-
-
-def balance(part: RowsPart | None) -> str:
-    """Rows of a split and how they are distributed."""
-    if part is None:
-        return ""
-    if part.true_percent is not None:
-        return f"{part.rows:,} ({part.true_percent:.1f} % true)"
-    if part.commonest_answers is not None:
-        answers = ", ".join(f"{line(answer)} {percent:.1f} %" for answer, percent in part.commonest_answers[:3])
-        return f"{part.rows:,} ({answers})"
-    count = part.captions_per_image
-    if count is None:
-        return f"{part.rows:,}"
-    number = f"{count.least}" if count.least == count.most else f"{count.least} to {count.most}, mean {count.mean:.1f}"
-    return f"{part.rows:,} (captions per image: {number})"
-
-
-def sample(row: SamplePart) -> str:
-    """A row on one line: where it is from, its images, its words and what is right."""
-    answer = "" if row.label is None else f" > {bool(row.label)}"
-    others = [text for text in row.references if text != row.text]
-    answer += f" ({'; '.join(others)})" if others else ""
-    return line(f"{row.split} {row.identifier}, {', '.join(row.images)}: {row.text}{answer}")
+    >>> first(["a", "b"]), first(["a", "b", "c", "d", "e"])
+    ('a, b', 'a, b, c and 2 more')
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def line(text: str) -> str:
-    r"""Text from others on one line; escape codes in it would speak to the terminal.
+    r"""Put text from a data set on one line, without control characters that a terminal would execute.
 
     >>> line("a\x1b[31mb\nc")
     'a [31mb c'
     """
-    printed = "".join(letter if letter.isprintable() else " " for letter in text)
-    return printed if len(printed) <= LONGEST else printed[: LONGEST - 3] + "..."
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    return printable if len(printable) <= LONGEST else printable[: LONGEST - 3] + "..."

@@ -115,7 +115,7 @@ def feasible_budget(session: Session, student: Prunable, requested: str) -> Budg
     dense = float(sessions.dense_gflops(session, "val").mean())
     target = budget.resolve(requested, dense)
     budget.check_reachable(target, sessions.floor_gflops(session, student, "val"))
-    session.progress.say(f"{target}, {CONVENTION}")
+    session.progress.message(f"{target}, {CONVENTION}")
     return target
 
 
@@ -128,17 +128,18 @@ def calibrated(
     rough: float | None = None,
 ) -> Calibration:
     """Set the student's knob so that the validation samples cost what the budget says, or `rough`ly so, a share."""
-    session.progress.stage("Calibrating the knob", 0)
+    session.progress.start("Calibrating", 0)
 
     def cost(threshold_scale: float) -> float:
         run.set_threshold_scale(student, threshold_scale)
         gflops = run.mean_gflops(student, session.batches("val", samples), session.compute)
-        session.progress.advance(0, f"knob {threshold_scale:.4g} gives {gflops / target.dense:.4f} of the dense GFLOPs")
+        share = gflops / target.dense
+        session.progress.advance(0, f"threshold scale {threshold_scale:.3g}: {share:.1%} of GFLOPs")
         return gflops
 
     found = budget.calibrate(cost, target, start, *([rough, rough] if rough else []))
     run.set_threshold_scale(student, found.threshold_scale)
-    session.progress.done()
+    session.progress.finish()
     return found
 
 
@@ -161,11 +162,11 @@ def fine_tuned(
     answered = functools.cache(lambda: session.run(teacher, "val", CANDIDATE_SAMPLES))
     calibration = None
     batches = session.training_batches(samples)
-    session.progress.stage("Fine-tuning against the dense model", steps)
+    session.progress.start("Fine-tuning", steps)
     for step_result in distillation.distill(student, teacher, batches, schedule, session.compute):
         gflops = _follow(student, step_result, target, slope)
         threshold_scale = student.pruning.threshold_scale if student.pruning else 0.0
-        state = f"loss {step_result.loss:.3f} · {gflops:.4g} GFLOPs · knob {threshold_scale:.3g}"
+        state = f"loss {step_result.loss:.3f}, {gflops:.3g} GFLOPs, scale {threshold_scale:.2g}"
         session.progress.advance(step_result.step, state)
         if step_result.step not in candidates:
             continue
@@ -176,7 +177,7 @@ def fine_tuned(
         if best is None or quality >= best[0]:
             last = step_result.step == steps
             best = quality, None if last else copy.deepcopy(student.state_dict()), calibration
-    session.progress.done()
+    session.progress.finish()
     if best is None:
         return calibration
     if best[1] is not None:  # else it is the last one, which the student is in

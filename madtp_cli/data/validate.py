@@ -17,6 +17,7 @@ from madtp_cli.data.embedded import Absent
 from madtp_cli.errors import DataError, UsageError
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting.schema import (
+    AnswerShare,
     CaptionCount,
     DataReport,
     DuplicatePart,
@@ -109,7 +110,7 @@ def _look(
     chosen: dict[ImageSource, None] = {}
     for of_split in images.values():
         chosen.update(dict.fromkeys([image for image in of_split if not isinstance(image, Absent)][:limit]))
-    progress.stage("Decoding images", len(chosen))
+    progress.start("Decoding images", len(chosen))
     pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
     looked = {}
     try:
@@ -118,7 +119,7 @@ def _look(
             progress.advance(len(looked))
     finally:
         pool.shutdown(cancel_futures=True)  # else Ctrl-C would wait for all that is planned
-        progress.done()
+        progress.finish()
     return looked
 
 
@@ -162,7 +163,7 @@ def _duplicates(
         shared = [image for key, image in keyed[one].items() if key in keyed[other]]
         if shared:
             first = [str(image) for image in shared[:LISTED]]
-            found.append(DuplicatePart(splits=(one, other), images=len(shared), first=first))
+            found.append(DuplicatePart(splits=[one, other], images=len(shared), first=first))
     return found
 
 
@@ -180,16 +181,19 @@ def _rows_part(task: str, rows: Sequence[Row]) -> RowsPart:
         return RowsPart(rows=len(rows), true_percent=_percent(sum(bool(row.label) for row in rows), len(rows)))
     if task == "vqa":
         return RowsPart(
-            rows=len(rows), commonest_answers=_commonest(answer for row in rows for answer in row.references)
+            rows=len(rows), most_common_answers=_commonest(answer for row in rows for answer in row.references)
         )
     numbers = [len(row.references) for row in rows]
     count = CaptionCount(least=min(numbers), mean=sum(numbers) / len(numbers), most=max(numbers))
     return RowsPart(rows=len(rows), captions_per_image=count)
 
 
-def _commonest(answers: Iterable[str]) -> list[tuple[str, float]]:
+def _commonest(answers: Iterable[str]) -> list[AnswerShare]:
     counted = Counter(answers)
-    return [(answer, _percent(number, counted.total())) for answer, number in counted.most_common(LISTED)]
+    return [
+        AnswerShare(answer=answer, percent=_percent(number, counted.total()))
+        for answer, number in counted.most_common(LISTED)
+    ]
 
 
 def _percent(part: int, whole: int) -> float:

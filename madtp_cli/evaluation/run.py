@@ -16,7 +16,7 @@ from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import sample_costs
 from madtp_cli.flops.counts import Counts, TokenCounts
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.reporting.schema import GenerationPart, LayerPart
+from madtp_cli.reporting.schema import GenerationCostPart, LayerPart
 from madtp_cli.tasks import Task, TaskResult
 
 Batch = dict[str, Tensor]
@@ -134,7 +134,9 @@ def run(
     return Measured(result, joined, search)
 
 
-def answering(task: Task, model: Prunable, measured: Measured, before: Measured | None = None) -> GenerationPart | None:
+def answering(
+    task: Task, model: Prunable, measured: Measured, before: Measured | None = None
+) -> GenerationCostPart | None:
     """What finding the answers cost beside the forwards; None where that is nothing.
 
     Args:
@@ -147,8 +149,8 @@ def answering(task: Task, model: Prunable, measured: Measured, before: Measured 
     if not search.own:
         return None
     dense = search.dense if before is None else before.search.own
-    return GenerationPart(
-        what=task.answering,
+    return GenerationCostPart(
+        description=task.answering,
         answers=answers,
         dense=dense / answers / 1e9,
         pruned=search.own / answers / 1e9 if model.pruning else None,

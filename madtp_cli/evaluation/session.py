@@ -32,7 +32,7 @@ from madtp_cli.evaluation.run import Batch, ComputeConfig, Measured
 from madtp_cli.models.architectures import ARCHITECTURES
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.reporting.schema import AGREEMENT, ChangePart, QualityPart
+from madtp_cli.reporting.schema import AGREEMENT, ChangePart, DensePruned, Interval, QualityPart
 from madtp_cli.tasks import Task
 
 #: What `examples/*.pt` say they were trained on; for them the scenes' labels mean something.
@@ -77,7 +77,7 @@ class Session:
             )
         dataset = read_data(settings.data, model.config.task, splits, settings.image_root)
         for note in dataset.notes:
-            progress.say(note)
+            progress.message(note)
         labelled = settings.data is not None or model.config.trained_on == SCENES
         return cls(
             model.to(compute.device),
@@ -137,9 +137,9 @@ class Session:
 
     def measured(self, title: str, model: Prunable, split: str, limit: int | None = None) -> Measured:
         """One pass over a split, telling the listener."""
-        self.progress.stage(title, len(self.rows(split, limit)))
+        self.progress.start(title, len(self.rows(split, limit)))
         result = self.run(model, split, limit, self.progress.advance)
-        self.progress.done()
+        self.progress.finish()
         return result
 
     def run(
@@ -164,7 +164,7 @@ class Session:
         seconds = steps * (self.settings.batch_size * step + distillation.muon_gflops(student) / rate)
         weights = sum(parameter.nbytes for parameter in student.parameters())
         long = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"
-        self.progress.say(
+        self.progress.message(
             f"Fine-tuning for {steps} x {self.settings.batch_size} samples takes about {long} and, "
             # Two models, gradients, momentum and the best state so far, all of the weights' size.
             f"besides activations, {5 * weights / 2**20:,.0f} MiB of memory."
@@ -209,7 +209,7 @@ class Session:
             samples=measured.samples,
             value=self.task.quality(scores),
             unit=self.task.unit,
-            interval95=interval(scores),
+            interval95=Interval.of(interval(scores)),
             parts=measured.result.parts,
         )
 
@@ -224,11 +224,15 @@ class Session:
         interval = paired_interval95 if self.task.shares else _hundredfold(paired_mean_interval95)
         told = self._change(self.task.metric, dense, pruned, before.samples, interval(dense, pruned))
         beside = after.result.parts
-        parts = {name: (value, beside[name]) for name, value in before.result.parts.items() if name in beside}
+        parts = {
+            name: DensePruned(dense=value, pruned=beside[name])
+            for name, value in before.result.parts.items()
+            if name in beside
+        }
         if not self.task.relative or not told.dense:
             return told.model_copy(update={"parts": parts})
         percent = 100 * told.change / told.dense
-        relative = relative_interval95(dense, pruned)
+        relative = Interval.of(relative_interval95(dense, pruned))
         return told.model_copy(
             update={"change": percent, "interval95": relative, "unit": "percent of the dense score", "parts": parts}
         )
@@ -245,7 +249,7 @@ class Session:
             dense=before,
             pruned=after,
             change=after - before,
-            interval95=interval,
+            interval95=Interval.of(interval),
         )
 
     def notes(self) -> list[str]:
@@ -254,7 +258,8 @@ class Session:
         if not self.labelled:
             notes.append(
                 "The checkpoint was not trained on the built-in scenes, so the quality is its agreement with the dense "
-                "model, and on your own data the same knob can cost more or less. Give --data to calibrate on it."
+                "model. The same threshold scale can cost more or less on your own data. "
+                "Give --data to calibrate on it."
             )
         return notes
 
@@ -272,7 +277,7 @@ def load(source: Path, settings: RunSettings, progress: ProgressReporter) -> tup
     torch.manual_seed(settings.seed)
     told: dict[str, Any] = {"head_width": settings.head_width, "activation": settings.activation}
     for note in loading.inspect(source, **told).notes:
-        progress.say(note)
+        progress.message(note)
     return loading.load(source, tokenizer=settings.tokenizer, **told)
 
 

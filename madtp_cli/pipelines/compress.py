@@ -16,6 +16,7 @@ from madtp_cli.reporting import card
 from madtp_cli.reporting.schema import (
     BudgetPart,
     CompressReport,
+    CurvePoint,
     Environment,
     GflopsPart,
 )
@@ -39,10 +40,11 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     load.check_output(output, settings.overwrite)
     session = Session.open(source, settings, progress)
     pruned = fine_tuning.prune(session, settings)
-    before = session.measured("Dense model on the test samples", pruned.teacher, settings.split)
-    after = session.measured("Pruned model on the test samples", pruned.student, settings.split)
+    before = session.measured("Evaluating the dense model", pruned.teacher, settings.split)
+    after = session.measured("Evaluating the pruned model", pruned.student, settings.split)
     report = _compress_report(source, output, session, pruned, before, after, started)
-    files = {"report.json": report.model_dump_json(indent=2) + "\n", "README.md": card.model_card(report)}
+    readme = card.model_card(report, session.task.pipeline_tag, session.task.title)
+    files = {"report.json": report.model_dump_json(indent=2) + "\n", "README.md": readme}
     load.save(pruned.student.cpu(), session.processor, output, files=files, overwrite=settings.overwrite)
     return report
 
@@ -76,12 +78,12 @@ def _compress_report(
             samples=len(session.rows("val")),
         ),
         gflops=GflopsPart.of(before.gflops(pruned.teacher).mean(), after.gflops(pruned.student).mean()),
-        answering=run.answering(session.task, pruned.student, after, before),
+        generation=run.answering(session.task, pruned.student, after, before),
         quality=session.change(before, after),
         latency=timing.latency(pruned.teacher, pruned.student, batches, session.compute),
         tokens={name: [part for part in layers if part.tower == name and part.tokens_in] for name in after.counts},
         threshold_scale=final.threshold_scale,
-        curve=[(threshold_scale, gflops / target.dense) for threshold_scale, gflops in final.tried],
+        curve=[CurvePoint(threshold_scale=scale, share=gflops / target.dense) for scale, gflops in final.tried],
         settings=session.settings.model_dump(mode="json"),
         environment=Environment.here(),
         seconds=time.monotonic() - started,

@@ -26,7 +26,7 @@ def evaluate(source: Path, settings: RunSettings, progress: ProgressReporter | N
             f"{source} was not trained on the built-in scenes, so their labels say nothing about it.\n"
             "Give --data with samples of its own task."
         )
-    measured = session.measured("Evaluating", session.model, settings.split)
+    measured = session.measured("Evaluating the model", session.model, settings.split)
     pruned = measured.gflops(session.model).mean() if session.model.pruning else None
     return EvalReport(
         command="eval",
@@ -36,6 +36,6 @@ def evaluate(source: Path, settings: RunSettings, progress: ProgressReporter | N
         notes=session.notes(),
         quality=session.quality(measured),
         gflops=GflopsPart.of(sessions.dense_gflops(session, settings.split).mean(), pruned),
-        answering=run.answering(session.task, session.model, measured),
+        generation=run.answering(session.task, session.model, measured),
         seconds=time.monotonic() - started,
     )

@@ -1,78 +1,121 @@
-"""The model card: README.md beside the weights, in the form that model hubs read."""
+"""The model card: the README.md of a saved folder, with the front matter that model hubs read."""
 
 from __future__ import annotations
 
 import json
 
-from madtp_cli import tasks
 from madtp_cli.reporting.schema import CompressReport
 
-_TEMPLATE = """---
+_FRONT_MATTER = """---
 library_name: madtp
 pipeline_tag: {tag}
 tags: [token-pruning, vision-language, madtp]
 model-index:
 - name: {name}
   results:
-  - task: {{type: {task}}}
-    dataset: {{name: {data}, type: {task}, split: {split}}}
+  - task: {{type: {tag}, name: {title}}}
+    dataset: {{type: {task}, name: {data}, split: {split}}}
     metrics:
-    - {{type: {metric}, value: {pruned:.2f}}}
+    - {{type: {metric}, value: {value:.2f}}}
 ---
+"""
 
+_RESULT = """
 # {name}
 
-`{checkpoint}` with token pruning (`--method {method}`), brought to {share:.1%} of its GFLOPs by madtp {version}.
+This is `{checkpoint}` after token pruning with madtp {version} (`--method {method}`). It uses {share:.1%} of the
+GFLOPs of the dense model. Task: {title}.
 
 | {samples:,} {split} samples of {data} | dense | pruned | change |
 |---|---|---|---|
 | GFLOPs per sample | {gflops_dense:.4g} | {gflops_pruned:.4g} | {gflops_share:.3f}x |
 | {metric} | {dense:.2f} | {pruned:.2f} | {change:+.2f} {unit} (95 % interval {low:+.2f} to {high:+.2f}) |
-| ms per sample, batch {batch}, {device}, {dtype} | {dense_ms:.2f} | {pruned_ms:.2f} | speed {speedup:.2f}x |
+| ms per sample, batch size {batch}, {device}, {dtype} | {dense_ms:.2f} | {pruned_ms:.2f} | speed-up {speedup:.2f}x |
 
-GFLOPs are {convention}. The budget of {requested} was met with {achieved:.4g} of {budget:.4g} GFLOPs on
-{budget_samples:,} validation samples; the table's samples were used for nothing but this table.
+GFLOPs are {convention}.
+The requested budget was {requested}: the pruned model uses {achieved:.4g} of {budget:.4g} GFLOPs per sample on
+{budget_samples:,} validation samples. The samples of the table were used for this table only.
 Token pruning saves compute, not bytes: the folder holds all weights, in float32.
+"""
+
+_USAGE = """
+## How to use it
 
     import madtp_cli
-    model, processor = madtp_cli.load("{output}")
+    model, processor = madtp_cli.load({output})
 
-transformers reads it too, after `import madtp_cli.models`, or where madtp is not installed by the code in this folder:
+transformers can also load the folder. If madtp is installed, `import madtp_cli.models` first; otherwise transformers
+needs the code in this folder:
 
     from transformers import AutoModel, AutoProcessor
-    model = AutoModel.from_pretrained("{output}", trust_remote_code=True)
-    processor = AutoProcessor.from_pretrained("{output}", trust_remote_code=True)
+    model = AutoModel.from_pretrained({output}, trust_remote_code=True)
+    processor = AutoProcessor.from_pretrained({output}, trust_remote_code=True)
+"""
 
-The pruning is MADTP's (Cao et al., CVPR 2024, arXiv:2403.02991) with a budget knob, counts of each sample's own and,
-unless the method is madtp-paper, importance that counts as far as no more important token is alike, and pruned tokens
-that join their like and are attended to as many (ToMe, arXiv:2210.09461); the distillation from the dense model is
-not the paper's.{notes}
+_METHOD = """
+## How it was made
+
+The method is MADTP (Cao et al., CVPR 2024, arXiv:2403.02991) with these differences:
+
+* One threshold scale is calibrated so that the validation samples meet the budget.
+* Each sample keeps its own number of tokens.
+* Unless the method is madtp-paper, a token counts less if a more important token is similar to it, and a pruned token
+  is merged into the most similar kept token. The attention to a merged token is proportional to the number of tokens
+  in it (ToMe, arXiv:2210.09461).
+* The pruned model is fine-tuned by distillation from the dense model. The paper does not do this.
 """
 
 
-def model_card(report: CompressReport) -> str:
-    """README.md for a compressed checkpoint."""
-    quality, gflops, latency = report.quality, report.gflops, report.latency
-    name = report.output.rstrip("/").rsplit("/", 1)[-1]
-    return _TEMPLATE.format(
-        name=name,
-        tag=tasks.get(report.task).pipeline_tag,
-        checkpoint=report.checkpoint,
-        output=report.output,
+def model_card(report: CompressReport, pipeline_tag: str, title: str) -> str:
+    """Write the README.md of a compressed checkpoint.
+
+    Args:
+        report: The result of the compression.
+        pipeline_tag: The category under which model hubs list models of this task.
+        title: The task in words.
+
+    Returns:
+        The model card: YAML front matter, then Markdown.
+    """
+    sections = [_front_matter(report, pipeline_tag, title), _result(report, title)]
+    sections.append(_USAGE.format(output=json.dumps(report.output)))
+    sections.append(_METHOD)
+    if report.notes:
+        sections.append("\n## Notes\n\n" + "".join(f"* {note}\n" for note in report.notes))
+    return "".join(sections)
+
+
+def _name(report: CompressReport) -> str:
+    return report.output.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _front_matter(report: CompressReport, pipeline_tag: str, title: str) -> str:
+    """Write the front matter. Texts are quoted as in JSON, which is valid YAML."""
+    return _FRONT_MATTER.format(
+        tag=pipeline_tag,
+        name=json.dumps(_name(report)),
+        title=json.dumps(title),
         task=report.task,
         data=json.dumps(report.data),
-        split=quality.split,
-        samples=quality.samples,
-        metric=quality.metric,
-        unit=quality.unit,
-        dense=quality.dense,
-        pruned=quality.pruned,
-        change=quality.change,
-        low=quality.interval95[0],
-        high=quality.interval95[1],
-        method=report.method,
-        share=report.budget.share,
+        split=report.quality.split,
+        metric=json.dumps(report.quality.metric),
+        value=report.quality.pruned,
+    )
+
+
+def _result(report: CompressReport, title: str) -> str:
+    quality, gflops, latency, budget = report.quality, report.gflops, report.latency, report.budget
+    return _RESULT.format(
+        name=_name(report),
+        title=title,
+        checkpoint=report.checkpoint,
         version=report.environment.madtp,
+        method=report.method,
+        share=budget.share,
+        data=report.data,
+        **quality.model_dump(exclude={"interval95", "parts"}),
+        low=quality.interval95.low,
+        high=quality.interval95.high,
         gflops_dense=gflops.dense,
         gflops_pruned=gflops.pruned,
         gflops_share=gflops.share,
@@ -83,9 +126,8 @@ def model_card(report: CompressReport) -> str:
         dense_ms=latency.dense_ms,
         pruned_ms=latency.pruned_ms,
         speedup=latency.speedup,
-        requested=report.budget.requested,
-        achieved=report.budget.achieved_val,
-        budget=report.budget.gflops,
-        budget_samples=report.budget.samples,
-        notes="".join(f"\n\n{note}" for note in report.notes),
+        requested=budget.requested,
+        achieved=budget.achieved_val,
+        budget=budget.gflops,
+        budget_samples=budget.samples,
     )

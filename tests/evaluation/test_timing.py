@@ -236,11 +236,12 @@ def test_a_listener_hears_of_every_forward_that_takes_long(blip, collate, sample
     heard: list[Any] = []
 
     class CheckpointOverrides(ProgressReporter):
-        def stage(self, title: str, total: int) -> None:
-            heard.append((title, total))
+        def start(self, stage: str, total: int) -> None:
+            heard.append((stage, total))
 
         def advance(self, done: int, detail: str = "") -> None:
             heard.append(done)
 
     timing.latency(blip, blip, [collate(samples[:2])], CPU, turns=3, progress=CheckpointOverrides())
-    assert heard == [("Memory and multiply-adds, batch 2", 2), 1, 2, ("Time, batch 2", 3), 1, 2, 3]
+    counting, timed = ("Measuring memory and multiply-adds, batch size 2", 2), ("Timing, batch size 2", 3)
+    assert heard == [counting, 1, 2, timed, 1, 2, 3]

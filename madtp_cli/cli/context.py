@@ -1,0 +1,57 @@
+"""What every command does with its context: read the settings, find the terminal, print the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+
+from madtp_cli.cli.console import Terminal
+from madtp_cli.config import RunSettings, resolve
+
+
+def examples(*commands: str) -> str:
+    """Write the last lines of a command's `--help`."""
+    return "\n\n".join(["Examples:", *commands])
+
+
+def terminal(ctx: typer.Context) -> Terminal:
+    """Return the terminal with the verbosity of the command's options."""
+    found: Terminal = ctx.obj
+    found.verbosity = -1 if ctx.params.get("quiet") else ctx.params["verbose"]
+    return found
+
+
+def settings(ctx: typer.Context, kind: type[RunSettings]) -> tuple[Any, Terminal]:
+    """Return the settings of a command, of the class `kind`, and the terminal."""
+    output = terminal(ctx)
+    flags = {name: value for name, value in ctx.params.items() if name in kind.model_fields}
+    resolved = resolve(flags, ctx.params["config"], os.environ, kind)
+    for note in resolved.notes:
+        output.message(note)
+    return resolved, output
+
+
+def print_report(ctx: typer.Context, report: BaseModel, show: Callable[[Any, Console], None]) -> None:
+    """Print a report: with --json the document, otherwise what `show` makes of it."""
+    if ctx.params["as_json"]:
+        sys.stdout.write(report.model_dump_json(indent=2) + "\n")
+    else:
+        show(report, ctx.obj.out)
+
+
+def print_document(
+    ctx: typer.Context, content: Mapping[str, Any], show: Callable[[Mapping[str, Any], Console], None]
+) -> None:
+    """Print a result that has no report class."""
+    if ctx.params["as_json"]:
+        document = {"schema_version": 1, "command": ctx.info_name, **content}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        show(content, ctx.obj.out)

@@ -1,0 +1,179 @@
+"""The options and arguments of the commands.
+
+An option that fills a setting takes its help text from the field in `madtp_cli.config`, so each sentence exists once.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import util
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from madtp_cli.config import CompressSettings, flag
+
+#: Settings that name a file of a folder of the package.
+_CHOICES = {"task": "tasks", "method": "methods"}
+
+
+def option(text: str, *names: str, panel: str, **more: Any) -> Any:
+    """Describe an option: help text, spellings, and the panel of `--help` that lists it."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, **more)
+
+
+def setting(name: str, *short: str, panel: str = "Run") -> Any:
+    """Describe an option that fills a setting, with the setting's help text, choices and default."""
+    field = CompressSettings.model_fields[name]
+    text = " ".join((field.description or "").split())
+    if name in _CHOICES:
+        text, default, fallback = text.partition(" Default:")
+        text += f" Choices: {', '.join(_file_names(_CHOICES[name]))}.{default}{fallback}"
+    if field.is_required():
+        text += " [required]"
+    elif field.default is not None:
+        text += f" [default: {field.default}]"
+    return option(text, flag(name), *short, panel=panel)
+
+
+def _file_names(folder: str) -> list[str]:
+    """List the public files of a folder of the package, without importing it: that would load torch."""
+    spec = util.find_spec(f"madtp_cli.{folder}")
+    paths = (spec.submodule_search_locations if spec else None) or []
+    names = (module.name for module in pkgutil.iter_modules(paths))
+    return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
+
+
+SOURCE = typer.Argument(help="Checkpoint, dense or pruned: a file or a folder.", show_default=False)
+Checkpoint = Annotated[Path, SOURCE]
+
+Config = Annotated[
+    Path | None,
+    option(
+        "YAML file of settings. Files of BLIP and MADTP are translated. Default: the file in MADTP_CONFIG, if any.",
+        "--config",
+        "-c",
+        panel="Run",
+    ),
+]
+AsJson = Annotated[bool, option("Print the result as one JSON document.", "--json", panel="Output")]
+Quiet = Annotated[bool, option("Print no progress and no messages, only errors.", "--quiet", "-q", panel="Output")]
+Verbose = Annotated[
+    int, option("Given twice (-vv): print the traceback of an error.", "--verbose", "-v", panel="Output", count=True)
+]
+
+Data = Annotated[str | None, setting("data", panel="Data")]
+ImageRoot = Annotated[str | None, setting("image_root", panel="Data")]
+Task = Annotated[str | None, setting("task", panel="Data")]
+Split = Annotated[str | None, setting("split", panel="Data")]
+Limit = Annotated[int | None, setting("limit", panel="Data")]
+Workers = Annotated[int | None, setting("workers", panel="Data")]
+KTest = Annotated[int | None, setting("k_test", panel="Data")]
+
+Tokenizer = Annotated[str | None, setting("tokenizer", panel="Checkpoint")]
+HeadWidth = Annotated[int | None, setting("head_width", panel="Checkpoint")]
+Activation = Annotated[str | None, setting("activation", panel="Checkpoint")]
+
+BatchSize = Annotated[int | None, setting("batch_size", "-b")]
+Device = Annotated[str | None, setting("device")]
+Dtype = Annotated[str | None, setting("dtype")]
+Seed = Annotated[int | None, setting("seed")]
+
+Budget = Annotated[str | None, setting("gflops_budget", panel="Budget")]
+Method = Annotated[str | None, setting("method", panel="Budget")]
+Steps = Annotated[int | None, setting("steps", panel="Training")]
+Epochs = Annotated[float | None, setting("epochs", panel="Training")]
+LearningRate = Annotated[float | None, setting("learning_rate", panel="Training")]
+DictionaryRate = Annotated[float | None, setting("dictionary_learning_rate", panel="Training")]
+Output = Annotated[str | None, setting("output", "-o", panel="Output")]
+Overwrite = Annotated[
+    bool | None, option("Replace the output folder, if madtp wrote it.", "--overwrite", panel="Output")
+]
+
+Arch = Annotated[
+    str | None,
+    option("Count a published architecture instead of a checkpoint; see --list-archs.", "--arch", panel="Architecture"),
+]
+ListArchs = Annotated[
+    bool, option("List the architectures that --arch accepts, and exit.", "--list-archs", panel="Architecture")
+]
+TextTokens = Annotated[
+    int | None,
+    option(
+        "Count one sample with a text of this many tokens, 3 or more, instead of --data. Dense models only. "
+        "Default with --arch: the text length of the published figures.",
+        "--text-tokens",
+        panel="Architecture",
+        min=3,
+    ),
+]
+Time = Annotated[
+    bool,
+    option(
+        "Also time forward passes and measure peak memory. A pruned model is timed in turns with its dense model.",
+        "--time",
+        panel="Time",
+    ),
+]
+BatchSizes = Annotated[
+    str | None,
+    option("Batch sizes for --time, separated by commas. [default: 1,8,32]", "--batch-sizes", panel="Time"),
+]
+
+ExportFile = Annotated[Path, typer.Argument(help="File to write: .onnx or .pt2.", show_default=False)]
+ExportFormat = Annotated[
+    str | None,
+    option(
+        f"Format of the file. Choices: {', '.join(_file_names('exporters'))}. Default: by the file extension.",
+        "--format",
+        panel="Output",
+    ),
+]
+OverwriteFile = Annotated[bool, option("Replace the file if it exists.", "--overwrite", panel="Output")]
+
+DataPath = Annotated[
+    Path, typer.Argument(help="Data set: a folder, a file or a cached Hugging Face name.", show_default=False)
+]
+DataTask = Annotated[
+    str | None,
+    option(
+        f"Check the data for this task only. Choices: {', '.join(_file_names('tasks'))}. Default: every task.",
+        "--task",
+        panel="Data",
+    ),
+]
+DataImageRoot = Annotated[Path | None, setting("image_root", panel="Data")]
+DataLimit = Annotated[
+    int | None,
+    option("Decode at most this many images per split. Default: all images.", "--limit", panel="Data", min=1),
+]
+
+ScenesFolder = Annotated[Path, typer.Argument(help="Folder to write.", show_default=False)]
+ScenesTask = Annotated[
+    str,
+    option(
+        f"Task of the annotations. Choices: {', '.join(_file_names('tasks'))}. [default: nlvr2]",
+        "--task",
+        panel="Data",
+    ),
+]
+Train = Annotated[
+    int | None,
+    option("Number of train samples, 0 or more. [default: 20000]", "--train", panel="Data", min=0),
+]
+Val = Annotated[
+    int | None,
+    option("Number of validation samples, 0 or more. [default: 1000, for retrieval 500]", "--val", panel="Data", min=0),
+]
+Test = Annotated[
+    int | None,
+    option("Number of test samples, 0 or more. [default: 2000, for retrieval 1000]", "--test", panel="Data", min=0),
+]
+Captions = Annotated[
+    int | None,
+    option("Captions per image, only for retrieval: 5, or 1 longer one. [default: 5]", "--captions", panel="Data"),
+]
+OverwriteScenes = Annotated[
+    bool, option("Replace what an earlier `madtp scenes` wrote.", "--overwrite", panel="Output")
+]

@@ -1,0 +1,46 @@
+"""Lines and tables that several reports share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.table import Table
+
+from madtp_cli.reporting.schema import GenerationCostPart, GflopsPart
+
+
+def table(title: str, *columns: str, header: bool = True) -> Table:
+    """Make an empty table: text in the first column, numbers to the right in the others."""
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD if header else box.SIMPLE, show_header=header)
+    for number, column in enumerate(columns):
+        made.add_column(column, justify="right" if number else "left")
+    return made
+
+
+def tower_name(tower: str) -> str:
+    """Name a tower as people do; reports call the image tower "vision", as its weights do.
+
+    >>> tower_name("vision"), tower_name("text")
+    ('image', 'text')
+    """
+    return "image" if tower == "vision" else tower
+
+
+def gflops_line(part: GflopsPart, precision: int = 4) -> str:
+    """State the cost per sample, and how it is counted."""
+    pruned = "" if part.pruned is None else f", pruned {part.pruned:.{precision}g} ({part.share:.3f}x)"
+    return f"GFLOPs per sample: dense {part.dense:.{precision}g}{pruned}.\nGFLOPs are {part.convention}."
+
+
+def generation_lines(part: GenerationCostPart | None) -> Iterator[str]:
+    """State the generation cost, if there is any."""
+    if part is not None:
+        pruned = "" if part.pruned is None else f", pruned {part.pruned:.4g} ({part.share:.3f}x)"
+        yield f"Generation cost in GFLOPs per answer, not part of the budget: dense {part.dense:.4g}{pruned}."
+        yield f"It covers {part.description}."
+
+
+def note_lines(notes: Sequence[str]) -> Iterator[str]:
+    """Mark each note as one."""
+    yield from (f"Note: {note}" for note in notes)

@@ -1,0 +1,264 @@
+"""The parts of the reports on a model: budget, cost, quality, time and token counts.
+
+Names of fields are a promise to scripts. Fields are only added; `schema_version` of the report increases when a field
+changes its meaning. Qualities are in percent and changes in percentage points, unless `unit` says otherwise. One GFLOP
+is 10^9 multiply-adds.
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+from pydantic import BaseModel, ConfigDict
+
+#: How GFLOPs per sample are counted.
+CONVENTION = "multiply-adds (fvcore convention), mean per sample at the text's true length"
+#: The metric where the labels of the data do not fit the checkpoint.
+AGREEMENT = "agreement with the dense model"
+
+
+class Part(BaseModel):
+    """A part of a report. The text under a field becomes its description in the JSON schema."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class Interval(Part):
+    """A 95 % confidence interval, in the unit of the figure that it belongs to."""
+
+    low: float
+    """Lower end."""
+    high: float
+    """Upper end."""
+
+    @classmethod
+    def of(cls, ends: tuple[float, float]) -> Interval:
+        """Make the part from both ends, the lower end first."""
+        return cls(low=ends[0], high=ends[1])
+
+
+class DensePruned(Part):
+    """One figure of the dense model and of the pruned model."""
+
+    dense: float
+    """Figure of the dense model."""
+    pruned: float
+    """Figure of the pruned model."""
+
+
+class BudgetPart(Part):
+    """The budget, and the cost of the validation samples after the last calibration."""
+
+    requested: str
+    """The budget as the user wrote it."""
+    share: float
+    """The budget as a share of the dense GFLOPs, 0 to 1."""
+    gflops: float
+    """The budget in GFLOPs per sample."""
+    achieved_val: float
+    """Mean GFLOPs per sample of the pruned model on the validation samples."""
+    achieved_share: float
+    """`achieved_val` as a share of the dense GFLOPs on the same samples."""
+    samples: int
+    """Number of validation samples."""
+
+
+class GflopsPart(Part):
+    """Mean cost per sample of the reported samples."""
+
+    dense: float
+    """GFLOPs per sample of the dense model."""
+    pruned: float | None = None
+    """GFLOPs per sample of the pruned model; null for a dense checkpoint."""
+    share: float | None = None
+    """`pruned` divided by `dense`; null for a dense checkpoint."""
+    convention: str = CONVENTION
+    """How the multiply-adds are counted."""
+
+    @classmethod
+    def of(cls, dense: float, pruned: float | None) -> GflopsPart:
+        """Make the part from mean costs in GFLOPs; `pruned` is None for a dense checkpoint."""
+        share = None if pruned is None else float(pruned) / float(dense)
+        return cls(dense=float(dense), pruned=None if pruned is None else float(pruned), share=share)
+
+
+class CheckedGflops(GflopsPart):
+    """Mean cost per sample, with the fvcore check of the formula on a few samples."""
+
+    fvcore: float
+    """Mean GFLOPs per sample that fvcore counts on the checked samples."""
+    formula: float
+    """Mean GFLOPs per sample that the closed formula gives for the same samples."""
+    fvcore_samples: int
+    """Number of samples in the fvcore check."""
+
+
+class GenerationCostPart(Part):
+    """Mean cost per answer of generating, ranking or re-ranking after the forward pass; no part of the budget."""
+
+    description: str
+    """What the model runs after its forward pass."""
+    answers: int
+    """Number of answers: one for each sample, in retrieval one for each query."""
+    dense: float
+    """GFLOPs per answer of the dense model; without a run of the dense model, of the same runs on all tokens."""
+    pruned: float | None = None
+    """GFLOPs per answer of the pruned model; null for a dense checkpoint."""
+    share: float | None = None
+    """`pruned` divided by `dense`; null for a dense checkpoint."""
+    convention: str = "multiply-adds (fvcore convention), mean per answer"
+    """How the multiply-adds are counted."""
+
+
+class ChangePart(Part):
+    """Quality of the dense and the pruned model on the same samples."""
+
+    metric: str
+    """Name of the metric."""
+    split: str
+    """The split of the samples: train, val or test."""
+    samples: int
+    """Number of samples."""
+    dense: float
+    """Quality of the dense model, in percent; CIDEr times 100."""
+    pruned: float
+    """Quality of the pruned model, as `dense`."""
+    change: float
+    """Quality of the pruned model minus that of the dense model, in `unit`."""
+    interval95: Interval
+    """95 % confidence interval of the paired change, in `unit`."""
+    unit: str = "points"
+    """Unit of `change` and `interval95`: points, or for CIDEr percent of the dense score."""
+    parts: dict[str, DensePruned] = {}
+    """Further figures by name, in percent."""
+
+
+class QualityPart(Part):
+    """Quality of one model."""
+
+    metric: str
+    """Name of the metric."""
+    split: str
+    """The split of the samples: train, val or test."""
+    samples: int
+    """Number of samples."""
+    value: float
+    """The quality, in `unit`."""
+    interval95: Interval
+    """95 % confidence interval of `value`, in `unit`."""
+    unit: str = "percent"
+    """Unit of `value` and `interval95`."""
+    parts: dict[str, float] = {}
+    """Further figures by name, in percent."""
+
+
+class TimesPart(Part):
+    """Time, memory and cost of one model's forward passes on one batch size."""
+
+    median_ms: float
+    """Median time of a batch, in milliseconds."""
+    p5_ms: float
+    """5th percentile of the time of a batch, in milliseconds."""
+    p95_ms: float
+    """95th percentile of the time of a batch, in milliseconds."""
+    samples_per_second: float
+    """Batch size divided by the median time."""
+    peak_memory_mb: float | None
+    """Peak memory of weights, batch and activations, in 10^6 bytes; null where the device cannot measure it."""
+    gflops: float
+    """GFLOPs per sample on tokens."""
+    executed_gflops: float
+    """GFLOPs per sample that were executed, padding included."""
+
+
+class LatencyPart(Part):
+    """Times of the dense and the pruned model on the same batches, measured in turns.
+
+    Fields that compare the two models are null where only a dense model was timed.
+    """
+
+    batch_size: int
+    """Samples per batch."""
+    dense_ms: float
+    """Median time per sample of the dense model, in milliseconds."""
+    pruned_ms: float | None = None
+    """Median time per sample of the pruned model, in milliseconds."""
+    speedup: float | None = None
+    """`dense_ms` divided by `pruned_ms`."""
+    flops_ratio: float | None = None
+    """GFLOPs of the dense model divided by those of the pruned model, on these samples."""
+    efficiency: float | None = None
+    """Realised efficiency: `speedup` divided by `flops_ratio`. 1 means that time falls as much as GFLOPs."""
+    peak_memory_mb: float | None
+    """Peak memory of the pruned model, or of the dense one if it is alone, in 10^6 bytes."""
+    repeats: int
+    """Number of turns; each turn runs every model once."""
+    device: str
+    """The torch device, such as cpu or cuda."""
+    dtype: str
+    """Number format of the forward passes, such as float32."""
+    threads: int
+    """Number of CPU threads that torch uses."""
+    processor: str
+    """Name of the GPU, or architecture and instruction set of the CPU."""
+    dense: TimesPart
+    """Figures of the dense model."""
+    pruned: TimesPart | None = None
+    """Figures of the pruned model."""
+
+
+class LayerPart(Part):
+    """Mean cost of one layer, and the tokens of one input before and after it. Only blocks have token counts."""
+
+    tower: str
+    """The tower that the layer belongs to."""
+    layer: str
+    """Name of the layer."""
+    gflops: float
+    """Mean GFLOPs per sample."""
+    tokens_in: float | None = None
+    """Mean number of tokens that enter the block."""
+    tokens_out: float | None = None
+    """Mean number of tokens that leave the block."""
+    tokens_out_p5: float | None = None
+    """5th percentile of the number of tokens that leave the block."""
+    tokens_out_p95: float | None = None
+    """95th percentile of the number of tokens that leave the block."""
+
+
+class CurvePoint(Part):
+    """One trial of the calibration."""
+
+    threshold_scale: float
+    """The threshold scale that was tried."""
+    share: float
+    """Cost of the validation samples at this threshold scale, as a share of the dense GFLOPs."""
+
+
+class Environment(Part):
+    """Versions and machine that the figures may depend on."""
+
+    madtp: str
+    """Version of madtp."""
+    torch: str
+    """Version of torch."""
+    transformers: str
+    """Version of transformers."""
+    python: str
+    """Version of Python."""
+    machine: str
+    """Architecture of the machine, such as x86_64."""
+
+    @classmethod
+    def here(cls) -> Environment:
+        """Describe this process."""
+        from madtp_cli import __version__
+
+        return cls(
+            madtp=__version__,
+            torch=metadata.version("torch"),
+            transformers=metadata.version("transformers"),
+            python=platform.python_version(),
+            machine=platform.machine(),
+        )
