@@ -23,8 +23,8 @@ model-index:
 _RESULT = """
 # {name}
 
-This is `{checkpoint}` after token pruning with madtp {version} (`--method {method}`). It uses {share:.1%} of the
-GFLOPs of the dense model. Task: {title}.
+This is `{checkpoint}` after token pruning with madtp {version} (`--method {method}`). Its budget is {share:.1%} of
+the GFLOPs of the dense model. Task: {title}.
 
 | {samples:,} {split} samples of {data} | dense | pruned | change |
 |---|---|---|---|
@@ -34,9 +34,12 @@ GFLOPs of the dense model. Task: {title}.
 
 GFLOPs are {convention}.
 The requested budget was {requested}: the pruned model uses {achieved:.4g} of {budget:.4g} GFLOPs per sample on
-{budget_samples:,} validation samples. The samples of the table were used for this table only.
+{budget_samples:,} validation samples.{unused}
 Token pruning saves compute, not bytes: the folder holds all weights, in float32.
 """
+
+#: Validation samples decide the threshold scale and the best step, train samples the weights.
+_UNUSED = " The test samples were used for this table only."
 
 _USAGE = """
 ## How to use it
@@ -62,7 +65,7 @@ The method is MADTP (Cao et al., CVPR 2024, arXiv:2403.02991) with these differe
 * Unless the method is madtp-paper, a token counts less if a more important token is similar to it, and a pruned token
   is merged into the most similar kept token. The attention to a merged token is proportional to the number of tokens
   in it (ToMe, arXiv:2210.09461).
-* The pruned model is fine-tuned by distillation from the dense model. The paper does not do this.
+* The fine-tuning (none with `--steps 0`) distils from the dense model. The paper does not do this.
 """
 
 
@@ -130,4 +133,5 @@ def _result(report: CompressReport, title: str) -> str:
         achieved=budget.achieved_val,
         budget=budget.gflops,
         budget_samples=budget.samples,
+        unused=_UNUSED if quality.split == "test" else "",
     )

@@ -34,10 +34,11 @@ def _table(report: DataReport, tasks: Mapping[str, TaskPart]) -> Table:
     table = _shared.table(f"{report.path}: {layouts}", "", *report.images)
     for names, task in tasks.items():
         splits = [task.splits.get(split) for split in report.images]
-        table.add_row(f"{names}: rows", *[f"{part.rows:,}" if part else "" for part in splits])
+        table.add_row(names)
+        table.add_row("  rows", *[f"{part.rows:,}" if part else "" for part in splits])
         balances = [_balance(part) if part else ("", "") for part in splits]
         if kind := next((kind for kind, _ in balances if kind), ""):
-            table.add_row(f"{names}: {kind}", *[figure for _, figure in balances])
+            table.add_row(f"  {kind}", *[figure for _, figure in balances])
     parts = report.images.values()
     table.add_row("images", *[f"{part.images:,}" for part in parts])
     table.add_row("missing images", *[f"{part.missing:,}" for part in parts])
