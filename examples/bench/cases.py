@@ -80,11 +80,14 @@ def time_case(
     )
 
 
-def _timing(variant: Variant, seconds: list[float], dense: Counts, batch: Batch, compute: ComputeConfig) -> Timing:
-    """Return the timing of a variant with its GFLOPs and, for some variants, its peak memory."""
+def _timing(variant: Any, seconds: list[float], dense: Counts, batch: Batch, compute: ComputeConfig) -> Timing:
+    """Return the timing of a variant with its GFLOPs and, for some variants, its peak memory.
+
+    `variant` is a `Variant`; its type is Any because the timing functions of the package expect a model.
+    """
     model = variant.model
     # The first plan was used by the warm-up.
-    counts = [token_plans.planned_counts(model, dense, left) for left in variant.plans[1:]] or [dense]
+    counts: list[Counts] = [token_plans.planned_counts(model, dense, left) for left in variant.plans[1:]] or [dense]
     gflops = statistics.fmean(sample_costs.per_sample(model.config, tokens).mean() for tokens in counts) / 1e9
     peak = timing.peak_memory(variant, batch, compute) if variant.name in WITH_MEMORY else None
     return Timing(variant.name, variant.budget, seconds, gflops, peak and peak / timing.MB)
