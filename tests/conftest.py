@@ -1,4 +1,4 @@
-"""A small BLIP with weights that matter, and samples of unlike sizes; a tiny checkpoint for whole commands."""
+"""Small models with random weights, small samples of different lengths, and a small checkpoint for whole commands."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from torch.nn import functional
 from typer.testing import CliRunner, Result
 
 from examples import pretrain
+from examples.training.checkpoints import draw_weights
+from examples.training.vocabularies import bert_tokenizer
 from madtp_cli.cli.app import app
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
@@ -26,35 +28,51 @@ from madtp_cli.models.clip.towers import MadtpClipConfig
 from tests import drawing
 from tests.drawing import draw
 
-# The same examples every time, however slow the machine: a failure is then the code's.
+# Use the same hypothesis examples in every run and no deadline. A failure then comes from the code and not from a
+# slow machine.
 settings.register_profile("madtp", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("madtp")
 
 Batch = dict[str, Tensor]
-#: Words of each sample's sentence; [ENC] is among them.
+#: Number of tokens in the text of each sample, including [ENC].
 TEXT_LENGTHS = (9, 4, 12, 2, 7)
-
-
-def _config() -> MadtpBlipConfig:
-    vision = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 3,
-              "image_size": 48, "patch_size": 8}  # fmt: skip
-    text = {"hidden_size": 32, "intermediate_size": 72, "num_hidden_layers": 3, "num_attention_heads": 2,
-            "encoder_hidden_size": 48, "vocab_size": 70, "max_position_embeddings": 16,
-            "bos_token_id": 1, "sep_token_id": 2}  # fmt: skip
-    return MadtpBlipConfig(vision_config=vision, text_config=text, merge_from=2)
+#: Token ids of the small models: the first token of BLIP's texts, the first and the last token of CLIP's texts.
+ENC, CLIP_START, CLIP_END = 4, 68, 69
+IMAGE_TOWER = {
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "image_size": 48,
+    "patch_size": 8,
+}
+TEXT_TOWER = {
+    "hidden_size": 32,
+    "intermediate_size": 72,
+    "num_attention_heads": 2,
+    "vocab_size": 70,
+    "max_position_embeddings": 16,
+}
+#: Environment variables that change the output of the command line.
+TERMINAL_VARIABLES = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "GITHUB_ACTIONS")
 
 
 @pytest.fixture(scope="session")
 def blip() -> MadtpBlipForNLVR2:
-    """The dense model, for all tests to read: vision 3 x 48 at 37 tokens, text 3 x 32, merging in text layer 2."""
-    model = MadtpBlipForNLVR2(_config()).eval()
+    """Return a dense BLIP for NLVR2; tests must not change it.
+
+    Image tower: 3 blocks, width 48, 37 tokens. Text tower: 3 blocks, width 32, merging from block 2 on.
+    """
+    text = TEXT_TOWER | {"num_hidden_layers": 3, "encoder_hidden_size": 48, "bos_token_id": 1, "sep_token_id": 2}
+    config = MadtpBlipConfig(vision_config=dict(IMAGE_TOWER), text_config=text, merge_from=2)
+    model = MadtpBlipForNLVR2(config).eval()
     draw(model, seed=1)
     return model
 
 
 @pytest.fixture(scope="session")
 def attached(blip: MadtpBlipForNLVR2) -> Callable[..., MadtpBlipForNLVR2]:
-    """A copy of the dense model with a dictionary, pruned as `madtp` does in both towers: `attached(0.4, min_keep=2)`."""
+    """Return a function that copies the dense BLIP and prunes both towers: `attached(0.4, min_keep=2)`."""
 
     def attach(threshold_scale: float, **settings: Any) -> MadtpBlipForNLVR2:
         return drawing.attached(blip, threshold_scale, **{"dictionary_width": 20, **settings})
@@ -64,35 +82,36 @@ def attached(blip: MadtpBlipForNLVR2) -> Callable[..., MadtpBlipForNLVR2]:
 
 @pytest.fixture(scope="session")
 def samples() -> list[Batch]:
-    """Five pairs and their sentences of unlike lengths, each a batch of its own, without padding."""
+    """Return five pairs with texts of different lengths; each is a batch of one sample without padding."""
     generator = torch.Generator().manual_seed(3)
-    made = []
+    batches = []
     for number, length in enumerate(TEXT_LENGTHS):
         coarse = torch.randn(2, 3, 6, 6, generator=generator) * (1 + number)
         fine = torch.randn(2, 3, 48, 48, generator=generator)
         pixels = functional.interpolate(coarse, size=(48, 48)) + fine
-        words = torch.randint(5, 70, (1, length), generator=generator)
-        words[0, 0] = 4  # [ENC]
-        made.append({"pixel_values": pixels[None], "input_ids": words, "attention_mask": torch.ones_like(words),
-                     "labels": torch.tensor([number % 2])})  # fmt: skip
-    return made
+        ids = torch.randint(5, 70, (1, length), generator=generator)
+        ids[0, 0] = ENC
+        labels = torch.tensor([number % 2])
+        batches.append(_batch(pixels[None], ids, labels))
+    return batches
 
 
 @pytest.fixture(scope="session")
 def clip() -> MadtpClipForRetrieval:
-    """A dense CLIP to read: vision 3 x 48 at 37 tokens, text 4 x 32, joint width 28; 68 starts a text, 69 ends it."""
-    vision = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 3,
-              "image_size": 48, "patch_size": 8}  # fmt: skip
-    text = {"hidden_size": 32, "intermediate_size": 72, "num_hidden_layers": 4, "num_attention_heads": 2,
-            "vocab_size": 70, "max_position_embeddings": 16, "bos_token_id": 68, "eos_token_id": 69}  # fmt: skip
-    model = MadtpClipForRetrieval(MadtpClipConfig(projection_dim=28, vision_config=vision, text_config=text)).eval()
+    """Return a dense CLIP for retrieval; tests must not change it.
+
+    Image tower: 3 blocks, width 48, 37 tokens. Text tower: 4 blocks, width 32. Embeddings: width 28.
+    """
+    text = TEXT_TOWER | {"num_hidden_layers": 4, "bos_token_id": CLIP_START, "eos_token_id": CLIP_END}
+    config = MadtpClipConfig(projection_dim=28, vision_config=dict(IMAGE_TOWER), text_config=text)
+    model = MadtpClipForRetrieval(config).eval()
     draw(model, seed=1)
     return model
 
 
 @pytest.fixture(scope="session")
 def attached_clip(clip: MadtpClipForRetrieval) -> Callable[..., MadtpClipForRetrieval]:
-    """A copy with a dictionary, pruned as a method does unless told: `attached_clip("madtp-paper", 0.4)`."""
+    """Return a function that copies the dense CLIP and prunes it by a method: `attached_clip("madtp-paper", 0.4)`."""
 
     def attach(method: str, threshold_scale: float, **settings: Any) -> MadtpClipForRetrieval:
         model = copy.deepcopy(clip)
@@ -109,20 +128,26 @@ def attached_clip(clip: MadtpClipForRetrieval) -> Callable[..., MadtpClipForRetr
 
 @pytest.fixture(scope="session")
 def captioned(samples: list[Batch]) -> list[Batch]:
-    """Five images, each with a caption of unlike length for `clip`; labels number the images."""
+    """Return five images with captions of different lengths for `clip`; the label is the number of the image."""
     generator = torch.Generator().manual_seed(4)
-    made = []
+    batches = []
     for number, (sample, length) in enumerate(zip(samples, TEXT_LENGTHS, strict=True)):
-        words = torch.randint(0, 68, (1, length), generator=generator)
-        words[0, 0], words[0, -1] = 68, 69
-        made.append({"pixel_values": sample["pixel_values"][:, 0], "input_ids": words,
-                     "attention_mask": torch.ones_like(words), "labels": torch.tensor([number])})  # fmt: skip
-    return made
+        ids = torch.randint(0, CLIP_START, (1, length), generator=generator)
+        ids[0, 0], ids[0, -1] = CLIP_START, CLIP_END
+        batches.append(_batch(sample["pixel_values"][:, 0], ids, torch.tensor([number])))
+    return batches
+
+
+def _batch(pixels: Tensor, ids: Tensor, labels: Tensor) -> Batch:
+    return {"pixel_values": pixels, "input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
 @pytest.fixture(scope="session")
 def collate() -> Callable[..., Batch]:
-    """Samples in one batch, their sentences padded to `longest` with a word that means something."""
+    """Return a function that joins samples to one batch and pads the texts.
+
+    The padding is a token id with a normal embedding, so a model that attends to padding gives different results.
+    """
 
     def join(samples: Sequence[Batch], longest: int = 0, padding: int = 69) -> Batch:
         longest = max(longest, *[sample["input_ids"].shape[1] for sample in samples])
@@ -142,26 +167,26 @@ def collate() -> Callable[..., Batch]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random BLIP for NLVR2, blip.pt with tokenizer/ beside it, that says it was trained on the scenes."""
+    """Return a small BLIP for NLVR2 with random weights: blip.pt and tokenizer/, marked as trained on the scenes."""
     folder = tmp_path_factory.mktemp("examples")
-    tokenizer = pretrain.build_tokenizer()
-    sizes = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=1)
-    vision = sizes | dict(image_size=96, patch_size=12, layer_norm_eps=1e-6, initializer_range=0.02)
-    text = sizes | dict(max_position_embeddings=48, vocab_size=len(tokenizer), bos_token_id=len(tokenizer) - 2)
+    tokenizer = bert_tokenizer()
+    tower = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=1)
+    vision = tower | dict(image_size=96, patch_size=12, layer_norm_eps=1e-6, initializer_range=0.02)
+    text = tower | dict(max_position_embeddings=48, vocab_size=len(tokenizer), bos_token_id=len(tokenizer) - 2)
     with torch.random.fork_rng():
         torch.manual_seed(3)
         model = MadtpBlipForNLVR2(MadtpBlipConfig(vision_config=vision, text_config=text, merge_from=1))
-        pretrain.draw_weights(model)
+        draw_weights(model)
     pretrain.save(model, tokenizer, folder)
     return folder / "blip.pt"
 
 
 @pytest.fixture(scope="session")
 def madtp() -> Iterator[Callable[..., Result]]:
-    """The command line in this process: `madtp("inspect", path).stdout`."""
+    """Return a function that runs the command line in this process: `madtp("inspect", path).stdout`."""
     with pytest.MonkeyPatch.context() as patched:
-        for name in {*os.environ}:
-            if name.startswith("MADTP_") or name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "GITHUB_ACTIONS"):
+        for name in list(os.environ):
+            if name.startswith("MADTP_") or name in TERMINAL_VARIABLES:
                 patched.delenv(name)
         yield lambda *words, env=None: CliRunner().invoke(
             app, [str(word) for word in words], env=env, prog_name="madtp"

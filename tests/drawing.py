@@ -1,4 +1,4 @@
-"""Small models with random weights that matter, for the tests of every model."""
+"""Random weights for the small models of the tests, and copies of these models with pruning."""
 
 from __future__ import annotations
 
@@ -15,22 +15,31 @@ Model = TypeVar("Model", bound=Prunable)
 
 
 def draw(model: nn.Module, seed: int) -> None:
-    """Weights that make attention peaked and samples unlike; a fresh BLIP's attention is nearly even."""
+    """Draw weights that make attention uneven and the outputs of different samples different.
+
+    With the default weights of transformers, attention is nearly uniform, and many errors would not show.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, value in model.named_parameters():
-            noise = torch.randn(value.shape, generator=generator)
-            if value.dim() > 1 and "embedding" not in name and "dictionary" not in name:
-                noise = noise * 1.5 / value[0].numel() ** 0.5
-            is_scale = value.dim() == 1 and "norm" in name.lower() and name.endswith("weight")
-            value.copy_(1 + 0.2 * noise if is_scale else 0.1 * noise if value.dim() == 1 else noise)
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() > 1 and "embedding" not in name and "dictionary" not in name:
+                noise = noise * 1.5 / parameter[0].numel() ** 0.5
+            is_norm_weight = parameter.dim() == 1 and "norm" in name.lower() and name.endswith("weight")
+            parameter.copy_(1 + 0.2 * noise if is_norm_weight else 0.1 * noise if parameter.dim() == 1 else noise)
 
 
 def attached(model: Model, threshold_scale: float, **settings: Any) -> Model:
-    """A copy with a dictionary, pruned as `madtp` does, in all towers."""
+    """Return a copy of a dense model with a dictionary that prunes all towers with `--method madtp`.
+
+    Args:
+        model: The dense model.
+        threshold_scale: Larger values prune more tokens; 0 prunes none.
+        settings: Fields of `PruningSettings` that differ from the defaults of the tests.
+    """
     student = copy.deepcopy(model)
-    preset = {"proportional": True, "dictionary_size": 7, "dictionary_width": 24} | settings
-    student.attach(PruningSettings(threshold_scale=threshold_scale, **preset))
+    defaults = {"proportional": True, "dictionary_size": 7, "dictionary_width": 24}
+    student.attach(PruningSettings(threshold_scale=threshold_scale, **defaults | settings))
     assert student.madtp is not None
     draw(student.madtp, seed=2)
     return student.eval()
