@@ -1,4 +1,4 @@
-"""Every way to fail: its exit code, nothing on stdout, three lines that help, and no trace left."""
+"""Every failure: exit code, empty stdout, a message of at most three lines, and no files left."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ BUDGET = ("--gflops-budget", "0.7")
 
 @pytest.fixture
 def fails(madtp, tmp_path):
-    """Run a command that must fail, and give its message."""
+    """Run a command that must fail with an exit code, and return its message."""
 
-    def run(code, *words, env=None):
+    def run(code, *arguments, env=None):
         before = sorted(tmp_path.rglob("*"))
-        done = madtp(*words, env=env)
+        done = madtp(*arguments, env=env)
         assert done.exit_code == code, done.output
         assert done.stdout == ""
         message = done.stderr[done.stderr.index("Error: ") :].rstrip()
@@ -35,80 +35,80 @@ def fails(madtp, tmp_path):
     return run
 
 
-class Evil:
-    """Runs a command when it is unpickled."""
+class Malicious:
+    """An object that runs a command when it is unpickled."""
 
     def __reduce__(self):
         return os.system, ("touch pwned",)
 
 
-def nothing(checkpoint):
-    """No file at all."""
+def no_file(checkpoint):
+    """Create no file."""
 
 
-def letter(checkpoint):
-    """Somebody's notes."""
+def text_file(checkpoint):
+    """Create a text file."""
     Path("given.pt").write_text("Dear reader,")
 
 
-def code(checkpoint):
-    """A pickle that would run a command."""
-    torch.save({"model": Evil()}, "given.pt")
+def malicious_pickle(checkpoint):
+    """Create a pickle that runs a command."""
+    torch.save({"model": Malicious()}, "given.pt")
 
 
 def truncated(checkpoint):
-    """A download that stopped."""
+    """Create an incomplete download."""
     Path("given.pt").write_bytes(checkpoint.read_bytes()[:50_000])
 
 
 def folder(checkpoint):
-    """A folder of something else."""
+    """Create a folder that is not a checkpoint."""
     Path("given.pt").mkdir()
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "reason"),
     [
-        (nothing, "no file or folder"),
-        (letter, "not a checkpoint"),
-        (code, "given.pt"),
+        (no_file, "no file or folder"),
+        (text_file, "not a checkpoint"),
+        (malicious_pickle, "given.pt"),
         (truncated, "cut off"),
         (folder, "without config.json"),
     ],
 )
 @pytest.mark.parametrize("command", ["compress", "eval", "profile", "inspect"])
-def test_what_is_no_checkpoint_is_refused(fails, checkpoint, make, words, command):
-    """Exit 3, naming the file; and nothing in it is run."""
+def test_a_file_that_is_no_checkpoint_is_refused(fails, checkpoint, make, reason, command):
+    """Exit code 3; the message names the file, and no code in it runs."""
     make(checkpoint)
     message = fails(3, command, "given.pt", *(BUDGET if command == "compress" else ()))
-    assert words in message
+    assert reason in message
     assert "given.pt" in message
     assert not Path("pwned").exists()
 
 
 @pytest.mark.parametrize("budget", ["0", "1.5", "-1", "", "abc", "0G", "120%", "nan"])
-def test_what_is_no_budget_is_a_usage_error(fails, checkpoint, budget):
-    """Also -1, which must not be taken for an option; the message shows how to write one."""
+def test_an_invalid_budget_is_a_usage_error(fails, checkpoint, budget):
+    """Also -1, which must not be read as an option; the message shows how to write a budget."""
     message = fails(2, "compress", checkpoint, "--gflops-budget", budget)
     assert budget in message
     assert "0.2" in message or "1.5%" in message
 
 
-def test_a_budget_is_needed(fails, checkpoint):
-    """There is no default for what may remain."""
+def test_a_budget_is_required(fails, checkpoint):
+    """It has no default."""
     assert "--gflops-budget is missing" in fails(2, "compress", checkpoint)
 
 
 @pytest.mark.parametrize("budget", ["0.01", "0.0001G", "500G"])
-def test_a_budget_out_of_reach_names_the_range(fails, checkpoint, budget):
-    """Before any training."""
+def test_an_unreachable_budget_is_refused_with_the_possible_range(fails, checkpoint, budget):
+    """The check comes before any training."""
     message = fails(4, "compress", checkpoint, "--gflops-budget", budget, "--limit", 8, "--steps", 100_000)
     assert "out of reach" in message
     assert "to 1." in message
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "expected"),
     [
         (("--task", "vqa"), "nlvr2"),
         (("--method", "dtpp"), "madtp"),
@@ -121,24 +121,24 @@ def test_a_budget_out_of_reach_names_the_range(fails, checkpoint, budget):
         (("another.pt",), "another.pt"),
     ],
 )
-def test_a_wrong_option_is_a_usage_error(fails, checkpoint, words, said):
-    """Exit 2, naming what would do."""
-    assert said in fails(2, "compress", checkpoint, *BUDGET, *words)
+def test_a_wrong_option_is_a_usage_error(fails, checkpoint, arguments, expected):
+    """Exit code 2; the message names a correct value or option."""
+    assert expected in fails(2, "compress", checkpoint, *BUDGET, *arguments)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_device_that_is_not_there_is_a_usage_error(fails, checkpoint):
-    """Rather than torch's own words about it."""
+def test_a_missing_device_is_a_usage_error(fails, checkpoint):
+    """The message is not an error of torch."""
     assert "cuda" in fails(2, "compress", checkpoint, *BUDGET, "--device", "cuda")
 
 
 def test_an_unknown_command_is_a_usage_error(fails):
-    """With the way to the right one."""
+    """The message says where the commands are listed."""
     assert "madtp --help" in fails(2, "frobnicate")
 
 
-def test_an_unknown_setting_names_the_nearest(fails, checkpoint):
-    """In a config file, and in a variable."""
+def test_an_unknown_setting_is_refused_with_the_nearest_name(fails, checkpoint):
+    """In a config file and in an environment variable."""
     Path("run.yaml").write_text("batchsize: 3\n")
     message = fails(2, "compress", checkpoint, *BUDGET, "--config", "run.yaml")
     assert "run.yaml line 1" in message
@@ -147,27 +147,27 @@ def test_an_unknown_setting_names_the_nearest(fails, checkpoint):
 
 
 def no_image(data):
-    """An image that was not copied."""
+    """Remove an image."""
     next((data / "images/test").iterdir()).unlink()
 
 
 def broken_image(data):
-    """An image that is none."""
+    """Replace an image by other bytes."""
     next((data / "images/test").iterdir()).write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
 
 
 def empty_annotation(data):
-    """A file without a row."""
+    """Write an annotation file without rows."""
     (data / "annotation/nlvr_test.json").write_text("[]")
 
 
 def malformed_annotation(data):
-    """A file that was cut off."""
+    """Write half of an annotation file."""
     (data / "annotation/nlvr_test.json").write_text('[{"sentence": ')
 
 
 def row_without_sentence(data):
-    """A row that lacks a part."""
+    """Remove a field of a row."""
     file = data / "annotation/nlvr_test.json"
     rows = json.loads(file.read_text())
     del rows[1]["sentence"]
@@ -175,12 +175,12 @@ def row_without_sentence(data):
 
 
 def no_data(data):
-    """No folder at all."""
+    """Remove the folder."""
     shutil.rmtree(data)
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "expected"),
     [
         (no_image, ".png"),
         (broken_image, ".png"),
@@ -190,29 +190,29 @@ def no_data(data):
         (no_data, "data"),
     ],
 )
-def test_unusable_data_is_refused(fails, checkpoint, dataset, tmp_path, damage, said):
-    """Exit 3, naming the file."""
+def test_unusable_data_is_refused(fails, checkpoint, dataset, tmp_path, damage, expected):
+    """Exit code 3; the message names the file or the field."""
     shutil.copytree(dataset, tmp_path / "data")
     damage(tmp_path / "data")
-    assert said in fails(3, "compress", checkpoint, *BUDGET, "--data", "data", "--steps", 0)
+    assert expected in fails(3, "compress", checkpoint, *BUDGET, "--data", "data", "--steps", 0)
 
 
 def test_an_output_that_exists_is_refused_before_any_work(fails):
-    """Before the checkpoint is even looked for."""
+    """Before the checkpoint is opened; --overwrite does not replace a folder of the user."""
     Path("out").mkdir()
     Path("out/thesis.tex").touch()
     assert "--overwrite" in fails(6, "compress", "missing.pt", *BUDGET, "-o", "out")
     assert "did not write" in fails(6, "compress", "missing.pt", *BUDGET, "-o", "out", "--overwrite")
 
 
-@pytest.mark.parametrize("place", ["/proc/out", "no/such/folder/out"])
-def test_a_place_that_cannot_be_written_is_refused_before_any_work(fails, place):
-    """As a read-only disk is."""
-    assert "out" in fails(6, "compress", "missing.pt", *BUDGET, "-o", place)
+@pytest.mark.parametrize("folder", ["/proc/out", "no/such/folder/out"])
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(fails, folder):
+    """For example on a read-only disk."""
+    assert "out" in fails(6, "compress", "missing.pt", *BUDGET, "-o", folder)
 
 
-def test_a_disk_that_becomes_full_leaves_nothing(fails, checkpoint, small):
-    """Half a checkpoint would be found later, and be trusted."""
+def test_a_full_disk_leaves_no_partial_output(fails, checkpoint, small):
+    """Half a checkpoint would look like a complete one later."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
@@ -223,41 +223,41 @@ def test_a_disk_that_becomes_full_leaves_nothing(fails, checkpoint, small):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")]
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated by SIGTERM")],
 )
-def test_a_signal_ends_the_run_without_a_trace(interrupted, checkpoint, small, tmp_path, number, code, word):
-    """In the midst of the training; scripts tell by the exit code."""
-    returned, out, err = interrupted(
-        number, "Calibrating the knob", "compress", checkpoint, *BUDGET, *small, "--steps", 100_000
-    )
+def test_a_signal_ends_the_run_and_leaves_no_files(interrupted, checkpoint, small, tmp_path, number, code, word):
+    """During fine-tuning; scripts recognise it by the exit code."""
+    returned, out, err = interrupted(number, "Calibrating", "compress", checkpoint, *BUDGET, *small, "--steps", 100_000)
     assert (returned, out) == (code, "")
-    assert f"Error: {word}; nothing was saved." in err
+    assert f"Error: {word}. Nothing was saved." in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_vv_shows_where_an_error_comes_from(madtp):
-    """For a bug report; `-v -v` is the same."""
-    for loud in (["-vv"], ["-v", "-v"]):
-        done = madtp("inspect", "missing.pt", *loud)
+def test_vv_prints_the_traceback_of_an_error(madtp):
+    """For a bug report; `-v -v` means the same."""
+    for options in (["-vv"], ["-v", "-v"]):
+        done = madtp("inspect", "missing.pt", *options)
         assert "Traceback" in done.stderr
         assert done.stderr.rstrip().splitlines()[-2].startswith("Error: There is no file")
     assert "Traceback" not in madtp("inspect", "missing.pt", "-v").stderr
 
 
-def test_a_bug_is_one_sentence_and_exit_1(fails, monkeypatch):
-    """What nobody thought of must not look like a wrong input."""
+def test_a_bug_gives_a_short_message_and_exit_code_1(fails, monkeypatch):
+    """An unexpected error must not look like a wrong input."""
     from madtp_cli.checkpoint import load
 
     def broken(*_, **__):
         raise RuntimeError("tensors of\nmany lines")
 
     monkeypatch.setattr(load, "inspect", broken)
-    assert "A bug in madtp: RuntimeError: tensors of\nRun again with -vv" in fails(1, "inspect", "some.pt")
+    message = fails(1, "inspect", "some.pt")
+    assert "This is a bug in madtp: RuntimeError: tensors of\nRun the command again with -vv" in message
 
 
 def test_help_loads_no_torch(madtp):
-    """It must answer at once."""
+    """Help must appear at once."""
     code = (
         "import sys\nfrom madtp_cli.cli.app import app\n"
         "try: app(['compress', '--help'])\nexcept SystemExit as end: code = end.code\n"
@@ -265,13 +265,13 @@ def test_help_loads_no_torch(madtp):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "0 set()"
-    for words in ("--gflops-budget", "--overwrite", "--dictionary-learning-rate"):
-        assert words in done.stdout
+    for option in ("--gflops-budget", "--overwrite", "--dictionary-learning-rate"):
+        assert option in done.stdout
     assert "Exit codes" in madtp("--help").stdout
 
 
-def test_colour_is_for_terminals_and_can_be_forbidden(process):
-    """No escape codes in a pipe, and none with NO_COLOR even where colour is forced."""
+def test_colour_is_only_for_terminals_and_can_be_switched_off(process):
+    """No colour in a pipe, and none with NO_COLOR even if colour is forced."""
     for environment in ({}, {"FORCE_COLOR": "1", "NO_COLOR": "1"}):
         running = process("frobnicate", **environment)
         _, err = running.communicate(timeout=60)
@@ -282,7 +282,7 @@ def test_colour_is_for_terminals_and_can_be_forbidden(process):
 
 
 def test_a_closed_pipe_is_no_error(process, checkpoint):
-    """`madtp inspect FILE | head -0`: silent, with the code that shells give."""
+    """`madtp inspect FILE | head -0` prints no message and has the exit code that shells use."""
     running = process("inspect", checkpoint)
     running.stdout.close()
     running.stdout = None

@@ -1,4 +1,4 @@
-"""`madtp export` as its users meet it: one file that was checked, or none."""
+"""The command `export`: it writes one checked file, or none."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from madtp_cli.exporters import _tracing, torch_export
 
 
 @pytest.fixture
-def untraced(monkeypatch) -> None:
-    """A format that writes a note at once, and whose file answers whatever was asked with zeros."""
+def fake_format(monkeypatch) -> None:
+    """Replace a format by one that writes a text file at once and whose outputs are all zero."""
 
     def runner(file: Path):
         assert file.read_text() == "graph"
@@ -25,28 +25,28 @@ def untraced(monkeypatch) -> None:
     monkeypatch.setattr(torch_export, "runner", runner)
 
 
-def test_a_checkpoint_becomes_a_file_that_was_checked(madtp, checkpoint, tmp_path) -> None:
-    """The whole command: what it says is what is there."""
+def test_export_writes_a_checked_file(madtp, checkpoint, tmp_path) -> None:
+    """The document describes the file, and the file runs."""
     file = tmp_path / "blip.pt2"
     done = madtp("export", checkpoint, file, "--format", "torch-export", "--json")
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
-    assert told["schema_version"] == 1
-    assert told["size"] == file.stat().st_size
-    assert told["inputs"]["input_ids"] == ["samples", "tokens"]
-    assert told["checked"]["difference"] <= told["checked"]["tolerance"] == 1e-4
+    report = json.loads(done.stdout)
+    assert report["schema_version"] == 1
+    assert report["size"] == file.stat().st_size
+    assert report["inputs"]["input_ids"] == ["samples", "tokens"]
+    assert report["checked"]["difference"] <= report["checked"]["tolerance"] == 1e-4
     assert sorted(tmp_path.iterdir()) == [file]
     assert torch.export.load(file).module()(**torch_inputs())["logits"].shape == (1, 2)
 
 
 def torch_inputs() -> dict[str, torch.Tensor]:
-    """One pair of black images and three words."""
+    """Return one pair of black images and three tokens."""
     words = torch.ones(1, 3, dtype=torch.long)
     return {"pixel_values": torch.zeros(1, 2, 3, 96, 96), "input_ids": words, "attention_mask": words}
 
 
-def test_a_file_that_fails_its_check_is_not_left_behind(madtp, checkpoint, tmp_path, untraced) -> None:
-    """Nobody deploys by accident what gives other answers; a gate that failed has its own code."""
+def test_a_file_that_fails_its_check_is_removed(madtp, checkpoint, tmp_path, fake_format) -> None:
+    """Nobody can deploy a file with other outputs by accident; exit code 5."""
     done = madtp("export", checkpoint, tmp_path / "blip.pt2", "--format", "torch-export")
     assert done.exit_code == 5, done.output
     assert "logits differs" in done.stderr
@@ -54,8 +54,8 @@ def test_a_file_that_fails_its_check_is_not_left_behind(madtp, checkpoint, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_failed_does_not_replace_one_that_passed(madtp, checkpoint, tmp_path, untraced) -> None:
-    """What was there stays until something better is."""
+def test_a_failed_file_does_not_replace_an_earlier_one(madtp, checkpoint, tmp_path, fake_format) -> None:
+    """The earlier file stays until a new one passes its check."""
     file = tmp_path / "blip.pt2"
     file.write_text("earlier")
     assert madtp("export", checkpoint, file, "--format", "torch-export", "--overwrite").exit_code == 5
@@ -63,7 +63,7 @@ def test_a_file_that_failed_does_not_replace_one_that_passed(madtp, checkpoint, 
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "code", "message"),
+    ("name", "options", "code", "message"),
     [
         ("there.pt2", ("--format", "torch-export"), 6, "replace it with --overwrite"),
         ("no/blip.onnx", (), 6, "Make it first"),
@@ -73,24 +73,24 @@ def test_a_file_that_failed_does_not_replace_one_that_passed(madtp, checkpoint, 
         ("blip.onnx", ("--format", "tflite"), 2, "onnx, torch-export"),
     ],
 )
-def test_what_cannot_be_written_is_refused_at_once(madtp, checkpoint, tmp_path, name, words, code, message) -> None:
-    """Before minutes of tracing, with what to do instead."""
+def test_an_impossible_file_is_refused_at_once(madtp, checkpoint, tmp_path, name, options, code, message) -> None:
+    """Before minutes of tracing; the message says what to do."""
     (tmp_path / "there.pt2").write_text("earlier")
     (tmp_path / "folder.onnx").mkdir()
-    done = madtp("export", checkpoint, tmp_path / name, *words)
+    done = madtp("export", checkpoint, tmp_path / name, *options)
     assert done.exit_code == code, done.output
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 3
 
 
-def test_what_the_file_is_reads_on_a_terminal(madtp, checkpoint, tmp_path, untraced, monkeypatch) -> None:
-    """Inputs, outputs and what the check measured, with its limit; the file's name says its format."""
+def test_the_result_is_readable_on_a_terminal(madtp, checkpoint, tmp_path, fake_format, monkeypatch) -> None:
+    """It lists inputs, outputs and the check with its tolerance; the file extension selects the format."""
     shapes = {"input_ids": ["samples", "tokens"]}, {"logits": ["samples", 2]}
     checked = exporters.Checked(9, (1, 3, 5), (2, 20), (4, 30), 2e-6)
     monkeypatch.setattr(_tracing, "shapes", lambda program: shapes)
     monkeypatch.setattr(exporters._checking, "check", lambda model, run: checked)
-    said = madtp("export", checkpoint, tmp_path / "blip.pt2").stdout
-    assert "nlvr2 as torch-export" in said
-    assert "input_ids [samples, tokens]" in said
-    assert "4 to 30 tokens left of an image" in said
-    assert "at most 2.0e-06 (0.0001 is allowed)" in said
+    printed = madtp("export", checkpoint, tmp_path / "blip.pt2").stdout
+    assert "task nlvr2, format torch-export" in printed
+    assert "input_ids [samples, tokens]" in printed
+    assert "Images keep 4 to 30 tokens." in printed
+    assert "2.0e-06 (tolerance 0.0001)" in printed

@@ -1,4 +1,4 @@
-"""What answers cost beside the forward, as every command that runs a model says it."""
+"""The generation cost in the reports of `compress`, `eval` and `profile`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEW = ("--limit", "4", "--batch-size", "4")
 
 @pytest.fixture(scope="module")
 def pruned(madtp: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    """Captions at half the cost, and what compress said of it."""
+    """A caption model at half the cost, and the report of `compress`."""
     folder = tmp_path_factory.mktemp("pruned") / "caption"
     done = madtp("compress", EXAMPLES / "blip-caption.pt", "--gflops-budget", "0.5", "--steps", 0, "--limit", 16, "-o",
                  folder, "--json", "-q")  # fmt: skip
@@ -23,54 +23,55 @@ def pruned(madtp: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return folder, json.loads(done.stdout)
 
 
-def test_compress_tells_what_both_models_spent(pruned) -> None:
-    """No part of the budget: that is met by the forward alone."""
+def test_compress_reports_the_generation_cost_of_both_models(pruned) -> None:
+    """It is not part of the budget, which the forward pass alone meets."""
     report = pruned[1]
-    answering = report["answering"]
-    assert 0 < answering["pruned"] < answering["dense"]
-    assert answering["share"] == pytest.approx(answering["pruned"] / answering["dense"])
-    assert (answering["answers"], report["quality"]["samples"]) == (16, 16)
-    assert "caption" in answering["what"]
+    generation = report["generation"]
+    assert 0 < generation["pruned"] < generation["dense"]
+    assert generation["share"] == pytest.approx(generation["pruned"] / generation["dense"])
+    assert (generation["answers"], report["quality"]["samples"]) == (16, 16)
+    assert "caption" in generation["description"]
     assert report["budget"]["achieved_share"] == pytest.approx(0.5, rel=0.01)
 
 
 @pytest.mark.parametrize("command", ["eval", "profile"])
-def test_a_pruned_model_alone_tells_both_figures(madtp, pruned, command) -> None:
-    """What its own search would have cost on all tokens stands for the dense model's."""
+def test_a_pruned_model_alone_has_both_figures(madtp, pruned, command) -> None:
+    """The dense figure is the cost of the same runs on all tokens."""
     done = madtp(command, pruned[0], *FEW, "--json", "-q")
-    answering = json.loads(done.stdout)["answering"]
-    assert 0 < answering["pruned"] < answering["dense"]
-    said = madtp(command, pruned[0], *FEW, "-q").stdout
-    assert f"GFLOPs per answer: dense {answering['dense']:.4g}, pruned {answering['pruned']:.4g}" in said
+    generation = json.loads(done.stdout)["generation"]
+    assert 0 < generation["pruned"] < generation["dense"]
+    printed = madtp(command, pruned[0], *FEW, "-q").stdout
+    assert f"dense {generation['dense']:.4g}, pruned {generation['pruned']:.4g}" in printed
+    assert "Generation cost in GFLOPs per answer, not part of the budget" in printed
 
 
-def test_k_test_is_heard_of(madtp) -> None:
-    """Fewer answers in full cost less; the forward costs the same, and the line says how many there were."""
+def test_k_test_changes_the_generation_cost(madtp) -> None:
+    """Fewer answers in full cost less; the forward pass costs the same."""
     documents = [json.loads(madtp("eval", EXAMPLES / "blip-vqa.pt", *FEW, "--k-test", number, "--json", "-q").stdout)
                  for number in (2, 9)]  # fmt: skip
-    few, many = [document["answering"] for document in documents]
+    few, many = [document["generation"] for document in documents]
     assert few["dense"] < many["dense"]
     assert few["pruned"] is few["share"] is None
-    assert "the likeliest 2 in full" in few["what"]
+    assert "the likeliest 2 in full" in few["description"]
     assert documents[0]["gflops"] == documents[1]["gflops"]
 
 
-def test_a_query_is_an_answer(madtp) -> None:
-    """Of four images with five captions each there are 24."""
+def test_retrieval_counts_one_answer_per_query(madtp) -> None:
+    """Four images with five captions each are 24 queries."""
     done = madtp("eval", EXAMPLES / "blip-retrieval.pt", *FEW, "--json", "-q")
-    assert json.loads(done.stdout)["answering"]["answers"] == 4 + 4 * 5
+    assert json.loads(done.stdout)["generation"]["answers"] == 4 + 4 * 5
 
 
-def test_what_searches_nothing_has_no_such_line(madtp) -> None:
-    """NLVR2's and CLIP's figure is the whole."""
+def test_a_model_without_generation_has_no_such_line(madtp) -> None:
+    """The forward pass of NLVR2 and CLIP models gives the answer."""
     for name in ("blip.pt", "clip.pt"):
         done = madtp("eval", EXAMPLES / name, *FEW, "--json", "-q")
-        assert json.loads(done.stdout)["answering"] is None
+        assert json.loads(done.stdout)["generation"] is None
     assert "per answer" not in madtp("eval", EXAMPLES / "blip.pt", *FEW, "-q").stdout
 
 
-def test_k_test_needs_candidates(madtp) -> None:
-    """It would do nothing."""
+def test_k_test_is_refused_without_candidates(madtp) -> None:
+    """It would have no effect."""
     done = madtp("eval", EXAMPLES / "blip.pt", *FEW, "--k-test", 3)
     assert done.exit_code == 2
     assert "--k-test" in done.stderr

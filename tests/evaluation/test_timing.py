@@ -71,12 +71,12 @@ def test_each_turn_takes_the_next_batch_for_all_models(clock) -> None:
 def test_quick_forwards_are_timed_more_often(clock, second, turns) -> None:
     """Percentiles want many, minutes want few; a listener knows how many there will be."""
     told: list[tuple[str, int]] = []
-    progress = SimpleNamespace(stage=lambda *stage: told.append(stage), advance=lambda done: None, done=lambda: None)
+    progress = SimpleNamespace(start=lambda *stage: told.append(stage), advance=lambda done: None, finish=lambda: None)
     models = {name: clock.model(name, second) for name in ("dense", "pruned")}
     batch = {"pixel_values": torch.zeros(3, 1)}
     seconds = timing.in_turns(models, [batch], CPU, progress=progress, clock=clock)  # type: ignore[arg-type]
     assert [len(taken) for taken in seconds.values()] == [turns, turns]
-    assert told == [("Time, batch 3", turns)]
+    assert told == [("Timing, batch size 3", turns)]
 
 
 def test_percentiles_and_throughput_are_of_batches(monkeypatch, blip, collate, samples) -> None:
