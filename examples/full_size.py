@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from examples import original_names
 from examples.pretrain import build_tokenizer, draw_weights
 from examples.train import clip_tokenizer
 from madtp_cli import models
-from madtp_cli.checkpoint.formats import openai_clip, salesforce_blip
 from madtp_cli.models.architectures import ARCHITECTURES
 from madtp_cli.models.prunable import Prunable
 
@@ -100,9 +100,9 @@ def stored(model: Prunable) -> dict[str, Any]:
     """What the published file of a model holds."""
     weights: Mapping[str, Tensor] = model.state_dict()
     if model.config.model_type == "madtp_clip":
-        original = openai_clip.to_original(weights)
+        original = original_names.clip(weights)
         return {key: value if any(part in key for part in SINGLE) else value.half() for key, value in original.items()}
-    original = salesforce_blip.to_original(weights)
+    original = original_names.blip(weights)
     for key in [key for key in original if key.endswith("embeddings.position_embeddings.weight")]:
         original[key.replace("position_embeddings.weight", "position_ids")] = torch.arange(len(original[key]))[None]
     return {"model": original}

@@ -30,6 +30,7 @@ from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional
 from transformers import BertTokenizer
 
+from examples import original_names
 from madtp_cli.checkpoint.formats import salesforce_blip
 from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.compression.distillation import inner_matrices
@@ -259,9 +260,7 @@ def accuracy(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, split: str, num
 
 def save(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, folder: Path) -> None:
     weights = {key: value.half() for key, value in model.state_dict().items()}
-    torch.save(
-        {"model": salesforce_blip.to_original(weights), "config": {"dataset": "madtp scenes"}}, folder / "blip.pt"
-    )
+    torch.save({"model": original_names.blip(weights), "config": {"dataset": "madtp scenes"}}, folder / "blip.pt")
     tokenizer.save_pretrained(folder / "tokenizer")
 
 

@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 import madtp_cli.models
+from examples import original_names
 from examples.pretrain import HERE, MUON_RATE, build_tokenizer, draw_weights, optimizers
 from madtp_cli import tasks
 from madtp_cli.checkpoint import load, processors
-from madtp_cli.checkpoint.formats import openai_clip, salesforce_blip
+from madtp_cli.checkpoint.formats import salesforce_blip
 from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.data.batches import batches
 from madtp_cli.data.caption_sampling import Retold
@@ -173,8 +174,8 @@ def train(model: Any, task: Any, prepared: Any, minutes: float, sets: Sequence[i
 
 def save(model: Any, tokenizer: Any, kind: str, folder: Path) -> None:
     weights = {key: value.half() for key, value in model.state_dict().items()}
-    form = openai_clip if kind == "clip" else salesforce_blip
-    stored = {"model": form.to_original(weights), "config": {"dataset": "madtp scenes"}}
+    to_original = original_names.clip if kind == "clip" else original_names.blip
+    stored = {"model": to_original(weights), "config": {"dataset": "madtp scenes"}}
     if kind == "retrieval":
         stored["model"]["temp"] = torch.tensor(model.temperature)
     torch.save(stored, folder / FILES[kind])
@@ -194,7 +195,7 @@ def main() -> None:
     reuse_freed_memory()
     tokenizer: Any = clip_tokenizer(48) if options.kind == "clip" else build_tokenizer()
     if options.start:
-        model: Any = load.load(options.start)[0]
+        model: Any = load.load(options.start).model
     else:
         model = build(options.kind, len(tokenizer))
         start_tower(model, options.tower)

@@ -247,14 +247,12 @@ def export(
 ) -> None:
     """Write a checkpoint as one file that runs without madtp, and check its answers."""
     terminal = _terminal(locals())
-    import dataclasses
-
-    from madtp_cli import exporters as exporting
     from madtp_cli.cli.formatting import exported
+    from madtp_cli.pipelines import export as pipeline
 
-    told: dict[str, Any] = {"tokenizer": tokenizer, "head_width": head_width, "activation": activation}
-    written = exporting.export(checkpoint, file, name, terminal, overwrite=overwrite, **told)
-    _show_document("export", dataclasses.asdict(written), as_json, lambda found: typer.echo(exported(found)))
+    overrides: dict[str, Any] = {"tokenizer": tokenizer, "head_width": head_width, "activation": activation}
+    report = pipeline.export(checkpoint, file, name, terminal, overwrite=overwrite, **overrides)
+    _show(report, as_json, lambda written: typer.echo(exported(written)))
 
 
 @app.command(epilog="madtp inspect model_base_nlvr.pth")
@@ -270,9 +268,9 @@ def inspect(
     terminal = _terminal(locals())
     import dataclasses
 
-    from madtp_cli.checkpoint.load import inspect as look
+    from madtp_cli.checkpoint import inspection
 
-    found = dataclasses.asdict(look(checkpoint, head_width=head_width, activation=activation))
+    found = dataclasses.asdict(inspection.inspect(checkpoint, head_width=head_width, activation=activation))
     _show_document("inspect", found, as_json, terminal.show_inspection)
 
 

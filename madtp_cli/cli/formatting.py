@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-from madtp_cli.reporting.schema import GenerationPart, LatencyPart, RowsPart, SamplePart, TaskPart, TimesPart
+from madtp_cli.reporting.schema import (
+    ExportReport,
+    GenerationPart,
+    LatencyPart,
+    RowsPart,
+    SamplePart,
+    TaskPart,
+    TimesPart,
+)
 
 #: Letters of a line that came from somebody's data.
 LONGEST = 300
@@ -64,21 +71,20 @@ def _figure(value: float) -> str:
     return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else "0"
 
 
-def exported(found: Mapping[str, Any]) -> str:
-    """What `export` wrote, and what its check measured."""
-    lines = [f"{found['file']}: {found['task']} as {found['format']}, {found['size'] / 1e6:,.1f} MB"]
-    for kind in ("inputs", "outputs"):
-        shapes = [f"{name} [{', '.join(map(str, shape))}]" for name, shape in found[kind].items()]
-        lines += [f"  {kind:<9} {shapes[0]}", *[f"  {'':<9} {shape}" for shape in shapes[1:]]]
-    checked = found["checked"]
-    kept = checked["kept"]
-    left = "" if kept is None else f", {kept[0]} to {kept[1]} tokens left of an image"
+def exported(report: ExportReport) -> str:
+    """What `export` wrote, and the result of its check."""
+    lines = [f"{report.file}: {report.task} as {report.format}, {report.size_bytes / 1e6:,.1f} MB"]
+    for title, tensors in (("inputs", report.inputs), ("outputs", report.outputs)):
+        shapes = [f"{name} [{', '.join(map(str, shape))}]" for name, shape in tensors.items()]
+        lines += [f"  {title:<9} {shapes[0]}", *[f"  {'':<9} {shape}" for shape in shapes[1:]]]
+    check, kept = report.check, report.check.kept_image_tokens
+    kept_tokens = "" if kept is None else f", {kept[0]} to {kept[1]} kept tokens per image"
     lines.append(
-        f"Checked on {checked['samples']} random samples in batches of {', '.join(map(str, checked['batches']))}, "
-        f"texts of {checked['tokens'][0]} to {checked['tokens'][1]} tokens{left}: "
-        f"outputs differ from the model's by at most {checked['difference']:.1e} ({checked['tolerance']:g} is allowed)."
+        f"Checked on {check.samples} random samples in batches of {', '.join(map(str, check.batch_sizes))}, texts of "
+        f"{check.text_tokens[0]} to {check.text_tokens[1]} tokens{kept_tokens}: the outputs differ from the model's by "
+        f"at most {check.max_difference:.1e} ({check.tolerance:g} is allowed)."
     )
-    return "\n".join([*lines, *found["notes"]])
+    return "\n".join([*lines, *report.notes])
 
 
 def alike(tasks: Mapping[str, TaskPart]) -> dict[str, TaskPart]:

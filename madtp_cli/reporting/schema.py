@@ -222,6 +222,43 @@ class ProfileReport(_Report):
     environment: Environment
 
 
+class ExportCheck(_Part):
+    """How the outputs of an exported file compare with those of the model, on random samples.
+
+    `batch_sizes` are the sizes of the batches. `text_tokens` and `kept_image_tokens` are the fewest and the most
+    tokens: of a text, and of an image after pruning (None if nothing is pruned). `max_difference` is the largest
+    absolute difference of any output; up to `tolerance` is allowed.
+    """
+
+    samples: int
+    batch_sizes: tuple[int, ...]
+    text_tokens: tuple[int, int]
+    kept_image_tokens: tuple[int, int] | None
+    max_difference: float
+    tolerance: float
+
+
+class ExportReport(BaseModel):
+    """What `madtp export` wrote.
+
+    `size_bytes` includes the files that belong to `file`. `inputs` and `outputs` have the shape of each tensor; a free
+    size has a name instead of a number.
+    """
+
+    schema_version: int = 1
+    command: str = "export"
+    checkpoint: str
+    file: str
+    format: str
+    task: str
+    size_bytes: int
+    inputs: dict[str, list[int | str]]
+    outputs: dict[str, list[int | str]]
+    check: ExportCheck
+    notes: list[str] = []
+    seconds: float
+
+
 class CaptionCount(_Part):
     """Captions of an image over a split."""
 

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 import madtp_cli
 from madtp_cli import tasks
-from madtp_cli.checkpoint import load as checkpoints
 from madtp_cli.evaluation import run
+from madtp_cli.pipelines import compress as pipeline
 
 BUDGET = ("--gflops-budget", "0.7")
 
@@ -87,13 +87,13 @@ def test_the_model_card_tells_a_hub_what_the_model_is_for(compressed):
 
 def test_a_loaded_folder_answers_bit_for_bit_as_the_model_that_was_saved(madtp, checkpoint, small, monkeypatch):
     """What was measured is what is delivered."""
-    kept, save = [], checkpoints.save
+    kept, save = [], pipeline.save
 
     def keep(model, *arguments, **options):
         kept.append(model)
         save(model, *arguments, **options)
 
-    monkeypatch.setattr(checkpoints, "save", keep)
+    monkeypatch.setattr(pipeline, "save", keep)
     assert madtp("compress", checkpoint, *BUDGET, *small, "--steps", 1, "-o", "out").exit_code == 0
     loaded, _ = madtp_cli.load("out")
     pixels = torch.randn(3, 2, 3, 96, 96, generator=torch.Generator().manual_seed(1))

@@ -247,12 +247,12 @@ def test_vv_shows_where_an_error_comes_from(madtp):
 
 def test_a_bug_is_one_sentence_and_exit_1(fails, monkeypatch):
     """What nobody thought of must not look like a wrong input."""
-    from madtp_cli.checkpoint import load
+    from madtp_cli.checkpoint import inspection
 
     def broken(*_, **__):
         raise RuntimeError("tensors of\nmany lines")
 
-    monkeypatch.setattr(load, "inspect", broken)
+    monkeypatch.setattr(inspection, "inspect", broken)
     assert "A bug in madtp: RuntimeError: tensors of\nRun again with -vv" in fails(1, "inspect", "some.pt")
 
 
