@@ -175,7 +175,7 @@ def train(model: Any, task: Any, prepared: Any, minutes: float, sets: Sequence[i
 def save(model: Any, tokenizer: Any, kind: str, folder: Path) -> None:
     weights = {key: value.half() for key, value in model.state_dict().items()}
     to_original = original_names.clip if kind == "clip" else original_names.blip
-    stored = {"model": to_original(weights), "config": {"dataset": "madtp scenes"}}
+    stored: dict[str, Any] = {"model": to_original(weights), "config": {"dataset": "madtp scenes"}}
     if kind == "retrieval":
         stored["model"]["temp"] = torch.tensor(model.temperature)
     torch.save(stored, folder / FILES[kind])

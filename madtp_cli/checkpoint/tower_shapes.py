@@ -92,7 +92,7 @@ def pruned_weights_refusal(weights: Mapping[str, Tensor], rows: Mapping[str, int
 
 
 def training_data_set(source: Source) -> str | None:
-    """Return the data set that the file says it was trained on; None for published files, which do not say it."""
+    """Return the training data set that the file names; None for published files, which have no such entry."""
     record = source.extras.get("config")
     name = record.get("dataset") if isinstance(record, Mapping) else None
     return name if isinstance(name, str) else None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch.export import ExportedProgram
 
 from madtp_cli import exporters
 from madtp_cli.checkpoint import load
@@ -14,7 +14,7 @@ from madtp_cli.checkpoint.atomic_write import check_output_file, write_file
 from madtp_cli.exporters import ExportFormat, _checking, _tracing
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.reporting.schema import ExportCheck, ExportReport
+from madtp_cli.reporting.schema import ExportReport
 
 #: Note for a model that generates text.
 GENERATION_NOTE = (
@@ -53,26 +53,22 @@ def export(
     check_output_file(file, overwrite)
     loaded = load.load(source, tokenizer=tokenizer, head_width=head_width, activation=activation)
     notes = [*loaded.notes, *_notes(loaded.model)]
-    program, check, size_bytes = _write(loaded.model.float(), export_format, file, overwrite, progress)
-    inputs, outputs = _tracing.input_and_output_shapes(program)
+    written = _write(loaded.model.float(), export_format, file, overwrite, progress)
     return ExportReport(
         checkpoint=str(source),
         file=str(file),
         format=format_name,
         task=loaded.model.config.task,
-        size_bytes=size_bytes,
-        inputs=inputs,
-        outputs=outputs,
-        check=check,
         notes=notes,
         seconds=time.monotonic() - started,
+        **written,
     )
 
 
 def _write(
     model: Prunable, export_format: ExportFormat, file: Path, overwrite: bool, progress: ProgressReporter
-) -> tuple[ExportedProgram, ExportCheck, int]:
-    """Trace, write and check a model; return its graph, the result of the check, and the size in bytes."""
+) -> dict[str, Any]:
+    """Trace, write and check a model; return the fields of the report that are about the written file."""
     progress.stage("Tracing, writing, checking", 3)
     program = _tracing.trace(model)
     progress.advance(1)
@@ -83,7 +79,8 @@ def _write(
         size_bytes = sum(part.stat().st_size for part in new.parent.iterdir())
     progress.advance(3)
     progress.done()
-    return program, check, size_bytes
+    inputs, outputs = _tracing.input_and_output_shapes(program)
+    return {"size_bytes": size_bytes, "inputs": inputs, "outputs": outputs, "check": check}
 
 
 def _notes(model: Prunable) -> list[str]:

@@ -29,7 +29,9 @@ from tests.clip_words import clip_words
 from tests.paths import GOLDEN
 
 
-def _save(loaded: LoadedCheckpoint, folder: Path, *, overwrite: bool = False, **files: str) -> None:
+def _save(
+    loaded: LoadedCheckpoint, folder: Path, files: dict[str, str] | None = None, *, overwrite: bool = False
+) -> None:
     save(loaded.model, loaded.processor, folder, files=files, overwrite=overwrite)
 
 
@@ -71,7 +73,7 @@ def test_transformers_reads_the_folder(loaded: LoadedCheckpoint, tmp_path: Path)
 
 def test_the_content_of_the_folder(loaded: LoadedCheckpoint, tmp_path: Path) -> None:
     """With two metadata keys, the safetensors file would not be reproducible."""
-    _save(loaded, tmp_path / "out", **{"report.json": "{}", "README.md": "Grüße"})
+    _save(loaded, tmp_path / "out", {"report.json": "{}", "README.md": "Grüße"})
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         *("config.json", "model.safetensors", "processor_config.json", "report.json", "README.md"),
         *("tokenizer.json", "tokenizer_config.json"),
@@ -116,10 +118,10 @@ def test_a_full_disk_leaves_nothing_behind(loaded: LoadedCheckpoint, tmp_path: P
 
 def test_an_existing_folder_is_replaced_only_with_overwrite(loaded: LoadedCheckpoint, tmp_path: Path) -> None:
     """It may be the result of a long run."""
-    _save(loaded, tmp_path / "out", **{"report.json": "old"})
+    _save(loaded, tmp_path / "out", {"report.json": "old"})
     with pytest.raises(OutputError, match="--overwrite"):
         _save(loaded, tmp_path / "out")
-    _save(loaded, tmp_path / "out", overwrite=True, **{"report.json": "new"})
+    _save(loaded, tmp_path / "out", {"report.json": "new"}, overwrite=True)
     assert (tmp_path / "out/report.json").read_text() == "new"
 
 

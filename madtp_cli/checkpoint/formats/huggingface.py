@@ -128,17 +128,17 @@ def _known(
     task, refusal = model_type.task(weights, settings)
     if refusal:
         return Recognised(NAME, task, refusal=refusal)
-    theirs = model_type.config_class.from_dict(copy.deepcopy(dict(settings))).to_dict()
-    ours: dict[str, Any] = {
+    stored = model_type.config_class.from_dict(copy.deepcopy(dict(settings))).to_dict()
+    config: dict[str, Any] = {
         "model_type": f"{MADTP_PREFIX}{name}",
         "task": task,
-        "vision_config": _selected(theirs["vision_config"], VISION),
-        "text_config": _selected(theirs["text_config"], model_type.text_settings),
-        **{setting: theirs[setting] for setting in model_type.settings.get(task, ())},
+        "vision_config": _selected(stored["vision_config"], VISION),
+        "text_config": _selected(stored["text_config"], model_type.text_settings),
+        **{setting: stored[setting] for setting in model_type.settings.get(task, ())},
     }
-    notes = [*_set_heads(ours, overrides), *model_type.adjust(ours, overrides)]
-    refusal = head_width_refusal(ours, overrides) if overrides.head_width else None
-    return Recognised(NAME, task, ours, model_type.complete(weights), notes=tuple(notes), refusal=refusal)
+    notes = [*_set_heads(config, overrides), *model_type.adjust(config, overrides)]
+    refusal = head_width_refusal(config, overrides) if overrides.head_width else None
+    return Recognised(NAME, task, config, model_type.complete(weights), notes=tuple(notes), refusal=refusal)
 
 
 def _selected(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -77,12 +77,12 @@ def to_transformers(key: str, value: Tensor) -> dict[str, Tensor]:
     """
     if key in TRANSPOSED:
         return {TRANSPOSED[key]: value.t().contiguous()}
-    for original, ours in TOWERS:
+    for original, renamed in TOWERS:
         if key.startswith(original):
-            key = ours + key.removeprefix(original)
+            key = renamed + key.removeprefix(original)
             break
-    for original, ours in BLOCKS:
-        key = key.replace(original, ours)
+    for original, renamed in BLOCKS:
+        key = key.replace(original, renamed)
     if ".attn.in_proj_" in key:
         thirds = zip(PROJECTIONS, value.chunk(3), strict=True)
         return {key.replace(".attn.in_proj_", f".self_attn.{name}."): third for name, third in thirds}
@@ -104,7 +104,7 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
     except KeyError as error:
         raise missing_tensor_error(source, "CLIP", error) from error
     config["trained_on"] = training_data_set(source)
-    weights = {ours: part for key, value in kept.items() for ours, part in to_transformers(key, value).items()}
+    weights = {renamed: part for key, value in kept.items() for renamed, part in to_transformers(key, value).items()}
     notes = (_assumptions(overrides), *training_notes(source))
     refusal = _pruned_refusal(kept, config) or head_width_refusal(config, overrides)
     recognised = Recognised(name, "retrieval", config, weights, dropped, notes=notes, refusal=refusal)

@@ -78,8 +78,8 @@ def to_transformers(key: str) -> str:
     """
     if not key.startswith("visual_encoder."):
         return key
-    for original, ours in RENAMED:
-        key = key.replace(original, ours)
+    for original, renamed in RENAMED:
+        key = key.replace(original, renamed)
     return key
 
 
