@@ -69,7 +69,7 @@ def _write(
     model: Prunable, export_format: ExportFormat, file: Path, overwrite: bool, progress: ProgressReporter
 ) -> dict[str, Any]:
     """Trace, write and check a model; return the fields of the report that are about the written file."""
-    progress.stage("Tracing, writing, checking", 3)
+    progress.start("Tracing, writing, checking", 3)
     program = _tracing.trace(model)
     progress.advance(1)
     with write_file(file, overwrite) as new:
@@ -78,7 +78,7 @@ def _write(
         check = _checking.compare_outputs(model, export_format.runner(new))
         size_bytes = sum(part.stat().st_size for part in new.parent.iterdir())
     progress.advance(3)
-    progress.done()
+    progress.finish()
     inputs, outputs = _tracing.input_and_output_shapes(program)
     return {"size_bytes": size_bytes, "inputs": inputs, "outputs": outputs, "check": check}
 
