@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from examples import original_names
 from examples.training.checkpoints import draw_weights
 from examples.training.vocabularies import bert_tokenizer, clip_tokenizer
 from madtp_cli import models
-from madtp_cli.checkpoint.formats import openai_clip, salesforce_blip
 from madtp_cli.models.architectures import ARCHITECTURES
 from madtp_cli.models.prunable import Prunable
 
@@ -98,13 +98,13 @@ def make_checkpoint(case: str, folder: Path, config: Any) -> None:
 
 def clip_file(model: Prunable) -> dict[str, Tensor]:
     """Return the weights with the keys and dtypes of OpenAI's file."""
-    weights = openai_clip.to_original(model.state_dict())
+    weights = original_names.clip(model.state_dict())
     return {key: value if any(part in key for part in FLOAT32_KEYS) else value.half() for key, value in weights.items()}
 
 
 def blip_file(model: Prunable) -> dict[str, Any]:
     """Return the content of Salesforce's file."""
-    weights = salesforce_blip.to_original(model.state_dict())
+    weights = original_names.blip(model.state_dict())
     for key in [key for key in weights if key.endswith("embeddings.position_embeddings.weight")]:
         weights[key.replace("position_embeddings.weight", "position_ids")] = torch.arange(len(weights[key]))[None]
     return {"model": weights}

@@ -109,7 +109,7 @@ def measure_quality(model: Any, task: Any, processor: Any, rows: Sequence[Any]) 
 def start_model(options: argparse.Namespace, tokenizer: Any) -> Any:
     """Load the checkpoint of --start, or build a new model with a trained image tower."""
     if options.start:
-        return load.load(options.start)[0]
+        return load.load(options.start).model
     model = build_model(options.example, len(tokenizer))
     load_image_tower(model, options.example, options.tower)
     return model

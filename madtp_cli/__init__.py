@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from madtp_cli.models.prunable import Prunable
 
 __version__ = "0.1.0"
+
+logger = logging.getLogger(__name__)
 
 
 def load(path: str | Path) -> tuple[Prunable, Processor]:
@@ -23,4 +26,8 @@ def load(path: str | Path) -> tuple[Prunable, Processor]:
     """
     from madtp_cli.checkpoint import load
 
-    return load.load(Path(path))
+    loaded = load.load(Path(path))
+    for note in loaded.notes:
+        # The notes of the inspection state assumptions; a note that only loading adds is about tensors left out.
+        logger.log(logging.INFO if note in loaded.inspection.notes else logging.WARNING, "%s: %s", path, note)
+    return loaded.model, loaded.processor

@@ -19,7 +19,7 @@ from examples.bench import token_plans
 from examples.training.checkpoints import draw_weights
 from madtp_cli import models, tasks
 from madtp_cli.checkpoint import processors
-from madtp_cli.checkpoint.formats import resize_positions
+from madtp_cli.checkpoint.position_embeddings import resize_positions
 from madtp_cli.evaluation import run, sample_costs
 from madtp_cli.evaluation.run import Batch, ComputeConfig
 from madtp_cli.execution.block_pruner import PruningSettings

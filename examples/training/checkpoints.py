@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import madtp_cli.models
-from madtp_cli.checkpoint.formats import openai_clip, salesforce_blip
+from examples import original_names
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
 from madtp_cli.models.blip.towers import MadtpBlipConfig
 from madtp_cli.scenes import generator
@@ -109,7 +109,7 @@ def to_clip_tower(tower: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def save_blip(model: Any, tokenizer: Any, file: Path, tokenizer_folder: Path) -> None:
     """Write a BLIP with the key names of Salesforce's files, in half precision, and its tokenizer."""
-    weights = salesforce_blip.to_original(_half(model))
+    weights = original_names.blip(_half(model))
     if hasattr(model, "temperature"):
         weights["temp"] = torch.tensor(model.temperature)
     _save(weights, tokenizer, file, tokenizer_folder)
@@ -117,7 +117,7 @@ def save_blip(model: Any, tokenizer: Any, file: Path, tokenizer_folder: Path) ->
 
 def save_clip(model: Any, tokenizer: Any, file: Path, tokenizer_folder: Path) -> None:
     """Write a CLIP with the key names of OpenAI's files, in half precision, and its tokenizer."""
-    _save(openai_clip.to_original(_half(model)), tokenizer, file, tokenizer_folder)
+    _save(original_names.clip(_half(model)), tokenizer, file, tokenizer_folder)
 
 
 def _half(model: nn.Module) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-
+"""Read, recognise, load and save checkpoints. Start reading in `load.py`."""

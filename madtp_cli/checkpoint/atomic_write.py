@@ -1,7 +1,7 @@
-"""Output folders and files, written whole or not at all.
+"""Write output files and folders completely or not at all.
 
-A folder is made beside its place, flushed to the disk and moved there; whatever was there
-before stays until then, and nothing is left behind when writing fails.
+The output is written to a temporary folder next to its final path, flushed to the disk, and then moved to the final
+path. An existing output stays until then. If writing fails, nothing is left behind.
 """
 
 from __future__ import annotations
@@ -15,135 +15,161 @@ from pathlib import Path
 
 from madtp_cli.errors import OutputError
 
-#: What config.json of every folder that madtp wrote contains: its model type.
-MARK = '"model_type": "madtp_'
-#: Above so many files the whole disk is flushed at once: one by one takes milliseconds each, minutes for a data set.
-MOST_FLUSHES = 100
+#: Text in config.json of every folder that madtp wrote: the beginning of its model type.
+MADTP_MODEL_TYPE = '"model_type": "madtp_'
+#: With more files than this, the whole disk is flushed at once. One flush takes milliseconds, so flushing a large
+#: data set file by file would take minutes.
+MAX_FILE_FLUSHES = 100
 
-#: Says why what a folder holds is not to be replaced, or None if it is.
-Foreign = Callable[[Path], str | None]
+#: Returns why an existing folder must not be replaced, or None if it may be.
+ReplaceRule = Callable[[Path], str | None]
 
 
-def no_checkpoint(folder: Path) -> str | None:
-    """A checkpoint folder is replaced only if madtp wrote it."""
+def only_madtp_checkpoints(folder: Path) -> str | None:
+    """Allow to replace a folder only if madtp wrote it."""
     config = folder / "config.json"
-    if config.is_file() and MARK in config.read_text("utf-8", errors="replace"):
+    if config.is_file() and MADTP_MODEL_TYPE in config.read_text("utf-8", errors="replace"):
         return None
-    return "madtp did not write what it holds"
+    return "madtp did not write its content"
 
 
-def check_output(folder: Path, overwrite: bool = False, foreign: Foreign = no_checkpoint) -> None:
-    """Fail before a long run if its result could not be saved to `folder`.
+def check_output_folder(
+    folder: Path, overwrite: bool = False, replace_rule: ReplaceRule = only_madtp_checkpoints
+) -> None:
+    """Check before a long run that its result can be saved to a folder.
 
     Args:
-        folder: Where to; its parent must exist.
-        overwrite: Replace what is there, the whole folder, unless it is `foreign`.
-        foreign: Why it is not to be replaced even so.
+        folder: The output folder; its parent must exist.
+        overwrite: Allow to replace the whole folder, if `replace_rule` allows it too.
+        replace_rule: Decides whether an existing folder may be replaced.
 
     Raises:
-        OutputError: It is not empty (without `overwrite`), is no folder, is not ours to
-            overwrite, or its parent is missing or cannot be written to.
+        OutputError: The folder is not empty and must not be replaced, it is a file, its parent does not exist, or it
+            cannot be written.
     """
     folder = Path(folder)
-    with writing(folder):
+    with write_errors_as_output_error(folder):
         if folder.exists() and not folder.is_dir():
-            raise OutputError(f"{folder} is a file; the output is a folder.\nChoose another place.")
-        if not folder.parent.is_dir():
-            raise OutputError(f"There is no folder {folder.parent} to put {folder.name} in.\nMake it first.")
+            raise OutputError(f"{folder} is a file, but the output is a folder.\nChoose another path.")
+        _check_parent(folder)
         if folder.is_dir() and any(folder.iterdir()):
-            _require_replaceable(folder, overwrite, foreign)
-        trial = _beside(folder, "trial")
-        trial.mkdir()
-        trial.rmdir()
+            _check_replaceable(folder, overwrite, replace_rule)
+        _check_writable(folder)
 
 
-def _require_replaceable(folder: Path, overwrite: bool, foreign: Foreign) -> None:
+def _check_replaceable(folder: Path, overwrite: bool, replace_rule: ReplaceRule) -> None:
     if not overwrite:
-        raise OutputError(f"{folder} exists and is not empty.\nChoose another place, or replace it with --overwrite.")
-    if reason := foreign(folder):
-        raise OutputError(f"{folder} is not replaced: {reason}.\nChoose another place.")
+        raise OutputError(f"{folder} exists and is not empty.\nChoose another path, or replace it with --overwrite.")
+    if reason := replace_rule(folder):
+        raise OutputError(f"{folder} is not replaced: {reason}.\nChoose another path.")
+
+
+def _check_parent(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise OutputError(f"There is no folder {path.parent} for the output {path.name}.\nCreate it first.")
+
+
+def _check_writable(path: Path) -> None:
+    """Create a folder for a test, since permissions do not show that a disk is read-only."""
+    test_folder = _temporary_folder(path, "test")
+    test_folder.mkdir()
+    test_folder.rmdir()
 
 
 @contextlib.contextmanager
-def write_whole(folder: Path, overwrite: bool = False, foreign: Foreign = no_checkpoint) -> Iterator[Path]:
-    """Yield an empty folder that becomes `folder` when the block ends without an error.
+def write_folder(
+    folder: Path, overwrite: bool = False, replace_rule: ReplaceRule = only_madtp_checkpoints
+) -> Iterator[Path]:
+    """Yield an empty folder that is moved to `folder` when the block ends without an error.
 
-    Arguments as for `check_output`.
+    Args:
+        folder: The output folder; its parent must exist.
+        overwrite: Allow to replace the whole folder, if `replace_rule` allows it too.
+        replace_rule: Decides whether an existing folder may be replaced.
 
     Raises:
-        OutputError: The folder cannot be written, or is not to be replaced.
+        OutputError: As in `check_output_folder`, or writing failed.
     """
-    check_output(folder, overwrite, foreign)
-    new = _beside(folder, "new")
+    check_output_folder(folder, overwrite, replace_rule)
+    new = _temporary_folder(folder, "new")
     try:
-        with writing(folder):
+        with write_errors_as_output_error(folder):
             new.mkdir()
             yield new
-            _open_to_others(new)
+            _set_usual_permissions(new)
             _flush(new)
-            _move_into_place(new, folder.resolve())
+            _move_to_final_path(new, folder.resolve())
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def check_file(file: Path, overwrite: bool = False) -> None:
-    """Fail before a long run if its result could not be written to the file.
+def check_output_file(file: Path, overwrite: bool = False) -> None:
+    """Check before a long run that its result can be written to a file.
+
+    Args:
+        file: The output file; its folder must exist.
+        overwrite: Allow to replace an existing file.
 
     Raises:
-        OutputError: It exists (without `overwrite`), is a folder, or its parent is missing or cannot be written to.
+        OutputError: The file exists and must not be replaced, it is a folder, its folder does not exist, or it cannot
+            be written.
     """
     file = Path(file)
-    with writing(file):
+    with write_errors_as_output_error(file):
         if file.is_dir():
-            raise OutputError(f"{file} is a folder; the output is a file.\nChoose another name.")
-        if not file.parent.is_dir():
-            raise OutputError(f"There is no folder {file.parent} to put {file.name} in.\nMake it first.")
+            raise OutputError(f"{file} is a folder, but the output is a file.\nChoose another name.")
+        _check_parent(file)
         if file.exists() and not overwrite:
             raise OutputError(f"{file} exists.\nChoose another name, or replace it with --overwrite.")
-        trial = _beside(file, "trial")
-        trial.mkdir()
-        trial.rmdir()
+        _check_writable(file)
 
 
 @contextlib.contextmanager
 def write_file(file: Path, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a place to write a file to that becomes `file` when the block ends without an error.
+    """Yield a path for a file that is moved to `file` when the block ends without an error.
 
-    What is written beside it moves along. Arguments and errors as for `check_file`.
+    Further files that are written next to the yielded path are moved as well.
+
+    Args:
+        file: The output file; its folder must exist.
+        overwrite: Allow to replace an existing file.
+
+    Raises:
+        OutputError: As in `check_output_file`, or writing failed.
     """
     file = Path(file)
-    check_file(file, overwrite)
-    new = _beside(file, "new")
+    check_output_file(file, overwrite)
+    new = _temporary_folder(file, "new")
     try:
-        with writing(file):
+        with write_errors_as_output_error(file):
             new.mkdir()
             yield new / file.name
-            _open_to_others(new)
+            _set_usual_permissions(new)
             _flush(new)
-            for part in sorted(new.iterdir(), key=lambda part: part.name == file.name):  # the file itself last
+            for part in sorted(new.iterdir(), key=lambda part: part.name == file.name):  # the file itself comes last
                 part.replace(file.resolve().with_name(part.name))
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn what the file system reports into an OutputError."""
+def write_errors_as_output_error(path: Path) -> Iterator[None]:
+    """Raise an OutputError that names `path` instead of an OSError."""
     try:
         yield
     except OSError as error:
-        advice = "Make room, or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Choose"
-        raise OutputError(f"{folder} cannot be written: {error.strerror or error}.\n{advice} another place.") from error
+        advice = "Free some space, or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Choose"
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.\n{advice} another path.") from error
 
 
-def _beside(folder: Path, purpose: str) -> Path:
-    """A hidden neighbour on the same file system, unique to this process."""
-    folder = folder.resolve()
-    return folder.with_name(f".{folder.name}.{purpose}-{os.getpid()}")
+def _temporary_folder(path: Path, purpose: str) -> Path:
+    """Return a hidden path next to the output, on the same file system, unique to this process."""
+    path = path.resolve()
+    return path.with_name(f".{path.name}.{purpose}-{os.getpid()}")
 
 
-def _open_to_others(folder: Path) -> None:
-    """As readable as any new file is; safetensors writes for its owner alone."""
+def _set_usual_permissions(folder: Path) -> None:
+    """Give the files the permissions of new files; safetensors makes them readable for the owner alone."""
     umask = os.umask(0)
     os.umask(umask)
     for path in folder.rglob("*"):
@@ -153,7 +179,7 @@ def _open_to_others(folder: Path) -> None:
 
 def _flush(folder: Path) -> None:
     paths = [*folder.rglob("*"), folder]
-    if len(paths) > MOST_FLUSHES:
+    if len(paths) > MAX_FILE_FLUSHES:
         os.sync()
         return
     for path in paths:
@@ -164,15 +190,15 @@ def _flush(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _move_into_place(new: Path, folder: Path) -> None:
+def _move_to_final_path(new: Path, folder: Path) -> None:
     if not folder.exists():
         new.rename(folder)
         return
-    old = _beside(folder, "old")
+    old = _temporary_folder(folder, "old")
     folder.rename(old)
     try:
         new.rename(folder)
-    except BaseException:  # Ctrl-C between the two as well
+    except BaseException:  # also on Ctrl-C between the two moves
         old.rename(folder)
         raise
     shutil.rmtree(old)

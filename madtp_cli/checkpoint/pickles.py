@@ -1,4 +1,4 @@
-"""Reads tensors out of pickles and TorchScript archives without running anything that is in them."""
+"""Read tensors from pickles and TorchScript archives, without running code from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from madtp_cli.errors import CheckpointError
 
-#: Names of torch's storages in a TorchScript archive, and what they hold.
+#: Names of torch's storages in a TorchScript archive, and their data types.
 STORAGES = {
     "FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
     "DoubleStorage": torch.float64, "LongStorage": torch.int64, "IntStorage": torch.int32,
@@ -28,33 +28,45 @@ STORAGES = {
 
 
 def unpickle(path: Path, values: bool) -> Any:
-    """The pickled object; only tensors, plain containers and argparse's Namespace are let in.
+    """Read a pickle that may contain only tensors, plain containers and `argparse.Namespace`.
 
-    Without `values` its tensors are on the meta device.
+    Args:
+        path: A file that torch.save wrote.
+        values: False to get tensors on the meta device, which have a shape but no memory.
+
+    Raises:
+        CheckpointError: The file is damaged, or contains code.
     """
     with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-        warnings.simplefilter("ignore")  # about the pickle protocol of files that are refused below
+        warnings.simplefilter("ignore")  # torch warns about the pickle protocol of files that are refused below
         try:
-            zipped = zipfile.is_zipfile(path)
-            where = "cpu" if values else "meta"
-            return torch.load(path, map_location=where, weights_only=True, mmap=(zipped and values) or None)
+            is_zip = zipfile.is_zipfile(path)
+            device = "cpu" if values else "meta"
+            return torch.load(path, map_location=device, weights_only=True, mmap=(is_zip and values) or None)
         except OSError:
             raise
-        except Exception as error:  # damaged bytes make the unpickler fail in any way
+        except Exception as error:  # damaged bytes can raise any exception in the unpickler
             raise _unpickling_error(path, error) from error
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a zip file is a TorchScript archive: such a one has code, which an ordinary checkpoint has not."""
+    """Return whether a zip file is a TorchScript archive: it contains code, which an ordinary checkpoint does not."""
     with zipfile.ZipFile(path) as archive:
         return any("/code/" in name for name in archive.namelist())
 
 
-def unscript(path: Path, values: bool) -> dict[str, Tensor]:
-    """The tensors of a TorchScript archive by the names of its modules, as in its state dict.
+def read_torchscript(path: Path, values: bool) -> dict[str, Tensor]:
+    """Read the tensors of a TorchScript archive, under the names of its state dict.
 
-    torch.jit.load would compile the archive's code and can run parts of it; its pickle alone has
-    all that is needed. Without `values` the tensors are on the meta device.
+    torch.jit.load would compile the code of the archive and could run parts of it. The pickle in the archive has all
+    that is needed, so only the pickle is read.
+
+    Args:
+        path: The archive.
+        values: False to get tensors on the meta device, which have a shape but no memory.
+
+    Raises:
+        CheckpointError: The archive is damaged, or its pickle contains code.
     """
     with zipfile.ZipFile(path) as archive:
         try:
@@ -63,40 +75,41 @@ def unscript(path: Path, values: bool) -> dict[str, Tensor]:
         except OSError:
             raise
         except _CodeError as error:
-            raise _contains_code(path, str(error)) from error
+            raise _code_error(path, str(error)) from error
         except Exception as error:  # as in unpickle
             raise CheckpointError(
-                f"{path} is a TorchScript archive that is damaged or no module's ({error!r}).\nDownload it again."
+                f"{path} is a TorchScript archive that is damaged or does not contain a module ({error!r}).\n"
+                "Download it again."
             ) from error
 
 
-def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+def _rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
     return storage.as_strided(size, stride, offset)
 
 
-def _untagged(value: Any, _: str) -> Any:
+def _without_type_tag(value: Any, _: str) -> Any:
     return value
 
 
-#: What else a TorchScript archive calls, and what does it here.
-HARMLESS = {
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch.jit._pickle.restore_type_tag": _untagged,
+#: Further functions that the pickle of a TorchScript archive calls, and our harmless replacements.
+REPLACEMENTS = {
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch.jit._pickle.restore_type_tag": _without_type_tag,
     "torch.device": str,
     "collections.OrderedDict": dict,
 }
 
 
 class _CodeError(Exception):
-    """A name in a pickle that is no part of a module."""
+    """A pickle refers to a function or class that is not part of a module."""
 
 
 class _Module:
-    """A module of the archive; the unpickler fills in its attributes."""
+    """A module of the archive; the unpickler sets its attributes."""
 
 
 class _ScriptUnpickler(pickle.Unpickler):
-    """Knows modules and tensors, and nothing else."""
+    """An unpickler that creates modules and tensors and nothing else."""
 
     def __init__(self, archive: zipfile.ZipFile, member: str, values: bool) -> None:
         super().__init__(io.BytesIO(archive.read(member)))
@@ -104,25 +117,27 @@ class _ScriptUnpickler(pickle.Unpickler):
         self.storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return the harmless replacement of a function or class; refuse every other one."""
         if module.split(".")[0] == "__torch__":
             return _Module
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
         if module == "torch.jit._pickle" and name.startswith("build_"):
             return list  # of numbers or tensors
-        if f"{module}.{name}" in HARMLESS:
-            return HARMLESS[f"{module}.{name}"]
+        if f"{module}.{name}" in REPLACEMENTS:
+            return REPLACEMENTS[f"{module}.{name}"]
         raise _CodeError(f"{module}.{name}")
 
     def persistent_load(self, record: Any) -> Tensor:
+        """Return the storage that a record refers to; tensors that share a storage get the same one."""
         _, dtype, name, _, count = record
         if name not in self.storages:
             self.storages[name] = (
-                self._read(name, dtype) if self.values else torch.empty(count, dtype=dtype, device="meta")
+                self._read_storage(name, dtype) if self.values else torch.empty(count, dtype=dtype, device="meta")
             )
         return self.storages[name]
 
-    def _read(self, name: str, dtype: torch.dtype) -> Tensor:
+    def _read_storage(self, name: str, dtype: torch.dtype) -> Tensor:
         with self.archive.open(f"{self.folder}/{name}") as file:
             content = bytearray(file.read())
         return torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
@@ -137,28 +152,28 @@ def _tensors(module: _Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def _unpickling_error(path: Path, error: Exception) -> CheckpointError:
-    if name := _code_in(path, str(error)):
-        return _contains_code(path, name)
+    if name := _refused_name(path, str(error)):
+        return _code_error(path, name)
     if isinstance(error, RuntimeError | EOFError | IndexError | struct.error):
-        return cut_off(path)
-    return CheckpointError(f"{path} is not a checkpoint that torch.save wrote, or it is damaged.\nCheck the path.")
+        return truncation_error(path)
+    return CheckpointError(f"{path} was not written by torch.save, or it is damaged.\nCheck the path.")
 
 
-def _contains_code(path: Path, name: str) -> CheckpointError:
+def _code_error(path: Path, name: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} contains code ({name}), which could do anything when read; it was not run.\n"
-        "Save only its tensors where it comes from: torch.save({'model': model.state_dict()}, file)."
+        f"{path} contains code ({name}), which could do anything. The code was not run.\n"
+        "Where the file was made, save only the tensors: torch.save({'model': model.state_dict()}, file)."
     )
 
 
-def cut_off(path: Path) -> CheckpointError:
-    """The error of a file that ends too soon."""
+def truncation_error(path: Path) -> CheckpointError:
+    """Return the error for a file that ends too soon."""
     size = path.stat().st_size
     return CheckpointError(f"{path} is damaged or cut off: it ends after {size:,} bytes.\nDownload or copy it again.")
 
 
-def _code_in(path: Path, message: str) -> str | None:
-    """The function or class that a refused pickle wanted to use."""
+def _refused_name(path: Path, message: str) -> str | None:
+    """Return the function or class that a refused pickle refers to; None if no name is found."""
     if match := re.search(r"(?:GLOBAL|class) ([\w.]+)", message):
         return match[1]
     if zipfile.is_zipfile(path):
@@ -173,6 +188,6 @@ def _code_in(path: Path, message: str) -> str | None:
                     return ".".join(strings[-2:])
                 if isinstance(argument, str):
                     strings.append(argument)
-    except ValueError:  # no pickle after all
+    except ValueError:  # not a pickle
         return None
     return None

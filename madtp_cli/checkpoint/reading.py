@@ -1,4 +1,4 @@
-"""Reads a file or folder into a `Source` without running anything that is in it."""
+"""Read a checkpoint file or folder into a `Source`, without running code from it."""
 
 from __future__ import annotations
 
@@ -15,51 +15,55 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from madtp_cli.checkpoint.formats import Source
-from madtp_cli.checkpoint.pickles import cut_off, is_torchscript, unpickle, unscript
+from madtp_cli.checkpoint.pickles import is_torchscript, read_torchscript, truncation_error, unpickle
 from madtp_cli.errors import CheckpointError
 
-#: Keys under which training scripts put the state dict.
+#: Keys under which training scripts store the state dict.
 WRAPPERS = ("model", "state_dict")
 
-#: What data-parallel training and torch.compile put before every key.
+#: Prefixes that data-parallel training and torch.compile add to every key.
 PREFIX = re.compile(r"^((module|_orig_mod)\.)+")
 
-#: A folder's weights, the safest first; an index names the files that they are spread over.
+#: Files with the weights of a folder, the safest first. An index lists several files.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
-#: What the hub calls a model; a file's ending is no part of it.
+#: Form of a model name on the Hugging Face hub; a name with the ending of a checkpoint file is a path.
 HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+(?<!\.pth)(?<!\.pt)(?<!\.bin)(?<!\.ckpt)(?<!\.safetensors)")
 
-#: How files begin that are often taken for a checkpoint, and what to do about them.
-MISTAKEN = {
-    b"version https://git-lfs": "It is a Git LFS pointer: fetch the file itself with git lfs pull.",
+#: First bytes of files that are often given by mistake, and what to do.
+COMMON_MISTAKES = {
+    b"version https://git-lfs": "It is a Git LFS pointer: get the file itself with git lfs pull.",
     b"<": "It looks like a web page: the download did not give the file. Download it again.",
 }
 
 
 def locate(path: Path) -> Path:
-    """The file or folder that is meant: `path`, or the cached folder of a model that the hub has by this name.
+    """Find a checkpoint by its path, or by its name in the local Hugging Face cache. Nothing is downloaded.
 
-    Nothing is downloaded.
+    Args:
+        path: A file, a folder, or the name of a model on the hub, such as "Salesforce/blip-vqa-base".
+
+    Returns:
+        `path` if it exists, else the folder of the model in the cache.
 
     Raises:
-        CheckpointError: Neither is there.
+        CheckpointError: There is no such path and no such model in the cache.
     """
     if path.exists():
         return path
-    advice = f"Check the path; it is taken from {Path.cwd()}."
+    advice = f"Check the path; it is relative to {Path.cwd()}."
     name = path.as_posix()
     if not HUB_NAME.fullmatch(name):
         raise CheckpointError(f"There is no file or folder {path}.\n{advice}")
     try:
         config = try_to_load_from_cache(name, "config.json")
-    except ValueError:  # no name that the hub would have
+    except ValueError:  # not a valid name on the hub
         config = None
     if isinstance(config, str):
         return Path(config).parent
     raise CheckpointError(
         f"There is no file or folder {path}, and no model of that name in the Hugging Face cache.\n"
-        f"{advice}\nIf the hub has it, get it once with: hf download {name}"
+        f"{advice}\nTo get a model from the hub: hf download {name}"
     )
 
 
@@ -67,32 +71,34 @@ def read(path: Path, *, values: bool = True) -> Source:
     """Read a checkpoint.
 
     Args:
-        path: A .pth or .pt file, a .safetensors file, a folder with config.json, or the hub's name of a
-            model in the local cache.
-        values: False if only keys, shapes and types are wanted; pickled tensors are then on the meta device.
+        path: A .pth, .pt or .safetensors file, a folder with config.json, or the hub name of a model in the local
+            cache.
+        values: False if only keys, shapes and types are needed. Pickled tensors are then on the meta device.
 
     Raises:
-        CheckpointError: There is nothing to read there, or it would run code.
+        CheckpointError: There is nothing to read, the file is damaged, or it contains code.
     """
     try:
         path = locate(path)
         return _read_folder(path, values) if path.is_dir() else _read_file(path, values)
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror or error}.\nCheck its permissions and the disk."
+        ) from error
 
 
 def _read_folder(folder: Path, values: bool) -> Source:
     config = folder / "config.json"
     if not config.is_file():
         raise CheckpointError(
-            f"{folder} is a folder without config.json, hence no checkpoint folder.\n"
+            f"{folder} is a folder without config.json, so it is not a checkpoint folder.\n"
             "Give a folder that madtp or transformers wrote, or a checkpoint file."
         )
     content = _read_json(config)
-    present = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    if present is None:
+    weights_file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    if weights_file is None:
         return Source(folder, "folder", {}, config=content)
-    files = _shards(present) if present.suffix == ".json" else [present]
+    files = _listed_files(weights_file) if weights_file.suffix == ".json" else [weights_file]
     weights = {key: value for file in files for key, value in _read_file(file, values).weights.items()}
     return Source(folder, "folder", weights, config=content)
 
@@ -101,23 +107,23 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text("utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{file} is not valid JSON ({error}).\nMake the folder again.") from error
+        raise CheckpointError(f"{file} is not valid JSON ({error}).\nCopy or download the folder again.") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{file} holds no settings.\nMake the folder again.")
+        raise CheckpointError(f"{file} does not contain settings by name.\nCopy or download the folder again.")
     return content
 
 
-def _shards(index: Path) -> list[Path]:
-    """The files that an index spreads the weights over."""
-    places = _read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise CheckpointError(f"{index} does not say where the weights are.\nCopy or download the folder again.")
-    names = sorted({str(name) for name in places.values()})
+def _listed_files(index: Path) -> list[Path]:
+    """Return the files that an index lists; each must be in the folder of the index."""
+    file_of_key = _read_json(index).get("weight_map")
+    if not isinstance(file_of_key, dict) or not file_of_key:
+        raise CheckpointError(f"{index} does not list the files of the weights.\nCopy or download the folder again.")
+    names = sorted({str(name) for name in file_of_key.values()})
     for name in names:
         if Path(name).name != name:
-            raise CheckpointError(f"{index} names {name}, which is no file of its folder.\nDo not trust this folder.")
+            raise CheckpointError(f"{index} lists {name}, which is outside its folder.\nDo not trust this folder.")
         if not (index.parent / name).is_file():
-            raise CheckpointError(f"{index.parent} lacks {name}, which {index.name} names.\nCopy it there, too.")
+            raise CheckpointError(f"{index.parent} has no file {name}, which {index.name} lists.\nCopy it there.")
     return [index.parent / name for name in names]
 
 
@@ -130,13 +136,13 @@ def _read_file(path: Path, values: bool) -> Source:
         return Source(path, "safetensors", _read_safetensors(path))
     if start.startswith(b"PK\x03\x04"):
         if not zipfile.is_zipfile(path):
-            raise cut_off(path)
+            raise truncation_error(path)
         if is_torchscript(path):
-            return Source(path, "torchscript", unscript(path, values))
+            return Source(path, "torchscript", read_torchscript(path, values))
     elif not start.startswith(b"\x80"):
-        advice = next((advice for begin, advice in MISTAKEN.items() if start.startswith(begin)), "Check the path.")
+        advice = next((text for begin, text in COMMON_MISTAKES.items() if start.startswith(begin)), "Check the path.")
         raise CheckpointError(f"{path} is not a checkpoint: it begins with {start[:12]!r}.\n{advice}")
-    weights, extras = _unwrap(path, unpickle(path, values))
+    weights, extras = _state_dict(path, unpickle(path, values))
     return Source(path, "pickle", weights, extras)
 
 
@@ -147,8 +153,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is damaged or cut off ({error}).\nDownload or copy it again.") from error
 
 
-def _unwrap(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state dict without prefixes, and what stood beside it."""
+def _state_dict(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the state dict without prefixes, and what else the file contains."""
     extras: dict[str, Any] = {}
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -159,6 +165,6 @@ def _unwrap(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any]
         if weights:
             return weights, extras
     raise CheckpointError(
-        f"{path} holds no state dict, but {type(content).__name__}.\n"
-        "Expected are named tensors, alone or under the key 'model' or 'state_dict'."
+        f"{path} contains no state dict, but a value of type {type(content).__name__}.\n"
+        "Give a file with named tensors, at the top level or under the key 'model' or 'state_dict'."
     )

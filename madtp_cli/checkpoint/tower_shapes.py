@@ -1,54 +1,38 @@
-"""What formats tell from names and shapes, whoever wrote the file."""
+"""What several formats read from the names and the shapes of tensors."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source, resize_positions
+from madtp_cli.checkpoint.formats import CheckpointOverrides, Source
 from madtp_cli.errors import CheckpointError
 
 #: Width of one attention head in every published BLIP and CLIP.
 HEAD_WIDTH = 64
 
-#: Position embeddings of the image tower, by our model type.
-POSITIONS = {
-    "madtp_blip": "vision_model.embeddings.position_embedding",
-    "madtp_clip": "vision_model.embeddings.position_embedding.weight",
-}
-
-#: Keys of retrieval files, BLIP's and CLIP's, that only training needs.
-OF_TRAINING = {
+#: Keys in retrieval checkpoints (BLIP and CLIP) that only training needs, by the reason to drop them.
+TRAINING_ONLY = {
     "momentum copies": re.compile(r"^\w+_m(\.|$)"),
     "queues of the contrastive loss": re.compile(r"^(\w+_queue|queue_ptr)$"),
 }
 
-#: A decoder's output layer, and what it is one with in the model; files may have either or both.
-TIED = {
-    "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
-    "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
-}
 
-PRETRAINED = (
-    "a pre-trained BLIP: it has no NLVR2 head and its other heads were not fine-tuned, so there is no answer whose "
-    "quality could be kept.\nFine-tune it first, or take a fine-tuned checkpoint such as model_base_nlvr.pth or "
-    "model_base_retrieval_coco.pth."
-)
-HEADLESS = "a BLIP without a task head.\nGive one fine-tuned for a task, such as model_base_nlvr.pth."
-BLIP_2 = (
-    "a BLIP-2, in which a Q-Former stands between the image tower and a language model.\n"
-    "Give a BLIP, such as model_base_caption_capfilt_large.pth."
-)
-
-
-def split_off(
+def split_dropped(
     weights: Mapping[str, Tensor], reasons: Mapping[str, re.Pattern[str]]
 ) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
-    """The weights that no reason speaks against, and the keys of the others by their reason."""
+    """Separate the tensors that no model needs.
+
+    Args:
+        weights: Tensors by key.
+        reasons: For each reason to drop a tensor, the pattern of its key.
+
+    Returns:
+        The tensors that match no pattern, and the keys of the others by the reason.
+    """
     kept: dict[str, Tensor] = {}
     dropped: dict[str, list[str]] = {}
     for key, value in weights.items():
@@ -59,110 +43,77 @@ def split_off(
     return kept, dropped
 
 
-def blip_task(keys: Iterable[str]) -> tuple[str, str | None]:
-    """What a BLIP does, by its parts, and why it cannot be compressed if it cannot."""
-    keys = tuple(keys)
-    parts = {key.split(".")[0] for key in keys}
-    if {"Qformer", "qformer", "query_tokens"} & parts:
-        return "blip-2", BLIP_2
-    if "cls_head" in parts or any(".crossattention.self0." in key for key in keys):
-        return "nlvr2", None
-    if not {"visual_encoder", "vision_model"} & parts:
-        return "text", "the text part of a BLIP; there is no image tower to prune.\nGive the whole checkpoint."
-    if not {"text_encoder", "text_decoder", "text_model"} & parts:
-        return "images", "the image tower of a BLIP alone, which has no task.\nGive the whole checkpoint."
-    if "itm_head" in parts:
-        return ("pretraining", PRETRAINED) if "text_decoder" in parts else ("retrieval", None)
-    if "text_decoder" in parts:
-        return ("vqa" if "text_encoder" in parts else "caption"), None
-    return "features", HEADLESS
+def layer_count(keys: Iterable[str], prefix: str) -> int:
+    """Return the number of layers whose keys begin with `prefix`.
 
-
-def tied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a BLIP with a decoder's output layer, where the file leaves out what it is one with."""
-    absent = {key: weights[twin] for key, twin in TIED.items() if key not in weights and twin in weights}
-    return {**weights, **absent}
-
-
-def depth(weights: Iterable[str], prefix: str) -> int:
-    """Number of layers whose keys begin with `prefix`."""
-    numbers = [int(key.removeprefix(prefix).split(".")[0]) for key in weights if key.startswith(prefix)]
+    Raises:
+        KeyError: There is none.
+    """
+    numbers = [int(key.removeprefix(prefix).split(".")[0]) for key in keys if key.startswith(prefix)]
     if not numbers:
         raise KeyError(prefix + "0")
     return max(numbers) + 1
 
 
-def heads(width: int, overrides: CheckpointOverrides) -> int:
-    """Attention heads of a tower; 1 where `odd_heads` has something to say."""
+def head_count(width: int, overrides: CheckpointOverrides) -> int:
+    """Return the number of attention heads of a tower; 1 if `head_width_refusal` refuses the checkpoint."""
     head_width = overrides.head_width or HEAD_WIDTH
     return 1 if width % head_width else width // head_width
 
 
-def odd_heads(config: Mapping[str, Any], overrides: CheckpointOverrides) -> str | None:
-    """The refusal of a checkpoint whose heads cannot be told."""
+def head_width_refusal(config: Mapping[str, Any], overrides: CheckpointOverrides) -> str | None:
+    """Return why the number of heads cannot be derived from the width of a tower; None if it can."""
     head_width = overrides.head_width or HEAD_WIDTH
     for tower in ("vision", "text"):
         width = config[f"{tower}_config"]["hidden_size"]
         if width % head_width:
             return (
-                f"its {tower} width {width} is no multiple of {head_width}, the usual width of one attention head.\n"
-                "The number of heads is not in the file: say it with --head-width."
+                f"its {tower} width {width} is not a multiple of {head_width}, the expected width of an attention "
+                "head.\nThe file does not state the number of heads: give the width of a head with --head-width."
             )
     return None
 
 
-def pruned(weights: Mapping[str, Tensor], rows: Mapping[str, int]) -> str | None:
-    """The refusal of a checkpoint with smaller matrices; `rows` is what keys with such an end should have."""
+def pruned_weights_refusal(weights: Mapping[str, Tensor], rows: Mapping[str, int]) -> str | None:
+    """Return why a checkpoint with smaller matrices cannot be used; None if its matrices have full size.
+
+    Args:
+        weights: Tensors by key.
+        rows: Number of rows that a matrix should have, by the end of its key.
+    """
     for key, value in weights.items():
         expected = next((count for end, count in rows.items() if key.endswith(end)), None)
         if expected is not None and value.shape[0] != expected:
             return (
-                f"a checkpoint whose weights were pruned, as UPop does ({key} has {value.shape[0]} rows, "
-                f"not {expected}).\nGive the dense model."
+                f"a checkpoint whose weight matrices are pruned, as UPop does ({key} has {value.shape[0]} rows "
+                f"instead of {expected}).\nGive the dense model."
             )
     return None
 
 
-def resized(found: Recognised, image_size: int | None) -> Recognised:
-    """A checkpoint for images of another size, in pixels, with a note of it."""
-    vision = found.config["vision_config"]
-    if image_size is None or vision["image_size"] == image_size:
-        return found
-    key = POSITIONS[found.config["model_type"]]
-    old = found.weights[key]
-    # BLIP's have an axis for the batch.
-    new = resize_positions(old.reshape(1, -1, old.shape[-1]), image_size, vision["patch_size"])
-    note = f"Position embeddings resized from {vision['image_size']} to {image_size} pixels."
-    return dataclasses.replace(
-        found,
-        config={**found.config, "vision_config": {**vision, "image_size": image_size}},
-        weights={**found.weights, key: new.reshape(*old.shape[:-2], -1, old.shape[-1])},
-        notes=(*found.notes, note),
-    )
-
-
-def trained_on(source: Source) -> str | None:
-    """The data set, where a checkpoint's own record names it; the published files' does not."""
+def training_data_set(source: Source) -> str | None:
+    """Return the training data set that the file names; None for published files, which have no such entry."""
     record = source.extras.get("config")
     name = record.get("dataset") if isinstance(record, Mapping) else None
     return name if isinstance(name, str) else None
 
 
-def said_of_heads(overrides: CheckpointOverrides, family: str) -> str:
-    """The beginning of a note: which heads, and whence we know."""
-    return f"Heads of width {overrides.head_width or HEAD_WIDTH} ({'told' if overrides.head_width else f'as in every {family}'})"
+def head_width_note(overrides: CheckpointOverrides, family: str) -> str:
+    """Return the part of a note that states the width of the heads, and where it comes from."""
+    origin = "as given" if overrides.head_width else f"as in every {family}"
+    return f"attention heads of width {overrides.head_width or HEAD_WIDTH} ({origin})"
 
 
-def said_of_training(source: Source) -> tuple[str, ...]:
-    """A note of the epoch, where the file names it."""
+def training_notes(source: Source) -> tuple[str, ...]:
+    """Return a note about the epoch, if the file states it."""
     if "epoch" not in source.extras:
         return ()
-    return (f"Saved after epoch {source.extras['epoch']} of its training (counted from 0).",)
+    return (f"The file was saved after epoch {source.extras['epoch']} of its training (counted from 0).",)
 
 
-def incomplete(source: Source, family: str, error: KeyError) -> CheckpointError:
-    """The error of a file that lacks a tensor which the sizes are read off."""
+def missing_tensor_error(source: Source, family: str, error: KeyError) -> CheckpointError:
+    """Return the error for a file without a tensor that is needed to find the sizes of the model."""
     return CheckpointError(
-        f"{source.path} is a {family} without the tensor {error.args[0]}, so its sizes cannot be told.\n"
-        "The file is incomplete; download or copy it again."
+        f"{source.path} is a {family} without the tensor {error.args[0]}, which is needed to find its sizes.\n"
+        "The file is incomplete: download or copy it again."
     )

@@ -173,11 +173,11 @@ def export(
 ) -> None:
     """Write a checkpoint as one file that runs without madtp, and check its outputs."""
     terminal = context.terminal(ctx)
-    from madtp_cli import exporters
+    from madtp_cli.pipelines import export as pipeline
 
     overrides: dict[str, Any] = {"tokenizer": tokenizer, "head_width": head_width, "activation": activation}
-    written = exporters.export(checkpoint, file, name, terminal, overwrite=overwrite, **overrides)
-    context.print_document(ctx, dataclasses.asdict(written), results.export.show)
+    report = pipeline.export(checkpoint, file, name, terminal, overwrite=overwrite, **overrides)
+    context.print_report(ctx, report, results.export.show)
 
 
 @app.command(epilog=context.examples("madtp inspect model_base_nlvr.pth"))
@@ -191,9 +191,9 @@ def inspect(
 ) -> None:
     """Show the format, task, sizes and completeness of a checkpoint, without building its model."""
     context.terminal(ctx)
-    from madtp_cli.checkpoint import load
+    from madtp_cli.checkpoint import inspection
 
-    found = load.inspect(checkpoint, head_width=head_width, activation=activation)
+    found = inspection.inspect(checkpoint, head_width=head_width, activation=activation)
     context.print_document(ctx, dataclasses.asdict(found), results.inspect.show)
 
 

@@ -275,10 +275,12 @@ def _bytes(batch: Batch) -> int:
 def load(source: Path, settings: RunSettings, progress: ProgressReporter) -> tuple[Prunable, Any]:
     """The checkpoint, after telling what had to be assumed about it."""
     torch.manual_seed(settings.seed)
-    told: dict[str, Any] = {"head_width": settings.head_width, "activation": settings.activation}
-    for note in loading.inspect(source, **told).notes:
+    loaded = loading.load(
+        source, tokenizer=settings.tokenizer, head_width=settings.head_width, activation=settings.activation
+    )
+    for note in loaded.notes:
         progress.message(note)
-    return loading.load(source, tokenizer=settings.tokenizer, **told)
+    return loaded.model, loaded.processor
 
 
 def empty(arch: str) -> Prunable:

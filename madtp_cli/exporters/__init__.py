@@ -1,153 +1,86 @@
-"""Files that run without this package: one file format a file with what `Format` names, chosen by --format.
+"""Export formats: one file per value of `madtp export --format`.
 
-What is written is checked before it stays: the file runs, and its answers are the model's.
+An exported file runs without this package. Each module of this folder writes one file format, and must define what
+`ExportFormat` describes:
+
+    SUFFIX                  ending of its files, such as ".onnx"
+    require()               raises a UsageError if a needed package is not installed
+    write(program, file)    writes the traced model
+    runner(file)            reads the file back and returns a function that runs it
+
+To add a format, add one file here; no other file changes. Its name with "-" instead of "_" is the value of
+`--format`. `pipelines/export.py` traces the model, calls the format, and checks the outputs of the written file.
+
+Files whose names begin with an underscore are not formats: `_tracing.py` turns a model into a graph, `_checking.py`
+compares the outputs of a file with those of the model.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from madtp_cli.checkpoint import load
-from madtp_cli.checkpoint.atomic_write import check_file, write_file
 from madtp_cli.errors import UsageError
-from madtp_cli.exporters import _checking, _tracing
-from madtp_cli.exporters._checking import Checked
-from madtp_cli.models.prunable import Prunable
-from madtp_cli.progress import ProgressReporter
-
-#: Said of a model that writes: a graph has no search in it.
-LOOPS = (
-    "The file has the forward alone. To write a text, give it the tokens so far and append the likeliest, in a loop."
-)
 
 
-class Format(Protocol):
-    """A module of this package."""
+class ExportFormat(Protocol):
+    """What a module of this package defines."""
 
-    #: What its files' names end with.
     SUFFIX: str
 
     def require(self) -> None:
-        """UsageError with the command that installs what is missing, if anything is."""
+        """Raise a UsageError with the command that installs the missing packages, if any is missing."""
 
     def write(self, program: ExportedProgram, file: Path) -> None:
-        """Write a traced model."""
+        """Write a traced model to a file."""
 
     def runner(self, file: Path) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-        """The file, read back: outputs by name from inputs by name, on the CPU."""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What was written.
-
-    `size` in bytes, with what lies beside the file; `inputs` and `outputs` give each tensor's shape, a name where the
-    size is free; `checked` says what the comparison measured.
-    """
-
-    file: str
-    format: str
-    task: str
-    size: int
-    inputs: dict[str, list[int | str]]
-    outputs: dict[str, list[int | str]]
-    checked: Checked
-    notes: list[str] = field(default_factory=list)
-    seconds: float = 0.0
+        """Read a file and return a function that runs it on the CPU: from inputs by name to outputs by name."""
 
 
 def names() -> list[str]:
-    """Names for --format: the files of this folder."""
+    """Return the values of --format, sorted: the names of the files of this folder."""
     files = (module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     return sorted(name.replace("_", "-") for name in files)
 
 
-def get(name: str) -> Format:
-    """The format of that name; UsageError lists those there are."""
+def get(name: str) -> ExportFormat:
+    """Return a format by its name.
+
+    Raises:
+        UsageError: There is no such format.
+    """
     if name not in names():
-        raise UsageError(f"There is no export format {name!r}. Choose one of: {', '.join(names())}.")
+        raise UsageError(f"There is no export format {name!r}.\nChoose one of: {', '.join(names())}.")
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
-def suiting(file: Path) -> str:
-    """The format whose files' names end as this one, or else the first of `names()`.
+def name_for(file: Path) -> str:
+    """Return the name of the format for a file name, or the first format if no ending matches.
 
-    >>> suiting(Path("blip.pt2")), suiting(Path("blip"))
+    >>> name_for(Path("blip.pt2")), name_for(Path("blip"))
     ('torch-export', 'onnx')
     """
     return next((name for name in names() if file.suffix == get(name).SUFFIX), names()[0])
 
 
-def export(
-    source: Path,
-    file: Path,
-    name: str | None = None,
-    progress: ProgressReporter | None = None,
-    *,
-    overwrite: bool = False,
-    **told: Any,
-) -> Exported:
-    """Write a checkpoint, dense or pruned, as one file that needs no madtp, and check it.
-
-    Args:
-        source: Checkpoint file or folder.
-        file: Where to; its name ends as the format's files do.
-        name: One of `names()`; unless told, what the file's name ends as.
-        listener: Hears of the progress.
-        overwrite: Replace the file.
-        told: What else `checkpoint.load` asks for.
+def get_for(name: str, file: Path) -> ExportFormat:
+    """Return a format that can be written on this machine, to a file with this name.
 
     Raises:
-        MadtpError: One of its kinds, each with its exit code; nothing is written then.
+        UsageError: There is no such format, the file name has another ending, or a package is missing.
     """
-    started, progress, file = time.monotonic(), progress or ProgressReporter(), Path(file)
-    name = name or suiting(file)
-    chosen = _fitting(name, file)
-    check_file(file, overwrite)
-    model = load.load(source, **told)[0]
-    notes = _notes(model)
-    model = model.float()
-    progress.start("Exporting", 3)
-    program = _tracing.traced(model)
-    progress.advance(1)
-    with write_file(file, overwrite) as new:
-        chosen.write(program, new)
-        progress.advance(2)
-        checked = _checking.check(model, chosen.runner(new))
-        size = sum(part.stat().st_size for part in new.parent.iterdir())
-    progress.advance(3)
-    progress.finish()
-    inputs, outputs = _tracing.shapes(program)
-    return Exported(
-        str(file), name, model.config.task, size, inputs, outputs, checked, notes, time.monotonic() - started
-    )
-
-
-def _notes(model: Prunable) -> list[str]:
-    """What a user of the file should know about it."""
-    notes = [LOOPS] if hasattr(model, "generate") else []
-    if model.dtype != torch.float32:
-        notes.append(f"The checkpoint's {str(model.dtype).removeprefix('torch.')} weights are written as float32.")
-    return notes
-
-
-def _fitting(name: str, file: Path) -> Format:
-    """The format, if it can be written here and to a file of this name."""
-    chosen = get(name)
-    if file.suffix != chosen.SUFFIX:
+    export_format = get(name)
+    if file.suffix != export_format.SUFFIX:
         raise UsageError(
-            f"{file} is no name for --format {name}, whose files end with {chosen.SUFFIX}.\n"
-            f"Write to {file.with_suffix(chosen.SUFFIX)}, or choose another format: {', '.join(names())}."
+            f"The file {file} does not end with {export_format.SUFFIX}, as files of --format {name} do.\n"
+            f"Write to {file.with_suffix(export_format.SUFFIX)}, or choose another format: {', '.join(names())}."
         )
-    chosen.require()
-    return chosen
+    export_format.require()
+    return export_format

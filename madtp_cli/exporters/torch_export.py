@@ -1,4 +1,7 @@
-"""torch.export's own file, .pt2: `torch.export.load(file).module()(**inputs)` in any torch that reads it."""
+"""The file format of torch.export (.pt2).
+
+Any torch version that supports the file runs it with `torch.export.load(file).module()(**inputs)`.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,23 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from madtp_cli.exporters._tracing import quiet
+from madtp_cli.exporters._tracing import without_exporter_warnings
 
 SUFFIX = ".pt2"
 
 
 def require() -> None:
-    """Nothing but torch."""
+    """Do nothing: only torch is needed."""
 
 
 def write(program: ExportedProgram, file: Path) -> None:
-    """Weights and graph in one archive."""
-    with quiet():
+    """Write the weights and the graph to one archive."""
+    with without_exporter_warnings():
         torch.export.save(program, file)
 
 
 def runner(file: Path) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
-    """The file, read back."""
-    with quiet():
+    """Read a file and return a function that runs it."""
+    with without_exporter_warnings():
         module = torch.export.load(file).module()
     return lambda inputs: module(**inputs)

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 from madtp_cli import methods
-from madtp_cli.checkpoint import load
+from madtp_cli.checkpoint.atomic_write import check_output_folder
+from madtp_cli.checkpoint.save import save
 from madtp_cli.compression import budget, fine_tuning
 from madtp_cli.config import CompressSettings
 from madtp_cli.evaluation import run, timing
@@ -37,7 +38,7 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     output = settings.output or Path(f"{source.resolve().stem}-madtp")
     budget.parse(settings.gflops_budget)
     methods.get(settings.method)
-    load.check_output(output, settings.overwrite)
+    check_output_folder(output, settings.overwrite)
     session = Session.open(source, settings, progress)
     pruned = fine_tuning.prune(session, settings)
     before = session.measured("Evaluating the dense model", pruned.teacher, settings.split)
@@ -45,7 +46,7 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     report = _compress_report(source, output, session, pruned, before, after, started)
     readme = card.model_card(report, session.task.pipeline_tag, session.task.title)
     files = {"report.json": report.model_dump_json(indent=2) + "\n", "README.md": readme}
-    load.save(pruned.student.cpu(), session.processor, output, files=files, overwrite=settings.overwrite)
+    save(pruned.student.cpu(), session.processor, output, files=files, overwrite=settings.overwrite)
     return report
 
 

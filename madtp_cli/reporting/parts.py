@@ -262,3 +262,29 @@ class Environment(Part):
             python=platform.python_version(),
             machine=platform.machine(),
         )
+
+
+class CountRange(Part):
+    """The smallest and the largest of several counts."""
+
+    least: int
+    """The smallest count."""
+    most: int
+    """The largest count."""
+
+
+class ExportCheck(Part):
+    """How the outputs of an exported file compare with those of the model, on random samples."""
+
+    samples: int
+    """Number of random samples."""
+    batch_sizes: tuple[int, ...]
+    """Sizes of the batches."""
+    text_tokens: CountRange
+    """Tokens of a text."""
+    kept_image_tokens: CountRange | None
+    """Tokens of an image after pruning; null if nothing is pruned."""
+    max_difference: float
+    """Largest absolute difference of any output."""
+    tolerance: float
+    """Largest difference that is allowed."""

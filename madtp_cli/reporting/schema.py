@@ -25,6 +25,7 @@ from madtp_cli.reporting.parts import (
     CurvePoint,
     DensePruned,
     Environment,
+    ExportCheck,
     GenerationCostPart,
     GflopsPart,
     Interval,
@@ -49,6 +50,8 @@ __all__ = [
     "DuplicatePart",
     "Environment",
     "EvalReport",
+    "ExportCheck",
+    "ExportReport",
     "GenerationCostPart",
     "GflopsPart",
     "ImagesPart",
@@ -168,3 +171,30 @@ class DataReport(_Report):
     """Images that occur in two splits."""
     notes: list[str]
     """Sentences that a user of the data should know."""
+
+
+class ExportReport(_Report):
+    """What `madtp export` wrote."""
+
+    command: str = "export"
+    """The command that made the report."""
+    checkpoint: str
+    """Path of the checkpoint."""
+    file: str
+    """Path of the exported file."""
+    format: str
+    """Name of the export format."""
+    task: str
+    """Name of the task."""
+    size_bytes: int
+    """Size of the file, including the files that belong to it."""
+    inputs: dict[str, list[int | str]]
+    """Shape of each input; a free size has a name instead of a number."""
+    outputs: dict[str, list[int | str]]
+    """Shape of each output; a free size has a name instead of a number."""
+    check: ExportCheck
+    """How the outputs of the file compare with those of the model."""
+    notes: list[str] = []
+    """Sentences that a user of the file should know."""
+    seconds: float
+    """Duration of the command."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from madtp_cli.checkpoint.atomic_write import write_whole, writing
+from madtp_cli.checkpoint.atomic_write import write_errors_as_output_error, write_folder
 from madtp_cli.data.answers import ANSWER_LIST
 from madtp_cli.data.dataset import Row
 from madtp_cli.errors import UsageError
@@ -83,9 +83,9 @@ def write_scenes(
     drawn = {split: splits.rows(task, split, sizes[split], captions) for split in SPLITS if sizes.get(split)}
     done, total = 0, sum(map(len, drawn.values()))
     kept: dict[str, list[Row]] = {split: [] for split in drawn}
-    with writing(folder):
+    with write_errors_as_output_error(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(folder, overwrite, _foreign) as place:
+    with write_folder(folder, overwrite, _foreign) as place:
         (place / "annotation").mkdir()
         for split, rows in drawn.items():
             (place / "images" / split).mkdir(parents=True)

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 import madtp_cli
 from madtp_cli import tasks
-from madtp_cli.checkpoint import load as checkpoints
 from madtp_cli.evaluation import run
+from madtp_cli.pipelines import compress as pipeline
 
 BUDGET = ("--gflops-budget", "0.7")
 
@@ -92,13 +92,13 @@ def test_the_front_matter_of_the_model_card_describes_the_model(compressed):
 
 def test_a_loaded_folder_gives_the_same_logits_as_the_saved_model(madtp, checkpoint, small, monkeypatch):
     """Bit for bit: the report describes the model in the folder."""
-    saved, save = [], checkpoints.save
+    saved, save = [], pipeline.save
 
     def record_and_save(model, *arguments, **options):
         saved.append(model)
         save(model, *arguments, **options)
 
-    monkeypatch.setattr(checkpoints, "save", record_and_save)
+    monkeypatch.setattr(pipeline, "save", record_and_save)
     assert madtp("compress", checkpoint, *BUDGET, *small, "--steps", 1, "-o", "out").exit_code == 0
     loaded, _ = madtp_cli.load("out")
     pixels = torch.randn(3, 2, 3, 96, 96, generator=torch.Generator().manual_seed(1))

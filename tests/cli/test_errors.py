@@ -246,12 +246,12 @@ def test_vv_prints_the_traceback_of_an_error(madtp):
 
 def test_a_bug_gives_a_short_message_and_exit_code_1(fails, monkeypatch):
     """An unexpected error must not look like a wrong input."""
-    from madtp_cli.checkpoint import load
+    from madtp_cli.checkpoint import inspection
 
     def broken(*_, **__):
         raise RuntimeError("tensors of\nmany lines")
 
-    monkeypatch.setattr(load, "inspect", broken)
+    monkeypatch.setattr(inspection, "inspect", broken)
     message = fails(1, "inspect", "some.pt")
     assert "This is a bug in madtp: RuntimeError: tensors of\nRun the command again with -vv" in message
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from madtp_cli import methods, models
 from madtp_cli.execution.block_pruner import BlockTrace
 from madtp_cli.execution.padded import Padded, counts_of, pad
-from madtp_cli.exporters import _tracing
+from madtp_cli.exporters._random_inputs import random_inputs
+from madtp_cli.exporters._tracing import named_outputs
 from madtp_cli.models.prunable import Prunable
 from tests import decoding, drawing, retrieving
 
@@ -62,12 +63,12 @@ def test_padded_tokens_give_what_packed_ones_give(
     """What is exported is the model: ragged texts, every method, every way to attend and to score, in all towers."""
     rule = dict(method=method, queries=queries, proportional=proportional, min_keep=min_keep)
     model = drawing.attached(small[kind], threshold_scale, **rule)
-    inputs = _tracing.drawn(model, samples, 12, seed)
+    inputs = random_inputs(model, samples, 12, seed)
     packed, padded = both_ways(model, inputs)
     for tower, blocks in packed.trace.items():
         assert lengths(padded.trace[tower]) == lengths(blocks)
-    for name, expected in _tracing.named(model, packed).items():
-        found = _tracing.named(model, padded)[name]
+    for name, expected in named_outputs(model, packed).items():
+        found = named_outputs(model, padded)[name]
         if found.dim() > expected.dim():  # a decoder's
             mask = inputs.get("decoder_attention_mask", inputs["attention_mask"])
             found = found[mask[:, : found.shape[1]].bool()]
@@ -79,7 +80,7 @@ def test_a_block_is_as_long_as_its_largest_sample(small) -> None:
     model = drawing.attached(small["clip.retrieval"], 0.3)
     model.padded = True
     with torch.no_grad():
-        tokens: Any = model.encode_images(_tracing.drawn(model, 3, 5, seed=1)["pixel_values"], model.pruner("vision"))
+        tokens: Any = model.encode_images(random_inputs(model, 3, 5, seed=1)["pixel_values"], model.pruner("vision"))
     counts = tokens.lengths.counts
     assert tokens.data.shape[:2] == (3, counts.max())
     assert counts.min() < counts.max() < 37
@@ -104,7 +105,7 @@ def test_first_last_and_part() -> None:
 def test_packed_and_padded_tokens_do_not_mix(small) -> None:
     """Their shapes differ, and a sum over the wrong axis would be silent."""
     model = copy.deepcopy(small["blip.caption"])
-    inputs = _tracing.drawn(model, 2, 5, seed=1)
+    inputs = random_inputs(model, 2, 5, seed=1)
     with torch.no_grad():
         memory = model(**inputs).memory
         model.padded = True

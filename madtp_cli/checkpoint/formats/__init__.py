@@ -1,13 +1,20 @@
-"""File formats: what kind of checkpoint is this?
+"""Checkpoint formats: one file per format.
 
-Every module here is one format and has
+A format knows how one program stores a model: the names of the tensors, and where the settings are. Each module
+of this folder is one format. It must define what `Format` describes:
 
-    NAME                      what the format is called
-    recognise(source, told)   `Recognised` if the content is of this format, else None
+    NAME                             name of the format, as shown to the user
+    recognise(source, overrides)     a `Recognised` if the content has this format, else None
 
-Content decides, never a file's name, and at most one format claims a source. A format that
-is known but cannot be used is still recognised, with a `refusal`. Adding a format is adding
-one file; those whose name begins with an underscore are helpers.
+Rules for a format:
+
+* The content decides, never the name of the file. At most one format may recognise a source.
+* `recognise` reads nothing from the disk. `checkpoint.reading` has done so already.
+* If the format is known but the model cannot be used, return a `Recognised` with a `refusal`.
+* If the content has this format but is damaged, raise a `CheckpointError`.
+
+To add a format, add one file here; no other file changes. A file whose name begins with an underscore is not a
+format; it is shared by several formats.
 """
 
 from __future__ import annotations
@@ -20,23 +27,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
-from madtp_cli.errors import CheckpointError, UsageError
+from madtp_cli.errors import CheckpointError
 
-#: Keys that quantising tools (bitsandbytes, GPTQ, AWQ, compressed-tensors) put beside or in place of a weight.
+#: Keys that quantisation tools (bitsandbytes, GPTQ, AWQ, compressed-tensors) add to a weight or use instead of it.
 QUANTISED = re.compile(r"\.(SCB|absmax|quant_map|qweight|qzeros|g_idx|weight_packed|weight_scale)$")
 
 
 @dataclass(frozen=True)
 class Source:
-    """What was read from a file or folder.
+    """The content of a checkpoint file or folder.
 
-    `container` is pickle, safetensors, torchscript or folder; `weights` are its tensors, unwrapped
-    and under the keys in the file; `extras` stood beside them (epoch, temperature); `config` is a
-    folder's config.json.
+    Attributes:
+        path: The file or folder.
+        container: "pickle", "safetensors", "torchscript" or "folder".
+        weights: The tensors under the keys of the file, without wrappers and prefixes of training scripts.
+        extras: What a file contains besides the state dict, such as the epoch.
+        config: Content of config.json; None for a single file.
     """
 
     path: Path
@@ -48,10 +56,12 @@ class Source:
 
 @dataclass(frozen=True)
 class CheckpointOverrides:
-    """What the user says about a checkpoint that its file does not.
+    """Settings that the user gives because the checkpoint does not state them, or states them wrongly.
 
-    `head_width` is the width of one attention head in both towers; `image_size`, in pixels, has the
-    position embeddings resized; `activation` is gelu or quick_gelu, which CLIP's files do not tell apart.
+    Attributes:
+        head_width: Width of one attention head, in both towers.
+        image_size: Side of the image in pixels; the position embeddings are resized to it.
+        activation: "gelu" or "quick_gelu"; files of CLIP models do not state it.
     """
 
     head_width: int | None = None
@@ -61,19 +71,17 @@ class CheckpointOverrides:
 
 @dataclass(frozen=True)
 class Recognised:
-    """A checkpoint in our terms.
+    """A checkpoint after a format has recognised it, with the tensor names of this package.
 
-    Args:
+    Attributes:
         format: NAME of the format, or a longer form of it.
-        task: `nlvr2`, `vqa`, `caption`, `retrieval`, or what else the checkpoint was made for.
-        config: Fields of the configuration that `model_type` names, `madtp_blip` (transformers' BlipConfig and
-            more) or `madtp_clip` (CLIPConfig); empty if we have no such model.
-        weights: Tensors under the keys of transformers' class for the task.
+        task: "nlvr2", "vqa", "caption", "retrieval", or what else the checkpoint was made for.
+        config: Fields of the configuration class that `model_type` names; empty if there is no such model.
+        weights: Tensors under the keys of the model class of the task.
         dropped: Keys of the file that no model needs, by the reason.
-        fresh: Parts of our keys that the file cannot have; such parameters start from random values.
-        notes: What was assumed, converted or lost, in sentences.
-        refusal: Why it cannot be loaded, and what to do; None if it can.
-        dictionary: MADTP's learned dictionary [size, width], where the file has one of another rule.
+        notes: What was assumed, converted or lost, as full sentences.
+        refusal: Why the checkpoint cannot be loaded, and what to do; None if it can.
+        dictionary: Dictionary [atoms, width] of the released MADTP code, if the file has one.
     """
 
     format: str
@@ -81,48 +89,51 @@ class Recognised:
     config: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     dropped: Mapping[str, list[str]] = field(default_factory=dict)
-    fresh: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     refusal: str | None = None
     dictionary: Tensor | None = None
 
 
 class Format(Protocol):
-    """What a module in this package offers."""
+    """What a module of this package defines."""
 
     NAME: str
 
     def recognise(self, source: Source, overrides: CheckpointOverrides) -> Recognised | None:
-        """The checkpoint in our terms, or None if it is of another format."""
+        """Return the checkpoint with the tensor names of this package, or None if it has another format."""
 
 
 def all_formats() -> list[Format]:
-    """Every format, by file name."""
+    """Return every format, sorted by file name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     return [importlib.import_module(f"{__name__}.{name}") for name in names]
 
 
 def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised:
-    """What a source is, by its content.
+    """Find the format of a source by its content.
+
+    Args:
+        source: Content of a file or folder, from `checkpoint.reading.read`.
+        overrides: Settings that the user gave.
 
     Raises:
-        CheckpointError: No format claims it.
+        CheckpointError: No format recognises it, or its content is damaged.
     """
-    known = all_formats()
-    if refusal := _quantised(source):
+    if refusal := _quantisation_refusal(source):
         return Recognised("quantised weights", "unknown", refusal=refusal)
-    for one in known:
-        if (found := one.recognise(source, overrides)) is not None:
-            return found
+    known = all_formats()
+    for checkpoint_format in known:
+        if (recognised := checkpoint_format.recognise(source, overrides)) is not None:
+            return recognised
     first = ", ".join(sorted(source.weights)[:3])
     raise CheckpointError(
-        f"{source.path}: {len(source.weights)} tensors of a model that is not known ({first}, ...).\n"
-        f"Known are {', '.join(one.NAME for one in known)}."
+        f"{source.path} has {len(source.weights)} tensors of an unknown model ({first}, ...).\n"
+        f"Give a checkpoint in one of these formats: {', '.join(entry.NAME for entry in known)}."
     )
 
 
-def _quantised(source: Source) -> str | None:
-    """Why quantised weights cannot be loaded; None if they are of full or half precision."""
+def _quantisation_refusal(source: Source) -> str | None:
+    """Return why quantised weights cannot be loaded; None if the weights have full or half precision."""
     sign = next((key for key in source.weights if QUANTISED.search(key)), None) or next(
         (key for key, value in source.weights.items() if key.endswith(".weight") and value.element_size() == 1), None
     )
@@ -130,32 +141,4 @@ def _quantised(source: Source) -> str | None:
         sign = "quantization_config in its config.json"
     if sign is None:
         return None
-    return f"its weights are quantised ({sign}); they could not be fine-tuned.\nGive the model in float32 or float16."
-
-
-def resize_positions(positions: Tensor, image_size: int, patch_size: int) -> Tensor:
-    """Position embeddings [1, 1 + patches, width] for another image size; [CLS] keeps its own.
-
-    Source: BLIP resizes them on load, bicubically over the grid, arXiv:2201.12086.
-    """
-    if image_size % patch_size:
-        raise UsageError(f"Image size {image_size} is no multiple of the patch size {patch_size}.")
-    first, patches = positions[:, :1], positions[:, 1:]
-    old, new = grid_side(patches.shape[1]), image_size // patch_size
-    if old == new:
-        return positions
-    grid = patches.float().unflatten(1, (old, old)).permute(0, 3, 1, 2)
-    resized = functional.interpolate(grid, (new, new), mode="bicubic", align_corners=False)
-    return torch.cat([first, resized.flatten(2).transpose(1, 2).to(first.dtype)], 1)
-
-
-def grid_side(patches: int) -> int:
-    """Side of the square grid that has so many patches.
-
-    >>> grid_side(576)
-    24
-    """
-    side = round(patches**0.5)
-    if side * side != patches:
-        raise CheckpointError(f"{patches} patch positions are no square grid; only square images are supported.")
-    return side
+    return f"its weights are quantised ({sign}) and cannot be fine-tuned.\nGive the model in float32 or float16."

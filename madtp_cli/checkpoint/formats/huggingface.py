@@ -1,7 +1,7 @@
-"""transformers folders of BLIP and CLIP: config.json beside safetensors or pickled weights.
+"""Folders that transformers writes for BLIP and CLIP: config.json and safetensors or pickled weights.
 
-The keys are ours already, and config.json says what shapes cannot; where it differs from the
-published originals, a note says so. Other families are recognised, to be refused with a reason.
+The tensors already have the names of this package, and config.json states what shapes do not show. Where it differs
+from the published originals, a note says so. Other model types are recognised, and refused with a reason.
 """
 
 from __future__ import annotations
@@ -9,70 +9,92 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
-from transformers import BlipConfig, CLIPConfig
+from transformers import BlipConfig, CLIPConfig, PretrainedConfig
 
+from madtp_cli.checkpoint.blip_parts import BLIP_2, VISION_EPSILON, blip_task, with_tied_weights
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
-from madtp_cli.checkpoint.tower_shapes import BLIP_2, HEAD_WIDTH, blip_task, odd_heads, resized, split_off, tied
+from madtp_cli.checkpoint.position_embeddings import with_image_size
+from madtp_cli.checkpoint.tower_shapes import HEAD_WIDTH, head_width_refusal, split_dropped
 from madtp_cli.errors import CheckpointError
 
 NAME = "transformers folder"
-OURS = "madtp_"
+#: How the model types of the folders begin that madtp writes; another format recognises them.
+MADTP_PREFIX = "madtp_"
 
-#: What we take over from config.json; the rest does not bear on what the model computes.
+#: Settings that are copied from config.json; the other ones do not change what the model computes.
 TOWER = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps",
          "hidden_act", "projection_dim")  # fmt: skip
 VISION = (*TOWER, "image_size", "patch_size")
 TEXT = (*TOWER, "vocab_size", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
 BLIP_TEXT = (*TEXT, "encoder_hidden_size", "sep_token_id", "label_smoothing")
 
-#: Salesforce's epsilon; transformers' default is ten times as large.
-BLIP_VISION_EPSILON = 1e-6
-
-#: In older folders, instead of the true number; transformers then takes the largest token for a text's end.
-OLD_END = 2
+#: Older CLIP folders have this number instead of the true [EOT] token; transformers then takes the largest token id
+#: as the end of the text.
+OLD_EOT = 2
 
 DROPPED = {"position numbers": re.compile(r"\.position_ids$")}
 
-#: Where both towers of a CLIP have their keys, and what joins them.
+#: Parts of a whole CLIP, by the beginning of their keys.
 CLIP_PARTS = ("vision_model", "text_model", "visual_projection", "text_projection", "logit_scale")
 
-#: Why a family cannot be used.
 SIGLIP = (
-    "a SigLIP, whose image tower has no [CLS] token, only a pooling head; the token importance score reads [CLS].\n"
-    "Give a CLIP."
+    "a SigLIP, which has no [CLS] token but a pooling head; the importance score needs the [CLS] token.\nGive a CLIP."
 )
-FAMILIES = {"siglip": SIGLIP, "siglip2": SIGLIP, "blip-2": BLIP_2, "instructblip": BLIP_2}
+#: Why a model type cannot be used.
+REFUSED = {"siglip": SIGLIP, "siglip2": SIGLIP, "blip-2": BLIP_2, "instructblip": BLIP_2}
+
+
+@dataclass(frozen=True)
+class ModelType:
+    """How the folders of one model type of transformers are read.
+
+    Attributes:
+        config_class: The configuration class of transformers.
+        text_settings: Settings of the text tower that are copied.
+        task: Returns the task and the refusal, from the tensors and config.json.
+        settings: Further settings of our configuration by task, copied from transformers' configuration.
+        adjust: Corrects our configuration in place and returns the notes about it.
+        complete: Adds the tensors that the folder leaves out.
+    """
+
+    config_class: type[PretrainedConfig]
+    text_settings: tuple[str, ...]
+    task: Callable[[Mapping[str, Tensor], Mapping[str, Any]], tuple[str, str | None]]
+    settings: Mapping[str, tuple[str, ...]]
+    adjust: Callable[[dict[str, Any], CheckpointOverrides], list[str]]
+    complete: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
 def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | None:
-    """A folder whose config.json names a model type that is not ours, or weights from such a folder."""
+    """Recognise a folder of transformers, or the weights of such a folder without config.json."""
     if source.config is None:
         return _without_config(source)
-    kind = str(source.config.get("model_type", "unknown"))
-    if kind.startswith(OURS):
+    name = str(source.config.get("model_type", "unknown"))
+    if name.startswith(MADTP_PREFIX):
         return None
-    if kind not in ("blip", "clip"):
-        return Recognised(NAME, kind, refusal=FAMILIES.get(kind) or _unknown(source, kind))
+    if name not in MODEL_TYPES:
+        return Recognised(NAME, name, refusal=REFUSED.get(name) or _unknown_refusal(source, name))
     if not source.weights:
         raise CheckpointError(
             f"{source.path} has a config.json but no weights (model.safetensors or pytorch_model.bin).\n"
-            "The folder is incomplete; copy or download it again."
+            "The folder is incomplete: copy or download it again."
         )
-    kept, dropped = split_off(source.weights, DROPPED)
+    kept, dropped = split_dropped(source.weights, DROPPED)
     try:
-        found = _blip(kept, source.config, overrides) if kind == "blip" else _clip(kept, source.config, overrides)
-    except (StrictDataclassError, TypeError, ValueError, AttributeError) as error:  # transformers' check of settings
+        recognised = _known(name, kept, source.config, overrides)
+    except (StrictDataclassError, TypeError, ValueError, AttributeError) as error:  # transformers checks the settings
         first = str(error).splitlines()[0].rstrip(":")
         raise CheckpointError(
-            f"{source.path / 'config.json'} has settings that cannot be ({first}).\nCopy or download the folder again."
+            f"{source.path / 'config.json'} has invalid settings ({first}).\nCopy or download the folder again."
         ) from error
-    found = dataclasses.replace(found, dropped=dropped)
-    return resized(found, overrides.image_size) if found.config else found
+    recognised = dataclasses.replace(recognised, dropped=dropped)
+    return with_image_size(recognised, overrides.image_size) if recognised.config else recognised
 
 
 def _without_config(source: Source) -> Recognised | None:
@@ -87,10 +109,10 @@ def _without_config(source: Source) -> Recognised | None:
     return Recognised("transformers weights", "unknown", refusal=refusal)
 
 
-def _unknown(source: Source, kind: str) -> str:
+def _unknown_refusal(source: Source, name: str) -> str:
     return (
-        f"a transformers folder of model type {kind} ({_architecture(source.config)}); known are blip and clip.\n"
-        "Give a BLIP or a CLIP with both towers."
+        f"a transformers folder of model type {name} ({_architecture(source.config)}), which is not supported.\n"
+        f"Give a model of type {' or '.join(MODEL_TYPES)} with both towers."
     )
 
 
@@ -98,80 +120,114 @@ def _architecture(config: Mapping[str, Any] | None) -> str:
     return ", ".join(map(str, (config or {}).get("architectures") or [])) or "no architecture named"
 
 
-def _blip(weights: Mapping[str, Tensor], settings: Mapping[str, Any], overrides: CheckpointOverrides) -> Recognised:
-    task, refusal = blip_task(weights)
+def _known(
+    name: str, weights: Mapping[str, Tensor], settings: Mapping[str, Any], overrides: CheckpointOverrides
+) -> Recognised:
+    """Return a checkpoint of a supported model type, with our configuration."""
+    model_type = MODEL_TYPES[name]
+    task, refusal = model_type.task(weights, settings)
     if refusal:
         return Recognised(NAME, task, refusal=refusal)
-    config = BlipConfig.from_dict(copy.deepcopy(dict(settings))).to_dict()
-    vision, text = _only(config["vision_config"], VISION), _only(config["text_config"], BLIP_TEXT)
-    described: dict[str, Any] = {"model_type": "madtp_blip", "task": task, "vision_config": vision, "text_config": text}
-    if task == "retrieval":
-        described["image_text_hidden_size"] = config["image_text_hidden_size"]
-    notes = _set_heads(described, overrides)
-    if vision["layer_norm_eps"] != BLIP_VISION_EPSILON:
-        notes.append(
-            f"Vision layer-norm epsilon {vision['layer_norm_eps']:g}, as config.json says; Salesforce's own has "
-            f"{BLIP_VISION_EPSILON:g}."
-        )
-    refusal = odd_heads(described, overrides) if overrides.head_width else None
-    return Recognised(NAME, task, described, tied(weights), notes=tuple(notes), refusal=refusal)
-
-
-def _clip(weights: Mapping[str, Tensor], settings: Mapping[str, Any], overrides: CheckpointOverrides) -> Recognised:
-    parts = {key.split(".")[0] for key in weights}
-    if absent := [part for part in CLIP_PARTS if part not in parts]:
-        return Recognised(
-            NAME,
-            "retrieval",
-            refusal=f"a CLIP ({_architecture(settings)}) without {', '.join(absent)}.\n"
-            "Give a whole CLIPModel; retrieval needs both towers.",
-        )
-    config = CLIPConfig.from_dict(copy.deepcopy(dict(settings))).to_dict()
-    vision, text = _only(config["vision_config"], VISION), _only(config["text_config"], TEXT)
-    described = {
-        "model_type": "madtp_clip",
-        "task": "retrieval",
-        "projection_dim": config["projection_dim"],
-        "vision_config": vision,
-        "text_config": text,
+    stored = model_type.config_class.from_dict(copy.deepcopy(dict(settings))).to_dict()
+    config: dict[str, Any] = {
+        "model_type": f"{MADTP_PREFIX}{name}",
+        "task": task,
+        "vision_config": _selected(stored["vision_config"], VISION),
+        "text_config": _selected(stored["text_config"], model_type.text_settings),
+        **{setting: stored[setting] for setting in model_type.settings.get(task, ())},
     }
-    notes = _set_heads(described, overrides)
-    if text["eos_token_id"] == OLD_END:
-        text |= {"bos_token_id": text["vocab_size"] - 2, "eos_token_id": text["vocab_size"] - 1}
-        notes.append(f"Texts end with token {text['eos_token_id']}; config.json has {OLD_END}, as older ones do.")
-    for tower in (vision, text) if overrides.activation else ():
-        tower["hidden_act"] = overrides.activation
-    refusal = odd_heads(described, overrides) if overrides.head_width else None
-    return Recognised(NAME, "retrieval", described, dict(weights), notes=tuple(notes), refusal=refusal)
+    notes = [*_set_heads(config, overrides), *model_type.adjust(config, overrides)]
+    refusal = head_width_refusal(config, overrides) if overrides.head_width else None
+    return Recognised(NAME, task, config, model_type.complete(weights), notes=tuple(notes), refusal=refusal)
 
 
-def _only(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """The named settings; sizes of a square are told by one side."""
-    chosen = {name: config[name] for name in names if name in config}
+def _selected(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the named settings. The size of a square may be one number or a pair; return one number."""
+    selected = {name: config[name] for name in names if name in config}
     for name in ("image_size", "patch_size"):
-        side = chosen.get(name)
+        side = selected.get(name)
         if isinstance(side, list | tuple):
             if len(set(side)) != 1:
                 raise ValueError(f"{name} is {side}, and only squares are supported")
-            chosen[name] = side[0]
-    return chosen
+            selected[name] = side[0]
+    return selected
 
 
 def _set_heads(config: Mapping[str, Any], overrides: CheckpointOverrides) -> list[str]:
-    """Give both towers the heads that were told, and say what is unusual about config.json's."""
+    """Apply the head width that the user gave to both towers; return notes about unusual numbers of heads."""
     notes = []
     for name in ("vision", "text"):
         tower = config[f"{name}_config"]
         width, heads = tower["hidden_size"], tower["num_attention_heads"]
-        usual = width // (overrides.head_width or HEAD_WIDTH)
-        if heads == usual:
+        expected = width // (overrides.head_width or HEAD_WIDTH)
+        if heads == expected:
             continue
         if overrides.head_width:
-            tower["num_attention_heads"] = max(usual, 1)
-            notes.append(f"{usual} {name} heads as told; config.json says {heads}.")
+            tower["num_attention_heads"] = max(expected, 1)
+            notes.append(
+                f"The {name} tower has {expected} heads, from the given head width; config.json states {heads}."
+            )
         else:
             notes.append(
-                f"{heads} {name} heads, as config.json says; published models of width {width} have {usual}. If that "
-                f"is a forgotten setting, say --head-width {HEAD_WIDTH}."
+                f"The {name} tower has {heads} heads, as config.json states; published models of width {width} have "
+                f"{expected}. If config.json is wrong, use --head-width {HEAD_WIDTH}."
             )
     return notes
+
+
+def _blip_task(weights: Mapping[str, Tensor], _: Mapping[str, Any]) -> tuple[str, str | None]:
+    return blip_task(weights)
+
+
+def _adjust_blip(config: dict[str, Any], _: CheckpointOverrides) -> list[str]:
+    epsilon = config["vision_config"]["layer_norm_eps"]
+    if epsilon == VISION_EPSILON:
+        return []
+    return [
+        f"The layer-norm epsilon of the vision tower is {epsilon:g}, as config.json states; Salesforce's models have "
+        f"{VISION_EPSILON:g}."
+    ]
+
+
+def _clip_task(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> tuple[str, str | None]:
+    parts = {key.split(".")[0] for key in weights}
+    absent = [part for part in CLIP_PARTS if part not in parts]
+    if not absent:
+        return "retrieval", None
+    return "retrieval", (
+        f"a CLIP ({_architecture(settings)}) without {', '.join(absent)}.\n"
+        "Give a whole CLIPModel; retrieval needs both towers."
+    )
+
+
+def _adjust_clip(config: dict[str, Any], overrides: CheckpointOverrides) -> list[str]:
+    """Correct the [EOT] token of older folders, and set the activation that the user gave."""
+    notes, text = [], config["text_config"]
+    if text["eos_token_id"] == OLD_EOT:
+        text |= {"bos_token_id": text["vocab_size"] - 2, "eos_token_id": text["vocab_size"] - 1}
+        notes.append(f"Texts end with token {text['eos_token_id']}; config.json states {OLD_EOT}, as older folders do.")
+    if overrides.activation:
+        for tower in (config["vision_config"], text):
+            tower["hidden_act"] = overrides.activation
+    return notes
+
+
+#: The supported model types of transformers.
+MODEL_TYPES = {
+    "blip": ModelType(
+        config_class=BlipConfig,
+        text_settings=BLIP_TEXT,
+        task=_blip_task,
+        settings={"retrieval": ("image_text_hidden_size",)},
+        adjust=_adjust_blip,
+        complete=with_tied_weights,
+    ),
+    "clip": ModelType(
+        config_class=CLIPConfig,
+        text_settings=TEXT,
+        task=_clip_task,
+        settings={"retrieval": ("projection_dim",)},
+        adjust=_adjust_clip,
+        complete=dict,
+    ),
+}

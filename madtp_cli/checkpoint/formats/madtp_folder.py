@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from madtp_cli import models
+from madtp_cli.checkpoint.blip_parts import with_tied_weights
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
-from madtp_cli.checkpoint.tower_shapes import POSITIONS, resized, tied
+from madtp_cli.checkpoint.position_embeddings import with_image_size
 from madtp_cli.errors import CheckpointError
 
 NAME = "madtp folder"
 
 
 def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | None:
-    """A folder whose config.json names one of our model types, such as `madtp_blip`."""
-    if source.config is None or source.config.get("model_type") not in POSITIONS:
+    """Recognise a folder whose config.json has the model type of one of our families, such as `madtp_blip`."""
+    known = {family.model_type for family in models.families().values()}
+    if source.config is None or source.config.get("model_type") not in known:
         return None
     if not source.weights:
-        raise CheckpointError(f"{source.path} has no model.safetensors.\nThe folder is incomplete; make it again.")
-    found = Recognised(NAME, str(source.config.get("task")), dict(source.config), tied(source.weights))
-    return resized(found, overrides.image_size)
+        raise CheckpointError(
+            f"{source.path} has no model.safetensors, so the folder is incomplete.\nCopy it again, or write it again."
+        )
+    recognised = Recognised(
+        NAME, str(source.config.get("task")), dict(source.config), with_tied_weights(source.weights)
+    )
+    return with_image_size(recognised, overrides.image_size)

@@ -1,4 +1,7 @@
-"""MADTP's own result files: `{model, epoch, temperature}`, another format's keys plus `space_dict`."""
+"""Result files of the released MADTP code: `{model, epoch, temperature}`, where the model also has `space_dict`.
+
+Apart from that, the tensors have the names of another format, which recognises them.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +10,34 @@ import re
 
 from madtp_cli.checkpoint import formats
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
-from madtp_cli.checkpoint.tower_shapes import split_off
+from madtp_cli.checkpoint.tower_shapes import split_dropped
 
 NAME = "MADTP"
+#: Key of the dictionary.
 DICTIONARY = "space_dict"
 
-#: CLIP's files have one map into the dictionary's width for each block; our dictionary has one for each tower.
-MAPS = {"each block's own map into the dictionary": re.compile(r"\.query_model\.q_map\.")}
+#: In CLIP files every block has its own projection to the dictionary; our dictionary has one per tower.
+DROPPED = {"projections of single blocks to the dictionary": re.compile(r"\.query_model\.q_map\.")}
 
 
 def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | None:
-    """A file with a dictionary beside the weights of a model in its own format."""
+    """Recognise a file with a dictionary and the weights of a model in another format."""
     if DICTIONARY not in source.weights:
         return None
-    weights, maps = split_off(source.weights, MAPS)
+    weights, dropped = split_dropped(source.weights, DROPPED)
     dictionary = weights.pop(DICTIONARY)
     host = formats.recognise(dataclasses.replace(source, weights=weights), overrides)
-    size, width = dictionary.shape
+    atoms, width = dictionary.shape
     note = (
-        f"Compressed by MADTP at temperature {source.extras.get('temperature', 'unknown')}, whose pruning rule differs "
-        "from ours (one keep count for a whole batch, padding scored like words); loaded as dense weights, "
-        f"and its dictionary of {size} tokens of width {width} apart."
+        f"The file was compressed by the released MADTP code at temperature "
+        f"{source.extras.get('temperature', 'unknown')}. That code prunes by another rule (one number of kept tokens "
+        "for the whole batch, padding scored like words), so only the dense weights are loaded, "
+        f"not the dictionary of {atoms} atoms of width {width}."
     )
     return dataclasses.replace(
         host,
         format=f"{NAME} ({host.format})",
-        dropped={**host.dropped, **maps},
+        dropped={**host.dropped, **dropped},
         notes=(note, *host.notes),
         dictionary=dictionary,
     )

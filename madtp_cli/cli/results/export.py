@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from rich.console import Console
 
+from madtp_cli.reporting.schema import ExportCheck, ExportReport
 
-def show(written: Mapping[str, Any], out: Console) -> None:
+
+def show(report: ExportReport, out: Console) -> None:
     """Print the file with its inputs and outputs, the check, and the notes."""
-    for text in lines(written):
+    for text in lines(report):
         out.print(text)
 
 
-def lines(written: Mapping[str, Any]) -> Iterator[str]:
+def lines(report: ExportReport) -> Iterator[str]:
     """Yield the lines of the result."""
-    size = f"{written['size'] / 1e6:,.1f} MB"
-    yield f"{written['file']}: task {written['task']}, format {written['format']}, {size}"
-    for kind in ("inputs", "outputs"):
-        for number, (name, shape) in enumerate(written[kind].items()):
+    yield f"{report.file}: task {report.task}, format {report.format}, {report.size_bytes / 1e6:,.1f} MB"
+    for kind, tensors in (("inputs", report.inputs), ("outputs", report.outputs)):
+        for number, (name, shape) in enumerate(tensors.items()):
             yield f"  {'' if number else kind:<9} {name} [{', '.join(map(str, shape))}]"
-    yield _check(written["checked"])
-    for note in written["notes"]:
+    yield _check(report.check)
+    for note in report.notes:
         yield f"Note: {note}"
 
 
-def _check(checked: Mapping[str, Any]) -> str:
+def _check(check: ExportCheck) -> str:
     """State what was compared, the largest difference and the tolerance."""
-    batches = ", ".join(map(str, checked["batches"]))
-    kept = checked["kept"]
-    tokens = "" if kept is None else f" Images keep {kept[0]} to {kept[1]} tokens."
+    batches, kept = ", ".join(map(str, check.batch_sizes)), check.kept_image_tokens
+    tokens = "" if kept is None else f" Images keep {kept.least} to {kept.most} tokens."
     return (
-        f"Checked on {checked['samples']} random samples in batches of {batches}, with texts of "
-        f"{checked['tokens'][0]} to {checked['tokens'][1]} tokens.{tokens}\n"
-        f"Largest difference from the outputs of the model: {checked['difference']:.1e} "
-        f"(tolerance {checked['tolerance']:g})."
+        f"Checked on {check.samples} random samples in batches of {batches}, with texts of "
+        f"{check.text_tokens.least} to {check.text_tokens.most} tokens.{tokens}\n"
+        f"Largest difference from the outputs of the model: {check.max_difference:.1e} "
+        f"(tolerance {check.tolerance:g})."
     )

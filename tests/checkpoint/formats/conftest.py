@@ -1,4 +1,4 @@
-"""Golden checkpoints of the original code, and what it makes of them."""
+"""Golden checkpoints of the original code, with its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -27,90 +27,90 @@ from madtp_cli.checkpoint import formats
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
 from tests.paths import GOLDEN
 
-#: The golden models' heads are narrower than any published one's.
+#: Width of the heads of the golden models; published models have wider ones.
 HEAD_WIDTH = 16
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """Small random checkpoints with the original code's inputs and outputs."""
+    """The folder of small random checkpoints, with the inputs and outputs of the original code."""
     return GOLDEN
 
 
 @pytest.fixture(scope="session")
 def overrides() -> CheckpointOverrides:
-    """What a golden file does not say."""
+    """What a golden file does not state."""
     return CheckpointOverrides(head_width=HEAD_WIDTH)
 
 
 @pytest.fixture(scope="session")
-def judge() -> Callable[..., dict[str, Tensor]]:
-    """A model's answer to a case's inputs, beside the original's."""
+def compared_logits() -> Callable[..., tuple[Tensor, Tensor]]:
+    """Returns the logits of a model for the inputs of a golden case, and those of the original code."""
 
-    def judged(model: nn.Module, case: str) -> dict[str, Tensor]:
-        given = load_file(GOLDEN / case / "inputs.safetensors")
+    def compared(model: nn.Module, case: str) -> tuple[Tensor, Tensor]:
+        inputs = load_file(GOLDEN / case / "inputs.safetensors")
         outputs = load_file(GOLDEN / case / "outputs.safetensors")
-        images = given["pixel_values"].float()
+        images = inputs["pixel_values"].float()
         pairs = torch.stack(images.chunk(2), 1)  # the left images come first
         with torch.no_grad():
-            logits = model(pairs, given["input_ids"], given["attention_mask"]).logits
-        return {"ours": logits, "original": outputs["b4/logits" if "b4/logits" in outputs else "logits"]}
+            logits = model(pairs, inputs["input_ids"], inputs["attention_mask"]).logits
+        return logits, outputs["b4/logits" if "b4/logits" in outputs else "logits"]
 
-    return judged
+    return compared
 
 
 @pytest.fixture(scope="session")
 def inventory() -> Callable[[str], Source]:
-    """A full-size checkpoint without its memory: the right keys and shapes on the meta device."""
+    """Returns a checkpoint of published size by name: its keys and shapes, on the meta device."""
     with gzip.open(GOLDEN / "key_inventory.json.gz") as file:
-        known: dict[str, dict[str, tuple[list[int], str]]] = json.load(file)
+        inventories: dict[str, dict[str, tuple[list[int], str]]] = json.load(file)
 
     def source(name: str) -> Source:
         weights = {
             key: torch.empty(shape, dtype=getattr(torch, kind), device="meta")
-            for key, (shape, kind) in known[name].items()
+            for key, (shape, kind) in inventories[name].items()
         }
         return Source(Path(f"{name}.pth"), "pickle", weights)
 
     return source
 
 
-#: transformers' class for each task of a BLIP; it has none for NLVR2.
-THEIRS = {"vqa": BlipForQuestionAnswering, "caption": BlipForConditionalGeneration,
-          "retrieval": BlipForImageTextRetrieval}  # fmt: skip
-#: Fields that transformers' configurations do not know.
-ADDED = ("model_type", "task", "merge_from", "trained_on")
+#: The class of transformers for each task of BLIP; there is none for NLVR2.
+BLIP_CLASSES = {"vqa": BlipForQuestionAnswering, "caption": BlipForConditionalGeneration,
+                "retrieval": BlipForImageTextRetrieval}  # fmt: skip
+#: Fields that the configurations of transformers do not have.
+ADDED_FIELDS = ("model_type", "task", "merge_from", "trained_on")
 
 
 @pytest.fixture(scope="session")
-def stock() -> Callable[[Recognised], Any]:
-    """transformers' own model of a recognised checkpoint; it must have a place for every weight, and no other."""
+def transformers_model() -> Callable[[Recognised], Any]:
+    """Builds the model of transformers for a checkpoint; it must have the same tensors as the checkpoint."""
 
-    def built(found: Recognised) -> nn.Module:
-        config = {name: copy.deepcopy(value) for name, value in found.config.items() if name not in ADDED}
-        with next(iter(found.weights.values())).device:
-            if found.config["model_type"] == "madtp_clip":
+    def build(recognised: Recognised) -> nn.Module:
+        config = {name: copy.deepcopy(value) for name, value in recognised.config.items() if name not in ADDED_FIELDS}
+        with next(iter(recognised.weights.values())).device:
+            if recognised.config["model_type"] == "madtp_clip":
                 model: nn.Module = CLIPModel(CLIPConfig(**config))
             else:
-                model = THEIRS[found.task](BlipConfig(**config))
-            if found.task == "vqa":
-                _narrow(model)
-        model.load_state_dict(dict(found.weights), strict=True)
+                model = BLIP_CLASSES[recognised.task](BlipConfig(**config))
+            if recognised.task == "vqa":
+                _set_question_width(model)
+        model.load_state_dict(dict(recognised.weights), strict=True)
         return model.eval()
 
-    return built
+    return build
 
 
-def _narrow(model: Any) -> None:
-    """Let VQA's decoder look at question states; transformers gives it the images' width, which may be another."""
+def _set_question_width(model: Any) -> None:
+    """Let the VQA decoder attend to question states; transformers uses the width of the image tokens instead."""
     text = copy.deepcopy(model.config.text_config)
     text.encoder_hidden_size = text.hidden_size
     model.text_decoder = BlipTextLMHeadModel(text)
 
 
 @pytest.fixture
-def claims() -> Callable[[Source], list[Any]]:
-    """The formats that take a source for theirs."""
+def recognising_formats() -> Callable[[Source], list[str]]:
+    """Returns the names of the formats that recognise a source."""
     return lambda source: [
-        one.NAME for one in formats.all_formats() if one.recognise(source, CheckpointOverrides()) is not None
+        entry.NAME for entry in formats.all_formats() if entry.recognise(source, CheckpointOverrides()) is not None
     ]

@@ -1,4 +1,4 @@
-"""transformers folders: small models of its own, as its own code writes them."""
+"""Folders of transformers: small models, written by transformers itself."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _clip(**text: Any) -> CLIPModel:
 
 
 def _drawn(kind: Any, config: Any) -> Any:
-    """A model whose every parameter has values of its own, so that a mixed-up pair would show."""
+    """Create a model with random parameters, so that exchanged tensors change the outputs."""
     model = kind(config).eval()
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def _sharded(model: Any, folder: Path) -> None:
 
 
 def _pickled(model: Any, folder: Path) -> None:
-    """As older versions wrote it, with the position numbers among the weights."""
+    """Write a folder as older versions did, with the position numbers among the weights."""
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     numbers = {"text_model.embeddings.position_ids": torch.arange(20)[None]}
@@ -75,17 +75,17 @@ def _pickled(model: Any, folder: Path) -> None:
 def _pickled_shards(model: Any, folder: Path) -> None:
     model.config.save_pretrained(folder)
     weights = model.state_dict()
-    places = {key: f"pytorch_model-{number % 2}.bin" for number, key in enumerate(weights)}
-    for file in set(places.values()):
-        torch.save({key: value for key, value in weights.items() if places[key] == file}, folder / file)
-    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": places}))
+    file_of_key = {key: f"pytorch_model-{number % 2}.bin" for number, key in enumerate(weights)}
+    for file in set(file_of_key.values()):
+        torch.save({key: value for key, value in weights.items() if file_of_key[key] == file}, folder / file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": file_of_key}))
 
 
 @pytest.mark.parametrize("write", [_safetensors, _sharded, _pickled, _pickled_shards])
-def test_a_clip_folder_computes_what_its_model_does(
-    tmp_path: Path, stock: Callable[[Recognised], Any], write: Callable[[Any, Path], None]
+def test_the_model_of_a_clip_folder_computes_the_same(
+    tmp_path: Path, transformers_model: Callable[[Recognised], Any], write: Callable[[Any, Path], None]
 ) -> None:
-    """Whatever files its weights are in."""
+    """The weights may be in different kinds of files."""
     model = _clip()
     write(model, tmp_path)
     found = formats.recognise(read(tmp_path), CheckpointOverrides())
@@ -93,51 +93,54 @@ def test_a_clip_folder_computes_what_its_model_does(
     words, pixels = torch.tensor([[58, 5, 9, 59]]), torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(
-            stock(found)(words, pixels).logits_per_image, model(words, pixels).logits_per_image, rtol=0, atol=1e-6
+            transformers_model(found)(words, pixels).logits_per_image,
+            model(words, pixels).logits_per_image,
+            rtol=0,
+            atol=1e-6,
         )
     if write is _pickled:
         assert found.dropped == {"position numbers": ["text_model.embeddings.position_ids"]}
 
 
 @pytest.mark.parametrize("task", CLASSES)
-def test_a_blip_folder_has_every_weight_of_its_class(
-    tmp_path: Path, stock: Callable[[Recognised], Any], task: str
+def test_the_model_of_a_blip_folder_has_every_weight(
+    tmp_path: Path, transformers_model: Callable[[Recognised], Any], task: str
 ) -> None:
-    """Also those that safetensors stores once, being one with others in the model."""
+    """Tied weights are included, which safetensors stores only once."""
     model = _blip(CLASSES[task])
     _safetensors(model, tmp_path)
     found = formats.recognise(read(tmp_path), CheckpointOverrides())
     assert (found.task, found.refusal) == (task, None)
     assert found.config.get("image_text_hidden_size") == (24 if task == "retrieval" else None)
-    loaded = stock(found).state_dict()
+    loaded = transformers_model(found).state_dict()
     for key, value in model.state_dict().items():
         assert torch.equal(loaded[key], value), key
 
 
-def test_what_differs_from_the_published_originals_is_noted(tmp_path: Path) -> None:
-    """transformers' defaults do: 8 text heads for 12, and a larger epsilon."""
+def test_differences_from_the_published_models_are_noted(tmp_path: Path) -> None:
+    """The defaults of transformers differ: 8 text heads instead of 12, and a larger epsilon."""
     _safetensors(_blip(BlipForQuestionAnswering, num_attention_heads=4), tmp_path)
     found = formats.recognise(read(tmp_path), CheckpointOverrides())
     vision = found.config["vision_config"]
     assert (vision["layer_norm_eps"], vision["num_attention_heads"]) == (1e-5, 4)
-    assert any("4 vision heads, as config.json says" in note and "have 2" in note for note in found.notes)
-    assert any("epsilon 1e-05, as config.json says; Salesforce's own has 1e-06" in note for note in found.notes)
-    assert not any("text heads" in note for note in found.notes)
+    assert any("vision tower has 4 heads, as config.json states" in note and "have 2" in note for note in found.notes)
+    assert any("epsilon of the vision tower is 1e-05, as config.json states" in note for note in found.notes)
+    assert not any("text tower" in note for note in found.notes)
 
 
-def test_told_heads_outdo_config_json(tmp_path: Path) -> None:
-    """The way out where config.json has transformers' default by mistake."""
+def test_a_given_head_width_replaces_that_of_config_json(tmp_path: Path) -> None:
+    """config.json may have the default of transformers by mistake."""
     _safetensors(_blip(BlipForQuestionAnswering, num_attention_heads=4), tmp_path)
     found = formats.recognise(read(tmp_path), CheckpointOverrides(head_width=64))
     assert found.config["vision_config"]["num_attention_heads"] == 2
-    assert any("2 vision heads as told; config.json says 4" in note for note in found.notes)
+    assert any("vision tower has 2 heads, from the given head width" in note for note in found.notes)
     refusal = formats.recognise(read(tmp_path), CheckpointOverrides(head_width=48)).refusal
     assert refusal is not None
-    assert "no multiple of 48" in refusal
+    assert "not a multiple of 48" in refusal
 
 
-def test_the_old_number_of_a_texts_end_is_replaced(tmp_path: Path) -> None:
-    """OpenAI's folders on the hub say 2, and transformers then takes the largest token, which is the true end."""
+def test_the_wrong_eot_token_of_older_folders_is_replaced(tmp_path: Path) -> None:
+    """OpenAI's folders on the hub have 2; transformers then takes the largest token id, which is the true [EOT]."""
     _safetensors(_clip(eos_token_id=2), tmp_path)
     found = formats.recognise(read(tmp_path), CheckpointOverrides())
     assert (found.config["text_config"]["bos_token_id"], found.config["text_config"]["eos_token_id"]) == (58, 59)
@@ -146,13 +149,13 @@ def test_the_old_number_of_a_texts_end_is_replaced(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("write", [lambda: _clip(), lambda: _blip(BlipForImageTextRetrieval)])
 def test_another_image_size_resizes_the_positions(
-    tmp_path: Path, stock: Callable[[Recognised], Any], write: Callable[[], Any]
+    tmp_path: Path, transformers_model: Callable[[Recognised], Any], write: Callable[[], Any]
 ) -> None:
     """2 by 2 patches at 32 pixels are 3 by 3 at 48."""
     _safetensors(write(), tmp_path)
     found = formats.recognise(read(tmp_path), CheckpointOverrides(image_size=48))
     assert found.config["vision_config"]["image_size"] == 48
-    stock(found)
+    transformers_model(found)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +164,7 @@ def test_another_image_size_resizes_the_positions(
      ("clip_text_model", r"model type clip_text_model \(Named\)")],
 )  # fmt: skip
 def test_another_family_is_refused_with_the_reason(tmp_path: Path, kind: str, reason: str) -> None:
-    """By its config.json alone, however large the weights."""
+    """config.json is enough to see it."""
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "architectures": ["Named"]}))
     found = formats.recognise(read(tmp_path), CheckpointOverrides())
     assert found.task == kind
@@ -169,7 +172,7 @@ def test_another_family_is_refused_with_the_reason(tmp_path: Path, kind: str, re
 
 
 def test_a_part_of_a_model_is_refused(tmp_path: Path) -> None:
-    """One tower, or both without a head: there is no task to keep the quality of."""
+    """One tower alone, or both without a head, have no task."""
     _safetensors(_drawn(BlipModel, BlipConfig(vision_config=VISION, text_config=TEXT)), tmp_path / "features")
     assert "without a task head" in str(formats.recognise(read(tmp_path / "features"), CheckpointOverrides()).refusal)
     _safetensors(_drawn(CLIPVisionModel, CLIPVisionConfig(**VISION)), tmp_path / "images")
@@ -185,7 +188,7 @@ def test_a_part_of_a_model_is_refused(tmp_path: Path) -> None:
      (("vision_model.a", "query_tokens"), "BLIP-2")],
 )  # fmt: skip
 def test_weights_without_their_config_are_refused(keys: tuple[str, ...], reason: str) -> None:
-    """The heads are in config.json, and guessing them is for files that have none."""
+    """The number of heads is in config.json. It is assumed only for files that come without one."""
     weights = {key: torch.zeros(1) for key in (*keys, "text_decoder.bert.a")}
     refusal = formats.recognise(
         Source(Path("model.safetensors"), "safetensors", weights), CheckpointOverrides()
@@ -195,18 +198,18 @@ def test_weights_without_their_config_are_refused(keys: tuple[str, ...], reason:
 
 
 def test_a_folder_without_weights_is_incomplete(tmp_path: Path) -> None:
-    """As the cache has it after somebody fetched the tokenizer alone."""
+    """The cache has such folders if only the tokenizer was downloaded."""
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(CheckpointError, match="has a config.json but no weights"):
         formats.recognise(read(tmp_path), CheckpointOverrides())
 
 
 @pytest.mark.parametrize("side", [[32, 16], "large"])
-def test_settings_that_cannot_be_are_named(tmp_path: Path, side: Any) -> None:
-    """An oblong image, and a word for a number."""
+def test_invalid_settings_are_named(tmp_path: Path, side: Any) -> None:
+    """An image size that is not square, and a string instead of a number."""
     _safetensors(_clip(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["vision_config"]["image_size"] = side
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match=r"config\.json has settings that cannot be(?s:.)*image_size"):
+    with pytest.raises(CheckpointError, match=r"config\.json has invalid settings(?s:.)*image_size"):
         formats.recognise(read(tmp_path), CheckpointOverrides())

@@ -1,4 +1,4 @@
-"""The folders that madtp writes."""
+"""Folders that madtp writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from madtp_cli.checkpoint import formats
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Source, madtp_folder
-from madtp_cli.checkpoint.tower_shapes import POSITIONS
+from madtp_cli.checkpoint.position_embeddings import POSITION_KEYS
 from madtp_cli.errors import CheckpointError
 
 GRID = torch.randn(1, 1 + 9, 4)
@@ -20,43 +20,43 @@ CONFIG = {"model_type": "madtp_blip", "task": "nlvr2", "vision_config": {"image_
 
 @pytest.fixture
 def folder() -> Callable[[dict[str, torch.Tensor]], Source]:
-    """A folder with such weights."""
+    """Returns a folder with these weights."""
     return lambda weights: Source(Path("compressed"), "folder", weights, config=CONFIG)
 
 
-def test_a_folder_says_itself_what_it_is(folder: Callable[[dict[str, torch.Tensor]], Source]) -> None:
-    """Nothing is guessed, so there is nothing to note."""
-    found = formats.recognise(folder({POSITIONS["madtp_blip"]: GRID}), CheckpointOverrides())
+def test_nothing_is_assumed_about_a_folder(folder: Callable[[dict[str, torch.Tensor]], Source]) -> None:
+    """config.json states everything, so there are no notes."""
+    found = formats.recognise(folder({POSITION_KEYS["madtp_blip"]: GRID}), CheckpointOverrides())
     assert (found.format, found.task, found.notes, found.refusal) == (madtp_folder.NAME, "nlvr2", (), None)
     assert json.loads(json.dumps(found.config)) == CONFIG
 
 
 def test_another_image_size_resizes_the_positions(folder: Callable[[dict[str, torch.Tensor]], Source]) -> None:
-    """3 by 3 patches at 48 pixels are 5 by 5 at 80; the source stays as it is."""
-    source = folder({POSITIONS["madtp_blip"]: GRID})
+    """3 by 3 patches at 48 pixels become 5 by 5 at 80. The source does not change."""
+    source = folder({POSITION_KEYS["madtp_blip"]: GRID})
     found = formats.recognise(source, CheckpointOverrides(image_size=80))
-    assert found.weights[POSITIONS["madtp_blip"]].shape == (1, 26, 4)
+    assert found.weights[POSITION_KEYS["madtp_blip"]].shape == (1, 26, 4)
     assert found.config["vision_config"]["image_size"] == 80
     assert CONFIG["vision_config"] == {"image_size": 48, "patch_size": 16}
     assert "from 48 to 80 pixels" in found.notes[0]
 
 
-def test_clips_positions_have_no_axis_for_the_batch() -> None:
-    """transformers keeps them as an embedding; resized they must be one again."""
-    key = POSITIONS["madtp_clip"]
+def test_position_embeddings_of_clip_have_no_batch_axis() -> None:
+    """They are the weight of an embedding layer, and resizing must keep this shape."""
+    key = POSITION_KEYS["madtp_clip"]
     source = Source(Path("compressed"), "folder", {key: GRID[0]}, config={**CONFIG, "model_type": "madtp_clip"})
     assert formats.recognise(source, CheckpointOverrides(image_size=80)).weights[key].shape == (26, 4)
 
 
 def test_a_folder_without_weights_is_incomplete(folder: Callable[[dict[str, torch.Tensor]], Source]) -> None:
-    """Copied without its largest file."""
+    """It may have been copied without its largest file."""
     with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
         formats.recognise(folder({}), CheckpointOverrides())
 
 
-def test_words_that_a_decoder_has_twice_are_written_once(folder: Callable[[dict[str, torch.Tensor]], Source]) -> None:
-    """safetensors holds no tensor twice, and both names are asked for when a folder is read again."""
-    words = {POSITIONS["madtp_blip"]: GRID, "text_decoder.bert.embeddings.word_embeddings.weight": torch.ones(5, 4)}
-    found = formats.recognise(folder(words), CheckpointOverrides())
-    twin = found.weights["text_decoder.cls.predictions.decoder.weight"]
-    assert twin is words["text_decoder.bert.embeddings.word_embeddings.weight"]
+def test_tied_weights_are_added(folder: Callable[[dict[str, torch.Tensor]], Source]) -> None:
+    """safetensors stores a tied tensor once, and the model needs it under both names."""
+    key = "text_decoder.bert.embeddings.word_embeddings.weight"
+    weights = {POSITION_KEYS["madtp_blip"]: GRID, key: torch.ones(5, 4)}
+    found = formats.recognise(folder(weights), CheckpointOverrides())
+    assert found.weights["text_decoder.cls.predictions.decoder.weight"] is weights[key]

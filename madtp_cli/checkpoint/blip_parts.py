@@ -1,0 +1,60 @@
+"""Facts about BLIP that several formats need: its tasks, its tied weights, the constants of the published models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+#: Layer-norm epsilons of Salesforce's code. The default of transformers for the image tower is ten times as large.
+VISION_EPSILON = 1e-6
+TEXT_EPSILON = 1e-12
+
+#: Tensors that are one parameter in the model: the decoder's output layer, and what it is tied to. A file may
+#: contain either name or both.
+TIED_WEIGHTS = {
+    "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
+    "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
+}
+
+PRETRAINED = (
+    "a pre-trained BLIP: it has no NLVR2 head, and its other heads are not fine-tuned, so there is no task whose "
+    "quality could be kept.\nFine-tune it first, or give a fine-tuned checkpoint such as model_base_nlvr.pth or "
+    "model_base_retrieval_coco.pth."
+)
+WITHOUT_HEAD = "a BLIP without a task head.\nGive one that is fine-tuned for a task, such as model_base_nlvr.pth."
+BLIP_2 = (
+    "a BLIP-2, which has a Q-Former between the image tower and a language model.\n"
+    "Give a BLIP, such as model_base_caption_capfilt_large.pth."
+)
+TEXT_ONLY = "the text part of a BLIP, which has no image tower to prune.\nGive the whole checkpoint."
+IMAGE_ONLY = "the image tower of a BLIP alone, which has no task.\nGive the whole checkpoint."
+
+
+def blip_task(keys: Iterable[str]) -> tuple[str, str | None]:
+    """Return the task of a BLIP, and why it cannot be compressed (None if it can).
+
+    Args:
+        keys: Names of its tensors, Salesforce's or transformers'.
+    """
+    keys = tuple(keys)
+    parts = {key.split(".")[0] for key in keys}
+    if {"Qformer", "qformer", "query_tokens"} & parts:
+        return "blip-2", BLIP_2
+    if "cls_head" in parts or any(".crossattention.self0." in key for key in keys):
+        return "nlvr2", None
+    if not {"visual_encoder", "vision_model"} & parts:
+        return "text", TEXT_ONLY
+    if not {"text_encoder", "text_decoder", "text_model"} & parts:
+        return "images", IMAGE_ONLY
+    if "itm_head" in parts:
+        return ("pretraining", PRETRAINED) if "text_decoder" in parts else ("retrieval", None)
+    if "text_decoder" in parts:
+        return ("vqa" if "text_encoder" in parts else "caption"), None
+    return "features", WITHOUT_HEAD
+
+
+def with_tied_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add the tied weights that a file leaves out, under their second name."""
+    absent = {key: weights[twin] for key, twin in TIED_WEIGHTS.items() if key not in weights and twin in weights}
+    return {**weights, **absent}

@@ -1,0 +1,93 @@
+"""Position embeddings of the image tower, and how they are resized to another image size."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from madtp_cli.checkpoint.formats import Recognised
+from madtp_cli.errors import CheckpointError, UsageError
+
+#: Key of the image tower's position embeddings, by model type.
+POSITION_KEYS = {
+    "madtp_blip": "vision_model.embeddings.position_embedding",
+    "madtp_clip": "vision_model.embeddings.position_embedding.weight",
+}
+
+
+def with_image_size(recognised: Recognised, image_size: int | None) -> Recognised:
+    """Change a checkpoint to another image size, and add a note about it.
+
+    Args:
+        recognised: The checkpoint; it is not modified.
+        image_size: Side of the image in pixels; None leaves the checkpoint as it is.
+
+    Raises:
+        UsageError: The image size is not a multiple of the patch size.
+    """
+    vision = recognised.config["vision_config"]
+    if image_size is None or vision["image_size"] == image_size:
+        return recognised
+    key = POSITION_KEYS[recognised.config["model_type"]]
+    old = recognised.weights[key]
+    # BLIP's embeddings have a batch axis, CLIP's have none.
+    new = resize_positions(old.reshape(1, -1, old.shape[-1]), image_size, vision["patch_size"])
+    note = f"Position embeddings are resized from {vision['image_size']} to {image_size} pixels."
+    return dataclasses.replace(
+        recognised,
+        config={**recognised.config, "vision_config": {**vision, "image_size": image_size}},
+        weights={**recognised.weights, key: new.reshape(*old.shape[:-2], -1, old.shape[-1])},
+        notes=(*recognised.notes, note),
+    )
+
+
+def resize_positions(positions: Tensor, image_size: int, patch_size: int) -> Tensor:
+    """Resize position embeddings to another image size; the embedding of [CLS] does not change.
+
+    The embeddings of the patches are interpolated (bicubic) over the grid of patches.
+
+    Args:
+        positions: Position embeddings [1, 1 + patches, width]; [CLS] is first.
+        image_size: Side of the image in pixels.
+        patch_size: Side of a patch in pixels.
+
+    Returns:
+        Position embeddings [1, 1 + (image_size / patch_size)^2, width].
+
+    Raises:
+        UsageError: The image size is not a multiple of the patch size.
+
+    Source: BLIP, arXiv:2201.12086.
+    """
+    if image_size % patch_size:
+        raise UsageError(
+            f"Image size {image_size} is not a multiple of the patch size {patch_size}.\nGive a multiple of it."
+        )
+    cls_position, patches = positions[:, :1], positions[:, 1:]
+    old, new = grid_side(patches.shape[1]), image_size // patch_size
+    if old == new:
+        return positions
+    grid = patches.float().unflatten(1, (old, old)).permute(0, 3, 1, 2)
+    resized = functional.interpolate(grid, (new, new), mode="bicubic", align_corners=False)
+    return torch.cat([cls_position, resized.flatten(2).transpose(1, 2).to(cls_position.dtype)], 1)
+
+
+def grid_side(patches: int) -> int:
+    """Return the side of the square grid with this number of patches.
+
+    Raises:
+        CheckpointError: The number is not a square.
+
+    >>> grid_side(576)
+    24
+    """
+    side = round(patches**0.5)
+    if side * side != patches:
+        raise CheckpointError(
+            f"The checkpoint has position embeddings of {patches} patches, which is not a square grid.\n"
+            "Give a model for square images."
+        )
+    return side

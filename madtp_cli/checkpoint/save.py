@@ -1,0 +1,46 @@
+"""Save a model as a checkpoint folder that `checkpoint.load` and transformers can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from madtp_cli.checkpoint import remote_code
+from madtp_cli.checkpoint.atomic_write import write_folder
+from madtp_cli.checkpoint.processors import Processor
+from madtp_cli.checkpoint.quiet import without_progress_bars
+from madtp_cli.models.prunable import Prunable
+
+
+def save(
+    model: Prunable,
+    processor: Processor,
+    folder: Path,
+    *,
+    files: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write a checkpoint folder. If writing fails, nothing is left behind.
+
+    Args:
+        model: Saved as model.safetensors, config.json and its code, which readers without this package need.
+        processor: Image settings and tokenizer.
+        folder: The output folder; its parent must exist.
+        files: Further text files by name, such as report.json.
+        overwrite: Replace an existing folder if madtp wrote it.
+
+    Raises:
+        OutputError: The folder cannot be written or must not be replaced.
+    """
+    with write_folder(Path(folder), overwrite) as new:
+        try:
+            with without_progress_bars():
+                model.save_pretrained(new)
+        except SafetensorError as error:  # raised when the disk is full
+            raise OSError(str(error)) from error
+        remote_code.write(model, new)
+        processor.save_pretrained(new)
+        for name, text in (files or {}).items():
+            (new / name).write_text(text, encoding="utf-8")

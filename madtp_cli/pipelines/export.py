@@ -1,0 +1,91 @@
+"""madtp export: load a checkpoint, trace it, write one file, and check the outputs of the file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from madtp_cli import exporters
+from madtp_cli.checkpoint import load
+from madtp_cli.checkpoint.atomic_write import check_output_file, write_file
+from madtp_cli.exporters import ExportFormat, _checking, _tracing
+from madtp_cli.models.prunable import Prunable
+from madtp_cli.progress import ProgressReporter
+from madtp_cli.reporting.schema import ExportReport
+
+#: Note for a model that generates text.
+GENERATION_NOTE = (
+    "The file contains one forward pass and no generation. To generate a text, run the file in a loop: pass the tokens "
+    "so far, then append the most likely next token."
+)
+
+
+def export(
+    source: Path,
+    file: Path,
+    format_name: str | None = None,
+    progress: ProgressReporter | None = None,
+    *,
+    overwrite: bool = False,
+    tokenizer: Path | None = None,
+    head_width: int | None = None,
+    activation: str | None = None,
+) -> ExportReport:
+    """Write a checkpoint, dense or pruned, as one file that runs without madtp, and check the file.
+
+    Args:
+        source: Checkpoint file or folder.
+        file: The output file, with the ending of the format.
+        format_name: One of `exporters.names()`; by default the format with the ending of `file`.
+        progress: Reports the progress.
+        overwrite: Replace an existing file.
+        tokenizer, head_width, activation: As in `checkpoint.load.load`.
+
+    Raises:
+        MadtpError: One of its subclasses, each with its exit code. No file is written then.
+    """
+    started, progress, file = time.monotonic(), progress or ProgressReporter(), Path(file)
+    format_name = format_name or exporters.name_for(file)
+    export_format = exporters.get_for(format_name, file)
+    check_output_file(file, overwrite)
+    loaded = load.load(source, tokenizer=tokenizer, head_width=head_width, activation=activation)
+    notes = [*loaded.notes, *_notes(loaded.model)]
+    written = _write(loaded.model.float(), export_format, file, overwrite, progress)
+    return ExportReport(
+        checkpoint=str(source),
+        file=str(file),
+        format=format_name,
+        task=loaded.model.config.task,
+        notes=notes,
+        seconds=time.monotonic() - started,
+        **written,
+    )
+
+
+def _write(
+    model: Prunable, export_format: ExportFormat, file: Path, overwrite: bool, progress: ProgressReporter
+) -> dict[str, Any]:
+    """Trace, write and check a model; return the fields of the report that are about the written file."""
+    progress.start("Tracing, writing, checking", 3)
+    program = _tracing.trace(model)
+    progress.advance(1)
+    with write_file(file, overwrite) as new:
+        export_format.write(program, new)
+        progress.advance(2)
+        check = _checking.compare_outputs(model, export_format.runner(new))
+        size_bytes = sum(part.stat().st_size for part in new.parent.iterdir())
+    progress.advance(3)
+    progress.finish()
+    inputs, outputs = _tracing.input_and_output_shapes(program)
+    return {"size_bytes": size_bytes, "inputs": inputs, "outputs": outputs, "check": check}
+
+
+def _notes(model: Prunable) -> list[str]:
+    """Return what a user of the file should know about it."""
+    notes = [GENERATION_NOTE] if hasattr(model, "generate") else []
+    if model.dtype != torch.float32:
+        notes.append(f"The checkpoint's {str(model.dtype).removeprefix('torch.')} weights are written as float32.")
+    return notes
