@@ -32,6 +32,7 @@ class _Console(Console):
         )
 
     def on_broken_pipe(self) -> NoReturn:
+        """Let the caller of the command decide the exit code."""
         raise BrokenPipeError
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 import madtp_cli
-from madtp_cli import tasks
 from madtp_cli.evaluation import run
 from madtp_cli.pipelines import compress as pipeline
 
@@ -62,32 +59,6 @@ def test_the_output_folder_is_complete_and_contains_the_report(compressed):
     names = {path.name for path in folder.iterdir()}
     assert names >= {"model.safetensors", "config.json", "README.md", "tokenizer.json", "processor_config.json"}
     assert [path.name for path in folder.parent.iterdir()] == ["pruned"]
-
-
-def test_the_code_in_the_model_card_loads_the_folder(compressed):
-    """Users copy it."""
-    folder, report = compressed
-    _, _, prose = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
-    lines = [line[4:] for line in prose.splitlines() if line.startswith("    ")]
-    names: dict[str, Any] = {}
-    exec("\n".join(lines), names)
-    assert sum(report["output"] in line for line in lines) == 3
-    assert (type(names["model"]).__name__, type(names["processor"]).__name__) == ("MadtpBlipForNLVR2", "BlipProcessor")
-
-
-def test_the_front_matter_of_the_model_card_describes_the_model(compressed):
-    """Model hubs read it: the pipeline tag of the task, the result, and no local path as the base model."""
-    folder, report = compressed
-    _, head, _ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
-    front_matter = yaml.safe_load(head)
-    assert front_matter["pipeline_tag"] == tasks.get(report["task"]).pipeline_tag == "visual-question-answering"
-    assert tasks.get("caption").pipeline_tag == "image-to-text"
-    assert "base_model" not in front_matter
-    (model,) = front_matter["model-index"]
-    (result,) = model["results"]
-    assert (model["name"], result["task"]["type"]) == (folder.name, front_matter["pipeline_tag"])
-    assert result["dataset"] == {"type": "nlvr2", "name": report["data"], "split": "test"}
-    assert result["metrics"][0]["value"] == round(report["quality"]["pruned"], 2)
 
 
 def test_a_loaded_folder_gives_the_same_logits_as_the_saved_model(madtp, checkpoint, small, monkeypatch):
@@ -279,26 +250,3 @@ def test_the_published_architectures_are_listed(madtp) -> None:
     )
     assert json.loads(madtp("profile", "--list-archs", "--json").stdout)["architectures"] == listed
     assert "caption" in madtp("profile", "--arch", "clip", "-q").stderr
-
-
-def test_the_curve_lists_the_trials_of_the_calibration(compressed) -> None:
-    """Each trial has a threshold scale and the share that it gives; the best one is the scale of the model."""
-    report = compressed[1]
-    shares = {point["threshold_scale"]: point["share"] for point in report["curve"]}
-    assert shares[report["threshold_scale"]] == pytest.approx(report["budget"]["achieved_share"])
-
-
-def unnamed_pairs(value: Any, path: str = "") -> list[str]:
-    """Return the paths of lists of numbers in a JSON document."""
-    if isinstance(value, dict):
-        return [found for name, part in value.items() for found in unnamed_pairs(part, f"{path}/{name}")]
-    if not isinstance(value, list):
-        return []
-    own = [path] if any(isinstance(part, int | float) for part in value) else []
-    return own + [found for part in value for found in unnamed_pairs(part, f"{path}[]")]
-
-
-def test_every_number_of_a_report_has_a_name(compressed) -> None:
-    """A list such as [0.4, 0.7] does not say what its numbers mean."""
-    assert unnamed_pairs({"interval": [[1, 2]]}) == ["/interval[]"]
-    assert unnamed_pairs(compressed[1]) == []
