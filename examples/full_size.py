@@ -28,7 +28,6 @@ from examples.pretrain import build_tokenizer, draw_weights
 from examples.train import clip_tokenizer
 from madtp_cli import models
 from madtp_cli.checkpoint.formats import openai_clip, salesforce_blip
-from madtp_cli.models.architectures import ARCHITECTURES
 from madtp_cli.models.prunable import Prunable
 
 HERE = Path(__file__).parent
@@ -199,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = []
     for name in options.names:
         arch, file = CASES[name]
-        config: Any = ARCHITECTURES[arch]()
+        config: Any = models.architectures()[arch]()
         folder = options.folder / name
         if options.image_size:
             config.vision_config.image_size = options.image_size

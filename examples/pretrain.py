@@ -186,7 +186,7 @@ def judged_loss(
     ]
     memory = images.part(slice(0, len(pairs))), images.part(slice(len(pairs), None))
     text = tokenized(tokenizer, [statement.text for statement, _ in judged])
-    look = model.looking_at_both(memory)
+    look = model.cross_attention_to_both(memory)
     tokens = model.encode_text(
         model.text_encoder, text["input_ids"], text["attention_mask"], model.pruner("text"), look
     )

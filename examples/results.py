@@ -12,9 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from madtp_cli import models
 from madtp_cli.config import DEFAULT_STEPS, CompressSettings
 from madtp_cli.errors import MadtpError
-from madtp_cli.models.architectures import ARCHITECTURES
 from madtp_cli.pipelines.profile import profile
 from madtp_cli.reporting.schema import CompressReport
 
@@ -90,7 +90,7 @@ def row_of(row: str, budget: str, report: CompressReport) -> str:
 def architectures() -> list[str]:
     """GFLOPs per sample of every published architecture."""
     lines = ["| architecture | GFLOPs per sample | published | what the constant counts |", "|---|---|---|---|"]
-    for name in ARCHITECTURES:
+    for name in models.architectures():
         dense = profile(None, CompressSettings(gflops_budget="1"), arch=name).gflops.dense
         constant, counts = PUBLISHED.get(name, ("", ""))
         lines.append(f"| {name} | {dense:.2f} | {constant} | {counts} |")

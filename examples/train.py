@@ -198,7 +198,7 @@ def main() -> None:
     else:
         model = build(options.kind, len(tokenizer))
         start_tower(model, options.tower)
-    prepared = processors.build(tokenizer, generator.IMAGE_SIZE)
+    prepared = processors.build(model.config, tokenizer)
     data = splits.read(model.config.task, ["test"])
     task = tasks.prepared(model.config.task, prepared, data)
     steps = train(model.train(), task, prepared, options.minutes, SETS.get(options.kind, (None,)))

@@ -25,15 +25,12 @@ from madtp_cli.evaluation.run import Batch, ComputeConfig
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.execution.packed import Packed, pack
 from madtp_cli.flops.counts import TokenCounts
-from madtp_cli.models.architectures import ARCHITECTURES
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.scenes import splits
 
-#: The examples' tokenizers: a sentence has as many tokens as with a full vocabulary, or nearly.
-TOKENIZERS = {"madtp_blip": "tokenizer", "madtp_clip": "clip-tokenizer"}
-#: How a family prepares images and words.
-PREPARE: dict[str, Callable[[Any, int], Any]] = {"madtp_blip": processors.build, "madtp_clip": processors.build_clip}
-#: Standard deviation of BLIP's image embeddings; transformers' configuration has 1e-10, and all tokens would be alike.
+#: Folders of the examples' tokenizers by family. A sentence has about as many tokens as with a full vocabulary.
+TOKENIZERS = {"blip": "tokenizer", "clip": "clip-tokenizer"}
+#: Standard deviation of random image embeddings. transformers' default for BLIP is 1e-10, which makes all tokens equal.
 EMBEDDING_STD = 0.02
 #: A knob above 0, so that everything is scored; what stays is imposed.
 SCORED = 1.0
@@ -76,12 +73,11 @@ class Variant:
 
 def drawn(architecture: str, layers: int | None = None) -> Prunable:
     """A published architecture with random weights and a dictionary; where told, the first few layers of each tower."""
-    config: Any = ARCHITECTURES[architecture]()
-    config.text_config.update(processors.special_ids(_tokenizer(config)))
+    config: Any = models.architectures()[architecture]()
+    config.text_config.update(processors.special_ids(config, _tokenizer(config)))
     for tower in (config.vision_config, config.text_config):
         tower.num_hidden_layers = min(layers or tower.num_hidden_layers, tower.num_hidden_layers)
-    if config.model_type == "madtp_blip":
-        config.vision_config.initializer_range = EMBEDDING_STD
+    config.vision_config.initializer_range = EMBEDDING_STD
     torch.manual_seed(0)
     model: Prunable = models.get(models.kind_of(config))(config).eval()
     draw_weights(model)
@@ -98,14 +94,14 @@ def resized(model: Any, image_size: int) -> None:
 
 
 def _tokenizer(config: Any) -> Any:
-    folder = Path(__file__).parent.parent / TOKENIZERS[config.model_type]
-    return processors.FAMILIES[config.model_type].tokenizer.from_pretrained(folder, local_files_only=True)
+    family = models.family_of(config)
+    return family.tokenizer.read(Path(__file__).parent.parent / TOKENIZERS[family.name])
 
 
 def batch_of(model: Prunable, samples: int, text_tokens: int | None = None) -> Batch:
     """Scenes, drawn up to the model's image size by its own processor, and what is said of them, or so many words."""
     config = model.config
-    prepare = PREPARE[config.model_type](_tokenizer(config), config.vision_config.image_size)
+    prepare = processors.build(config, _tokenizer(config))
     rows = splits.rows(config.task, "val", samples)
     batch = run.inputs_of(tasks.get(config.task).collate(list(rows), prepare))
     batch.pop("labels", None)
@@ -123,21 +119,37 @@ def traced(model: Prunable, batch: Batch, compute: ComputeConfig) -> dict[str, T
 
 @contextlib.contextmanager
 def stock(model: Any) -> Iterator[Callable[..., Any]]:
-    """transformers' own execution with the same weights.
+    """Yield transformers' own execution with the same weights."""
+    with STOCK[models.family_of(model.config).name](model) as run_stock:
+        yield run_stock
 
-    Of CLIP its CLIPModel. It has no class for NLVR2: there the image tower is its BlipVisionModel, whose attention
-    is eager only, and the text side with its twin cross-attention is ours.
+
+@contextlib.contextmanager
+def _stock_clip(model: Any) -> Iterator[Callable[..., Any]]:
+    """Yield a CLIPModel."""
+    with torch.device("meta"):
+        twin = CLIPModel(model.config).eval()
+    for name in ("vision_model", "text_model", "visual_projection", "text_projection", "logit_scale"):
+        setattr(twin, name, getattr(model, name))
+    yield twin
+
+
+@contextlib.contextmanager
+def _stock_blip(model: Any) -> Iterator[Callable[..., Any]]:
+    """Yield the model with transformers' BlipVisionModel as image tower, whose attention is eager.
+
+    transformers has no class for NLVR2, so the text tower with its twin cross-attention is ours.
     """
-    if model.config.model_type == "madtp_clip":
-        with torch.device("meta"):
-            twin = CLIPModel(model.config).eval()
-        for name in ("vision_model", "text_model", "visual_projection", "text_projection", "logit_scale"):
-            setattr(twin, name, getattr(model, name))
-        yield twin
-        return
 
     def tower(pixel_values: Tensor, pruner: Any) -> Packed:
         return pack(model.vision_model(pixel_values=pixel_values).last_hidden_state)
 
     with mock.patch.object(model, "encode_images", tower):
         yield model
+
+
+#: transformers' execution of each family.
+STOCK: dict[str, Callable[[Any], contextlib.AbstractContextManager[Callable[..., Any]]]] = {
+    "blip": _stock_blip,
+    "clip": _stock_clip,
+}

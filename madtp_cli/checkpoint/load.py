@@ -208,7 +208,7 @@ def load(
         logger.warning("%s: %d tensors have no place and are left out.", source.name, len(described.unexpected))
     ready = processors.find(source, tokenizer, _config(found.config))
     model = build(found)
-    model.config.text_config.update(processors.special_ids(ready.tokenizer))
+    model.config.text_config.update(processors.special_ids(model.config, ready.tokenizer))
     return model, ready
 
 

@@ -9,17 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from madtp_cli import models
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source, resize_positions
 from madtp_cli.errors import CheckpointError
 
 #: Width of one attention head in every published BLIP and CLIP.
 HEAD_WIDTH = 64
-
-#: Position embeddings of the image tower, by our model type.
-POSITIONS = {
-    "madtp_blip": "vision_model.embeddings.position_embedding",
-    "madtp_clip": "vision_model.embeddings.position_embedding.weight",
-}
 
 #: Keys of retrieval files, BLIP's and CLIP's, that only training needs.
 OF_TRAINING = {
@@ -128,7 +123,7 @@ def resized(found: Recognised, image_size: int | None) -> Recognised:
     vision = found.config["vision_config"]
     if image_size is None or vision["image_size"] == image_size:
         return found
-    key = POSITIONS[found.config["model_type"]]
+    key = models.family_of(found.config).position_key
     old = found.weights[key]
     # BLIP's have an axis for the batch.
     new = resize_positions(old.reshape(1, -1, old.shape[-1]), image_size, vision["patch_size"])

@@ -216,9 +216,9 @@ def profile(
     """Count GFLOPs and tokens by tower and layer, with fvcore as a witness; with --time also time them."""
     settings, terminal = _settings(locals(), RunSettings)
     if list_archs:
-        from madtp_cli.models.architectures import ARCHITECTURES
+        from madtp_cli.models import architectures
 
-        found = {"architectures": list(ARCHITECTURES)}
+        found = {"architectures": list(architectures())}
         _show_document("profile", found, as_json, lambda known: typer.echo("\n".join(known["architectures"])))
         return
     from madtp_cli.evaluation import timing

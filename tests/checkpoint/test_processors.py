@@ -13,14 +13,17 @@ from PIL import Image
 from transformers import BertTokenizer, CLIPTokenizer
 
 from madtp_cli.checkpoint import processors
-from madtp_cli.checkpoint.formats.salesforce_blip import IMAGE_MEAN, IMAGE_STD
 from madtp_cli.errors import CheckpointError
+from madtp_cli.models.blip.towers import MadtpBlipConfig
 from madtp_cli.models.clip.towers import MadtpClipConfig
+from madtp_cli.models.family import ImageSettings
 from tests.clip_words import clip_words
 from tests.paths import GOLDEN
 
 #: Word pieces in golden/vocab.txt, and with [DEC] and [ENC].
 PLAIN, BLIP = 598, 600
+#: Image settings of the published models.
+USUAL = ImageSettings()
 
 
 @pytest.fixture
@@ -40,6 +43,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def _blip_config(pieces: int, image_size: int = 384) -> MadtpBlipConfig:
+    """The configuration of a BLIP with this number of word pieces."""
+    return MadtpBlipConfig(text_config={"vocab_size": pieces}, vision_config={"image_size": image_size})
+
+
 def _put_vocabulary(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(GOLDEN / "vocab.txt", folder / "vocab.txt")
@@ -48,7 +56,7 @@ def _put_vocabulary(folder: Path) -> Path:
 
 def test_a_plain_vocabulary_gets_blips_two_tokens(checkpoint: Path, tmp_path: Path) -> None:
     """bert-base-uncased lacks them; BLIP adds [DEC], then [ENC]."""
-    words = processors.find_tokenizer(checkpoint, _put_vocabulary(tmp_path / "words"), BLIP)
+    words = processors.find_tokenizer(checkpoint, _put_vocabulary(tmp_path / "words"), _blip_config(BLIP))
     assert words.convert_tokens_to_ids(["[DEC]", "[ENC]"]) == [PLAIN, PLAIN + 1]
     assert words.bos_token == "[DEC]"
     golden = json.loads((GOLDEN / "blip_nlvr_a/info.json").read_text())
@@ -60,7 +68,7 @@ def test_the_words_are_the_originals(checkpoint: Path, tmp_path: Path) -> None:
     """Ids of the golden texts, padding included."""
     from safetensors.torch import load_file
 
-    words = processors.find_tokenizer(checkpoint, _put_vocabulary(tmp_path / "words"), BLIP)
+    words = processors.find_tokenizer(checkpoint, _put_vocabulary(tmp_path / "words"), _blip_config(BLIP))
     texts = json.loads((GOLDEN / "blip_nlvr_a/info.json").read_text())["texts"]
     expected = load_file(GOLDEN / "blip_nlvr_a/inputs.safetensors")
     encoded = words(texts, padding=True, return_tensors="pt")
@@ -72,7 +80,7 @@ def test_the_words_are_the_originals(checkpoint: Path, tmp_path: Path) -> None:
 def test_a_tokenizer_beside_the_checkpoint_is_found(checkpoint: Path, place: str) -> None:
     """The example checkpoints come so."""
     _put_vocabulary(checkpoint.parent / place)
-    assert len(processors.find_tokenizer(checkpoint, None, BLIP)) == BLIP
+    assert len(processors.find_tokenizer(checkpoint, None, _blip_config(BLIP))) == BLIP
 
 
 def test_the_nearest_tokenizer_that_fits_is_taken(checkpoint: Path) -> None:
@@ -80,14 +88,14 @@ def test_the_nearest_tokenizer_that_fits_is_taken(checkpoint: Path) -> None:
     (checkpoint.parent / "blip-tokenizer").mkdir()
     (checkpoint.parent / "blip-tokenizer/vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nother\n")
     _put_vocabulary(checkpoint.parent / "tokenizer")
-    assert len(processors.find_tokenizer(checkpoint, None, BLIP)) == BLIP
+    assert len(processors.find_tokenizer(checkpoint, None, _blip_config(BLIP))) == BLIP
 
 
 def test_a_tokenizer_of_another_size_names_both_numbers(checkpoint: Path, tmp_path: Path) -> None:
     """Its ids would point at other words' embeddings."""
     words = _put_vocabulary(tmp_path / "words")
     with pytest.raises(CheckpointError, match="598 word pieces, but the checkpoint has 700"):
-        processors.find_tokenizer(checkpoint, words, 700)
+        processors.find_tokenizer(checkpoint, words, _blip_config(700))
 
 
 def test_a_tokenizer_with_other_last_tokens_is_refused(checkpoint: Path, tmp_path: Path) -> None:
@@ -96,22 +104,22 @@ def test_a_tokenizer_with_other_last_tokens_is_refused(checkpoint: Path, tmp_pat
     words.add_tokens(["[ENC]", "[DEC]"], special_tokens=True)
     words.save_pretrained(tmp_path / "words")
     with pytest.raises(CheckpointError, match=r"does not end with \[DEC\] and \[ENC\]"):
-        processors.find_tokenizer(checkpoint, tmp_path / "words", BLIP)
+        processors.find_tokenizer(checkpoint, tmp_path / "words", _blip_config(BLIP))
 
 
 @pytest.mark.parametrize("content", ["", "{}", "garbage"])
 def test_a_damaged_tokenizer_is_named(checkpoint: Path, tmp_path: Path, content: str) -> None:
     """Its own errors name no file."""
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"tokenizer in .* cannot be read"):
-        processors.find_tokenizer(checkpoint, tmp_path, BLIP)
+    with pytest.raises(CheckpointError, match=r"tokenizer in .* is unreadable"):
+        processors.find_tokenizer(checkpoint, tmp_path, _blip_config(BLIP))
 
 
 def test_a_told_folder_without_a_tokenizer_is_an_error(checkpoint: Path, tmp_path: Path) -> None:
     """Silently taking another would hide a typing mistake."""
     _put_vocabulary(checkpoint.parent / "tokenizer")
-    with pytest.raises(CheckpointError, match=r"holds no tokenizer: neither tokenizer\.json nor vocab\.txt"):
-        processors.find_tokenizer(checkpoint, tmp_path / "nowhere", BLIP)
+    with pytest.raises(CheckpointError, match=r"has no tokenizer: there is neither tokenizer\.json nor vocab\.txt"):
+        processors.find_tokenizer(checkpoint, tmp_path / "nowhere", _blip_config(BLIP))
 
 
 @pytest.mark.parametrize("repository", ["bert-base-uncased", "google-bert/bert-base-uncased"])
@@ -123,31 +131,31 @@ def test_the_published_vocabulary_comes_from_the_local_cache(checkpoint: Path, c
     (folder / "snapshots/0123abcd").mkdir(parents=True)
     pieces = [*(GOLDEN / "vocab.txt").read_text().split(), *(f"word{number}" for number in range(30_522 - PLAIN))]
     (folder / "snapshots/0123abcd/vocab.txt").write_text("\n".join(pieces))
-    words = processors.find_tokenizer(checkpoint, None, 30_524)
+    words = processors.find_tokenizer(checkpoint, None, _blip_config(30_524))
     assert words.convert_tokens_to_ids(["[DEC]", "[ENC]"]) == [30_522, 30_523]
 
 
 def test_a_missing_published_vocabulary_names_the_one_command(checkpoint: Path) -> None:
     """Nothing is downloaded unasked, and a bare `hf download` would fetch gigabytes of weights."""
     with pytest.raises(CheckpointError, match=r"hf download bert-base-uncased vocab\.txt$"):
-        processors.find_tokenizer(checkpoint, None, 30_524)
+        processors.find_tokenizer(checkpoint, None, _blip_config(30_524))
 
 
 def test_a_missing_other_vocabulary_asks_for_it(checkpoint: Path) -> None:
     """Only the published size can be had from elsewhere."""
     with pytest.raises(CheckpointError, match=r"No tokenizer of 600 word pieces(?s:.)*--tokenizer DIR"):
-        processors.find_tokenizer(checkpoint, None, BLIP)
+        processors.find_tokenizer(checkpoint, None, _blip_config(BLIP))
 
 
 def test_images_are_squashed_and_normalised_as_in_blip(tmp_path: Path) -> None:
     """Not cropped: PIL's own bicubic resize, then CLIP's mean and deviation; grey becomes RGB."""
-    made = processors.build(BertTokenizer(vocab=str(GOLDEN / "vocab.txt")), image_size=32)
+    made = processors.build(_blip_config(BLIP, 32), BertTokenizer(vocab=str(GOLDEN / "vocab.txt")))
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
     prepared = made(images=[picture, picture.convert("L")], return_tensors="pt")["pixel_values"]
     squashed = np.asarray(picture.resize((32, 32), Image.Resampling.BICUBIC), dtype=np.float32) / 255
     expected = torch.from_numpy(
-        (squashed - np.array(IMAGE_MEAN, np.float32)) / np.array(IMAGE_STD, np.float32)
+        (squashed - np.array(USUAL.mean, np.float32)) / np.array(USUAL.std, np.float32)
     ).permute(2, 0, 1)
     assert prepared.shape == (2, 3, 32, 32)
     torch.testing.assert_close(prepared[0], expected, rtol=0, atol=1e-5)
@@ -171,7 +179,11 @@ def test_clips_tokenizer_beside_the_checkpoint_is_found(checkpoint: Path, place:
         299,
     ]
     assert found.tokenizer.model_max_length == 24
-    assert processors.special_ids(found.tokenizer) == {"bos_token_id": 298, "eos_token_id": 299, "pad_token_id": 299}
+    assert processors.special_ids(_clip_config(300), found.tokenizer) == {
+        "bos_token_id": 298,
+        "eos_token_id": 299,
+        "pad_token_id": 299,
+    }
 
 
 def test_vocabulary_without_merges_is_no_tokenizer(checkpoint: Path) -> None:
@@ -187,13 +199,13 @@ def test_each_family_passes_over_the_others_tokenizer(checkpoint: Path) -> None:
     _put_vocabulary(checkpoint.parent / "blip-tokenizer")
     clip_words(checkpoint.parent / "tokenizer", 300, "tokenizer.json")
     assert isinstance(processors.find(checkpoint, None, _clip_config(300)).tokenizer, CLIPTokenizer)
-    assert isinstance(processors.find_tokenizer(checkpoint, None, BLIP), BertTokenizer)
+    assert isinstance(processors.find_tokenizer(checkpoint, None, _blip_config(BLIP)), BertTokenizer)
 
 
 def test_a_clip_tokenizer_with_another_end_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     """Of the right size, but the text's feature would be read off a word."""
     words = clip_words(tmp_path / "words", 300, "tokenizer.json")
-    with pytest.raises(CheckpointError, match=r"ends a text with word piece 299(?s:.)*reads texts off 42"):
+    with pytest.raises(CheckpointError, match=r"ends a text with word piece 299(?s:.)*from word piece 42"):
         processors.find(checkpoint, words, _clip_config(300, eos_token_id=42))
 
 
@@ -232,7 +244,7 @@ def test_clips_images_are_cropped_and_not_squashed(checkpoint: Path) -> None:
     picture = Image.fromarray(pixels)
     prepared = made(images=[picture, picture.convert("L")], return_tensors="pt")["pixel_values"]
     resized = np.asarray(picture.resize((64, 32), Image.Resampling.BICUBIC), dtype=np.float32)[:, 16:48] / 255
-    expected = torch.from_numpy((resized - np.array(IMAGE_MEAN, np.float32)) / np.array(IMAGE_STD, np.float32))
+    expected = torch.from_numpy((resized - np.array(USUAL.mean, np.float32)) / np.array(USUAL.std, np.float32))
     assert prepared.shape == (2, 3, 32, 32)
     torch.testing.assert_close(prepared[0], expected.permute(2, 0, 1), rtol=0, atol=1e-5)
 
@@ -256,15 +268,17 @@ def test_image_settings_beside_a_checkpoint_count(checkpoint: Path, folder: bool
     made = processors.find(checkpoint.parent if folder else checkpoint, None, _clip_config(300)).image_processor
     assert (list(made.image_mean), list(made.image_std), made.resample) == ([0.1, 0.2, 0.3], [0.5, 0.6, 0.7], 2)
     assert made.size["shortest_edge"] == made.crop_size["width"] == 32
-    blip = processors.build(BertTokenizer(vocab=str(GOLDEN / "vocab.txt")), 8, processors.image_settings(checkpoint))
+    blip = processors.build(
+        _blip_config(BLIP), BertTokenizer(vocab=str(GOLDEN / "vocab.txt")), processors.image_settings(checkpoint)
+    )
     assert (list(blip.image_processor.image_mean), blip.image_processor.resample) == ([0.1, 0.2, 0.3], 2)
 
 
 def test_a_file_that_says_nothing_of_images_changes_nothing(checkpoint: Path) -> None:
     """transformers writes one that names the processor's class alone, beside the one with the settings."""
-    assert processors.image_settings(checkpoint) == processors.USUAL
+    assert processors.image_settings(checkpoint) == USUAL
     (checkpoint.parent / "preprocessor_config.json").write_text('{"processor_class": "CLIPProcessor"}')
-    assert processors.image_settings(checkpoint) == processors.USUAL
+    assert processors.image_settings(checkpoint) == USUAL
     (checkpoint.parent / "processor_config.json").write_text('{"image_processor": {"image_mean": [0, 0, 0]}}')
     assert processors.image_settings(checkpoint).mean == (0, 0, 0)
 

@@ -23,6 +23,7 @@ from madtp_cli import methods, models
 from madtp_cli.checkpoint import remote_code
 from madtp_cli.models.clip.retrieval import MadtpClipForRetrieval
 from tests import decoding, retrieving
+from tests.paths import PACKAGE
 from tests.tasks import words
 
 Batch = dict[str, Tensor]
@@ -189,7 +190,7 @@ def test_shipped_files_carry_their_license_and_nothing_of_this_machine(kind: str
     for name, text in remote_code.files(kind).items():
         assert text.startswith("# Copyright the madtp authors. SPDX-License-Identifier: Apache-2.0\n"), name
         assert not re.search(r"^\s*(from|import) madtp_cli", text, re.MULTILINE), name
-        assert str(remote_code.ROOT.parent) not in text
+        assert str(PACKAGE.parent) not in text
         assert "__path__" not in text, "it looks into a folder that is not there"
 
 
@@ -201,15 +202,13 @@ def test_a_shipped_file_differs_in_its_imports_alone() -> None:
 
     shipped = remote_code.files("blip.nlvr2")
     for folder, file in (("execution", "block_pruner"), ("pruning", "merging"), ("methods", "madtp")):
-        own = (remote_code.ROOT / folder / f"{file}.py").read_text(encoding="utf-8")
+        own = (PACKAGE / folder / f"{file}.py").read_text(encoding="utf-8")
         assert rest(shipped[f"madtp_{folder}_{file}.py"].removesuffix(remote_code.THIS)) == rest(own)
 
 
 def test_an_import_that_cannot_be_shipped_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here, and not on somebody's machine."""
-    package = tmp_path / "madtp_cli"
-    (package / "models").mkdir(parents=True)
-    (package / "models/blip_new.py").write_text("import madtp_cli.models.packed\n")
-    monkeypatch.setattr(remote_code, "ROOT", package)
-    with pytest.raises(ValueError, match=r"models\.blip_new imports a module by its full name"):
-        remote_code.files("blip_new")
+    (tmp_path / "new_model.py").write_text("import madtp_cli.models.prunable\n")
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+    with pytest.raises(ValueError, match=r"models\.new_model imports a module by its full name"):
+        remote_code.files("new_model")

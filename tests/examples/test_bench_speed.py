@@ -17,9 +17,10 @@ from examples import bench_speed
 from examples.bench import counts, page, parts, running
 from examples.bench.page import Case, Timed
 from examples.bench.running import Variant
+from madtp_cli import models
 from madtp_cli.evaluation import run, sample_costs, timing
 from madtp_cli.evaluation.run import ComputeConfig
-from madtp_cli.models import architectures
+from madtp_cli.models.blip.family import architecture
 from madtp_cli.models.clip.retrieval import MadtpClipForRetrieval
 from tests import drawing
 
@@ -122,7 +123,7 @@ def test_the_rule_left_to_itself_is_told_at_the_budget(model, batch) -> None:
 
 def test_images_of_random_weights_have_unlike_tokens(monkeypatch) -> None:
     """As transformers starts BLIP's image embeddings, all tokens but [CLS] are alike and no rule can choose."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, bench_speed.BLIP, _toy)
+    monkeypatch.setattr(models, "architectures", lambda: {bench_speed.BLIP: _toy})
     drawn: Any = running.drawn(bench_speed.BLIP)
     tokens = drawn.vision_model.embeddings(running.batch_of(drawn, 1)["pixel_values"][0])
     assert tokens[:, 1:].std(1).mean() > 0.01
@@ -251,7 +252,8 @@ def test_without_matplotlib_the_bench_ends_before_it_times(monkeypatch) -> None:
 
 def _toy() -> Any:
     """BLIP for NLVR2 with three narrow layers at 48 pixels."""
-    config: Any = architectures._blip(32, 3, 2, 48)
+    sizes = dict(hidden_size=32, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2)
+    config: Any = architecture("nlvr2", 48, **sizes)
     text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
     config.text_config.update(text | {"encoder_hidden_size": 32, "vocab_size": 200})
     config.merge_from = 2
@@ -260,7 +262,7 @@ def _toy() -> Any:
 
 def test_the_bench_writes_its_page_and_its_plot(monkeypatch, tmp_path, capsys) -> None:
     """From end to end: every variant, how cost grows, cells left empty for want of a GPU, and a figure."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, bench_speed.BLIP, _toy)
+    monkeypatch.setattr(models, "architectures", lambda: {bench_speed.BLIP: _toy})
     monkeypatch.setattr(counts, "example_shares", lambda *given: SHARES)
     monkeypatch.setattr(bench_speed, "GROWTH", {"batch": (1,), "image": (48, 64), "text": (6,)})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -307,7 +309,7 @@ def test_the_bench_writes_its_page_and_its_plot(monkeypatch, tmp_path, capsys) -
 
 def test_a_page_of_no_records_is_not_written(monkeypatch, tmp_path) -> None:
     """An empty one would replace what is there."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, bench_speed.BLIP, _toy)
+    monkeypatch.setattr(models, "architectures", lambda: {bench_speed.BLIP: _toy})
     with pytest.raises(SystemExit, match="leave out --recorded"):
         bench_speed.main(["--recorded", "--folder", str(tmp_path / "none"), "--output", str(tmp_path)])
     assert not (tmp_path / "bench.md").exists()
@@ -315,7 +317,7 @@ def test_a_page_of_no_records_is_not_written(monkeypatch, tmp_path) -> None:
 
 def test_the_parts_of_a_toy_are_told(monkeypatch, capsys) -> None:
     """Every part that the layer has takes time; pruning takes none in the dense column."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, bench_speed.BLIP, _toy)
+    monkeypatch.setattr(models, "architectures", lambda: {bench_speed.BLIP: _toy})
     monkeypatch.setattr(counts, "example_shares", lambda *given: SHARES)
     bench_speed.main(["--parts", "--dtypes", "float32", "--turns", "1"])
     told = capsys.readouterr().out

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from madtp_cli import models
 from madtp_cli.checkpoint import formats
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Source, madtp_folder
-from madtp_cli.checkpoint.tower_shapes import POSITIONS
 from madtp_cli.errors import CheckpointError
 
 GRID = torch.randn(1, 1 + 9, 4)
@@ -26,16 +26,16 @@ def folder() -> Callable[[dict[str, torch.Tensor]], Source]:
 
 def test_a_folder_says_itself_what_it_is(folder: Callable[[dict[str, torch.Tensor]], Source]) -> None:
     """Nothing is guessed, so there is nothing to note."""
-    found = formats.recognise(folder({POSITIONS["madtp_blip"]: GRID}), CheckpointOverrides())
+    found = formats.recognise(folder({models.families()["blip"].position_key: GRID}), CheckpointOverrides())
     assert (found.format, found.task, found.notes, found.refusal) == (madtp_folder.NAME, "nlvr2", (), None)
     assert json.loads(json.dumps(found.config)) == CONFIG
 
 
 def test_another_image_size_resizes_the_positions(folder: Callable[[dict[str, torch.Tensor]], Source]) -> None:
     """3 by 3 patches at 48 pixels are 5 by 5 at 80; the source stays as it is."""
-    source = folder({POSITIONS["madtp_blip"]: GRID})
+    source = folder({models.families()["blip"].position_key: GRID})
     found = formats.recognise(source, CheckpointOverrides(image_size=80))
-    assert found.weights[POSITIONS["madtp_blip"]].shape == (1, 26, 4)
+    assert found.weights[models.families()["blip"].position_key].shape == (1, 26, 4)
     assert found.config["vision_config"]["image_size"] == 80
     assert CONFIG["vision_config"] == {"image_size": 48, "patch_size": 16}
     assert "from 48 to 80 pixels" in found.notes[0]
@@ -43,7 +43,7 @@ def test_another_image_size_resizes_the_positions(folder: Callable[[dict[str, to
 
 def test_clips_positions_have_no_axis_for_the_batch() -> None:
     """transformers keeps them as an embedding; resized they must be one again."""
-    key = POSITIONS["madtp_clip"]
+    key = models.families()["clip"].position_key
     source = Source(Path("compressed"), "folder", {key: GRID[0]}, config={**CONFIG, "model_type": "madtp_clip"})
     assert formats.recognise(source, CheckpointOverrides(image_size=80)).weights[key].shape == (26, 4)
 
@@ -56,7 +56,10 @@ def test_a_folder_without_weights_is_incomplete(folder: Callable[[dict[str, torc
 
 def test_words_that_a_decoder_has_twice_are_written_once(folder: Callable[[dict[str, torch.Tensor]], Source]) -> None:
     """safetensors holds no tensor twice, and both names are asked for when a folder is read again."""
-    words = {POSITIONS["madtp_blip"]: GRID, "text_decoder.bert.embeddings.word_embeddings.weight": torch.ones(5, 4)}
+    words = {
+        models.families()["blip"].position_key: GRID,
+        "text_decoder.bert.embeddings.word_embeddings.weight": torch.ones(5, 4),
+    }
     found = formats.recognise(folder(words), CheckpointOverrides())
     twin = found.weights["text_decoder.cls.predictions.decoder.weight"]
     assert twin is words["text_decoder.bert.embeddings.word_embeddings.weight"]

@@ -94,7 +94,7 @@ def test_a_prompt_is_told_from_what_ends_it(dense) -> None:
     without = dense.generate(pixels, torch.tensor([PROMPT[:-1]]), max_length=6)
     assert with_end.tolist() == without.tolist()
     assert with_end[0, :3].tolist() == [DEC, *PROMPT[1:3]]
-    with pytest.raises(ValueError, match="unlike lengths"):
+    with pytest.raises(ValueError, match="different lengths"):
         dense.generate(pixels, torch.tensor([PROMPT]), torch.tensor([[1, 1, 1, 0]]))
 
 

@@ -17,7 +17,7 @@ from madtp_cli.compression.distillation import step_losses
 from madtp_cli.compression.teacher_cache import TeacherCache
 from madtp_cli.evaluation.run import ComputeConfig
 from madtp_cli.execution.packed import Packed
-from madtp_cli.models.blip.decoding import IGNORED, sums, token_losses
+from madtp_cli.models.blip.decoding import IGNORED, sum_per_text, token_losses
 from madtp_cli.models.blip.vqa import MadtpBlipForQuestionAnswering
 from tests.decoding import ANSWERS, SEP, attached, collate, counts, forward, questions, vqa
 from tests.paths import GOLDEN
@@ -71,7 +71,7 @@ def test_logits_and_losses_of_answers_equal_the_original(original, case) -> None
         output = original(**_taught(case))
     real = case["answer_mask"].bool()
     torch.testing.assert_close(output.logits, case["answer.logits"][real], rtol=0, atol=1e-4)
-    losses = sums(token_losses(Packed(output.logits, real.sum(1).tolist()), _taught(case)["labels"], real))
+    losses = sum_per_text(token_losses(Packed(output.logits, real.sum(1).tolist()), _taught(case)["labels"], real))
     torch.testing.assert_close(losses, case["answer_losses"], rtol=0, atol=1e-4)
     torch.testing.assert_close(output.loss, losses.mean())
     torch.testing.assert_close((case["weights"] * losses).sum() / 4, case["train_loss"], rtol=0, atol=1e-4)
@@ -237,7 +237,7 @@ def test_the_memorys_keys_and_values_are_computed_once() -> None:
             linear.register_forward_hook(lambda module, given, result: rows.append(len(given[0])))
     memory = forward(model, collate(questions())).memory
     rows.clear()
-    model.write(memory, num_beams=3, max_length=6)
+    model.generate_from(memory, num_beams=3, max_length=6)
     assert rows == [sum(memory.lengths)] * 4
 
 
@@ -269,11 +269,11 @@ def test_settings_of_generation_are_heeded() -> None:
     model, sample = vqa(), questions()[0]
     memory = forward(model, sample).memory
     assert (model.generation_config.num_beams, model.generation_config.max_length) == (3, 10)
-    assert model.write(memory, max_new_tokens=12, min_length=13, num_beams=1).shape == (1, 13)
-    assert model.write(memory, num_return_sequences=2, min_length=10).shape == (2, 10)
+    assert model.generate_from(memory, max_new_tokens=12, min_length=13, num_beams=1).shape == (1, 13)
+    assert model.generate_from(memory, num_return_sequences=2, min_length=10).shape == (2, 10)
     told = copy.deepcopy(model.generation_config)
     told.update(max_length=4, min_length=4)
-    assert model.write(memory, generation_config=told).shape == (1, 4)
+    assert model.generate_from(memory, generation_config=told).shape == (1, 4)
 
 
 def test_what_a_student_learns_from() -> None:
@@ -315,7 +315,7 @@ def test_a_saved_model_answers_alike(tmp_path) -> None:
     again = MadtpBlipForQuestionAnswering.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(forward(again, batch).logits, forward(model, batch).logits, rtol=0, atol=1e-6)
     memory = forward(model, batch).memory
-    assert again.write(memory).tolist() == model.write(memory).tolist()
+    assert again.generate_from(memory).tolist() == model.generate_from(memory).tolist()
     embedded = again.text_decoder.bert.embeddings.word_embeddings.weight
     assert again.text_decoder.cls.predictions.decoder.weight is embedded
 
@@ -325,8 +325,8 @@ def test_half_precision_answers() -> None:
     model, batch = attached(vqa(), 0.4), collate(questions())
     with torch.autocast("cpu", torch.bfloat16):
         output = forward(model, batch)
-        assert model.write(output.memory, max_length=4).shape[0] == 5
+        assert model.generate_from(output.memory, max_length=4).shape[0] == 5
     assert output.logits.isfinite().all()
     whole = forward(model.bfloat16(), {**batch, "pixel_values": batch["pixel_values"].bfloat16()})
     assert whole.logits.dtype == torch.bfloat16
-    assert model.write(whole.memory, max_length=4).shape[0] == 5
+    assert model.generate_from(whole.memory, max_length=4).shape[0] == 5

@@ -127,7 +127,7 @@ def test_transformers_zero_shot_pipeline_runs_it(attached_clip, tmp_path) -> Non
     """It gives one image and several labels, and asks for `logits_per_image`."""
     words = CLIPTokenizer.from_pretrained(clip_words(tmp_path, 70))
     model = attached_clip("madtp-paper", 0.6)
-    ready = processors.build_clip(words, 48)
+    ready = processors.build(model.config, words)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
     pipe = pipeline(
         "zero-shot-image-classification", model=model, tokenizer=words, image_processor=ready.image_processor

@@ -9,7 +9,7 @@ import torch
 from madtp_cli.evaluation import sample_costs
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.flops import fvcore_check
-from madtp_cli.models.architectures import ARCHITECTURES
+from madtp_cli.models import architectures
 from tests.decoding import Batch, attached, captioner, captions, collate
 
 
@@ -58,7 +58,7 @@ def test_the_floor_is_reached_at_full_strength(settings) -> None:
 @pytest.mark.parametrize(("tokens", "known"), [(15, 65_719_562_496), (8, 64_779_267_840), (30, 67_740_562_176)])
 def test_blip_base_costs_what_the_original_code_measured(tokens, known) -> None:
     """65.7 GFLOPs is the literature's figure: one image and one teacher-forced caption of 15 tokens."""
-    config = ARCHITECTURES["blip-caption-base"]()
+    config = architectures()["blip-caption-base"]()
     counts = sample_costs.dense_counts(config, {"decoder": [tokens]})
     assert sample_costs.per_sample(config, counts).tolist() == [known]
 

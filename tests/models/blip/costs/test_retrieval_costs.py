@@ -11,7 +11,7 @@ import torch
 from madtp_cli.evaluation import sample_costs
 from madtp_cli.flops import fvcore_check
 from madtp_cli.flops.parts import cross_attention, norm
-from madtp_cli.models.architectures import ARCHITECTURES
+from madtp_cli.models import architectures
 from tests.retrieving import Batch, attached, collate, dense, samples
 
 
@@ -63,7 +63,7 @@ def test_the_literatures_figure_is_a_training_forward() -> None:
 
     Ours is one image, one text, one match of one sample, less than half of it.
     """
-    config: Any = ARCHITECTURES["blip-retrieval-base"]()
+    config: Any = architectures()["blip-retrieval-base"]()
     tokens, queue = 35, 57_600
     costs = sample_costs.costs(config, sample_costs.dense_counts(config, {"text": [tokens]}))
     vision, text, pair = (int(sample_costs.total(costs, tower)[0]) for tower in ("vision", "text", "pair"))
@@ -79,7 +79,7 @@ def test_the_literatures_figure_is_a_training_forward() -> None:
 @pytest.mark.parametrize("name", ["blip-retrieval-base", "blip-retrieval-large"])
 def test_published_architectures_have_a_formula(name) -> None:
     """BLIP-large sees with 1024 numbers a token and reads with 768."""
-    config: Any = ARCHITECTURES[name]()
+    config: Any = architectures()[name]()
     assert config.task == "retrieval"
     widths = {"base": 768, "large": 1024}
     assert config.vision_config.hidden_size == widths[name.rsplit("-", 1)[1]] == config.text_config.encoder_hidden_size

@@ -8,7 +8,7 @@ import torch
 
 from madtp_cli.evaluation import sample_costs
 from madtp_cli.flops import fvcore_check
-from madtp_cli.models.architectures import ARCHITECTURES
+from madtp_cli.models import architectures
 from tests.decoding import Batch, attached, collate, questions, vqa
 
 
@@ -70,7 +70,7 @@ def test_the_floor_is_reached_at_full_strength(settings) -> None:
 )
 def test_one_question_and_one_answer_cost_what_the_original_code_measured(question, answer, known) -> None:
     """At 480 pixels, by the original's own measuring function."""
-    config = ARCHITECTURES["blip-vqa-base"]()
+    config = architectures()["blip-vqa-base"]()
     counts = sample_costs.dense_counts(config, {"text": [question], "decoder": [answer]})
     assert sample_costs.per_sample(config, counts).tolist() == [known]
 
@@ -84,7 +84,7 @@ def test_the_literatures_figure_is_a_training_batch(question, answer, known) -> 
 
     The image's keys and values are computed once for all questions, and the answers all look at one question.
     """
-    config = ARCHITECTURES["blip-vqa-base"]()
+    config = architectures()["blip-vqa-base"]()
     costs = sample_costs.costs(config, sample_costs.dense_counts(config, {"text": [question], "decoder": [answer]}))
     vision, text, decoder = (int(sample_costs.total(costs, tower)[0]) for tower in ("vision", "text", "decoder"))
     image_keys, question_keys = (12 * 2 * seen * 768**2 for seen in (901, question))
@@ -100,11 +100,11 @@ def test_a_blank_sample_is_counted() -> None:
 
 def test_large_models_have_published_sizes() -> None:
     """The image tower alone is larger, and the question looks at tokens of its width."""
-    config = ARCHITECTURES["blip-vqa-large"]()
+    config = architectures()["blip-vqa-large"]()
     costs = sample_costs.costs(config, sample_costs.dense_counts(config, {"text": [14], "decoder": [5]}))
     block = 4 * 901 * 1024**2 + 2 * 901**2 * 1024 + 8 * 901 * 1024**2 + 10 * 901 * 1024
     assert sample_costs.total(costs, "vision")[0] == 900 * 1024 * 768 + 24 * block + 5 * 901 * 1024
-    base = ARCHITECTURES["blip-vqa-base"]()
+    base = architectures()["blip-vqa-base"]()
     small = sample_costs.costs(base, sample_costs.dense_counts(base, {"text": [14], "decoder": [5]}))
     wider = 12 * 2 * 901 * (1024 - 768) * 768
     assert sample_costs.total(costs, "text")[0] - sample_costs.total(small, "text")[0] == wider

@@ -9,7 +9,7 @@ import torch
 from madtp_cli import models
 from madtp_cli.evaluation import sample_costs
 from madtp_cli.flops import fvcore_check
-from madtp_cli.models.architectures import ARCHITECTURES
+from madtp_cli.models import architectures
 from madtp_cli.models.clip.costs import retrieval
 
 
@@ -78,7 +78,7 @@ def test_the_published_figure_is_that_of_a_training_forward() -> None:
 
     Ours covers one image and one text up to its end, as retrieval runs them.
     """
-    config = ARCHITECTURES["clip-vit-l-14-336"]()
+    config = architectures()["clip-vit-l-14-336"]()
     costs = sample_costs.costs(config, sample_costs.dense_counts(config, {"text": [77]}))
     images, texts = (sample_costs.total(costs, tower).item() for tower in ("vision", "text"))
     whole_norm = 5 * 76 * 768  # the original normalises all 77 positions and then takes the end
@@ -95,7 +95,7 @@ def test_the_published_figure_is_that_of_a_training_forward() -> None:
 )
 def test_published_architectures_have_the_published_size(name, parameters) -> None:
     """OpenAI's own counts, the temperature included; without their memory."""
-    config = ARCHITECTURES[f"clip-vit-{name}"]()
+    config = architectures()[f"clip-vit-{name}"]()
     with torch.device("meta"):
         model = models.get(models.kind_of(config))(config)
     assert sum(value.numel() for value in model.parameters()) == parameters
