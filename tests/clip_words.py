@@ -14,8 +14,8 @@ MERGES = (("d", "o"), ("do", "g</w>"))
 def clip_words(folder: Path, pieces: int, form: str = "tokenizer.json") -> Path:
     """Write a tokenizer with this number of word pieces and return its folder.
 
-    The last two word pieces are a text's start and end; "dog" is one word piece. `form` is tokenizer.json, or vocab.json
-    for that file and merges.txt, as OpenAI has them.
+    The last two word pieces are a text's start and end; "dog" is one word piece. `form` is tokenizer.json, or
+    vocab.json for that file and merges.txt, as OpenAI has them.
     """
     letters = [letter + end for end in ("", "</w>") for letter in string.ascii_lowercase]
     known = [*letters, *("".join(pair) for pair in MERGES)]

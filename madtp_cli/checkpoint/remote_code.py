@@ -26,7 +26,7 @@ CHOICES = ("methods",)
 
 HEADER = """\
 # Copyright the madtp authors. SPDX-License-Identifier: Apache-2.0
-# This is {path} of madtp {version}, except that it imports the files beside it.
+# This is {path} of madtp {version}, except that it imports the files next to it.
 """
 #: Supports `from .file import this as file`, the only form of importing a whole file that transformers follows.
 THIS = """

@@ -252,7 +252,7 @@ def test_without_matplotlib_the_bench_ends_before_it_times(monkeypatch) -> None:
 
 def _toy() -> Any:
     """BLIP for NLVR2 with three narrow layers at 48 pixels."""
-    sizes = dict(hidden_size=32, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2)
+    sizes: Any = dict(hidden_size=32, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2)
     config: Any = architecture("nlvr2", 48, **sizes)
     text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
     config.text_config.update(text | {"encoder_hidden_size": 32, "vocab_size": 200})

@@ -1,4 +1,4 @@
-"""The family records: what they state is true of the models, and no other part of the package asks for a family."""
+"""The family records: what they state is true of the models, and no other part of the package branches on one."""
 
 from __future__ import annotations
 

@@ -90,20 +90,14 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
             return_targets: Whether to return distillation targets outside training too.
         """
         vision, text, pair = self.pruner("vision"), self.pruner("text"), self._pair_pruner()
-        text_states: list[Tensor] | None = [] if return_targets or self.training else None
-        pair_states: list[Tensor] | None = [] if return_targets or self.training else None
+        states: tuple[list[Tensor] | None, ...] = ([], []) if return_targets or self.training else (None, None)
         images = self.encode_images(pixel_values, vision)
-        texts = self.encode_text(self.text_encoder, input_ids, attention_mask, text, states=text_states)
+        texts = self.encode_text(self.text_encoder, input_ids, attention_mask, text, states=states[0])
         cross_attention = self.cross_attention_to(images)
-        pairs = self._encode_pairs(input_ids, attention_mask, pair, cross_attention, pair_states)
+        pairs = self._encode_pairs(input_ids, attention_mask, pair, cross_attention, states[1])
         embeddings = self._embed_image_tokens(images), self._embed_text_tokens(texts)
         logits = self.itm_head(pairs.first())
-        loss = None
-        if labels is not None:
-            similarity = embeddings[0].float() @ embeddings[1].float().T
-            loss = self._contrastive_loss(similarity, labels) + self._matching_loss(
-                similarity, logits, labels, images, input_ids, attention_mask
-            )
+        loss = None if labels is None else self._loss(embeddings, logits, labels, images, input_ids, attention_mask)
         output = RetrievalOutput(
             loss=loss,
             logits=logits,
@@ -113,8 +107,8 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
             text_embedding=embeddings[1],
             memory=images,
         )
-        if text_states is not None and pair_states is not None:
-            output.targets = _targets(output, images, (texts, text_states), (pairs, pair_states))
+        if states[0] is not None and states[1] is not None:
+            output.targets = _targets(output, images, (texts, states[0]), (pairs, states[1]))
         return output
 
     def embed_images(self, pixel_values: Tensor) -> tuple[Tensor, Packed]:
@@ -198,6 +192,21 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
             return cross_attention(layer, Packed(tokens.data, lengths))
 
         return cross_attend
+
+    def _loss(
+        self,
+        embeddings: tuple[Tensor, Tensor],
+        logits: Tensor,
+        labels: Tensor,
+        images: Packed,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+    ) -> Tensor:
+        """Contrastive loss of the batch's embeddings plus matching loss."""
+        similarity = embeddings[0].float() @ embeddings[1].float().T
+        return self._contrastive_loss(similarity, labels) + self._matching_loss(
+            similarity, logits, labels, images, input_ids, attention_mask
+        )
 
     def _contrastive_loss(self, similarity: Tensor, labels: Tensor) -> Tensor:
         """Image-text contrastive loss of the batch in both directions, without momentum encoder and queue."""

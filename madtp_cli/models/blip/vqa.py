@@ -87,11 +87,9 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
         if decoder_input_ids is None:
             decoder_input_ids = input_ids.new_full((input_ids.shape[0], 1), self.config.text_config.bos_token_id)
         logits = self.decode(decoder_input_ids, decoder_attention_mask, questions, decoder)
-        loss = None
-        if labels is not None:
-            loss = sum_per_text(token_losses(logits, labels, decoder_attention_mask)).mean()
+        losses = None if labels is None else sum_per_text(token_losses(logits, labels, decoder_attention_mask))
         return DecodedOutput(
-            loss=loss,
+            loss=None if losses is None else losses.mean(),
             logits=logits.data,
             alignment=self.alignment_loss(vision.pooled, text.pooled),
             targets=self._targets(logits, images, questions, states) if states is not None else None,

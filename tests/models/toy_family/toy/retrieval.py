@@ -135,7 +135,7 @@ class ToyForRetrieval(Prunable, PreTrainedModel):
         """Return the normalised embeddings, [texts, projection width]."""
         return self._embed_texts(self._encode(self.text_model, input_ids, attention_mask, self.pruner("text")))
 
-    def _encode(self, tower: ToyTower, inputs: Tensor, mask: Tensor | None, pruner: BlockPruner) -> Packed:
+    def _encode(self, tower: Any, inputs: Tensor, mask: Tensor | None, pruner: BlockPruner) -> Packed:
         tokens = self.to_tokens(tower.embeddings(inputs), mask)
         for layer in tower.layers:
             normed, module = layer.layernorm_before(tokens.data), layer.attention
