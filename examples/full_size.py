@@ -28,7 +28,7 @@ from examples import original_names
 from examples.training.checkpoints import draw_weights
 from examples.training.vocabularies import bert_tokenizer, clip_tokenizer
 from madtp_cli import models
-from madtp_cli.models.architectures import ARCHITECTURES
+from madtp_cli.models import architectures
 from madtp_cli.models.prunable import Prunable
 
 HERE = Path(__file__).parent
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for case in options.cases:
         architecture, file = CASES[case]
-        config: Any = ARCHITECTURES[architecture]()
+        config: Any = architectures()[architecture]()
         folder = options.folder / case
         if options.image_size:
             config.vision_config.image_size = options.image_size

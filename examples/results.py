@@ -14,7 +14,7 @@ from pathlib import Path
 
 from madtp_cli.config import DEFAULT_STEPS, CompressSettings
 from madtp_cli.errors import MadtpError
-from madtp_cli.models.architectures import ARCHITECTURES
+from madtp_cli.models import architectures
 from madtp_cli.pipelines.profile import profile
 from madtp_cli.reporting.schema import CompressReport
 
@@ -138,7 +138,7 @@ def table_row(row: str, budget: str, report: CompressReport) -> str:
 def architecture_rows() -> list[str]:
     """Return one line with the GFLOPs per sample of each published architecture."""
     lines = []
-    for name in ARCHITECTURES:
+    for name in architectures():
         dense = profile(None, CompressSettings(gflops_budget="1"), arch=name).gflops.dense
         published, counts = PUBLISHED.get(name, ("", ""))
         lines.append(f"| {name} | {dense:.2f} | {published} | {counts} |")

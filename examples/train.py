@@ -32,7 +32,7 @@ from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.data.batches import batches
 from madtp_cli.data.caption_sampling import Retold
 from madtp_cli.evaluation import run
-from madtp_cli.scenes import generator, splits
+from madtp_cli.scenes import splits
 
 HERE = Path(__file__).parent
 SEED = 0
@@ -123,7 +123,7 @@ def main() -> None:
     reuse_freed_memory()
     tokenizer: Any = clip_tokenizer(TEXT_POSITIONS) if options.example == "clip" else bert_tokenizer()
     model = start_model(options, tokenizer)
-    processor = processors.build(tokenizer, generator.IMAGE_SIZE)
+    processor = processors.build(model.config, tokenizer)
     data = splits.read(model.config.task, ["test"])
     task = tasks.prepared(model.config.task, processor, data)
     steps = train(model.train(), task, processor, options.minutes, DATA_SETS.get(options.example, (None,)))

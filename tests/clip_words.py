@@ -1,4 +1,4 @@
-"""A small CLIP tokenizer; the published vocabulary cannot be had here."""
+"""A small CLIP tokenizer, since the published vocabulary is not available to the tests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ MERGES = (("d", "o"), ("do", "g</w>"))
 
 
 def clip_words(folder: Path, pieces: int, form: str = "tokenizer.json") -> Path:
-    """Write a tokenizer of so many word pieces, the last two a text's start and end; "dog" is one piece.
+    """Write a tokenizer with this number of word pieces and return its folder.
 
-    `form` is tokenizer.json, or vocab.json for that file and merges.txt as OpenAI has them.
+    The last two word pieces are a text's start and end; "dog" is one word piece. `form` is tokenizer.json, or
+    vocab.json for that file and merges.txt, as OpenAI has them.
     """
     letters = [letter + end for end in ("", "</w>") for letter in string.ascii_lowercase]
     known = [*letters, *("".join(pair) for pair in MERGES)]

@@ -1,4 +1,4 @@
-"""A small BLIP for VQA and one for captions, whose sizes all differ, and images with words of unlike lengths."""
+"""Small BLIP models for VQA and captions whose sizes all differ, and images with texts of different lengths."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.drawing import draw
 
 Batch = dict[str, Tensor]
 Model = TypeVar("Model", bound=DecodingBlip)
-#: Tokens of each sample's question, [ENC] among them, and of its answer or caption with [DEC] and [SEP].
+#: Number of tokens of each question with [ENC], and of each answer or caption with [DEC] and [SEP].
 QUESTIONS, ANSWERS = (9, 4, 12, 3, 7), (3, 6, 2, 4, 5)
 SEP, DEC, ENC = 2, 68, 69
 
 
 def config(task: str, **vision: Any) -> MadtpBlipConfig:
-    """Vision 3 x 48 at 37 tokens, text 2 x 32, 70 word pieces."""
+    """Return a configuration: vision 3 x 48 with 37 tokens, text 2 x 32, 70 word pieces."""
     image = dict(hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=3,
                  image_size=48, patch_size=8)  # fmt: skip
     text = dict(hidden_size=32, intermediate_size=72, num_hidden_layers=2, num_attention_heads=2, vocab_size=70,
@@ -33,24 +33,24 @@ def config(task: str, **vision: Any) -> MadtpBlipConfig:
 
 
 def vqa(**vision: Any) -> MadtpBlipForQuestionAnswering:
-    """The dense model for questions."""
+    """Return the dense model for questions."""
     return _drawn(MadtpBlipForQuestionAnswering(config("vqa", **vision)))
 
 
 def captioner() -> MadtpBlipForConditionalGeneration:
-    """The dense model for captions."""
+    """Return the dense model for captions."""
     return _drawn(MadtpBlipForConditionalGeneration(config("caption")))
 
 
 def _drawn(model: Model) -> Model:
     draw(model, seed=1)
-    with torch.no_grad():  # logits of about one, though words are embedded by large numbers
+    with torch.no_grad():  # otherwise the large word embeddings give large logits
         model.text_decoder.cls.predictions.transform.LayerNorm.weight *= 0.1
     return model.eval()
 
 
 def questions() -> list[Batch]:
-    """Five images with question and answer, each a batch of its own without padding."""
+    """Return five images with question and answer, each in a batch of its own without padding."""
     generator = torch.Generator().manual_seed(4)
     made = []
     for sample, length in zip(captions(), QUESTIONS, strict=True):
@@ -63,7 +63,7 @@ def questions() -> list[Batch]:
 
 
 def captions() -> list[Batch]:
-    """Five images with a caption, each a batch of its own without padding."""
+    """Return five images with a caption, each in a batch of its own without padding."""
     generator = torch.Generator().manual_seed(3)
     made = []
     for number, length in enumerate(ANSWERS):
@@ -77,7 +77,7 @@ def captions() -> list[Batch]:
 
 
 def collate(samples: Sequence[Batch], extra: int = 0, padding: int = 33) -> Batch:
-    """Samples in one batch, all their words padded by words that mean something, and by `extra` more."""
+    """Return samples in one batch. Texts are padded with a real word, and with `extra` more tokens."""
     batch = {}
     for name in samples[0]:
         values = [sample[name] for sample in samples]
@@ -90,11 +90,11 @@ def collate(samples: Sequence[Batch], extra: int = 0, padding: int = 33) -> Batc
 
 
 def forward(model: DecodingBlip, batch: Batch, **settings: Any) -> Any:
-    """Without gradients and labels."""
+    """Run the model without gradients and labels."""
     with torch.no_grad():
         return model(**{name: value for name, value in batch.items() if name != "labels"}, **settings)
 
 
 def counts(output: Any) -> dict[str, list[list[int]]]:
-    """Tokens that left each block, per tower: [blocks][samples]."""
+    """Return the number of tokens that left each block, per tower: [blocks][samples]."""
     return {tower: [block.left for block in blocks] for tower, blocks in output.trace.items()}

@@ -1,4 +1,4 @@
-"""A small BLIP for retrieval whose every size is another, and images with captions of unlike lengths."""
+"""A small BLIP for retrieval whose sizes all differ, and images with captions of different lengths."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.drawing import attached as attached
 from tests.drawing import draw
 
 Batch = dict[str, Tensor]
-#: Words of each sample's caption, [CLS] among them.
+#: Number of tokens of each caption, [CLS] included.
 TEXT_LENGTHS = (9, 4, 12, 3, 7)
-#: First and last of the 70 word pieces.
+#: Token numbers of [CLS] and [ENC]; there are 70 word pieces.
 CLS, ENC = 4, 69
 
 
 def dense() -> MadtpBlipForImageTextRetrieval:
-    """Vision 3 x 48 at 37 tokens, text 2 x 32, embeddings of width 20."""
+    """Return the model: vision 3 x 48 with 37 tokens, text 2 x 32, embeddings of width 20."""
     vision = dict(hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=3,
                   image_size=48, patch_size=8)  # fmt: skip
     text = dict(hidden_size=32, intermediate_size=72, num_hidden_layers=2, num_attention_heads=2, vocab_size=70,
@@ -33,7 +33,7 @@ def dense() -> MadtpBlipForImageTextRetrieval:
 
 
 def samples() -> list[Batch]:
-    """Five images, each with its caption, each a batch of its own without padding."""
+    """Return five images, each with its caption, each in a batch of its own without padding."""
     generator = torch.Generator().manual_seed(3)
     made = []
     for number, length in enumerate(TEXT_LENGTHS):
@@ -46,7 +46,7 @@ def samples() -> list[Batch]:
 
 
 def collate(samples: Sequence[Batch], longest: int = 0, padding: int = 67) -> Batch:
-    """One batch, captions padded to `longest` with a word that means something."""
+    """Return one batch, with captions padded to `longest` with a real word."""
     longest = max(longest, *[sample["input_ids"].shape[1] for sample in samples])
 
     def padded(name: str, fill: int) -> Tensor:

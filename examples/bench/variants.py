@@ -25,18 +25,12 @@ from madtp_cli.evaluation.run import Batch, ComputeConfig
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.execution.packed import Packed, pack
 from madtp_cli.flops.counts import TokenCounts
-from madtp_cli.models.architectures import ARCHITECTURES
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.scenes import splits
 
 #: Tokenizers of the examples. A statement has about as many tokens as with the published vocabulary.
-TOKENIZERS = {"madtp_blip": "tokenizer", "madtp_clip": "clip-tokenizer"}
-#: Function that builds the processor of each model type.
-PROCESSORS: dict[str, Callable[[Any, int], Any]] = {
-    "madtp_blip": processors.build,
-    "madtp_clip": processors.build_clip,
-}
-#: Standard deviation of BLIP's image embeddings. With the default of transformers, 1e-10, all tokens would be equal.
+TOKENIZERS = {"blip": "tokenizer", "clip": "clip-tokenizer"}
+#: Standard deviation of random image embeddings. With transformers' default for BLIP, 1e-10, all tokens would be equal.
 EMBEDDING_STD = 0.02
 #: A threshold scale above 0, so that tokens are scored. Which tokens are kept is decided by the plan.
 SCORING_SCALE = 1.0
@@ -106,15 +100,14 @@ def build_model(architecture: str, layers: int | None = None) -> Prunable:
     """Build a published architecture with random weights and a dictionary.
 
     Args:
-        architecture: A key of `ARCHITECTURES`.
+        architecture: A name of `models.architectures()`.
         layers: Keep only this many layers of each tower; all layers if None.
     """
-    config: Any = ARCHITECTURES[architecture]()
-    config.text_config.update(processors.special_ids(_tokenizer(config)))
+    config: Any = models.architectures()[architecture]()
+    config.text_config.update(processors.special_ids(config, _tokenizer(config)))
     for tower in (config.vision_config, config.text_config):
         tower.num_hidden_layers = min(layers or tower.num_hidden_layers, tower.num_hidden_layers)
-    if config.model_type == "madtp_blip":
-        config.vision_config.initializer_range = EMBEDDING_STD
+    config.vision_config.initializer_range = EMBEDDING_STD
     torch.manual_seed(0)
     model: Prunable = models.get(models.kind_of(config))(config).eval()
     draw_weights(model)
@@ -131,8 +124,8 @@ def resize_images(model: Any, image_size: int) -> None:
 
 
 def _tokenizer(config: Any) -> Any:
-    folder = Path(__file__).parent.parent / TOKENIZERS[config.model_type]
-    return processors.FAMILIES[config.model_type].tokenizer.from_pretrained(folder, local_files_only=True)
+    family = models.family_of(config)
+    return family.tokenizer.read(Path(__file__).parent.parent / TOKENIZERS[family.name])
 
 
 def scene_batch(model: Prunable, samples: int, text_tokens: int | None = None) -> Batch:
@@ -144,7 +137,7 @@ def scene_batch(model: Prunable, samples: int, text_tokens: int | None = None) -
         text_tokens: Replace the texts by dummy texts of this length.
     """
     config = model.config
-    processor = PROCESSORS[config.model_type](_tokenizer(config), config.vision_config.image_size)
+    processor = processors.build(config, _tokenizer(config))
     rows = splits.rows(config.task, "val", samples)
     batch = run.inputs_of(tasks.get(config.task).collate(list(rows), processor))
     batch.pop("labels", None)

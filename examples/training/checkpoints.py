@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import madtp_cli.models
 from examples import original_names
+from madtp_cli.checkpoint.formats import salesforce_blip
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
 from madtp_cli.models.blip.towers import MadtpBlipConfig
 from madtp_cli.scenes import generator

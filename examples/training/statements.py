@@ -129,7 +129,7 @@ class StatementTraining:
             encoded["input_ids"],
             encoded["attention_mask"],
             self.model.pruner("text"),
-            self.model.looking_at_both(memory),
+            self.model.cross_attention_to_both(memory),
         )
         return self.model.cls_head(tokens.first())
 

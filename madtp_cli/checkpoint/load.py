@@ -67,7 +67,7 @@ def load(
     _require_loadable(inspection)
     processor = processors.find(source, tokenizer, model_config(recognised.config))
     model = build(recognised)
-    model.config.text_config.update(processors.special_ids(processor.tokenizer))
+    model.config.text_config.update(processors.special_ids(model.config, processor.tokenizer))
     return LoadedCheckpoint(model, processor, (*inspection.notes, *_left_out(inspection)), inspection)
 
 

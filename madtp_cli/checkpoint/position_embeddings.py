@@ -8,14 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from madtp_cli import models
 from madtp_cli.checkpoint.formats import Recognised
 from madtp_cli.errors import CheckpointError, UsageError
-
-#: Key of the image tower's position embeddings, by model type.
-POSITION_KEYS = {
-    "madtp_blip": "vision_model.embeddings.position_embedding",
-    "madtp_clip": "vision_model.embeddings.position_embedding.weight",
-}
 
 
 def with_image_size(recognised: Recognised, image_size: int | None) -> Recognised:
@@ -31,7 +26,7 @@ def with_image_size(recognised: Recognised, image_size: int | None) -> Recognise
     vision = recognised.config["vision_config"]
     if image_size is None or vision["image_size"] == image_size:
         return recognised
-    key = POSITION_KEYS[recognised.config["model_type"]]
+    key = models.family_of(recognised.config).position_key
     old = recognised.weights[key]
     # BLIP's embeddings have a batch axis, CLIP's have none.
     new = resize_positions(old.reshape(1, -1, old.shape[-1]), image_size, vision["patch_size"])

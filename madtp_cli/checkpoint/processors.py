@@ -1,197 +1,143 @@
-"""Processors: a family's image preparation and the tokenizer that belongs to a checkpoint.
+"""Processors: the image preparation and the tokenizer that belong to a checkpoint.
 
-The original files come without a tokenizer; it is looked for beside them and in the local
-Hugging Face cache, and never downloaded.
+The original checkpoint files come without a tokenizer. It is looked for next to the checkpoint and in the local Hugging
+Face cache, and never downloaded. The record of the model family states which files and settings are right.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from huggingface_hub import try_to_load_from_cache
-from transformers import (
-    BertTokenizer,
-    BlipImageProcessorPil,
-    BlipProcessor,
-    CLIPImageProcessorPil,
-    CLIPProcessor,
-    CLIPTokenizer,
-)
 from transformers.image_utils import PILImageResampling
 
-from madtp_cli.checkpoint.formats.salesforce_blip import IMAGE_MEAN, IMAGE_STD
+from madtp_cli import models
 from madtp_cli.errors import CheckpointError
+from madtp_cli.models.family import Family, ImageSettings, TokenizerRecord
 
-Tokenizer: TypeAlias = BertTokenizer | CLIPTokenizer
-Processor: TypeAlias = BlipProcessor | CLIPProcessor
+#: A tokenizer or a processor of transformers, of the class that the family names.
+Tokenizer: TypeAlias = Any
+Processor: TypeAlias = Any
 
-#: Begins a decoder's text, and a text that looks at an image; BLIP's last two word pieces.
-DECODER, ENCODER = "[DEC]", "[ENC]"
-
-
-#: Files beside a checkpoint that may say how its images are prepared, transformers' and OpenCLIP's; and under which
-#: name some of them hold it.
+#: Files next to a checkpoint that may state its image settings, transformers' and OpenCLIP's files; and the keys under
+#: which some of these files hold the settings.
 IMAGE_FILES = ("preprocessor_config.json", "processor_config.json", "preprocess_config.json", "open_clip_config.json")
-INSIDE = ("image_processor", "preprocess_cfg")
+SETTINGS_KEYS = ("image_processor", "preprocess_cfg")
 
 
-@dataclass(frozen=True)
-class ImageSettings:
-    """How images are resized and normalised; `mean` and `std` are of red, green and blue in 0-1."""
-
-    mean: tuple[float, ...] = IMAGE_MEAN
-    std: tuple[float, ...] = IMAGE_STD
-    resample: int = PILImageResampling.BICUBIC
-
-
-#: What every published model was trained with.
-USUAL = ImageSettings()
-
-
-@dataclass(frozen=True)
-class Family:
-    """Models that prepare images and words alike.
-
-    Any set of `files` makes a tokenizer of the class `tokenizer`; `vocabulary` is the number of word pieces in
-    every published model, and `repositories` have them on the hub. `fit` makes a tokenizer that was found the
-    checkpoint's, given its vocabulary and where it was found, or raises a CheckpointError.
-    """
-
-    tokenizer: type[BertTokenizer] | type[CLIPTokenizer]
-    files: tuple[tuple[str, ...], ...]
-    vocabulary: int
-    repositories: tuple[str, ...]
-    fit: Callable[[Any, int, Path], Tokenizer]
-    build: Callable[[Any, int, ImageSettings], Processor]
-
-
-def find(source: Path, told: Path | None, config: Any) -> Processor:
-    """The processor of a checkpoint.
+def find(source: Path, tokenizer_folder: Path | None, config: Any) -> Processor:
+    """Return the processor of a checkpoint.
 
     Args:
-        source: The checkpoint, a file or folder.
-        told: A folder to take the tokenizer from; nothing else is tried then.
-        config: The checkpoint's configuration; its model type names the family.
+        source: The checkpoint, a file or a folder.
+        tokenizer_folder: Folder of the tokenizer; None to look for it next to the checkpoint and in the cache.
+        config: The checkpoint's configuration.
 
     Raises:
-        CheckpointError: No tokenizer is there, or it is not the checkpoint's; or image settings make no sense.
+        CheckpointError: There is no tokenizer, it does not belong to the checkpoint, or a file with image settings is
+            invalid.
     """
-    words = find_tokenizer(source, told, config.text_config.vocab_size, config.model_type)
-    if isinstance(words, CLIPTokenizer):
-        # Texts are read off their end, and have so many positions.
-        if words.eos_token_id != config.text_config.eos_token_id:
-            raise CheckpointError(
-                f"The tokenizer for {source} ends a text with word piece {words.eos_token_id:,}, but the checkpoint "
-                f"reads texts off {config.text_config.eos_token_id:,}.\nGive the checkpoint's own with --tokenizer DIR."
-            )
-        words.model_max_length = min(words.model_max_length, config.text_config.max_position_embeddings)
-    return FAMILIES[config.model_type].build(words, config.vision_config.image_size, image_settings(source))
+    settings = image_settings(source, models.family_of(config).image_settings)
+    return build(config, find_tokenizer(source, tokenizer_folder, config), settings)
 
 
-def build(tokenizer: BertTokenizer, image_size: int, settings: ImageSettings = USUAL) -> BlipProcessor:
-    """BLIP's processor: images squashed to a square (bicubic) and normalised as CLIP does, unless told."""
-    images = BlipImageProcessorPil(
-        size={"height": image_size, "width": image_size},
-        image_mean=settings.mean,
-        image_std=settings.std,
-        resample=settings.resample,
-    )
-    return BlipProcessor(image_processor=images, tokenizer=tokenizer)
+def build(config: Any, tokenizer: Tokenizer, settings: ImageSettings | None = None) -> Processor:
+    """Build the processor of a configuration's family for the configuration's image size.
+
+    Args:
+        config: A model's configuration.
+        tokenizer: The tokenizer.
+        settings: Image settings; None for those of the published models.
+    """
+    family = models.family_of(config)
+    return family.build_processor(tokenizer, config.vision_config.image_size, settings or family.image_settings)
 
 
-def build_clip(tokenizer: CLIPTokenizer, image_size: int, settings: ImageSettings = USUAL) -> CLIPProcessor:
-    """CLIP's processor: the shortest side resized (bicubic unless told), the square in the middle, normalised."""
-    images = CLIPImageProcessorPil(
-        size={"shortest_edge": image_size},
-        crop_size={"height": image_size, "width": image_size},
-        image_mean=settings.mean,
-        image_std=settings.std,
-        resample=settings.resample,
-    )
-    return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
+def image_settings(source: Path, default: ImageSettings | None = None) -> ImageSettings:
+    """Return a checkpoint's image settings from a settings file next to it; the image size is the checkpoint's own.
 
-
-def image_settings(source: Path) -> ImageSettings:
-    """How a checkpoint's images are prepared, by a settings file in its folder; as usual where it says nothing.
-
-    The image size is the checkpoint's own.
+    Args:
+        source: The checkpoint, a file or a folder.
+        default: Values of settings that no file states; None for those of CLIP.
 
     Raises:
-        CheckpointError: The file is broken, or its numbers make no sense.
+        CheckpointError: A settings file is broken or has invalid numbers.
     """
-    folder, settings = source if source.is_dir() else source.parent, USUAL
+    default = default or ImageSettings()
+    folder, settings = source if source.is_dir() else source.parent, default
     for file in [folder / name for name in IMAGE_FILES if (folder / name).is_file()]:
         try:
-            settings = _settings(json.loads(file.read_text("utf-8")))
+            settings = _read_settings(json.loads(file.read_text("utf-8")), default)
         except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             raise CheckpointError(
-                f"{file} has no image settings that can be read ({error!r}).\nCorrect it, or move it away."
+                f"{file} has no readable image settings ({error!r}).\nCorrect the file or move it away."
             ) from error
-        _check(settings, file)
-        if settings != USUAL:
+        _require_valid(settings, file)
+        if settings != default:
             break
     return settings
 
 
-def _settings(content: dict[str, Any]) -> ImageSettings:
-    said = next((content[name] for name in INSIDE if name in content), content)
-    mean, std = (said.get(f"image_{name}", said.get(name, getattr(USUAL, name))) for name in ("mean", "std"))
-    resample = said.get("resample", said.get("interpolation", USUAL.resample))
+def _read_settings(content: dict[str, Any], default: ImageSettings) -> ImageSettings:
+    fields = next((content[name] for name in SETTINGS_KEYS if name in content), content)
+    mean, std = (fields.get(f"image_{name}", fields.get(name, getattr(default, name))) for name in ("mean", "std"))
+    resample = fields.get("resample", fields.get("interpolation", default.resample))
     number = PILImageResampling[resample.upper()] if isinstance(resample, str) else PILImageResampling(resample)
-    return ImageSettings(tuple(map(float, mean)), tuple(map(float, std)), int(number))
+    return replace(default, mean=tuple(map(float, mean)), std=tuple(map(float, std)), resample=int(number))
 
 
-def _check(settings: ImageSettings, file: Path) -> None:
-    """Raise CheckpointError unless an image can be normalised so."""
+def _require_valid(settings: ImageSettings, file: Path) -> None:
+    """Raise CheckpointError unless images can be normalised with these settings."""
     if not all(len(three) == 3 and all(map(math.isfinite, three)) for three in (settings.mean, settings.std)):
-        raise CheckpointError(f"{file} must have three numbers each for mean and std.\nCorrect it, or move it away.")
+        raise CheckpointError(f"{file} needs three numbers each for mean and std.\nCorrect the file or move it away.")
     if min(settings.std) <= 0:
-        raise CheckpointError(f"{file} has a std of {min(settings.std)}, but it must be above 0.\nCorrect it.")
+        raise CheckpointError(f"{file} has a std of {min(settings.std)}, but it must be above 0.\nCorrect the file.")
 
 
-def find_tokenizer(source: Path, told: Path | None, vocabulary: int, family: str = "madtp_blip") -> Tokenizer:
-    """The tokenizer of a checkpoint.
+def find_tokenizer(source: Path, tokenizer_folder: Path | None, config: Any) -> Tokenizer:
+    """Return the tokenizer of a checkpoint.
 
     Args:
-        source: The checkpoint, a file or folder.
-        told: A folder to take it from; nothing else is tried then.
-        vocabulary: Rows of the checkpoint's word embeddings; BLIP's [DEC] and [ENC] are the last two.
-        family: The checkpoint's model type.
+        source: The checkpoint, a file or a folder.
+        tokenizer_folder: Folder of the tokenizer; None to look for it next to the checkpoint and in the cache.
+        config: The checkpoint's configuration.
 
     Raises:
-        CheckpointError: None is there, or it is of another size than the checkpoint.
+        CheckpointError: There is no tokenizer, or it does not belong to the checkpoint.
     """
-    own = FAMILIES[family]
-    if told is not None:
-        if not _holds_tokenizer(told, own):
-            raise CheckpointError(f"{told} holds no tokenizer: neither {_files(own, ' nor ')} is there.")
-        return own.fit(_read(told, own), vocabulary, told)
-    misfit = None
-    places = [folder for folder in _beside(source) if _holds_tokenizer(folder, own)]
-    if vocabulary == own.vocabulary and (cached := _cached(own)):
-        places.append(cached)
-    for folder in places:
+    family, text_config = models.family_of(config), config.text_config
+    record = family.tokenizer
+    if tokenizer_folder is not None:
+        if not _has_tokenizer(tokenizer_folder, record):
+            raise CheckpointError(
+                f"{tokenizer_folder} has no tokenizer: there is neither {_file_names(record, ' nor ')}.\n"
+                "Give the folder that has these files."
+            )
+        return _read_and_fit(tokenizer_folder, record, text_config)
+    folders = [folder for folder in _folders_near(source) if _has_tokenizer(folder, record)]
+    if text_config.vocab_size == record.vocabulary and (cached := _cached_folder(record)):
+        folders.append(cached)
+    first_error = None
+    for folder in folders:
         try:
-            return own.fit(_read(folder, own), vocabulary, folder)
+            return _read_and_fit(folder, record, text_config)
         except CheckpointError as error:
-            misfit = misfit or error
-    raise misfit or _missing(source, vocabulary, own)
+            first_error = first_error or error
+    raise first_error or _not_found(source, text_config.vocab_size, family)
 
 
-def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """What a text configuration says about the tokenizer; BLIP ends a text with [SEP]."""
-    ids = {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    if isinstance(tokenizer, CLIPTokenizer):
-        return {**ids, "eos_token_id": tokenizer.eos_token_id}
-    return {**ids, "sep_token_id": tokenizer.sep_token_id, "eos_token_id": tokenizer.sep_token_id}
+def special_ids(config: Any, tokenizer: Tokenizer) -> dict[str, int]:
+    """Return the fields of a configuration's text part that depend on the tokenizer, such as the end-of-text token."""
+    return models.family_of(config).tokenizer.special_ids(tokenizer)
 
 
-def _beside(source: Path) -> Iterator[Path]:
+def _folders_near(source: Path) -> Iterator[Path]:
+    """Yield the folders that may hold a checkpoint's tokenizer, in order of preference."""
     if source.is_dir():
         yield source
         return
@@ -200,89 +146,46 @@ def _beside(source: Path) -> Iterator[Path]:
     yield source.parent
 
 
-def _holds_tokenizer(folder: Path, family: Family) -> bool:
-    return any(all((folder / name).is_file() for name in names) for names in family.files)
+def _has_tokenizer(folder: Path, record: TokenizerRecord) -> bool:
+    return any(all((folder / name).is_file() for name in names) for names in record.files)
 
 
-def _files(family: Family, between: str) -> str:
-    return between.join(" with ".join(names) for names in family.files)
+def _file_names(record: TokenizerRecord, separator: str) -> str:
+    return separator.join(" with ".join(names) for names in record.files)
 
 
-def _read(folder: Path, family: Family) -> Any:
+def _read_and_fit(folder: Path, record: TokenizerRecord, text_config: Any) -> Tokenizer:
     try:
-        return family.tokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # damaged files fail in any way, as KeyError among others
+        tokenizer = record.read(folder)
+    except Exception as error:  # damaged files raise any error, KeyError among others
+        raise CheckpointError(f"The tokenizer in {folder} is unreadable ({error!r}).\nCopy its files again.") from error
+    try:
+        record.fit(tokenizer, text_config)
+    except ValueError as error:
         raise CheckpointError(
-            f"The tokenizer in {folder} cannot be read ({error!r}).\nCopy its files again."
+            f"The tokenizer in {folder} {error}.\nGive the checkpoint's own with --tokenizer DIR."
         ) from error
-
-
-def _fit_blip(tokenizer: BertTokenizer, vocabulary: int, place: Path) -> BertTokenizer:
-    """The tokenizer with [DEC] and [ENC], which a plain BERT vocabulary lacks."""
-    if len(tokenizer) == vocabulary - 2:
-        tokenizer.add_special_tokens({"bos_token": DECODER})
-        tokenizer.add_tokens([ENCODER], special_tokens=True)
-    _require_size(tokenizer, vocabulary, place)
-    if tokenizer.convert_tokens_to_ids([DECODER, ENCODER]) != [vocabulary - 2, vocabulary - 1]:
-        raise CheckpointError(
-            f"The tokenizer in {place} does not end with {DECODER} and {ENCODER}, as BLIP's do.\n"
-            "Give the checkpoint's own with --tokenizer DIR."
-        )
     return tokenizer
 
 
-def _fit_clip(tokenizer: CLIPTokenizer, vocabulary: int, place: Path) -> CLIPTokenizer:
-    _require_size(tokenizer, vocabulary, place)
-    return tokenizer
-
-
-def _require_size(tokenizer: Tokenizer, vocabulary: int, place: Path) -> None:
-    if len(tokenizer) != vocabulary:
-        raise CheckpointError(
-            f"The tokenizer in {place} has {len(tokenizer):,} word pieces, but the checkpoint has {vocabulary:,}.\n"
-            "Give the checkpoint's own with --tokenizer DIR."
-        )
-
-
-def _cached(family: Family) -> Path | None:
-    """Where the published tokenizer is, if it was downloaded before."""
-    for repository in family.repositories:
-        for names in family.files:
+def _cached_folder(record: TokenizerRecord) -> Path | None:
+    """Return the folder of the published tokenizer in the Hugging Face cache; None if it was never downloaded."""
+    for repository in record.repositories:
+        for names in record.files:
             files = [try_to_load_from_cache(repository, name) for name in names]
             if all(isinstance(file, str) for file in files):
                 return Path(str(files[0])).parent
     return None
 
 
-def _missing(source: Path, vocabulary: int, family: Family) -> CheckpointError:
+def _not_found(source: Path, vocabulary: int, family: Family) -> CheckpointError:
+    record = family.tokenizer
     places = f"{source.stem}-tokenizer/, tokenizer/ or {source.parent}" if source.is_file() else str(source)
     message = (
-        f"No tokenizer of {vocabulary:,} word pieces for {source}: there is no {_files(family, ' or ')} in {places}."
+        f"No tokenizer of {vocabulary:,} word pieces for {source}: "
+        f"there is no {_file_names(record, ' or ')} in {places}."
     )
-    if vocabulary == family.vocabulary:
-        command = f"hf download {family.repositories[0]} {' '.join(family.files[-1])}"
-        return CheckpointError(f"{message}\nGet it once with: {command}")
+    if vocabulary == record.vocabulary:
+        command = f"hf download {record.repositories[0]} {' '.join(record.files[-1])}"
+        return CheckpointError(f"{message}\nDownload it once with: {command}")
     return CheckpointError(f"{message}\nGive the checkpoint's own with --tokenizer DIR.")
-
-
-#: By model type. BLIP has the word pieces of bert-base-uncased and two of its own.
-FAMILIES = {
-    "madtp_blip": Family(
-        tokenizer=BertTokenizer,
-        files=(("tokenizer.json",), ("vocab.txt",)),
-        vocabulary=30_524,
-        repositories=("bert-base-uncased", "google-bert/bert-base-uncased"),
-        fit=_fit_blip,
-        build=build,
-    ),
-    "madtp_clip": Family(
-        tokenizer=CLIPTokenizer,
-        files=(("tokenizer.json",), ("vocab.json", "merges.txt")),
-        vocabulary=49_408,
-        repositories=tuple(
-            f"openai/clip-vit-{name}" for name in ("base-patch32", "base-patch16", "large-patch14", "large-patch14-336")
-        ),
-        fit=_fit_clip,
-        build=build_clip,
-    ),
-}

@@ -147,9 +147,9 @@ def profile(
 
 def _list_architectures(ctx: typer.Context) -> None:
     """Print the names that `madtp profile --arch` accepts, one per line."""
-    from madtp_cli.models.architectures import ARCHITECTURES
+    from madtp_cli.models import architectures
 
-    content = {"architectures": list(ARCHITECTURES)}
+    content = {"architectures": list(architectures())}
     context.print_document(ctx, content, lambda found, out: out.print("\n".join(found["architectures"])))
 
 

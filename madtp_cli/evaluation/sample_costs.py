@@ -36,8 +36,8 @@ class GenerationFormula(Formula, Protocol):
     #: The tower whose last tokens the texts look at.
     MEMORY: str
 
-    def reading(self, config: Any, read: TextRun, seen: np.ndarray) -> int:
-        """Multiply-adds of one run, all its samples together; `seen` [samples] are the tokens looked at."""
+    def text_run(self, config: Any, run: TextRun, memory: np.ndarray) -> int:
+        """Return the multiply-adds of one run; `memory` [samples] are the tokens that the texts attend to."""
 
 
 def formula(config: Any) -> Formula:
@@ -47,7 +47,7 @@ def formula(config: Any) -> Formula:
 
 def searches(config: Any) -> bool:
     """Whether a kind of model goes on to search for answers, as `Searching` says."""
-    return hasattr(formula(config), "reading")
+    return hasattr(formula(config), "text_run")
 
 
 def costs(config: Any, counts: Counts) -> list[LayerCost]:
@@ -106,7 +106,7 @@ class GenerationCost:
         def hear(read: TextRun) -> None:
             searching = cast(GenerationFormula, formula(self.config))
             memory, samples = counts[searching.MEMORY], list(read.samples)
-            self.own += searching.reading(self.config, read, memory.left[-1][samples, 0])
-            self.dense += searching.reading(self.config, read.unpruned(), memory.entered[0][samples, 0])
+            self.own += searching.text_run(self.config, read, memory.left[-1][samples, 0])
+            self.dense += searching.text_run(self.config, read.unpruned(), memory.entered[0][samples, 0])
 
         return hear

@@ -29,7 +29,6 @@ from madtp_cli.evaluation.intervals import (
     relative_interval95,
 )
 from madtp_cli.evaluation.run import Batch, ComputeConfig, Measured
-from madtp_cli.models.architectures import ARCHITECTURES
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting.schema import AGREEMENT, ChangePart, DensePruned, Interval, QualityPart
@@ -289,10 +288,11 @@ def empty(arch: str) -> Prunable:
     Raises:
         UsageError: There is none of that name.
     """
-    if arch not in ARCHITECTURES:
-        raise UsageError(f"There is no architecture {arch!r}.\nChoose one of: {', '.join(ARCHITECTURES)}.")
+    known = models.architectures()
+    if arch not in known:
+        raise UsageError(f"There is no architecture {arch!r}.\nChoose one of: {', '.join(known)}.")
     with torch.device("meta"):
-        config = ARCHITECTURES[arch]()
+        config = known[arch]()
         model = models.get(models.kind_of(config))(config)
     model = model.to_empty(device="cpu").eval()
     model.tie_weights()

@@ -1,4 +1,7 @@
-"""Runs of a text tower beside the forward, as answers are searched for; told to whoever counts them."""
+"""Text runs: runs of a text tower or decoder after the forward, to generate, rank or match texts.
+
+Models report each run to a callback, which counts the generation cost.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,33 @@ from madtp_cli.execution.block_pruner import BlockTrace
 
 @dataclass(frozen=True)
 class TextRun:
-    """One run: texts, or what follows them, look at images or questions that were encoded before.
+    """One run. Its texts attend to the memory: images or questions that were encoded before.
 
     Attributes:
-        samples: Numbers of what is looked at, in the order in which the model got it.
-        texts: How many texts look at each, those of the first before those of the second.
-        blocks: Tokens of each text through each block.
-        read_out: Tokens, of all texts, that go through the head.
-        before: Tokens of each text that earlier runs left in the cache.
-        keyed: Whether keys and values of what is looked at were computed here, once for all its texts.
+        samples: Numbers of the samples of the memory, in the order in which the model received them.
+        texts: Number of texts of each sample; those of the first sample come first.
+        blocks: Token counts of each text in each block.
+        read_out: Number of tokens of all texts that go through the head.
+        cached: Number of tokens of each text that earlier runs left in the cache.
+        new_keys: Whether the run computed the keys and values of the memory, once per sample.
     """
 
     samples: Sequence[int]
     texts: Sequence[int]
     blocks: Sequence[BlockTrace]
     read_out: int
-    before: int = 0
-    keyed: bool = True
+    cached: int = 0
+    new_keys: bool = True
 
     def unpruned(self) -> TextRun:
-        """The same run if no token of a text went."""
+        """Return the same run without pruning of the texts."""
         entered = self.blocks[0].entered
         return replace(self, blocks=[BlockTrace(entered, entered)] * len(self.blocks))
 
 
-#: Called with each run as it was made.
+#: A callback that receives each run.
 OnTextRun = Callable[[TextRun], None]
 
 
-def ignore_text_run(reading: TextRun) -> None:
-    """For runs that nobody counts."""
+def ignore_text_run(run: TextRun) -> None:
+    """Do nothing. This is the callback of callers that do not count the generation cost."""

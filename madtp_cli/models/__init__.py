@@ -1,24 +1,25 @@
-"""Models by family and task: `blip/nlvr2.py` holds, as `MODEL`, the one of type madtp_blip for the task nlvr2.
+"""Models by family and task. `blip/nlvr2.py` has, with the name `MODEL`, the BLIP model for the task nlvr2.
 
-Importing this package announces the families to transformers' Auto classes. A family's models are
-imported when an Auto class first reads one of its configurations, so that no command pays for models it does not use.
+Importing this package registers every family with transformers' Auto classes. A family's model files are imported only
+when an Auto class reads one of its configurations, so a command loads only the models that it uses.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import transformers
 
-from madtp_cli.models.family import Family
+from madtp_cli.models.family import PREFIX, Family
 
 if TYPE_CHECKING:
     from madtp_cli.models.prunable import Prunable
 
-#: transformers' Auto classes, and what a model can do that is to be had from them.
-AUTO_CLASSES = {
+#: Auto classes of transformers, and the method that a model must have to be loaded with one.
+AUTO_CLASS_METHODS = {
     "AutoModel": "forward",
     "AutoModelForImageTextToText": "generate",
     "AutoModelForZeroShotImageClassification": "classify",
@@ -26,23 +27,55 @@ AUTO_CLASSES = {
 
 
 def families() -> dict[str, Family]:
-    """Every family by its name; imports no model."""
+    """Return the record of every family, by name. No model file is imported."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
     return {name: importlib.import_module(f"{__name__}.{name}.family").FAMILY for name in names}
 
 
+def family_of(config: Any) -> Family:
+    """Return the family of a configuration, or of the fields of a `config.json`.
+
+    Raises:
+        KeyError: There is no family with its model type.
+    """
+    model_type = config["model_type"] if isinstance(config, Mapping) else config.model_type
+    return families()[model_type.removeprefix(PREFIX)]
+
+
+def family_of_processor(processor: Any) -> Family:
+    """Return the family whose checkpoints have a processor of this class.
+
+    Raises:
+        KeyError: There is no such family.
+    """
+    by_class = {family.processor_class: family for family in families().values()}
+    name = next((base.__name__ for base in type(processor).__mro__ if base.__name__ in by_class), None)
+    if name is None:
+        raise KeyError(type(processor).__name__)
+    return by_class[name]
+
+
+def architectures() -> dict[str, Callable[[], Any]]:
+    """Return the published architectures by name. Each function returns a configuration; weights are not needed."""
+    return {name: config for family in families().values() for name, config in family.architectures.items()}
+
+
 def kind_of(config: Any) -> str:
-    """Which model a configuration is for, as "blip.nlvr2": its family and its task."""
-    return f"{config.model_type.removeprefix('madtp_')}.{config.task}"
+    """Return the kind of model that a configuration is for: its family and its task, as "blip.nlvr2"."""
+    return f"{config.model_type.removeprefix(PREFIX)}.{config.task}"
 
 
 def kinds() -> list[str]:
-    """Every model there is; imports none of them."""
+    """Return every kind of model. No model file is imported."""
     return sorted(f"{family.name}.{task}" for family in families().values() for task in family.tasks)
 
 
 def get(kind: str) -> type[Prunable]:
-    """The model class of a kind; KeyError if there is none."""
+    """Return the model class of a kind.
+
+    Raises:
+        KeyError: There is no such kind.
+    """
     if kind not in kinds():
         raise KeyError(kind)
     model: type[Prunable] = importlib.import_module(f"{__name__}.{kind}").MODEL
@@ -50,21 +83,25 @@ def get(kind: str) -> type[Prunable]:
 
 
 def costs_module(config: Any) -> str:
-    """Name of the module with the FLOPs formula of a configuration's model."""
+    """Return the name of the module that has the FLOPs formula of a configuration's model."""
     family, task = kind_of(config).split(".")
     return f"{__name__}.{family}.costs.{task}"
 
 
 def auto_classes(model: type[Prunable]) -> list[str]:
-    """Names of the Auto classes that a model is to be had from."""
-    return [name for name, ability in AUTO_CLASSES.items() if hasattr(model, ability)]
+    """Return the names of the Auto classes that can load a model."""
+    return [name for name, method in AUTO_CLASS_METHODS.items() if hasattr(model, method)]
 
 
-class Unfit:
-    """What an Auto class finds for a folder of another task; left to itself it takes the first model it knows."""
+class OtherTask:
+    """Refuses to load a folder whose task does not fit the Auto class.
+
+    An Auto class takes its first registered model for every folder whose architecture it does not know.
+    """
 
     @classmethod
     def from_pretrained(cls, source: Any, *_: Any, config: Any, **__: Any) -> NoReturn:
+        """Raise ValueError. The arguments are those of transformers' method."""
         raise ValueError(f"{source} is a model for the task {config.task}; read it with AutoModel.from_pretrained.")
 
     @classmethod
@@ -73,7 +110,7 @@ class Unfit:
 
 
 def register(family: str) -> Any:
-    """Give a family's models to the Auto classes, which choose by a configuration's `architectures`.
+    """Register a family's models with the Auto classes, which choose by a configuration's `architectures`.
 
     Returns:
         The family's configuration class.
@@ -81,26 +118,29 @@ def register(family: str) -> Any:
     members = [get(f"{family}.{task}") for task in families()[family].tasks]
     config = members[0].config_class
     transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
-    for name in AUTO_CLASSES:
-        fit = [model for model in members if name in auto_classes(model)]
-        if fit:
-            getattr(transformers, name).register(config, (Unfit, *fit), exist_ok=True)
+    for name in AUTO_CLASS_METHODS:
+        suitable = [model for model in members if name in auto_classes(model)]
+        if suitable:
+            getattr(transformers, name).register(config, (OtherTask, *suitable), exist_ok=True)
     return config
 
 
-def _announce(family: str) -> None:
-    class Announced:
-        """Stands for a family's configuration class until transformers makes a configuration."""
+def _register_when_read(family: Family) -> None:
+    """Register a stand-in for a family's configuration class. It registers the models when it is first used."""
+
+    class LazyConfig:
+        """Makes and reads configurations of the family, as its configuration class does."""
 
         def __new__(cls, **fields: Any) -> Any:
-            return register(family)(**fields)
+            return register(family.name)(**fields)
 
         @classmethod
         def from_dict(cls, fields: dict[str, Any], **settings: Any) -> Any:
-            return register(family).from_dict(fields, **settings)
+            """Read a configuration from the fields of a `config.json`."""
+            return register(family.name).from_dict(fields, **settings)
 
-    transformers.AutoConfig.register(f"madtp_{family}", Announced, exist_ok=True)
+    transformers.AutoConfig.register(family.model_type, LazyConfig, exist_ok=True)
 
 
-for _family in families():
-    _announce(_family)
+for _family in families().values():
+    _register_when_read(_family)

@@ -1,8 +1,81 @@
-"""What a model family states about itself; each folder of `models` has one such record, `FAMILY`, in `family.py`."""
+"""The family record: everything that the rest of the package needs to know about a model family.
+
+Each folder of `models` is one family. Its file `family.py` has one such record with the name `FAMILY`. The other parts
+of the package read the record, so they need no branch on the family. A record is cheap to import: its functions import
+model classes and tokenizer classes only when they are called.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
+
+from madtp_cli.flops import parts
+
+#: Begins the model types of this package. Other readers do not know these types, so they refuse our folders.
+PREFIX = "madtp_"
+
+#: Sizes of a tower that `madtp inspect` shows, and the fields of transformers' configuration that hold them.
+TOWER_SIZES = {
+    "layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "heads": "num_attention_heads",
+    "feed_forward": "intermediate_size",
+}
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How images are resized and normalised. The defaults are those of CLIP.
+
+    Attributes:
+        mean: Mean of red, green and blue, in 0-1.
+        std: Standard deviation of red, green and blue, in 0-1.
+        resample: Interpolation, a `PIL.Image.Resampling` number.
+    """
+
+    mean: tuple[float, ...] = tuple(OPENAI_CLIP_MEAN)
+    std: tuple[float, ...] = tuple(OPENAI_CLIP_STD)
+    resample: int = int(PILImageResampling.BICUBIC)
+
+
+@dataclass(frozen=True)
+class TextLimit:
+    """How much of a text a model reads.
+
+    Attributes:
+        tokens: Maximum number of tokens, the first and the last token included.
+        words: Maximum number of words before tokenization; None for no limit.
+    """
+
+    tokens: int
+    words: int | None = None
+
+
+@dataclass(frozen=True)
+class TokenizerRecord:
+    """How the tokenizer of a family's checkpoints is found, read and checked.
+
+    Attributes:
+        files: Sets of file names. Each complete set is enough to read a tokenizer.
+        vocabulary: Number of word pieces of every published checkpoint.
+        repositories: Repositories of the Hugging Face hub that have this vocabulary.
+        read: Reads a tokenizer from a folder.
+        fit: Adapts a tokenizer to a checkpoint, in place; its arguments are the tokenizer and the checkpoint's text
+            configuration. It raises ValueError with the reason if the two do not belong together.
+        special_ids: The fields of a text configuration that depend on the tokenizer.
+    """
+
+    files: tuple[tuple[str, ...], ...]
+    vocabulary: int
+    repositories: tuple[str, ...]
+    read: Callable[[Path], Any]
+    fit: Callable[[Any, Any], None]
+    special_ids: Callable[[Any], dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -11,13 +84,51 @@ class Family:
 
     Attributes:
         name: Name of the family's folder.
-        tasks: The tasks that it has a model for; the model of a task is `MODEL` in the file of that name.
+        tasks: Tasks that the family has a model for. The model of a task is `MODEL` in the file of that name.
+        read_out: By tower, the index of the token that the model reads its result from. It must be protected.
+        position_key: Key of the image tower's position embeddings in a state dict.
+        tokenizer: See `TokenizerRecord`.
+        processor_class: Name of the class that `build_processor` returns. No two families share one.
+        build_processor: Builds a processor from a tokenizer, the image side in pixels, and image settings.
+        text_limits: Length limits by kind of text: a task's name, or task and role, as "vqa question".
+        tower_defaults: By tower, the configuration fields that a checkpoint file does not state (layer-norm epsilon,
+            activation), with the values of the published models.
+        image_settings: The published models' image settings.
+        tower_sizes: By tower, sizes to show and the configuration fields that hold them.
+        image_tokens: Number of tokens of an image before pruning, given the configuration of the image tower.
+        head_width: Width of one attention head in the published models.
+        tied: Keys of a state dict that repeat another key's tensor, and that other key.
+        architectures: Published architectures by name; each function returns a configuration.
     """
 
     name: str
     tasks: tuple[str, ...]
+    read_out: Mapping[str, int]
+    position_key: str
+    tokenizer: TokenizerRecord
+    processor_class: str
+    build_processor: Callable[[Any, int, ImageSettings], Any]
+    text_limits: Mapping[str, TextLimit]
+    tower_defaults: Mapping[str, Mapping[str, Any]]
+    image_settings: ImageSettings = field(default_factory=ImageSettings)
+    tower_sizes: Mapping[str, Mapping[str, str]] = field(
+        default_factory=lambda: {
+            "vision": TOWER_SIZES | {"image_size": "image_size", "patch_size": "patch_size"},
+            "text": TOWER_SIZES | {"vocabulary": "vocab_size", "positions": "max_position_embeddings"},
+        }
+    )
+    image_tokens: Callable[[Any], int] = parts.image_tokens
+    head_width: int = 64
+    tied: Mapping[str, str] = field(default_factory=dict)
+    architectures: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
 
     @property
     def model_type(self) -> str:
-        """The model type in `config.json`; readers without our code do not know it, and so refuse the folder."""
-        return f"madtp_{self.name}"
+        """The model type in `config.json`."""
+        return PREFIX + self.name
+
+
+def require_vocabulary(tokenizer: Any, text_config: Any) -> None:
+    """Raise ValueError unless a tokenizer has as many word pieces as a checkpoint has word embeddings."""
+    if len(tokenizer) != text_config.vocab_size:
+        raise ValueError(f"has {len(tokenizer):,} word pieces, but the checkpoint has {text_config.vocab_size:,}")

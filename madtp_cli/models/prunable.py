@@ -1,4 +1,4 @@
-"""What every model here can do: carry a dictionary, prune by a knob, and say what a student learns from it."""
+"""The base class of all models: the alignment dictionary, the pruning settings and the distillation targets."""
 
 from __future__ import annotations
 
@@ -12,25 +12,29 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from madtp_cli.execution.attention import Backend
-from madtp_cli.execution.block_pruner import PINNED, BlockPruner, BlockTrace, PruningSettings, TokenTrace
+from madtp_cli.execution.block_pruner import PINNED, BlockPruner, PruningSettings, TokenTrace
 from madtp_cli.execution.packed import Packed, pack
 from madtp_cli.execution.padded import PaddedPruner, pad
 from madtp_cli.execution.statistics import Statistics
 from madtp_cli.pruning import mag
 from madtp_cli.pruning.mag import AlignmentDictionary
 
-#: What a student learns from, by name; the first part of a name says how (see `distill`). Of a tensor the rows are
-#: samples, of packed tokens the segments are (all first inputs, then all second ones).
+#: Distillation targets by name. The part of a name before the dot selects the loss (see `compression.distillation`).
+#: The rows of a tensor are samples. The segments of packed tokens are samples too; where a sample has two inputs, all
+#: first inputs come before all second inputs.
 DistillationTargets = dict[str, "Tensor | Packed"]
 
 
 @dataclass
 class PrunedOutput(ModelOutput):
-    """What every model's forward gives.
+    """Output of the forward pass of every model.
 
-    `loss` is the task's, where labels were given. `trace` says which tokens went through each block of
-    each tower, the unpruned ones too. `alignment` is MAG's loss, only in training and where pruning is on;
-    `lesson` only in training and where asked for.
+    Attributes:
+        loss: Loss of the task; None without labels.
+        logits: See the forward of each model.
+        alignment: Alignment loss of the dictionary (MAG), only in training and if pruning is on.
+        targets: Distillation targets, only in training or with `return_targets=True`.
+        trace: Token counts of every block of every tower, unpruned blocks included.
     """
 
     loss: Tensor | None = None
@@ -41,35 +45,39 @@ class PrunedOutput(ModelOutput):
 
 
 class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[misc]
-    """Beside a transformers model: its `config` has a field `madtp`, and a configuration `<tower>_config` per tower."""
+    """Adds token pruning to a transformers model, whose class is the second base class.
+
+    The model's `config` has a field `madtp` (the pruning settings, None for a dense model) and one field
+    `<tower>_config` per tower.
+    """
 
     #: Towers that can be pruned.
     TOWERS: ClassVar[tuple[str, ...]] = ("vision", "text")
-    #: Tokens of the text behind the literature's GFLOPs of the task.
+    #: Number of text tokens for which the literature states the GFLOPs of the task.
     TEXT_TOKENS: ClassVar[int] = 36
-    #: How many inputs of a tower belong to one sample, where not one.
+    #: Number of inputs per sample, for towers where it is not 1.
     INPUTS_PER_SAMPLE: ClassVar[dict[str, int]] = {}
     #: A tower's pinned tokens, where not its first alone.
     PINS: ClassVar[dict[str, Statistics]] = {}
-    #: Names in the trace under which a tower runs once more, and that tower, whose pruning it shares.
+    #: Further runs of a tower: their names in the trace, and the tower, whose pruning settings they share.
     SHARED_TOWERS: ClassVar[dict[str, str]] = {}
-    #: Whether every image meets every text, so that there may be more of one than of the other.
+    #: Whether the forward compares every image with every text. Their numbers may differ then.
     ALL_PAIRS: ClassVar[bool] = False
 
     madtp: AlignmentDictionary | None
     backend: Backend
-    #: Whether the forward runs on padded tokens, as exporters need it, instead of packed ones.
+    #: Whether the forward runs on padded tokens instead of packed tokens. Exporters need padded tokens.
     padded: bool
 
     def prepare(self) -> None:
-        """For the end of a constructor: a dictionary if the config asks for one."""
+        """Set up pruning from the configuration. Constructors call this at their end."""
         self.madtp, self.backend, self.padded = None, "auto", False
         if self.config.madtp is not None:
             self.attach(PruningSettings(**self.config.madtp))
 
     @property
     def pruning(self) -> PruningSettings | None:
-        """How this model prunes; None for a dense one."""
+        """The pruning settings; None for a dense model."""
         return PruningSettings(**self.config.madtp) if self.config.madtp is not None else None
 
     @property
@@ -79,11 +87,11 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
 
     @property
     def blocks(self) -> dict[str, int]:
-        """Blocks of each tower."""
+        """Number of blocks of each tower."""
         return {tower: self._tower(tower).num_hidden_layers for tower in self.TOWERS}
 
     def attach(self, settings: PruningSettings) -> None:
-        """Add the dictionary, or change how an attached model prunes (the dictionary stays)."""
+        """Set the pruning settings, and add a dictionary if there is none yet."""
         if self.madtp is None:
             own = next(self.parameters())
             dictionary = AlignmentDictionary(self.widths, settings.dictionary_size, settings.dictionary_width)
@@ -91,20 +99,23 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
         self.config.madtp = asdict(settings)
 
     def dummy_inputs(self, text_tokens: int) -> dict[str, Tensor]:
-        """Arguments of the forward for one empty sample with a text of this length, for counting alone."""
+        """Return the arguments of the forward for one sample with a blank image and a text of this length."""
         raise NotImplementedError
 
     def _tower(self, tower: str) -> Any:
         return getattr(self.config, f"{tower}_config")
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Give parameters that a checkpoint lacks their first values; from_pretrained leaves them unset."""
+        """Initialise the dictionary if the checkpoint has none; from_pretrained leaves new parameters unset."""
         super()._init_weights(module)
         if isinstance(module, AlignmentDictionary):
             init.normal_(module.dictionary)
 
     def pruner(self, tower: str) -> BlockPruner:
-        """For one forward of one tower; it prunes nothing where there is no dictionary, and keeps the record."""
+        """Return the object that prunes one tower in one forward and records the token counts.
+
+        Without a dictionary it only records.
+        """
         settings = self.pruning or PruningSettings()
         kind = PaddedPruner if self.padded else BlockPruner
         return kind(
@@ -117,24 +128,37 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
         )
 
     def to_tokens(self, block: Tensor, mask: Tensor | None = None) -> Packed:
-        """Tokens of [batch, tokens, width], without those that `mask` [batch, tokens] leaves out."""
-        # Padded tokens can whatever a forward asks of packed ones.
+        """Return packed tokens, or padded tokens in padded mode.
+
+        Args:
+            block: [batch, tokens, width].
+            mask: [batch, tokens], 0 at padding; None where there is no padding.
+        """
+        # Padded tokens have all methods of packed tokens that a forward calls.
         return cast(Packed, pad(block, mask)) if self.padded else pack(block, mask, exact=self.backend == "loop")
 
-    def aligned(self, seen: Tensor | None, said: Tensor | None) -> Tensor | None:
-        """MAG's loss between what an image and its text pooled, each [samples, atoms, tower width]."""
-        if self.madtp is None or seen is None or said is None:
+    def alignment_loss(self, image: Tensor | None, text: Tensor | None) -> Tensor | None:
+        """Return the alignment loss (MAG) between the pooled tokens of images and of texts.
+
+        Args:
+            image: [samples, atoms, width of the image tower]; None if the tower was not pooled.
+            text: [samples, atoms, width of the text tower]; None if the tower was not pooled.
+        """
+        if self.madtp is None or image is None or text is None:
             return None
-        return mag.alignment_loss(self.madtp.project("vision", seen), self.madtp.project("text", said))
+        return mag.alignment_loss(self.madtp.project("vision", image), self.madtp.project("text", text))
 
 
-def untouched(lengths: list[int], blocks: int) -> list[BlockTrace]:
-    """The trace of a tower that prunes nothing."""
-    return [BlockTrace(lengths, lengths)] * blocks
+def stack_states(states: list[Tensor], tokens: Packed) -> Packed | None:
+    """Return the states of a text after each layer as packed tokens, [total, layers, width].
 
+    Args:
+        states: States after each layer, each [tokens, width].
+        tokens: Tokens after the last layer, whose lengths the result has.
 
-def layered(states: list[Tensor], tokens: Packed) -> Packed | None:
-    """A text after each layer, [total, layers, width]; None where a layer dropped tokens."""
+    Returns:
+        None if a layer pruned tokens, since the layers then have different tokens.
+    """
     if not states or len({len(state) for state in states}) > 1:
         return None
     return Packed(torch.stack(states, 1), tokens.lengths)

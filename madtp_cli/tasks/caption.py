@@ -77,7 +77,7 @@ class Caption:
     ) -> list[Any]:
         """A caption of each image, without the prompt."""
         prompt = _prompt(self.tokenizer).to(output.memory.data.device)
-        written = model.write(output.memory, prompt, on_text_run=on_text_run)
+        written = model.generate_from(output.memory, prompt, on_text_run=on_text_run)
         return _texts.texts(written[:, prompt.shape[1] :], self.tokenizer)
 
     def score(

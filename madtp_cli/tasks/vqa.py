@@ -106,7 +106,7 @@ class Vqa:
     ) -> list[Any]:
         """The answer to each question, in words."""
         if not self.answers:
-            return _texts.texts(model.write(output.memory, on_text_run=on_text_run), self.tokenizer)
+            return _texts.texts(model.generate_from(output.memory, on_text_run=on_text_run), self.tokenizer)
         listed = {
             name: value.to(output.memory.data.device)
             for name, value in _texts.tokens(self.answers, self.tokenizer, "[DEC]", ANSWER_TOKENS).items()

@@ -1,4 +1,4 @@
-"""The code beside the weights: a process that has transformers but not madtp gives the same answers."""
+"""The code next to the weights: a process that has transformers but not madtp gives the same results."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ from madtp_cli import methods, models
 from madtp_cli.checkpoint import remote_code
 from madtp_cli.models.clip.retrieval import MadtpClipForRetrieval
 from tests import decoding, retrieving
+from tests.paths import PACKAGE
 from tests.tasks import words
 
 Batch = dict[str, Tensor]
 PICTURE = Image.new("RGB", (60, 50), (200, 30, 60))
 
-#: Run without madtp: what does each folder answer, and what do readers that must not read it say?
-ALONE = """
+#: Runs without madtp: the results of each folder, and the errors of readers that must refuse it.
+WITHOUT_MADTP = """
 import importlib, sys
-sys.modules["madtp_cli"] = None  # installed or not, it is not found
+sys.modules["madtp_cli"] = None  # not importable, even if it is installed
 import torch, transformers
 
 def error(read, *arguments):
@@ -54,22 +55,22 @@ methods = importlib.import_module(type(model).__module__.rsplit(".", 1)[0] + ".m
 found["methods"] = {name: methods.get(name).MERGED_TOKENS for name in methods.names()}
 found["no method"] = error(methods.get, "no-such")
 
-# And with it: what does that import, and what the reading of a configuration?
+# Runs with madtp: the modules that importing it loads, and those that reading a configuration loads.
 del sys.modules["madtp_cli"]
 import madtp_cli.models
 towers = ("towers", "nlvr2", "vqa", "caption", "retrieval")
 imported = lambda: {name for name in sys.modules
                     if name.startswith("madtp_cli.models.") and name.endswith(towers)}
-found["announced"] = imported()
+found["before"] = imported()
 transformers.AutoConfig.from_pretrained(given["clip.retrieval"][0])
-found["registered"] = imported()
+found["after"] = imported()
 torch.save(found, sys.argv[2])
 """
 
 
 @dataclass
 class Folder:
-    """What was saved, and transformers' own class that could take it for its own."""
+    """A saved folder, its model, a batch, and transformers' own class that could read the folder by mistake."""
 
     path: Path
     model: Any
@@ -86,7 +87,7 @@ def folders(
     captioned: list[Batch],
     collate: Callable[..., Batch],
 ) -> dict[str, Folder]:
-    """Every model, pruned by one method or the other, with its code."""
+    """Saved folders of every kind of model, pruned by either method, with their code."""
     made = {
         "blip.nlvr2": (attached(0.4), collate(samples), "BlipModel"),
         "blip.vqa": (
@@ -117,66 +118,68 @@ def folders(
 
 
 @pytest.fixture(scope="module")
-def alone(folders: dict[str, Folder], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a process finds that reads the folders without madtp."""
-    place = tmp_path_factory.mktemp("alone")
-    torch.save({kind: (str(one.path), one.batch, one.stock) for kind, one in folders.items()}, place / "given")
-    environment = os.environ | {"HF_MODULES_CACHE": str(place / "modules"), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", ALONE, str(place / "given"), str(place / "found")]
+def without_madtp(folders: dict[str, Folder], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a process without madtp finds in the folders."""
+    folder = tmp_path_factory.mktemp("without_madtp")
+    torch.save({kind: (str(one.path), one.batch, one.stock) for kind, one in folders.items()}, folder / "given")
+    environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", WITHOUT_MADTP, str(folder / "given"), str(folder / "found")]
     ended = subprocess.run(
-        command, env=environment, cwd=place, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     assert ended.returncode == 0, ended.stderr
-    found: dict[str, Any] = torch.load(place / "found", weights_only=False)
+    found: dict[str, Any] = torch.load(folder / "found", weights_only=False)
     return found
 
 
-def test_there_is_a_folder_of_every_kind(folders: dict[str, Folder]) -> None:
-    """A new model must travel too."""
+def test_every_kind_has_a_folder(folders: dict[str, Folder]) -> None:
+    """A new kind of model must be tested too."""
     assert sorted(folders) == models.kinds()
 
 
 @pytest.mark.parametrize("kind", models.kinds())
-def test_the_folder_answers_bit_for_bit_without_madtp(
-    alone: dict[str, Any], folders: dict[str, Folder], kind: str
+def test_the_logits_are_bitwise_equal_without_madtp(
+    without_madtp: dict[str, Any], folders: dict[str, Folder], kind: str
 ) -> None:
-    """Its own code runs, and it prunes."""
+    """The code in the folder runs, and it prunes."""
     with torch.no_grad():
         expected = folders[kind].model(**folders[kind].batch).logits
-    assert torch.equal(alone[kind]["logits"], expected)
-    assert alone[kind]["threshold_scale"] == 0.4
+    assert torch.equal(without_madtp[kind]["logits"], expected)
+    assert without_madtp[kind]["threshold_scale"] == 0.4
 
 
-def test_a_pipeline_writes_the_same_without_madtp(alone: dict[str, Any], folders: dict[str, Folder]) -> None:
-    """Generation finds its way through the flat files as well."""
+def test_a_pipeline_gives_the_same_text_without_madtp(
+    without_madtp: dict[str, Any], folders: dict[str, Folder]
+) -> None:
+    """Generation works with the flat files too."""
     pipe = pipeline("image-text-to-text", model=str(folders["blip.caption"].path))
-    assert alone["blip.caption"]["text"] == pipe(PICTURE, text="a picture")
+    assert without_madtp["blip.caption"]["text"] == pipe(PICTURE, text="a picture")
 
 
 @pytest.mark.parametrize("kind", models.kinds())
-def test_who_lacks_the_code_is_refused(alone: dict[str, Any], kind: str) -> None:
-    """transformers' own classes would leave the dictionary out and run dense, with no more than a warning."""
-    assert "tokens are pruned here" in alone[kind]["stock"]
-    assert "trust_remote_code=True" in alone[kind]["auto"]
+def test_readers_without_our_code_are_refused(without_madtp: dict[str, Any], kind: str) -> None:
+    """transformers' own classes would drop the dictionary and run dense, with only a warning."""
+    assert "tokens are pruned here" in without_madtp[kind]["stock"]
+    assert "trust_remote_code=True" in without_madtp[kind]["auto"]
 
 
-def test_methods_are_found_where_there_is_no_folder(alone: dict[str, Any]) -> None:
-    """In the package they are files of a folder, which flat files are not."""
-    assert alone["methods"] == {name: methods.get(name).MERGED_TOKENS for name in methods.names()}
-    assert alone["no method"].startswith("UsageError: There is no method 'no-such'")
+def test_methods_are_found_without_their_folder(without_madtp: dict[str, Any]) -> None:
+    """In the package they are the files of a folder, which the flat files do not have."""
+    assert without_madtp["methods"] == {name: methods.get(name).MERGED_TOKENS for name in methods.names()}
+    assert without_madtp["no method"].startswith("UsageError: There is no method 'no-such'")
 
 
-def test_models_are_imported_once_a_configuration_of_their_family_is_read(alone: dict[str, Any]) -> None:
-    """Every command imports the package; it pays for the models that it uses."""
-    assert alone["announced"] == set()
-    families = {name.removeprefix("madtp_cli.models.").split(".")[0] for name in alone["registered"]}
+def test_models_are_imported_when_a_configuration_of_their_family_is_read(without_madtp: dict[str, Any]) -> None:
+    """Every command imports the package, but loads only the models that it uses."""
+    assert without_madtp["before"] == set()
+    families = {name.removeprefix("madtp_cli.models.").split(".")[0] for name in without_madtp["after"]}
     assert "clip" in families
     assert "blip" not in families
 
 
 @pytest.mark.parametrize("kind", models.kinds())
-def test_transformers_copies_every_file_and_needs_no_other(folders: dict[str, Folder], kind: str) -> None:
-    """It follows one form of import alone; what it does not see would be missing on another machine."""
+def test_transformers_copies_every_file(folders: dict[str, Folder], kind: str) -> None:
+    """transformers follows only one form of import. A file that it does not find would be missing elsewhere."""
     folder = folders[kind].path
     written = {str(path) for path in folder.glob("*.py")}
     model = folder / f"madtp_models_{kind.replace('.', '_')}.py"
@@ -184,32 +187,30 @@ def test_transformers_copies_every_file_and_needs_no_other(folders: dict[str, Fo
 
 
 @pytest.mark.parametrize("kind", models.kinds())
-def test_shipped_files_carry_their_license_and_nothing_of_this_machine(kind: str) -> None:
+def test_shipped_files_have_a_license_and_no_local_paths(kind: str) -> None:
     """They are published with the weights."""
     for name, text in remote_code.files(kind).items():
         assert text.startswith("# Copyright the madtp authors. SPDX-License-Identifier: Apache-2.0\n"), name
         assert not re.search(r"^\s*(from|import) madtp_cli", text, re.MULTILINE), name
-        assert str(remote_code.ROOT.parent) not in text
+        assert str(PACKAGE.parent) not in text
         assert "__path__" not in text, "it looks into a folder that is not there"
 
 
-def test_a_shipped_file_differs_in_its_imports_alone() -> None:
-    """Who reads it reads the code that was tested here."""
+def test_a_shipped_file_differs_only_in_its_imports() -> None:
+    """The shipped code is the code that is tested here."""
 
     def rest(source: str) -> list[str]:
         return [ast.unparse(node) for node in ast.parse(source).body if not isinstance(node, ast.ImportFrom)]
 
     shipped = remote_code.files("blip.nlvr2")
     for folder, file in (("execution", "block_pruner"), ("pruning", "merging"), ("methods", "madtp")):
-        own = (remote_code.ROOT / folder / f"{file}.py").read_text(encoding="utf-8")
+        own = (PACKAGE / folder / f"{file}.py").read_text(encoding="utf-8")
         assert rest(shipped[f"madtp_{folder}_{file}.py"].removesuffix(remote_code.THIS)) == rest(own)
 
 
-def test_an_import_that_cannot_be_shipped_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here, and not on somebody's machine."""
-    package = tmp_path / "madtp_cli"
-    (package / "models").mkdir(parents=True)
-    (package / "models/blip_new.py").write_text("import madtp_cli.models.packed\n")
-    monkeypatch.setattr(remote_code, "ROOT", package)
-    with pytest.raises(ValueError, match=r"models\.blip_new imports a module by its full name"):
-        remote_code.files("blip_new")
+def test_an_import_that_cannot_be_shipped_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error comes when the folder is written, not when it is read elsewhere."""
+    (tmp_path / "new_model.py").write_text("import madtp_cli.models.prunable\n")
+    monkeypatch.setattr(models, "__path__", [*models.__path__, str(tmp_path)])
+    with pytest.raises(ValueError, match=r"models\.new_model imports a module by its full name"):
+        remote_code.files("new_model")

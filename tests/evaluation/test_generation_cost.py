@@ -62,16 +62,17 @@ def searches(task: str, model: Any, output: Any, batch: dict[str, Tensor]) -> di
     if task == "vqa":
         mask = (ANSWERS != PADDING).long()
         return {"rank": lambda on_text_run: model.rank(output.memory, ANSWERS, mask, 2, on_text_run),
-                "write": lambda on_text_run: model.write(output.memory, on_text_run=on_text_run)}  # fmt: skip
+                "write": lambda on_text_run: model.generate_from(output.memory, on_text_run=on_text_run)}  # fmt: skip
     if task == "caption":
-        return {"write": lambda on_text_run: model.write(output.memory, PROMPT, on_text_run=on_text_run),
-                "one beam": lambda on_text_run: model.write(output.memory, PROMPT, on_text_run=on_text_run, num_beams=1)}  # fmt: skip
+        return {"write": lambda on_text_run: model.generate_from(output.memory, PROMPT, on_text_run=on_text_run),
+                "one beam": lambda on_text_run: model.generate_from(output.memory, PROMPT, on_text_run=on_text_run,
+                                                                    num_beams=1)}  # fmt: skip
     with torch.no_grad():
         _, images = model.embed_images(batch["pixel_values"])
     ids, mask = (torch.cat([batch[name], batch[name][:2]]) for name in ("input_ids", "attention_mask"))
     texts = [2, 1, 1, 2, 1]
     return {"match": lambda on_text_run: model.match(images, ids, mask, texts, on_text_run),
-            "match one": lambda on_text_run: model.match(images, ids[:5], mask[:5], on_text_run=on_text_run)}  # fmt: skip
+            "match one": lambda on_text_run: model.match(images, ids[:5], mask[:5], None, on_text_run)}  # fmt: skip
 
 
 def pairs() -> list[tuple[str, str]]:
@@ -141,8 +142,8 @@ def test_every_step_of_a_search_is_told_once() -> None:
     """Three beams of five samples go on by one word a step; keys are made in the first alone."""
     _, _, runs = on_text_run("caption", "write", None)
     assert [run.blocks[0].entered[0] for run in runs] == [3, *[1] * (len(runs) - 1)]
-    assert [run.before for run in runs] == [0, *range(3, 2 + len(runs))]
-    assert [run.keyed for run in runs] == [True, *[False] * (len(runs) - 1)]
+    assert [run.cached for run in runs] == [0, *range(3, 2 + len(runs))]
+    assert [run.new_keys for run in runs] == [True, *[False] * (len(runs) - 1)]
     assert all(list(run.texts) == [3] * 5 and run.read_out == 15 for run in runs)
     assert 2 <= len(runs) <= 4
 
@@ -152,7 +153,7 @@ def test_a_decoder_without_a_cache_costs_what_it_runs() -> None:
     model, output, _ = prepared("vqa", None)
     search = sample_costs.GenerationCost(model.config)
     hear = search.about(sample_costs.counts_of(model, output.trace))
-    assert counted(model, lambda: model.write(output.memory, on_text_run=hear, use_cache=False)) == search.own
+    assert counted(model, lambda: model.generate_from(output.memory, on_text_run=hear, use_cache=False)) == search.own
 
 
 def test_models_that_search_nothing_have_no_such_cost(blip: Prunable, clip: Prunable) -> None:

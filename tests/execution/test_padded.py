@@ -110,4 +110,4 @@ def test_packed_and_padded_tokens_do_not_mix(small) -> None:
         memory = model(**inputs).memory
         model.padded = True
         with pytest.raises(TypeError, match="packed tokens cannot attend to padded"):
-            model.decode(inputs["input_ids"], None, memory, model.unpruned())
+            model.decode(inputs["input_ids"], None, memory, model.decoder_pruner())

@@ -15,7 +15,7 @@ from madtp_cli.evaluation import sample_costs
 from madtp_cli.execution.block_pruner import BlockTrace
 from madtp_cli.flops import fvcore_check
 from madtp_cli.flops.counts import TokenCounts
-from madtp_cli.models.architectures import ARCHITECTURES
+from madtp_cli.models import architectures
 
 
 def formula(model, batch) -> np.ndarray:
@@ -63,7 +63,7 @@ def test_a_sample_costs_in_a_batch_what_it_costs_alone(attached, collate, sample
 @pytest.mark.parametrize(("tokens", "known"), [(36, 132_540_715_008), (8, 128_549_379_072), (60, 135_984_863_232)])
 def test_blip_base_costs_what_the_original_code_measured(tokens, known) -> None:
     """132.54 GFLOPs is the literature's figure; the original's own counts at other lengths as well."""
-    config = ARCHITECTURES["blip-nlvr-base"]()
+    config = architectures()["blip-nlvr-base"]()
     cost = sample_costs.per_sample(config, sample_costs.dense_counts(config, {"text": [tokens]}))
     assert cost.tolist() == [known]
     assert known == 127_414_305_792 + 141_736_704 * tokens + 18_432 * tokens**2
@@ -71,7 +71,7 @@ def test_blip_base_costs_what_the_original_code_measured(tokens, known) -> None:
 
 def test_towers_sum_to_the_total() -> None:
     """And the image tower is the great part of it, which is why its tokens are pruned."""
-    config = ARCHITECTURES["blip-nlvr-base"]()
+    config = architectures()["blip-nlvr-base"]()
     costs = sample_costs.costs(config, sample_costs.dense_counts(config, {"text": [36, 8]}))
     parts = [sample_costs.total(costs, tower) for tower in ("vision", "text", "head")]
     assert np.array_equal(np.sum(parts, axis=0), sample_costs.total(costs))

@@ -1,4 +1,4 @@
-"""Models by kind, and how transformers' Auto classes come by them."""
+"""The registry of models, and loading through transformers' Auto classes."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ PICTURE = Image.new("RGB", (60, 50), (200, 30, 60))
 def folders(
     tmp_path_factory: pytest.TempPathFactory, blip: MadtpBlipForNLVR2, clip: MadtpClipForRetrieval
 ) -> dict[str, Path]:
-    """Every model with its processor, as transformers saves them."""
-    place = tmp_path_factory.mktemp("saved")
+    """Folders of every kind of model with its processor, as transformers saves them."""
+    folder = tmp_path_factory.mktemp("saved")
     dense: dict[str, Any] = {
         "blip.nlvr2": blip,
         "blip.vqa": decoding.vqa(),
@@ -45,11 +45,11 @@ def folders(
         "clip.retrieval": clip,
     }
     for kind, model in dense.items():
-        model.save_pretrained(place / kind)
-        words.processor().save_pretrained(place / kind)
-    own = processors.find(place / "clip.pt", clip_words(place / "words", 70), clip.config)
-    own.save_pretrained(place / "clip.retrieval")
-    return {kind: place / kind for kind in dense}
+        model.save_pretrained(folder / kind)
+        words.processor().save_pretrained(folder / kind)
+    own = processors.find(folder / "clip.pt", clip_words(folder / "words", 70), clip.config)
+    own.save_pretrained(folder / "clip.retrieval")
+    return {kind: folder / kind for kind in dense}
 
 
 @pytest.mark.parametrize(
@@ -65,33 +65,33 @@ def folders(
         (AutoModelForZeroShotImageClassification, "clip.retrieval", MadtpClipForRetrieval),
     ],
 )
-def test_an_auto_class_gives_the_model_of_the_folders_task(
+def test_an_auto_class_loads_the_model_of_the_folders_task(
     folders: dict[str, Path], auto: Any, kind: str, model: type
 ) -> None:
-    """Models of one family have one model type, and each its own weights."""
+    """Models of one family share one model type, but each has its own class."""
     assert type(AutoConfig.from_pretrained(folders[kind])).__name__ == models.get(kind).config_class.__name__
     assert type(auto.from_pretrained(folders[kind])) is model
 
 
 @pytest.mark.parametrize("kind", ["blip.nlvr2", "blip.retrieval"])
-def test_an_auto_class_that_does_not_fit_says_so(folders: dict[str, Path], kind: str) -> None:
-    """transformers would take the first model that the Auto class knows and leave its weights random."""
+def test_an_auto_class_refuses_another_task(folders: dict[str, Path], kind: str) -> None:
+    """Otherwise transformers would load the first model of the Auto class with random weights."""
     with pytest.raises(ValueError, match="is a model for the task .*; read it with AutoModel"):
         AutoModelForImageTextToText.from_pretrained(folders[kind])
     with pytest.raises(ValueError, match="is a model for the task"):
         AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folders[kind]))
 
 
-def test_a_configuration_can_be_made_by_its_model_type() -> None:
-    """Also before any was read."""
+def test_a_configuration_is_made_from_its_model_type() -> None:
+    """This works even before a configuration was read."""
     assert AutoConfig.for_model("madtp_clip", task="retrieval").model_type == "madtp_clip"
 
 
 @pytest.mark.parametrize(("kind", "text"), [("blip.caption", "a picture"), ("blip.vqa", "what is the red ?")])
-def test_the_pipeline_writes_what_generate_writes(
+def test_the_pipeline_gives_the_text_of_generate(
     folders: dict[str, Path], kind: str, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It warns where it does not know a model by name, and must give ours all that `generate` needs."""
+    """The pipeline passes all inputs that `generate` needs and logs no warning about an unknown model."""
     pipe = pipeline("image-text-to-text", model=str(folders[kind]))
     (answer,) = pipe(PICTURE, text=text, return_full_text=False)
     given = pipe.processor(images=PICTURE, text=text, return_tensors="pt")
@@ -101,8 +101,8 @@ def test_the_pipeline_writes_what_generate_writes(
     assert "not supported" not in caplog.text
 
 
-def test_clip_classifies_in_transformers_pipeline(folders: dict[str, Path]) -> None:
-    """Zero-shot: its scores are those of `classify`."""
+def test_clip_classifies_in_the_zero_shot_pipeline(folders: dict[str, Path]) -> None:
+    """The scores of transformers' pipeline are those of `classify`."""
     pipe = pipeline("zero-shot-image-classification", model=str(folders["clip.retrieval"]))
     labels = ["dog", "a"]
     answers = {answer["label"]: answer["score"] for answer in pipe(PICTURE, labels, hypothesis_template="{}")}
@@ -112,8 +112,8 @@ def test_clip_classifies_in_transformers_pipeline(folders: dict[str, Path]) -> N
     assert [answers[label] for label in labels] == pytest.approx(scores.tolist(), abs=1e-6)
 
 
-def test_an_ability_is_what_auto_classes_ask_for() -> None:
-    """A misspelt one would leave an Auto class without models."""
+def test_every_model_has_the_right_auto_classes() -> None:
+    """A misspelt method name would leave an Auto class without models."""
     assert {kind: models.auto_classes(models.get(kind))[1:] for kind in models.kinds()} == {
         "blip.caption": ["AutoModelForImageTextToText"],
         "blip.nlvr2": [],
@@ -121,4 +121,4 @@ def test_an_ability_is_what_auto_classes_ask_for() -> None:
         "blip.vqa": ["AutoModelForImageTextToText"],
         "clip.retrieval": ["AutoModelForZeroShotImageClassification"],
     }
-    assert all(hasattr(transformers, name) for name in models.AUTO_CLASSES)
+    assert all(hasattr(transformers, name) for name in models.AUTO_CLASS_METHODS)

@@ -1,6 +1,6 @@
-"""BLIP for image captioning, run on packed tokens.
+"""BLIP for image captioning, on packed tokens.
 
-The keys are those of transformers' BlipForConditionalGeneration.
+The state-dict keys are those of transformers' BlipForConditionalGeneration.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from madtp_cli.models.blip.decoding import (
     IGNORED,
     DecodedOutput,
     DecodingBlip,
-    decoder,
+    build_decoder,
     next_token_logits,
     token_losses,
 )
 from madtp_cli.models.blip.towers import MadtpBlipConfig
-from madtp_cli.models.prunable import DistillationTargets, layered
+from madtp_cli.models.prunable import DistillationTargets, stack_states
 
 
 class MadtpBlipForConditionalGeneration(DecodingBlip):
-    """BLIP that says what an image shows; prunes where its config has `madtp`.
+    """BLIP that describes images.
 
-    There is no text tower, hence no alignment.
+    It has no text encoder, so there is no text to align the dictionary with.
     """
 
     TEXT_TOKENS = 15
 
     TOWERS: ClassVar[tuple[str, ...]] = ("vision",)
-    WRITING: ClassVar[dict[str, int]] = {"num_beams": 3, "max_length": 20, "min_length": 5}
+    GENERATION_DEFAULTS: ClassVar[dict[str, int]] = {"num_beams": 3, "max_length": 20, "min_length": 5}
     main_input_name = "pixel_values"
 
     def __init__(self, config: MadtpBlipConfig) -> None:
         super().__init__(config)
         self.vision_model = BlipVisionModel(config.vision_config)
-        self.text_decoder = decoder(config.text_config, config.vision_config.hidden_size)
+        self.text_decoder = build_decoder(config.text_config, config.vision_config.hidden_size)
         self.prepare()
         self.post_init()
 
@@ -52,22 +52,21 @@ class MadtpBlipForConditionalGeneration(DecodingBlip):
         *,
         return_targets: bool = False,
     ) -> DecodedOutput:
-        """What follows each token of each caption; logits are [all caption tokens, vocabulary].
+        """Predict the token that follows each token of each caption; logits are [all caption tokens, vocabulary].
 
-        The loss is the mean over all tokens that are to be predicted.
+        The loss is the mean over all tokens whose label is not ignored.
 
         Args:
             pixel_values: [samples, 3, height, width].
-            input_ids: Captions [samples, tokens], the first token [DEC], then the prompt, the last [SEP].
-            attention_mask: [samples, tokens], 0 at padding; None where there is none.
-            labels: [samples, tokens], the captions again, -100 where nothing is to be predicted:
-                in the prompt and at padding.
-            teach: Also give the lesson, as in training.
+            input_ids: Captions, [samples, tokens]: [DEC], the prompt, the caption, [SEP].
+            attention_mask: [samples, tokens], 0 at padding; None where there is no padding.
+            labels: [samples, tokens], the captions again, with -100 in the prompt and at padding.
+            return_targets: Whether to return distillation targets outside training too.
         """
-        vision, record = self.pruner("vision"), self.unpruned()
+        vision, decoder = self.pruner("vision"), self.decoder_pruner()
         states: list[Tensor] | None = [] if return_targets or self.training else None
         images = self.encode_images(pixel_values, vision)
-        logits = self.decode(input_ids, attention_mask, images, record, states)
+        logits = self.decode(input_ids, attention_mask, images, decoder, states)
         loss = None
         if labels is not None:
             losses = token_losses(logits, labels, attention_mask).data
@@ -75,8 +74,8 @@ class MadtpBlipForConditionalGeneration(DecodingBlip):
         return DecodedOutput(
             loss=loss,
             logits=logits.data,
-            targets=self._lesson(logits, images, states) if states is not None else None,
-            trace={"vision": vision.blocks, "decoder": record.blocks},
+            targets=self._targets(logits, images, states) if states is not None else None,
+            trace={"vision": vision.blocks, "decoder": decoder.blocks},
             memory=images,
         )
 
@@ -88,39 +87,43 @@ class MadtpBlipForConditionalGeneration(DecodingBlip):
         attention_mask: Tensor | None = None,
         **settings: Any,
     ) -> Tensor:
-        """Write a caption of each image, by three beams unless told; [samples, tokens], the prompt's first.
+        """Generate a caption of each image, by default with three beams.
 
         Args:
             pixel_values: As in `forward`.
-            input_ids: A prompt for each image, [samples, tokens]; its first token becomes [DEC], and [SEP]
-                at its end goes. [DEC] alone if None.
-            attention_mask: Of the prompts, which must be of one length.
-            settings: Of transformers' `generate`.
+            input_ids: A prompt for each image, [samples, tokens]. Its first token is replaced by [DEC], and [SEP] at
+                its end is removed. None for [DEC] alone.
+            attention_mask: Mask of the prompts, which must have equal lengths.
+            settings: Settings of transformers' `generate`.
+
+        Returns:
+            Tokens, [samples, tokens]; the prompt is included.
 
         Raises:
-            ValueError: Prompts of unlike lengths.
+            ValueError: The prompts have different lengths.
         """
         if attention_mask is not None and not attention_mask.all():
-            raise ValueError("prompts of unlike lengths; caption them in batches of one length each")
-        return self.write(self.encode_images(pixel_values, self.pruner("vision")), self._begun(input_ids), **settings)
+            raise ValueError("The prompts have different lengths.\nUse batches whose prompts have equal lengths.")
+        images = self.encode_images(pixel_values, self.pruner("vision"))
+        return self.generate_from(images, self._decoder_prompt(input_ids), **settings)
 
-    def _begun(self, prompt: Tensor | None) -> Tensor | None:
-        """A tokenizer's prompt as the decoder goes on from it."""
+    def _decoder_prompt(self, prompt: Tensor | None) -> Tensor | None:
+        """Turn a prompt from a tokenizer into one for the decoder: [DEC] first, no [SEP] at the end."""
         if prompt is None:
             return None
-        words = self.config.text_config
-        first = prompt.new_full((len(prompt), 1), words.bos_token_id)
-        ended = bool((prompt[:, -1] == words.sep_token_id).all())
-        return torch.cat([first, prompt[:, 1 : prompt.shape[1] - ended]], 1)
+        text_config = self.config.text_config
+        first = prompt.new_full((len(prompt), 1), text_config.bos_token_id)
+        has_end = bool((prompt[:, -1] == text_config.sep_token_id).all())
+        return torch.cat([first, prompt[:, 1 : prompt.shape[1] - has_end]], 1)
 
     @staticmethod
-    def _lesson(logits: Packed, images: Packed, states: list[Tensor]) -> DistillationTargets:
+    def _targets(logits: Packed, images: Packed, states: list[Tensor]) -> DistillationTargets:
         targets: DistillationTargets = {
             "logits": next_token_logits(logits),
             "state.image": images.first(),
             "tokens.vision": images,
         }
-        words = layered(states, logits)
+        words = stack_states(states, logits)
         return targets if words is None else {**targets, "words.decoder": words}
 
 

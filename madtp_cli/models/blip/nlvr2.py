@@ -1,6 +1,6 @@
-"""BLIP for natural-language visual reasoning, run on packed tokens.
+"""BLIP for natural-language visual reasoning (NLVR2), on packed tokens.
 
-transformers has no such model; NLVR's twin cross-attention keeps the original's keys.
+transformers has no such model. The twin cross-attention has the state-dict keys of the original code.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 from madtp_cli.execution.attention import Backend
 from madtp_cli.execution.packed import Packed
-from madtp_cli.models.blip.towers import Look, MadtpBlipConfig, PrunableBlip, attend_from
-from madtp_cli.models.prunable import DistillationTargets, PrunedOutput, layered
+from madtp_cli.models.blip.towers import CrossAttention, MadtpBlipConfig, PrunableBlip, attend_from
+from madtp_cli.models.prunable import DistillationTargets, PrunedOutput, stack_states
 
 
 class TwinCrossAttention(nn.Module):
-    """Cross-attention to two images at once (BLIP's nlvr encoder, keys as there)."""
+    """Cross-attention to two images, with separate projections for the left and the right image."""
 
     def __init__(self, config: BlipTextConfig, *, merge: bool) -> None:
         super().__init__()
@@ -29,7 +29,13 @@ class TwinCrossAttention(nn.Module):
         self.output = TwinOutput(config, merge=merge)
 
     def forward(self, tokens: Packed, memory: tuple[Packed, Packed], backend: Backend) -> Packed:
-        """Text tokens after looking at both images; each image has its own number of tokens."""
+        """Return the text tokens after cross-attention.
+
+        Args:
+            tokens: Text tokens.
+            memory: Tokens of the left and of the right images. Each image has its own number of tokens.
+            backend: See `execution.attention.attend`.
+        """
         left, right = (
             attend_from(side, tokens, image, backend).output.flatten(-2)
             for side, image in zip((self.self0, self.self1), memory, strict=True)
@@ -38,7 +44,7 @@ class TwinCrossAttention(nn.Module):
 
 
 class TwinOutput(nn.Module):
-    """Joins what was seen in the two images: by their mean, or by a learned merge layer."""
+    """Combines the outputs for the two images, by their mean or with a learned merge layer."""
 
     def __init__(self, config: BlipTextConfig, *, merge: bool) -> None:
         super().__init__()
@@ -52,13 +58,14 @@ class TwinOutput(nn.Module):
         self.merge = merge
 
     def forward(self, left: Tensor, right: Tensor, residual: Tensor) -> Tensor:
+        """Return the new text states, [tokens, width], as all arguments."""
         left, right = self.dense0(left), self.dense1(right)
         joined = self.merge_layer(torch.cat([left, right], -1)) if self.merge else (left + right) / 2
         return self.LayerNorm(self.dropout(joined) + residual)
 
 
 class MadtpBlipForNLVR2(PrunableBlip):
-    """BLIP that judges a sentence about two images; prunes where its config has `madtp`."""
+    """BLIP that decides whether a sentence about two images is true."""
 
     INPUTS_PER_SAMPLE: ClassVar[dict[str, int]] = {"vision": 2}
 
@@ -74,9 +81,9 @@ class MadtpBlipForNLVR2(PrunableBlip):
         self.post_init()
 
     def dummy_inputs(self, text_tokens: int) -> dict[str, Tensor]:
-        """Two images and one text."""
-        one = super().dummy_inputs(text_tokens)
-        return {**one, "pixel_values": one["pixel_values"][:, None].expand(-1, 2, -1, -1, -1)}
+        """Return two blank images and one text of this length."""
+        inputs = super().dummy_inputs(text_tokens)
+        return {**inputs, "pixel_values": inputs["pixel_values"][:, None].expand(-1, 2, -1, -1, -1)}
 
     def forward(
         self,
@@ -87,44 +94,47 @@ class MadtpBlipForNLVR2(PrunableBlip):
         *,
         return_targets: bool = False,
     ) -> PrunedOutput:
-        """Judge each sentence; logits are [sentences, 2] (false, true).
+        """Classify each sentence; logits are [sentences, 2] (false, true).
 
         Args:
             pixel_values: [pairs, 2, 3, height, width], left image first.
-            input_ids: [sentences, tokens], the first token [ENC]; as many sentences for each
-                pair, those of the first pair first.
-            attention_mask: [sentences, tokens], 0 at padding; None where there is none.
+            input_ids: [sentences, tokens], the first token [ENC]. Every pair has the same number of sentences; those
+                of the first pair come first.
+            attention_mask: [sentences, tokens], 0 at padding; None where there is no padding.
             labels: [sentences], 1 where the sentence is true.
-            teach: Also give the lesson, as in training.
+            return_targets: Whether to return distillation targets outside training too.
         """
         pairs = pixel_values.shape[0]
         vision, text = self.pruner("vision"), self.pruner("text")
         images = self.encode_images(pixel_values.transpose(0, 1).flatten(0, 1), vision)
         memory = images.part(slice(0, pairs)), images.part(slice(pairs, None))
         states: list[Tensor] | None = [] if return_targets or self.training else None
-        tokens = self.encode_text(
-            self.text_encoder, input_ids, attention_mask, text, self.looking_at_both(memory), states
-        )
+        cross_attention = self.cross_attention_to_both(memory)
+        tokens = self.encode_text(self.text_encoder, input_ids, attention_mask, text, cross_attention, states)
         logits = self.cls_head(tokens.first())
         return PrunedOutput(
             loss=functional.cross_entropy(logits.float(), labels) if labels is not None else None,
             logits=logits,
-            alignment=self.aligned(_of_pairs(vision.pooled, input_ids.shape[0] // pairs), text.pooled),
-            targets=self._lesson(logits, images, tokens, states) if states is not None else None,
+            alignment=self.alignment_loss(_mean_of_pairs(vision.pooled, input_ids.shape[0] // pairs), text.pooled),
+            targets=self._targets(logits, images, tokens, states) if states is not None else None,
             trace={"vision": vision.blocks, "text": text.blocks},
         )
 
-    def looking_at_both(self, memory: tuple[Packed, Packed]) -> Look:
-        """Cross-attention of each sentence to both images of its pair."""
+    def cross_attention_to_both(self, memory: tuple[Packed, Packed]) -> CrossAttention:
+        """Return the cross-attention of each sentence to both images of its pair.
 
-        def look(layer: Any, tokens: Packed) -> Tensor:
-            looked: Packed = layer.crossattention(tokens.group_by_memory(memory[0]), memory, self.backend)
-            return looked.data
+        Args:
+            memory: Tokens of the left and of the right images.
+        """
 
-        return look
+        def cross_attend(layer: Any, tokens: Packed) -> Tensor:
+            attended: Packed = layer.crossattention(tokens.group_by_memory(memory[0]), memory, self.backend)
+            return attended.data
+
+        return cross_attend
 
     @staticmethod
-    def _lesson(logits: Tensor, images: Packed, tokens: Packed, states: list[Tensor]) -> DistillationTargets:
+    def _targets(logits: Tensor, images: Packed, tokens: Packed, states: list[Tensor]) -> DistillationTargets:
         pairs = len(images.lengths) // 2
         targets: DistillationTargets = {
             "logits": logits,
@@ -132,12 +142,15 @@ class MadtpBlipForNLVR2(PrunableBlip):
             "state.text": tokens.first(),
             "tokens.vision": images,
         }
-        words = layered(states, tokens)
+        words = stack_states(states, tokens)
         return targets if words is None else {**targets, "words.text": words}
 
 
-def _of_pairs(pooled: Tensor | None, sentences: int) -> Tensor | None:
-    """What a pair's images pooled, their mean as in the original, once for each of its sentences."""
+def _mean_of_pairs(pooled: Tensor | None, sentences: int) -> Tensor | None:
+    """Return the mean of the two images' pooled tokens, repeated for each sentence of the pair.
+
+    The original code takes the mean too.
+    """
     if pooled is None:
         return None
     return pooled.unflatten(0, (2, -1)).mean(0).repeat_interleave(sentences, 0)

@@ -1,7 +1,7 @@
-"""BLIP for image-text retrieval, run on packed tokens: embeddings of each, and a match of both.
+"""BLIP for image-text retrieval, on packed tokens: embeddings of images and texts, and a matching score of pairs.
 
-The keys are those of transformers' BlipForImageTextRetrieval, which leaves to its caller to begin a text that is
-matched with [ENC], and computes either the embeddings or the match.
+The state-dict keys are those of transformers' BlipForImageTextRetrieval. That class expects the caller to begin a text
+for matching with [ENC], and computes either the embeddings or the matching score.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from transformers import BlipTextModel, BlipVisionModel
 from madtp_cli.execution.block_pruner import BlockPruner
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
-from madtp_cli.models.blip.towers import Look, MadtpBlipConfig, PrunableBlip
-from madtp_cli.models.prunable import DistillationTargets, PrunedOutput, layered
+from madtp_cli.models.blip.towers import CrossAttention, MadtpBlipConfig, PrunableBlip
+from madtp_cli.models.prunable import DistillationTargets, PrunedOutput, stack_states
 from madtp_cli.pruning import segments
 
-#: Column of the matching head that says yes.
+#: Column of the matching head's logits for a matching pair.
 MATCH = 1
 
 
 @dataclass
 class RetrievalOutput(PrunedOutput):
-    """Beside the matching logits both embeddings, normalised, [samples, width], and the image tokens for `match`."""
+    """Output of retrieval.
+
+    `logits` are those of the matching head. `image_embedding` and `text_embedding` are normalised, [samples, width].
+    `memory` holds the image tokens that `match` takes.
+    """
 
     image_embedding: Tensor | None = None
     text_embedding: Tensor | None = None
@@ -38,16 +42,16 @@ class RetrievalOutput(PrunedOutput):
 
 
 class MadtpBlipForImageTextRetrieval(PrunableBlip):
-    """BLIP that finds texts for images and images for texts; prunes where its config has `madtp`.
+    """BLIP that finds texts for images and images for texts.
 
-    A text is read twice: alone, beginning with [CLS], for its embedding ("text" in the trace), and looking at an
-    image, beginning with [ENC], for their match ("pair").
+    The text encoder runs twice on a text. Without an image and with [CLS] first, it gives the text's embedding ("text"
+    in the trace). With cross-attention to an image and [ENC] first, it gives the matching score ("pair" in the trace).
     """
 
     TEXT_TOKENS = 35
 
     SHARED_TOWERS: ClassVar[dict[str, str]] = {"pair": "text"}
-    #: Whether `match` can say more about a pair than its embeddings do.
+    #: Whether `match` improves the ranking by embeddings.
     reranks: ClassVar[bool] = True
 
     def __init__(self, config: MadtpBlipConfig) -> None:
@@ -63,7 +67,7 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
 
     @property
     def temperature(self) -> float:
-        """By which similarities are divided in the contrastive loss; kept as transformers keeps CLIP's."""
+        """Divisor of the similarities in the contrastive loss. The configuration stores it as CLIP's logit scale."""
         return math.exp(-self.config.logit_scale_init_value)
 
     def forward(
@@ -75,51 +79,56 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
         *,
         return_targets: bool = False,
     ) -> RetrievalOutput:
-        """Embed each image and its text, and match the two; logits are [samples, 2] (other, match).
+        """Embed each image and its text, and match the two; logits are [samples, 2] (no match, match).
 
         Args:
             pixel_values: [samples, 3, height, width].
             input_ids: [samples, tokens], the first token [CLS].
-            attention_mask: [samples, tokens], 0 at padding; None where there is none.
-            labels: [samples], the number of the image that each text belongs to; several texts
-                of one image are then no negatives of each other.
-            teach: Also give the lesson, as in training.
+            attention_mask: [samples, tokens], 0 at padding; None where there is no padding.
+            labels: [samples], the number of the image that each text belongs to. Texts of one image are not
+                negatives of each other.
+            return_targets: Whether to return distillation targets outside training too.
         """
         vision, text, pair = self.pruner("vision"), self.pruner("text"), self._pair_pruner()
-        alone: list[Tensor] | None = [] if return_targets or self.training else None
-        looked: list[Tensor] | None = [] if return_targets or self.training else None
+        states: tuple[list[Tensor] | None, ...] = ([], []) if return_targets or self.training else (None, None)
         images = self.encode_images(pixel_values, vision)
-        tokens = self.encode_text(self.text_encoder, input_ids, attention_mask, text, states=alone)
-        matched = self._looking(images, input_ids, attention_mask, pair, self.looking_at(images), looked)
-        embedded = self._embedded_images(images), self._embedded_texts(tokens)
-        logits = self.itm_head(matched.first())
-        loss = None
-        if labels is not None:
-            similar = embedded[0].float() @ embedded[1].float().T
-            loss = self._contrast(similar, labels) + self._matching(
-                similar, logits, labels, images, input_ids, attention_mask
-            )
+        texts = self.encode_text(self.text_encoder, input_ids, attention_mask, text, states=states[0])
+        cross_attention = self.cross_attention_to(images)
+        pairs = self._encode_pairs(input_ids, attention_mask, pair, cross_attention, states[1])
+        embeddings = self._embed_image_tokens(images), self._embed_text_tokens(texts)
+        logits = self.itm_head(pairs.first())
+        loss = None if labels is None else self._loss(embeddings, logits, labels, images, input_ids, attention_mask)
         output = RetrievalOutput(
             loss=loss,
             logits=logits,
-            alignment=self.aligned(vision.pooled, text.pooled),
+            alignment=self.alignment_loss(vision.pooled, text.pooled),
             trace={"vision": vision.blocks, "text": text.blocks, "pair": pair.blocks},
-            image_embedding=embedded[0],
-            text_embedding=embedded[1],
+            image_embedding=embeddings[0],
+            text_embedding=embeddings[1],
             memory=images,
         )
-        if alone is not None and looked is not None:
-            output.targets = _lesson(output, images, (tokens, alone), (matched, looked))
+        if states[0] is not None and states[1] is not None:
+            output.targets = _targets(output, images, (texts, states[0]), (pairs, states[1]))
         return output
 
     def embed_images(self, pixel_values: Tensor) -> tuple[Tensor, Packed]:
-        """Normalised embeddings [images, width] of [images, 3, height, width], and the tokens for `match`."""
+        """Return the normalised embeddings, [images, width], and the image tokens for `match`.
+
+        Args:
+            pixel_values: [images, 3, height, width].
+        """
         images = self.encode_images(pixel_values, self.pruner("vision"))
-        return self._embedded_images(images), images
+        return self._embed_image_tokens(images), images
 
     def embed_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Normalised embeddings [texts, width] of [texts, tokens], the first token [CLS]."""
-        return self._embedded_texts(self.encode_text(self.text_encoder, input_ids, attention_mask, self.pruner("text")))
+        """Return the normalised embeddings, [texts, width].
+
+        Args:
+            input_ids: [texts, tokens], the first token [CLS].
+            attention_mask: [texts, tokens], 0 at padding; None where there is no padding.
+        """
+        tokens = self.encode_text(self.text_encoder, input_ids, attention_mask, self.pruner("text"))
+        return self._embed_text_tokens(tokens)
 
     def match(
         self,
@@ -129,101 +138,116 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
         texts: Sequence[int] | None = None,
         on_text_run: OnTextRun = ignore_text_run,
     ) -> Tensor:
-        """How much each text matches its image: the log-odds, [texts].
+        """Return the matching score of each text and its image: the log-odds of a match, [texts].
 
         Args:
             images: Tokens from `embed_images`.
-            input_ids: [texts, tokens]; the first token may be [CLS], it is read as [ENC].
-            attention_mask: [texts, tokens], 0 at padding; None where there is none.
-            texts: How many texts belong to each image, those of the first image first; one each if None.
-                An image's keys and values, two thirds of a dense pair's cost, are then computed once.
-            heard: Told of the run.
+            input_ids: [texts, tokens]. The first token is replaced by [ENC].
+            attention_mask: [texts, tokens], 0 at padding; None where there is no padding.
+            texts: Number of texts of each image, those of the first image first. None for one text per image.
+                The keys and values of an image, two thirds of a dense pair's cost, are computed once for all its texts.
+            on_text_run: Called with the run.
         """
-        look, pruner = self.looking_at(images), self._pair_pruner()
+        cross_attention, pruner = self.cross_attention_to(images), self._pair_pruner()
         if texts is None:
             texts = [1] * len(images.lengths)
         else:
-            look = self._looking_at_shared(images, texts)
-        tokens = self._looking(images, input_ids, attention_mask, pruner, look)
+            cross_attention = self._cross_attention_per_image(images, texts)
+        tokens = self._encode_pairs(input_ids, attention_mask, pruner, cross_attention)
         on_text_run(TextRun(range(len(images.lengths)), texts, pruner.blocks, read_out=len(input_ids)))
         logits = self.itm_head(tokens.first()).float()
         return logits[:, MATCH] - logits[:, 1 - MATCH]
 
-    def _embedded_images(self, images: Packed) -> Tensor:
+    def _embed_image_tokens(self, images: Packed) -> Tensor:
         return functional.normalize(self.vision_proj(images.first()), dim=-1)
 
-    def _embedded_texts(self, tokens: Packed) -> Tensor:
+    def _embed_text_tokens(self, tokens: Packed) -> Tensor:
         return functional.normalize(self.text_proj(tokens.first()), dim=-1)
 
     def _pair_pruner(self) -> BlockPruner:
-        """A text that looks at an image is pruned as one alone, but MAG aligns what a text says by itself."""
+        """Return the pruner of a text with cross-attention: as for a text without an image, but not pooled for MAG."""
         pruner = self.pruner(self.SHARED_TOWERS["pair"])
         pruner.pooling = False
         return pruner
 
-    def _looking(
+    def _encode_pairs(
         self,
-        images: Packed,
         input_ids: Tensor,
         attention_mask: Tensor | None,
         pruner: BlockPruner,
-        look: Look,
+        cross_attention: CrossAttention,
         states: list[Tensor] | None = None,
     ) -> Packed:
-        """Text tokens after looking at their images, the first one [ENC], the last of BLIP's words."""
+        """Run the text encoder with cross-attention; the first token becomes [ENC], the last of BLIP's word pieces."""
         first = input_ids.new_full((input_ids.shape[0], 1), self.config.text_config.vocab_size - 1)
         words = torch.cat([first, input_ids[:, 1:]], 1)
-        return self.encode_text(self.text_encoder, words, attention_mask, pruner, look, states)
+        return self.encode_text(self.text_encoder, words, attention_mask, pruner, cross_attention, states)
 
-    def _looking_at_shared(self, images: Packed, texts: Sequence[int]) -> Look:
-        """Cross-attention of each image's texts, which lie together and so can ask as one."""
-        look, rows = self.looking_at(images), segments.offsets(texts)
+    def _cross_attention_per_image(self, images: Packed, texts: Sequence[int]) -> CrossAttention:
+        """Let the texts of one image, which are neighbours, attend as one segment."""
+        cross_attention, rows = self.cross_attention_to(images), segments.offsets(texts)
 
-        def shared(layer: Any, tokens: Packed) -> Tensor:
-            spans = [sum(tokens.lengths[start:stop]) for start, stop in itertools.pairwise(rows)]
-            return look(layer, Packed(tokens.data, spans))
+        def cross_attend(layer: Any, tokens: Packed) -> Tensor:
+            lengths = [sum(tokens.lengths[start:stop]) for start, stop in itertools.pairwise(rows)]
+            return cross_attention(layer, Packed(tokens.data, lengths))
 
-        return shared
+        return cross_attend
 
-    def _contrast(self, similar: Tensor, labels: Tensor) -> Tensor:
-        """Image-text contrastive loss within the batch, both directions; no momentum encoder, no queue."""
-        same = (labels[:, None] == labels).float()
-        targets, logits = same / same.sum(1, keepdim=True), similar / self.temperature
-        return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
-
-    def _matching(
+    def _loss(
         self,
-        similar: Tensor,
+        embeddings: tuple[Tensor, Tensor],
         logits: Tensor,
         labels: Tensor,
         images: Packed,
         input_ids: Tensor,
         attention_mask: Tensor | None,
     ) -> Tensor:
-        """Image-text matching loss: each sample's own pair, its image with the most similar text of another image,
-        and its text with the most similar other image.
+        """Contrastive loss of the batch's embeddings plus matching loss."""
+        similarity = embeddings[0].float() @ embeddings[1].float().T
+        return self._contrastive_loss(similarity, labels) + self._matching_loss(
+            similarity, logits, labels, images, input_ids, attention_mask
+        )
 
-        The original draws the two by similarity; ours is what it draws most often, so that runs repeat.
+    def _contrastive_loss(self, similarity: Tensor, labels: Tensor) -> Tensor:
+        """Image-text contrastive loss of the batch in both directions, without momentum encoder and queue."""
+        same = (labels[:, None] == labels).float()
+        targets, logits = same / same.sum(1, keepdim=True), similarity / self.temperature
+        return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
+
+    def _matching_loss(
+        self,
+        similarity: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        images: Packed,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+    ) -> Tensor:
+        """Image-text matching loss of each sample's pair and of two pairs that do not match.
+
+        These are its image with the most similar text of another image, and its text with the most similar other image.
+        The original code draws the two at random by similarity. Taking the most similar makes runs reproducible.
         """
         wrong = labels[:, None] != labels
         rows = wrong.any(1).nonzero()[:, 0]
         if not len(rows):
             return functional.cross_entropy(logits.float(), torch.full_like(labels, MATCH))
-        others = similar.detach().masked_fill(~wrong, float("-inf"))
+        others = similarity.detach().masked_fill(~wrong, float("-inf"))
         image = torch.cat([rows, others.argmax(0)[rows]])
         text = torch.cat([others.argmax(1)[rows], rows])
-        seen, mask = _taken(images, image.tolist()), None if attention_mask is None else attention_mask[text]
-        tokens = self._looking(seen, input_ids[text], mask, self._pair_pruner(), self.looking_at(seen))
-        judged = torch.cat([logits, self.itm_head(tokens.first())]).float()
-        truths = torch.full((len(judged),), 1 - MATCH, device=judged.device)
-        truths[: len(logits)] = MATCH
-        return functional.cross_entropy(judged, truths)
+        mask = None if attention_mask is None else attention_mask[text]
+        cross_attention = self.cross_attention_to(_select(images, image.tolist()))
+        tokens = self._encode_pairs(input_ids[text], mask, self._pair_pruner(), cross_attention)
+        all_logits = torch.cat([logits, self.itm_head(tokens.first())]).float()
+        targets = torch.full((len(all_logits),), 1 - MATCH, device=all_logits.device)
+        targets[: len(logits)] = MATCH
+        return functional.cross_entropy(all_logits, targets)
 
 
-def _lesson(
+def _targets(
     output: RetrievalOutput, images: Packed, text: tuple[Packed, list[Tensor]], pair: tuple[Packed, list[Tensor]]
 ) -> DistillationTargets:
-    """Of a text, and of a text looking at its image, the last tokens and the states after each layer."""
+    """Return the distillation targets; `text` and `pair` are the last tokens and the states after each layer."""
     targets: dict[str, Tensor | Packed | None] = {
         "logits": output.logits,
         "embedding.image": output.image_embedding,
@@ -232,14 +256,14 @@ def _lesson(
         "state.text": text[0].first(),
         "state.pair": pair[0].first(),
         "tokens.vision": images,
-        "words.text": layered(text[1], text[0]),
-        "words.pair": layered(pair[1], pair[0]),
+        "words.text": stack_states(text[1], text[0]),
+        "words.pair": stack_states(pair[1], pair[0]),
     }
     return {name: value for name, value in targets.items() if value is not None}
 
 
-def _taken(tokens: Packed, samples: Sequence[int]) -> Packed:
-    """Some samples in any order, each as often as it is named."""
+def _select(tokens: Packed, samples: Sequence[int]) -> Packed:
+    """Return the samples with these numbers, in this order; a number may occur more than once."""
     parts = [tokens.part(slice(sample, sample + 1)) for sample in samples]
     sizes = None if tokens.sizes is None else torch.cat([part.sizes for part in parts if part.sizes is not None])
     return Packed(torch.cat([part.data for part in parts]), [part.lengths[0] for part in parts], sizes, tokens.exact)

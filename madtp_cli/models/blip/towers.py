@@ -1,6 +1,6 @@
-"""What BLIP's models share: configuration, image tower and text encoder on packed tokens.
+"""The parts that all BLIP models share: configuration, image tower and text tower on packed tokens.
 
-The modules are transformers' own, hence so are the state-dict keys.
+The modules are transformers' own, so the state dict has transformers' keys.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from madtp_cli.execution.padded import attend
 from madtp_cli.execution.statistics import Statistics
 from madtp_cli.models.prunable import Prunable
 
-#: What a text layer does with its tokens between self-attention and feed-forward.
-Look = Callable[[Any, Packed], Tensor]
+#: The cross-attention of a text layer, given the layer and its tokens. It returns the new states, [tokens, width].
+CrossAttention = Callable[[Any, Packed], Tensor]
 
 
 class MadtpBlipConfig(BlipConfig):
-    """BLIP's configuration, the task, and how to prune.
+    """transformers' BLIP configuration with the task and the pruning settings.
 
-    `merge_from` is, for NLVR2, the first text layer with a merge layer; `madtp` holds `PruningSettings`,
-    or None for a dense model; `trained_on` names the data set, where the checkpoint says so.
+    `merge_from` is the first text layer with a merge layer (NLVR2 only). `madtp` holds the fields of
+    `PruningSettings`, or None for a dense model. `trained_on` is the name of the data set, if the checkpoint states it.
     """
 
     model_type = "madtp_blip"
@@ -39,31 +39,32 @@ class MadtpBlipConfig(BlipConfig):
 
 
 class PrunableBlip(Prunable, BlipPreTrainedModel):
-    """A BLIP with an image tower `vision_model` and whatever its task needs."""
+    """Base class of the BLIP models. It has the image tower `vision_model`; subclasses add the parts of their task."""
 
     config: MadtpBlipConfig
     config_class = MadtpBlipConfig  # transformers cannot read the postponed annotation
     vision_model: BlipVisionModel
 
     def dummy_inputs(self, text_tokens: int) -> dict[str, Tensor]:
-        """One image and one text."""
+        """Return one blank image and one text of this length."""
         side = self.config.vision_config.image_size
         words = torch.ones(1, text_tokens, dtype=torch.long)
         return {"pixel_values": torch.zeros(1, 3, side, side), "input_ids": words, "attention_mask": words}
 
     def encode_images(self, pixel_values: Tensor, pruner: BlockPruner) -> Packed:
-        """Image tokens of [images, 3, height, width]; each image keeps its own number."""
+        """Run the image tower on [images, 3, height, width]; return the kept tokens of each image, [CLS] first."""
         tokens = self.to_tokens(self.vision_model.embeddings(pixel_values))
         for layer in self.vision_model.encoder.layers:
             normed = layer.layer_norm1(tokens.data)
             qkv = tokens.apply_rowwise(layer.self_attn.qkv, normed).unflatten(-1, (3, layer.self_attn.num_heads, -1))
             statistics = pruner.statistics()
             query, key, value = qkv.unbind(-3)
-            seen = attend(query, key, value, tokens.lengths, tokens.lengths, statistics, self.backend, tokens.sizes)
+            lengths = tokens.lengths
+            attention = attend(query, key, value, lengths, lengths, statistics, self.backend, tokens.sizes)
             tokens = tokens.replace(
-                tokens.data + tokens.apply_rowwise(layer.self_attn.projection, seen.output.flatten(-2))
+                tokens.data + tokens.apply_rowwise(layer.self_attn.projection, attention.output.flatten(-2))
             )
-            tokens = pruner.prune(tokens, normed, seen)
+            tokens = pruner.prune(tokens, normed, attention)
             tokens = tokens.replace(tokens.data + tokens.apply_rowwise(layer.mlp, layer.layer_norm2(tokens.data)))
         return tokens.replace(self.vision_model.post_layernorm(tokens.data))
 
@@ -73,33 +74,45 @@ class PrunableBlip(Prunable, BlipPreTrainedModel):
         input_ids: Tensor,
         attention_mask: Tensor | None,
         pruner: BlockPruner,
-        look: Look | None = None,
+        cross_attention: CrossAttention | None = None,
         states: list[Tensor] | None = None,
         *,
         causal: bool = False,
     ) -> Packed:
-        """Text tokens of [texts, tokens]; `look` lets them see images, `states` collects them after each layer."""
+        """Run a text encoder or decoder; return the kept tokens of each text.
+
+        Args:
+            encoder: transformers' text model.
+            input_ids: [texts, tokens].
+            attention_mask: [texts, tokens], 0 at padding; None where there is no padding.
+            pruner: Prunes the blocks and records the token counts.
+            cross_attention: Cross-attention of every layer; None for a text that attends only to itself.
+            states: The states after each layer, [tokens, width], are appended to this list.
+            causal: Whether each token attends only to itself and earlier tokens.
+        """
         tokens = self.to_tokens(encoder.embeddings(input_ids), attention_mask)
         for layer in encoder.encoder.layer:
-            seen = attend_from(layer.attention.self, tokens, tokens, self.backend, pruner.statistics(), causal=causal)
-            attended = tokens.replace(layer.attention.output(seen.output.flatten(-2), tokens.data))
-            tokens = pruner.prune(attended, tokens.data, seen)
-            if look:
-                tokens = tokens.replace(look(layer, tokens))
+            attention = attend_from(
+                layer.attention.self, tokens, tokens, self.backend, pruner.statistics(), causal=causal
+            )
+            attended = tokens.replace(layer.attention.output(attention.output.flatten(-2), tokens.data))
+            tokens = pruner.prune(attended, tokens.data, attention)
+            if cross_attention:
+                tokens = tokens.replace(cross_attention(layer, tokens))
             tokens = tokens.replace(layer.feed_forward_chunk(tokens.data))
             if states is not None:
                 states.append(tokens.data)
         return tokens
 
-    def looking_at(self, memory: Packed) -> Look:
-        """Cross-attention of each text to its own memory, which may be ragged."""
+    def cross_attention_to(self, memory: Packed) -> CrossAttention:
+        """Return the cross-attention of each text to its own segment of `memory`."""
 
-        def look(layer: Any, tokens: Packed) -> Tensor:
-            seen = attend_from(layer.crossattention.self, tokens, memory, self.backend)
-            looked: Tensor = layer.crossattention.output(seen.output.flatten(-2), tokens.data)
-            return looked
+        def cross_attend(layer: Any, tokens: Packed) -> Tensor:
+            attention = attend_from(layer.crossattention.self, tokens, memory, self.backend)
+            states: Tensor = layer.crossattention.output(attention.output.flatten(-2), tokens.data)
+            return states
 
-        return look
+        return cross_attend
 
 
 def attend_from(
@@ -111,7 +124,16 @@ def attend_from(
     *,
     causal: bool = False,
 ) -> Attention:
-    """BERT-style attention from tokens to memory."""
+    """Return the attention of `tokens` to `memory` with the projections of a BLIP text layer.
+
+    Args:
+        module: Has the query, key and value projections.
+        tokens: The queries.
+        memory: The keys and values. For self-attention it is `tokens`.
+        backend: See `execution.attention.attend`.
+        statistics: Attention statistics that pruning needs; None for none.
+        causal: Whether each token attends only to itself and earlier tokens.
+    """
     heads = (module.num_attention_heads, module.attention_head_size)
     query = module.query(tokens.data).unflatten(-1, heads)
     key, value = (memory.apply_rowwise(layer, memory.data).unflatten(-1, heads) for layer in (module.key, module.value))

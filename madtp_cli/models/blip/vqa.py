@@ -1,7 +1,7 @@
-"""BLIP for visual question answering, run on packed tokens.
+"""BLIP for visual question answering, on packed tokens.
 
-The keys are those of transformers' BlipForQuestionAnswering, which lets its decoder see a question's padding,
-knows no ranking, and leaves to its caller to begin a question with [ENC].
+The state-dict keys are those of transformers' BlipForQuestionAnswering. That class lets its decoder attend to the
+padding of questions, cannot rank answers, and expects the caller to begin a question with [ENC].
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ from madtp_cli.models.blip.decoding import (
     IGNORED,
     DecodedOutput,
     DecodingBlip,
-    decoder,
+    build_decoder,
     next_token_logits,
-    sums,
+    sum_per_text,
     token_losses,
 )
 from madtp_cli.models.blip.towers import MadtpBlipConfig
-from madtp_cli.models.prunable import DistillationTargets, layered
+from madtp_cli.models.prunable import DistillationTargets, stack_states
 
-#: Answers that the original scores in full, those with the likeliest first word.
+#: Number of answers that the original code scores in full: those with the most likely first word.
 RANKED = 128
 #: Tokens of a one-word answer: [DEC], the word, [SEP].
 SHORT_ANSWER = 3
 
 
 class MadtpBlipForQuestionAnswering(DecodingBlip):
-    """BLIP that answers a question about an image; prunes where its config has `madtp`.
+    """BLIP that answers questions about images.
 
-    The question looks at the image, the answer at the question alone.
+    The question attends to the image. The answer attends only to the question.
     """
 
     TEXT_TOKENS = 14
 
-    WRITING: ClassVar[dict[str, int]] = {"num_beams": 3, "max_length": 10, "min_length": 1}
+    GENERATION_DEFAULTS: ClassVar[dict[str, int]] = {"num_beams": 3, "max_length": 10, "min_length": 1}
 
     def __init__(self, config: MadtpBlipConfig) -> None:
         super().__init__(config)
         self.vision_model = BlipVisionModel(config.vision_config)
         self.text_encoder = BlipTextModel(config.text_config, add_pooling_layer=False)
-        self.text_decoder = decoder(config.text_config, config.text_config.hidden_size)
+        self.text_decoder = build_decoder(config.text_config, config.text_config.hidden_size)
         self.prepare()
         self.post_init()
 
     def dummy_inputs(self, text_tokens: int) -> dict[str, Tensor]:
-        """One image, one question, and an answer of one word."""
+        """Return one blank image, one question of this length, and an answer of one word."""
         answer = torch.ones(1, SHORT_ANSWER, dtype=torch.long)
         return {**super().dummy_inputs(text_tokens), "decoder_input_ids": answer, "decoder_attention_mask": answer}
 
@@ -67,36 +67,33 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
         *,
         return_targets: bool = False,
     ) -> DecodedOutput:
-        """What follows each token of each answer; logits are [all answer tokens, vocabulary].
+        """Predict the token that follows each token of each answer; logits are [all answer tokens, vocabulary].
 
-        The loss is that of each answer, summed over its tokens, mean over the answers.
+        The loss of an answer is the sum over its tokens. The loss of a batch is the mean over its answers.
 
         Args:
             pixel_values: [samples, 3, height, width].
-            input_ids: Questions [samples, tokens], the first token [ENC].
-            attention_mask: [samples, tokens], 0 at padding; None where there is none.
-            decoder_input_ids: Answers [samples, tokens], the first token [DEC], the last [SEP];
-                [DEC] alone if None.
-            decoder_attention_mask: [samples, tokens], as the questions' mask.
-            labels: [samples, tokens], the answers again, -100 where nothing is to be predicted.
-            teach: Also give the lesson, as in training.
+            input_ids: Questions, [samples, tokens], the first token [ENC].
+            attention_mask: [samples, tokens], 0 at padding; None where there is no padding.
+            decoder_input_ids: Answers, [samples, tokens], the first token [DEC], the last [SEP]. None for [DEC] alone.
+            decoder_attention_mask: Mask of the answers, [samples, tokens], 0 at padding.
+            labels: [samples, tokens], the answers again, with -100 at padding.
+            return_targets: Whether to return distillation targets outside training too.
         """
-        vision, text, record = self.pruner("vision"), self.pruner("text"), self.unpruned()
+        vision, text, decoder = self.pruner("vision"), self.pruner("text"), self.decoder_pruner()
         states: list[Tensor] | None = [] if return_targets or self.training else None
         images = self.encode_images(pixel_values, vision)
-        questions = self._read(images, input_ids, attention_mask, text, states)
+        questions = self._encode_questions(images, input_ids, attention_mask, text, states)
         if decoder_input_ids is None:
             decoder_input_ids = input_ids.new_full((input_ids.shape[0], 1), self.config.text_config.bos_token_id)
-        logits = self.decode(decoder_input_ids, decoder_attention_mask, questions, record)
-        loss = None
-        if labels is not None:
-            loss = sums(token_losses(logits, labels, decoder_attention_mask)).mean()
+        logits = self.decode(decoder_input_ids, decoder_attention_mask, questions, decoder)
+        losses = None if labels is None else sum_per_text(token_losses(logits, labels, decoder_attention_mask))
         return DecodedOutput(
-            loss=loss,
+            loss=None if losses is None else losses.mean(),
             logits=logits.data,
-            alignment=self.aligned(vision.pooled, text.pooled),
-            targets=self._lesson(logits, images, questions, states) if states is not None else None,
-            trace={"vision": vision.blocks, "text": text.blocks, "decoder": record.blocks},
+            alignment=self.alignment_loss(vision.pooled, text.pooled),
+            targets=self._targets(logits, images, questions, states) if states is not None else None,
+            trace={"vision": vision.blocks, "text": text.blocks, "decoder": decoder.blocks},
             memory=questions,
         )
 
@@ -104,21 +101,24 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
     def generate(
         self, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None, **settings: Any
     ) -> Tensor:
-        """Write an answer to each question, by three beams unless told; [samples, tokens], the first [DEC].
+        """Generate an answer to each question, by default with three beams.
 
         Args:
-            input_ids: Questions, as in `forward`; whatever begins them is replaced by [ENC], the last word piece,
-                which transformers' processor does not put there.
+            input_ids: Questions, as in `forward`. The first token is replaced by [ENC], the last word piece, since
+                transformers' processor begins a text with [CLS].
             pixel_values: As in `forward`.
             attention_mask: As in `forward`.
-            settings: Of transformers' `generate`.
+            settings: Settings of transformers' `generate`.
+
+        Returns:
+            Tokens, [samples, tokens], the first token [DEC].
         """
         input_ids = torch.cat(
             [torch.full_like(input_ids[:, :1], self.config.text_config.vocab_size - 1), input_ids[:, 1:]], 1
         )
         images = self.encode_images(pixel_values, self.pruner("vision"))
-        questions = self._read(images, input_ids, attention_mask, self.pruner("text"))
-        return self.write(questions, **settings)
+        questions = self._encode_questions(images, input_ids, attention_mask, self.pruner("text"))
+        return self.generate_from(questions, **settings)
 
     def rank(
         self,
@@ -128,28 +128,32 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
         most: int = RANKED,
         on_text_run: OnTextRun = ignore_text_run,
     ) -> Tensor:
-        """The best of a list of answers for each question, its number, [samples].
+        """Choose the best answer of a list for each question.
 
-        The `most` answers whose first word is likeliest are scored in full; of equal ones the first counts.
+        First the answers are ordered by the probability of their first word. Then the first `most` of them are scored
+        in full. Of answers with equal scores the first is chosen.
 
         Args:
             questions: `memory` of the forward's output.
             answers: [answers, tokens], [DEC] first and [SEP] last.
-            attention_mask: [answers, tokens], 0 at padding; None where there is none.
-            most: How many are scored in full.
-            heard: Told of the first words' run, and of one for each question.
+            attention_mask: [answers, tokens], 0 at padding; None where there is no padding.
+            most: Number of answers that are scored in full.
+            on_text_run: Called with the run of the first words, and with one run per question.
+
+        Returns:
+            Numbers of the answers, [samples].
         """
-        record, samples = self.unpruned(), len(questions.lengths)
-        first = self.decode(answers[:1, :1].expand(samples, 1), None, questions, record).data
-        on_text_run(TextRun(range(samples), [1] * samples, record.blocks, read_out=samples))
-        likeliest = first[:, answers[:, 1]].argsort(dim=1, descending=True, stable=True)[:, :most]
+        pruner, samples = self.decoder_pruner(), len(questions.lengths)
+        first = self.decode(answers[:1, :1].expand(samples, 1), None, questions, pruner).data
+        on_text_run(TextRun(range(samples), [1] * samples, pruner.blocks, read_out=samples))
+        ordered = first[:, answers[:, 1]].argsort(dim=1, descending=True, stable=True)[:, :most]
         best = []
-        for sample, own in enumerate(likeliest):
-            mask = None if attention_mask is None else attention_mask[own]
-            record = self.unpruned()
-            scores = self.scores(questions.part(slice(sample, sample + 1)), answers[own], mask, record)
-            on_text_run(TextRun([sample], [len(own)], record.blocks, read_out=sum(record.blocks[-1].left)))
-            best.append(own[scores.argmax()])
+        for sample, candidates in enumerate(ordered):
+            mask = None if attention_mask is None else attention_mask[candidates]
+            pruner = self.decoder_pruner()
+            scores = self.scores(questions.part(slice(sample, sample + 1)), answers[candidates], mask, pruner)
+            on_text_run(TextRun([sample], [len(candidates)], pruner.blocks, read_out=sum(pruner.blocks[-1].left)))
+            best.append(candidates[scores.argmax()])
         return torch.stack(best)
 
     def scores(
@@ -157,14 +161,14 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
         question: Packed,
         answers: Tensor,
         attention_mask: Tensor | None = None,
-        record: BlockPruner | None = None,
+        pruner: BlockPruner | None = None,
     ) -> Tensor:
-        """How likely each of some answers is to one question, [answers]: the loss of each, negated."""
-        logits = self.decode(answers, attention_mask, question, record or self.unpruned())
+        """Return the log-likelihood score of each answer to one question, [answers]: its negative loss."""
+        logits = self.decode(answers, attention_mask, question, pruner or self.decoder_pruner())
         labels = answers if attention_mask is None else answers.masked_fill(attention_mask == 0, IGNORED)
-        return -sums(token_losses(logits, labels, attention_mask))
+        return -sum_per_text(token_losses(logits, labels, attention_mask))
 
-    def _read(
+    def _encode_questions(
         self,
         images: Packed,
         input_ids: Tensor,
@@ -172,18 +176,19 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
         text: BlockPruner,
         states: list[Tensor] | None = None,
     ) -> Packed:
-        """Question tokens after looking at their images."""
-        return self.encode_text(self.text_encoder, input_ids, attention_mask, text, self.looking_at(images), states)
+        """Run the text encoder on the questions, with cross-attention to their images."""
+        cross_attention = self.cross_attention_to(images)
+        return self.encode_text(self.text_encoder, input_ids, attention_mask, text, cross_attention, states)
 
     @staticmethod
-    def _lesson(logits: Packed, images: Packed, questions: Packed, states: list[Tensor]) -> DistillationTargets:
+    def _targets(logits: Packed, images: Packed, questions: Packed, states: list[Tensor]) -> DistillationTargets:
         targets: DistillationTargets = {
             "logits": next_token_logits(logits),
             "state.image": images.first(),
             "state.question": questions.first(),
             "tokens.vision": images,
         }
-        words = layered(states, questions)
+        words = stack_states(states, questions)
         return targets if words is None else {**targets, "words.text": words}
 
 

@@ -1,5 +1,110 @@
 """The family record of CLIP."""
 
-from madtp_cli.models.family import Family
+from __future__ import annotations
 
-FAMILY = Family(name="clip", tasks=("retrieval",))
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from madtp_cli.models.family import Family, ImageSettings, TextLimit, TokenizerRecord, require_vocabulary
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """Read a CLIP tokenizer from a folder."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def fit_tokenizer(tokenizer: Any, text_config: Any) -> None:
+    """Limit the length of texts to the checkpoint's number of positions.
+
+    Raises:
+        ValueError: The vocabulary has another size, or the checkpoint reads texts from another token.
+    """
+    require_vocabulary(tokenizer, text_config)
+    if tokenizer.eos_token_id != text_config.eos_token_id:
+        raise ValueError(
+            f"ends a text with word piece {tokenizer.eos_token_id:,}, but the checkpoint reads the text's result "
+            f"from word piece {text_config.eos_token_id:,}"
+        )
+    tokenizer.model_max_length = min(tokenizer.model_max_length, text_config.max_position_embeddings)
+
+
+def special_ids(tokenizer: Any) -> dict[str, int]:
+    """Return the token numbers that a text configuration states."""
+    return {
+        "bos_token_id": tokenizer.bos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
+def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) -> Any:
+    """Build a CLIPProcessor, which resizes the shorter side of an image and crops the square in the middle."""
+    from transformers import CLIPImageProcessorPil, CLIPProcessor
+
+    images = CLIPImageProcessorPil(
+        size={"shortest_edge": image_size},
+        crop_size={"height": image_size, "width": image_size},
+        image_mean=settings.mean,
+        image_std=settings.std,
+        resample=settings.resample,
+    )
+    return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
+
+
+def architecture(patch_size: int, image_size: int, *, large: bool = False) -> Any:
+    """Return the configuration of a published CLIP with a vision transformer.
+
+    Args:
+        patch_size: Patch side in pixels.
+        image_size: Image side in pixels.
+        large: Whether the towers are those of ViT-L.
+
+    Source: CLIP, arXiv:2103.00020, table 20.
+    """
+    from madtp_cli.models.clip.towers import MadtpClipConfig
+
+    widths, layers = ((1024, 768), 24) if large else ((768, 512), 12)
+    image, text = (
+        {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // FAMILY.head_width}
+        for width in widths
+    )
+    grid = {"num_hidden_layers": layers, "image_size": image_size, "patch_size": patch_size}
+    return MadtpClipConfig(projection_dim=widths[1], vision_config=image | grid, text_config=text)
+
+
+FAMILY = Family(
+    name="clip",
+    tasks=("retrieval",),
+    read_out={"vision": 0, "text": -1},
+    position_key="vision_model.embeddings.position_embedding.weight",
+    tokenizer=TokenizerRecord(
+        files=(("tokenizer.json",), ("vocab.json", "merges.txt")),
+        vocabulary=49_408,
+        repositories=(
+            "openai/clip-vit-base-patch32",
+            "openai/clip-vit-base-patch16",
+            "openai/clip-vit-large-patch14",
+            "openai/clip-vit-large-patch14-336",
+        ),
+        read=read_tokenizer,
+        fit=fit_tokenizer,
+        special_ids=special_ids,
+    ),
+    processor_class="CLIPProcessor",
+    build_processor=build_processor,
+    # CLIP has 77 text positions. The released MADTP code cleans CLIP's captions as BLIP's, to 30 words.
+    text_limits={"retrieval": TextLimit(words=30, tokens=77)},
+    tower_defaults={
+        "vision": {"layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},
+        "text": {"layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},
+    },
+    architectures={
+        "clip-vit-b-32": partial(architecture, 32, 224),
+        "clip-vit-b-16": partial(architecture, 16, 224),
+        "clip-vit-l-14": partial(architecture, 14, 224, large=True),
+        "clip-vit-l-14-336": partial(architecture, 14, 336, large=True),
+    },
+)

@@ -1,4 +1,4 @@
-"""CLIP on packed tokens: images and texts in one space, for retrieval, zero-shot classes, or as features."""
+"""CLIP for image-text retrieval, on packed tokens. It also classifies images zero-shot and returns features."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from madtp_cli.execution.packed import Packed
 from madtp_cli.models.clip.towers import MadtpClipConfig, PrunableClip
-from madtp_cli.models.prunable import DistillationTargets, PrunedOutput, layered
+from madtp_cli.models.prunable import DistillationTargets, PrunedOutput, stack_states
 
-#: The contrastive loss multiplies similarities by no more; Source: CLIP, arXiv:2103.00020, section 2.5.
-LARGEST_SCALE = 100.0
+#: Maximum logit scale of the contrastive loss. Source: CLIP, arXiv:2103.00020, section 2.5.
+MAX_LOGIT_SCALE = 100.0
 
 
 @dataclass
 class ClipOutput(PrunedOutput):
-    """`logits` are [images, texts]; also under transformers' names, which its pipelines ask for.
+    """Output of CLIP.
 
-    `image_embedding` [images, joint width] and `memory`, the image tokens that were left, are those of `embed_images`,
+    `logits` are [images, texts]. transformers' pipelines read them as `logits_per_image` and `logits_per_text`.
+    `image_embedding` [images, joint width] and `memory`, the kept image tokens, are those of `embed_images`.
     `text_embedding` [texts, joint width] is that of `embed_texts`.
     """
 
@@ -34,19 +35,21 @@ class ClipOutput(PrunedOutput):
 
     @property
     def logits_per_image(self) -> Tensor | None:
+        """[images, texts]."""
         return self.logits
 
     @property
     def logits_per_text(self) -> Tensor | None:
+        """[texts, images]."""
         return None if self.logits is None else self.logits.t()
 
 
 class MadtpClipForRetrieval(PrunableClip):
-    """CLIP that says how well images and texts match; prunes where its config has `madtp`."""
+    """CLIP that compares images and texts."""
 
     TEXT_TOKENS = 77
 
-    #: The similarity of embeddings is the score; nothing looks at a pair again.
+    #: Whether a method `match` improves the ranking by embeddings. CLIP has only embeddings.
     reranks: ClassVar[bool] = False
 
     def __init__(self, config: MadtpClipConfig) -> None:
@@ -60,7 +63,7 @@ class MadtpClipForRetrieval(PrunableClip):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """As CLIP's, which knows its projections by the class of their owner."""
+        """Initialise parameters as CLIP does. transformers initialises the projections only for its own classes."""
         super()._init_weights(module)
         if module is self:
             for projection in (self.visual_projection, self.text_projection):
@@ -76,61 +79,62 @@ class MadtpClipForRetrieval(PrunableClip):
         *,
         return_targets: bool = False,
     ) -> ClipOutput:
-        """Match images and texts; logits are their scaled similarities, [images, texts].
+        """Compare every image with every text; logits are their scaled similarities, [images, texts].
 
         Args:
             pixel_values: [images, 3, height, width].
-            input_ids: [texts, tokens]; a text is read up to its first end-of-text token.
-            attention_mask: [texts, tokens], 0 at padding; None where there is none.
-            labels: [texts], of as many texts as images: a number of the image that each text belongs to.
-                Pairs of one number match; all others are each other's negatives.
-            teach: Also give the lesson, as in training.
+            input_ids: [texts, tokens]. Tokens after a text's first end-of-text token are ignored.
+            attention_mask: [texts, tokens], 0 at padding; None where there is no padding.
+            labels: [texts], the number of the image that each text belongs to; there must be one text per image.
+                Pairs with the same number match. All other pairs are negatives.
+            return_targets: Whether to return distillation targets outside training too.
         """
         vision, text = self.pruner("vision"), self.pruner("text")
         states: list[Tensor] | None = [] if return_targets or self.training else None
         images = self.encode_images(pixel_values, vision)
-        words = self.encode_text(input_ids, attention_mask, text, states)
-        seen, said = self._image_states(images), self._text_states(words)
-        embedding, embedded = _unit(self.visual_projection(seen)), _unit(self.text_projection(said))
-        logits = self._similar(embedding, embedded)
+        texts = self.encode_text(input_ids, attention_mask, text, states)
+        image_states, text_states = self._image_states(images), self._text_states(texts)
+        image_embedding = _unit(self.visual_projection(image_states))
+        text_embedding = _unit(self.text_projection(text_states))
+        logits = self._logits(image_embedding, text_embedding)
         return ClipOutput(
-            loss=contrastive_loss(self._held(logits), labels) if labels is not None else None,
+            loss=contrastive_loss(self._limit_scale(logits), labels) if labels is not None else None,
             logits=logits,
-            alignment=self.aligned(vision.pooled, text.pooled),
-            targets=self._lesson(seen, said, images, words, states) if states is not None else None,
+            alignment=self.alignment_loss(vision.pooled, text.pooled),
+            targets=self._targets((image_states, text_states), images, texts, states) if states is not None else None,
             trace={"vision": vision.blocks, "text": text.blocks},
-            image_embedding=embedding,
-            text_embedding=embedded,
+            image_embedding=image_embedding,
+            text_embedding=text_embedding,
             memory=images,
         )
 
     def embed_images(self, pixel_values: Tensor) -> tuple[Tensor, Packed]:
-        """Embeddings of length one, [images, joint width] in float32, and the image tokens that were left."""
+        """Return the normalised embeddings, [images, joint width] in float32, and the kept image tokens."""
         images = self.encode_images(pixel_values, self.pruner("vision"))
         return _unit(self.visual_projection(self._image_states(images))), images
 
     def embed_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Embeddings of length one, [texts, joint width] in float32."""
-        words = self.encode_text(input_ids, attention_mask, self.pruner("text"))
-        return _unit(self.text_projection(self._text_states(words)))
+        """Return the normalised embeddings, [texts, joint width] in float32."""
+        texts = self.encode_text(input_ids, attention_mask, self.pruner("text"))
+        return _unit(self.text_projection(self._text_states(texts)))
 
     def get_image_features(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
-        """As transformers' CLIPModel: `pooler_output` is [images, joint width], of any length; needs no text."""
+        """As in transformers' CLIPModel: `pooler_output` is [images, joint width], not normalised."""
         images = self.encode_images(pixel_values, self.pruner("vision"))
         return BaseModelOutputWithPooling(pooler_output=self.visual_projection(self._image_states(images)))
 
     def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> BaseModelOutputWithPooling:
-        """As transformers' CLIPModel: `pooler_output` is [texts, joint width], of any length; needs no image."""
-        words = self.encode_text(input_ids, attention_mask, self.pruner("text"))
-        return BaseModelOutputWithPooling(pooler_output=self.text_projection(self._text_states(words)))
+        """As in transformers' CLIPModel: `pooler_output` is [texts, joint width], not normalised."""
+        texts = self.encode_text(input_ids, attention_mask, self.pruner("text"))
+        return BaseModelOutputWithPooling(pooler_output=self.text_projection(self._text_states(texts)))
 
     def classify(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Zero-shot classes: the probability of each text, such as "a photo of a dog", for each image.
+        """Classify images zero-shot: return the probability of each text, such as "a photo of a dog", for each image.
 
-        Rows of [images, texts] sum to one. Source: CLIP, arXiv:2103.00020, section 3.1.
+        The result is [images, texts]; rows sum to one. Source: CLIP, arXiv:2103.00020, section 3.1.
         """
         images, _ = self.embed_images(pixel_values)
-        return self._similar(images, self.embed_texts(input_ids, attention_mask)).softmax(-1)
+        return self._logits(images, self.embed_texts(input_ids, attention_mask)).softmax(-1)
 
     def _image_states(self, tokens: Packed) -> Tensor:
         return self.vision_model.post_layernorm(tokens.first())
@@ -138,28 +142,30 @@ class MadtpClipForRetrieval(PrunableClip):
     def _text_states(self, tokens: Packed) -> Tensor:
         return self.text_model.final_layer_norm(tokens.last())
 
-    def _similar(self, images: Tensor, texts: Tensor) -> Tensor:
-        """In float32 always: half precision cannot tell a gallery's near neighbours apart."""
+    def _logits(self, images: Tensor, texts: Tensor) -> Tensor:
+        """Scaled similarities, always in float32: half precision gives near neighbours in a gallery equal scores."""
         with torch.autocast(images.device.type, enabled=False):
             return self.logit_scale.exp() * (images @ texts.t())
 
-    def _held(self, logits: Tensor) -> Tensor:
-        """Logits as if the scale were at most `LARGEST_SCALE`; a larger one still learns, else it could not fall."""
-        return logits * (LARGEST_SCALE / self.logit_scale.detach().exp()).clamp(max=1)
+    def _limit_scale(self, logits: Tensor) -> Tensor:
+        """Limit the scale of the logits to `MAX_LOGIT_SCALE`. A larger scale keeps its gradient, so it can decrease."""
+        return logits * (MAX_LOGIT_SCALE / self.logit_scale.detach().exp()).clamp(max=1)
 
-    def _lesson(
-        self, seen: Tensor, said: Tensor, images: Packed, words: Packed, states: list[Tensor]
+    def _targets(
+        self, read_out: tuple[Tensor, Tensor], images: Packed, texts: Packed, states: list[Tensor]
     ) -> DistillationTargets:
+        """Return the distillation targets; `read_out` are the states of the read-out tokens of images and texts."""
+        image_states, text_states = read_out
         targets: DistillationTargets = {
-            "state.image": seen,
-            "state.text": said,
-            "embedding.image": _unit(self.visual_projection(seen)),
-            "embedding.text": _unit(self.text_projection(said)),
-            # Normalised, since a few tokens of the bare stream are so large that only they would be learned.
+            "state.image": image_states,
+            "state.text": text_states,
+            "embedding.image": _unit(self.visual_projection(image_states)),
+            "embedding.text": _unit(self.text_projection(text_states)),
+            # Normalised: a few tokens of the raw stream are so large that they would dominate the loss.
             "tokens.vision": images.replace(self.vision_model.post_layernorm(images.data)),
         }
-        said_by_layer = layered(states, words)
-        return targets if said_by_layer is None else {**targets, "words.text": said_by_layer}
+        words = stack_states(states, texts)
+        return targets if words is None else {**targets, "words.text": words}
 
 
 def _unit(features: Tensor) -> Tensor:
@@ -167,14 +173,13 @@ def _unit(features: Tensor) -> Tensor:
 
 
 def contrastive_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of a batch's similarities, images to texts and texts to images, their mean.
+    """Return the mean of the image-to-text and text-to-image cross entropy of a batch's similarities.
 
     Args:
-        logits: Scaled similarities of as many images as texts, [pairs, pairs].
-        labels: [pairs], a number of each pair's image; all pairs of one image match, none is a negative
-            of another.
+        logits: Scaled similarities, [pairs, pairs].
+        labels: [pairs], the number of each pair's image. All pairs of one image match each other.
 
-    Source: CLIP, arXiv:2103.00020; several matches share the target, as in BLIP, arXiv:2201.12086.
+    Source: CLIP, arXiv:2103.00020. Several matches share the target, as in BLIP, arXiv:2201.12086.
     """
     matches = (labels[:, None] == labels).float()
     target = matches / matches.sum(1, keepdim=True)

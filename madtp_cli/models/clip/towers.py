@@ -1,6 +1,6 @@
 """CLIP's two towers on packed tokens: configuration, image tower and causal text tower.
 
-The modules are transformers' own, hence so are the state-dict keys.
+The modules are transformers' own, so the state dict has transformers' keys.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from madtp_cli.models.prunable import Prunable
 
 
 class MadtpClipConfig(CLIPConfig):
-    """CLIP's configuration, the task, and how to prune.
+    """transformers' CLIP configuration with the task and the pruning settings.
 
-    `madtp` holds `PruningSettings`, or None for a dense model; `trained_on` names the data set, where
-    the checkpoint says so. A text ends with its first token `text_config.eos_token_id`.
+    `madtp` holds the fields of `PruningSettings`, or None for a dense model. `trained_on` is the name of the data set,
+    if the checkpoint states it. A text ends with its first token `text_config.eos_token_id`.
     """
 
     model_type = "madtp_clip"
@@ -34,7 +34,7 @@ class MadtpClipConfig(CLIPConfig):
 
 
 class PrunableClip(Prunable, CLIPPreTrainedModel):
-    """A CLIP with an image tower `vision_model` and a text tower `text_model`, both pre-norm."""
+    """Base class of the CLIP models: the image tower `vision_model` and the text tower `text_model`, both pre-norm."""
 
     #: The text's start, which sees only itself, and its end, from which the model reads the text.
     PINS: ClassVar[dict[str, Statistics]] = {"text": Statistics(leading=1, trailing=1)}
@@ -46,7 +46,7 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
     text_model: CLIPTextModel
 
     def dummy_inputs(self, text_tokens: int) -> dict[str, Tensor]:
-        """One image and one text, which ends where its last token stands."""
+        """Return one blank image and one text of this length, whose last token is the end-of-text token."""
         vision, text = self.config.vision_config, self.config.text_config
         words = torch.full((1, text_tokens), text.bos_token_id)
         words[:, -1] = text.eos_token_id
@@ -54,7 +54,7 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
         return {"pixel_values": pixels, "input_ids": words, "attention_mask": torch.ones_like(words)}
 
     def encode_images(self, pixel_values: Tensor, pruner: BlockPruner) -> Packed:
-        """Image tokens of [images, 3, height, width] after the last block, [CLS] first; each image keeps its own."""
+        """Run the image tower on [images, 3, height, width]; return the kept tokens of each image, [CLS] first."""
         tower = self.vision_model
         return self._encode(tower.encoder, self.to_tokens(tower.pre_layrnorm(tower.embeddings(pixel_values))), pruner)
 
@@ -65,16 +65,22 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
         pruner: BlockPruner,
         states: list[Tensor] | None = None,
     ) -> Packed:
-        """Text tokens of [texts, tokens] after the last block, the text's end last; `states` collects them after each.
+        """Run the text tower; return the kept tokens of each text, the end-of-text token last.
 
-        What follows a text's end never enters: under the causal mask the end does not see it, so the text's
-        feature is exactly that of all 77 positions, for less.
+        Tokens after the end of a text are not computed. Under the causal mask the end-of-text token does not attend to
+        them, so the text's feature is the same as with all 77 positions.
+
+        Args:
+            input_ids: [texts, tokens].
+            attention_mask: [texts, tokens], 0 at padding; None where there is no padding.
+            pruner: Prunes the blocks and records the token counts.
+            states: The states after each block, [tokens, width], are appended to this list.
         """
         tokens = self.to_tokens(self.text_model.embeddings(input_ids), self._up_to_end(input_ids, attention_mask))
         return self._encode(self.text_model.encoder, tokens, pruner, causal=True, states=states)
 
     def _up_to_end(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Which tokens are real and not behind the first end of their text, bool [texts, tokens]."""
+        """Return which tokens are not padding and not after the first end of their text, bool [texts, tokens]."""
         is_end = input_ids == self.config.text_config.eos_token_id
         real = (is_end.cumsum(1) - is_end.long()) == 0
         return real if attention_mask is None else real & attention_mask.bool()
@@ -90,11 +96,11 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
     ) -> Packed:
         for layer in encoder.layers:
             normed = layer.layer_norm1(tokens.data)
-            seen = self._attend(layer.self_attn, tokens.replace(normed), pruner.statistics(), causal=causal)
+            attention = self._attend(layer.self_attn, tokens.replace(normed), pruner.statistics(), causal=causal)
             tokens = tokens.replace(
-                tokens.data + tokens.apply_rowwise(layer.self_attn.out_proj, seen.output.flatten(-2))
+                tokens.data + tokens.apply_rowwise(layer.self_attn.out_proj, attention.output.flatten(-2))
             )
-            tokens = pruner.prune(tokens, normed, seen)
+            tokens = pruner.prune(tokens, normed, attention)
             tokens = tokens.replace(tokens.data + tokens.apply_rowwise(layer.mlp, layer.layer_norm2(tokens.data)))
             if states is not None:
                 states.append(tokens.data)

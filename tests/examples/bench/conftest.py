@@ -10,9 +10,10 @@ import torch
 
 from examples.bench import token_plans
 from examples.bench.cases import BLIP
+from madtp_cli import models
 from madtp_cli.evaluation import run
 from madtp_cli.evaluation.run import ComputeConfig
-from madtp_cli.models import architectures
+from madtp_cli.models.blip.family import architecture
 from tests import drawing
 
 CPU = ComputeConfig(torch.device("cpu"), torch.float32)
@@ -34,7 +35,8 @@ def batch(samples, collate) -> dict[str, torch.Tensor]:
 
 def small_architecture() -> Any:
     """Return the configuration of a BLIP for NLVR2 with three narrow layers at 48 pixels."""
-    config: Any = architectures._blip(32, 3, 2, 48)
+    sizes: Any = dict(hidden_size=32, intermediate_size=128, num_hidden_layers=3, num_attention_heads=2)
+    config: Any = architecture("nlvr2", 48, **sizes)
     text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
     config.text_config.update(text | {"encoder_hidden_size": 32, "vocab_size": 200})
     config.merge_from = 2
@@ -44,5 +46,5 @@ def small_architecture() -> Any:
 @pytest.fixture
 def small_blip(monkeypatch) -> None:
     """Make the benchmark use a small BLIP, and shares that need no run of the example."""
-    monkeypatch.setitem(architectures.ARCHITECTURES, BLIP, small_architecture)
+    monkeypatch.setattr(models, "architectures", lambda: {BLIP: small_architecture})
     monkeypatch.setattr(token_plans, "example_shares", lambda *_: SHARES)

@@ -1,4 +1,4 @@
-"""BLIP for NLVR2 on packed tokens: dense as the original, and each sample pruned as if alone."""
+"""BLIP for NLVR2: the dense model equals the original code, and a sample does not depend on its batch."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from madtp_cli.pruning import dynamic
 from tests.paths import GOLDEN
 
 FOLDER = GOLDEN / "blip_nlvr_a"
-KNOBS = [0.0, 0.2, 0.4, 0.6]
+THRESHOLD_SCALES = [0.0, 0.2, 0.4, 0.6]
 
 
 @pytest.fixture(scope="module")
 def original() -> MadtpBlipForNLVR2:
-    """The golden checkpoint; its heads are 16 wide."""
+    """The golden checkpoint, whose heads are 16 wide."""
     return load.build(load.recognise(FOLDER / "checkpoint.pth", CheckpointOverrides(head_width=16))).eval()
 
 
 @pytest.fixture(scope="module")
 def case() -> dict[str, Tensor]:
-    """The golden inputs, left images first as the original takes them, and what the original made of them."""
+    """The golden inputs, left images first as in the original code, and the original code's outputs."""
     return load_file(FOLDER / "inputs.safetensors") | load_file(FOLDER / "outputs.safetensors")
 
 
@@ -38,31 +38,31 @@ def _pairs(case: dict[str, Tensor]) -> Tensor:
 
 
 def forward(model: MadtpBlipForNLVR2, batch: dict[str, Tensor]) -> Any:
-    """Without gradients and labels, with what a student learns from."""
+    """Run the model without gradients and labels, with distillation targets."""
     with torch.no_grad():
         return model(**{name: value for name, value in batch.items() if name != "labels"}, return_targets=True)
 
 
 def counts(output: Any) -> dict[str, list[list[int]]]:
-    """Tokens that left each block, per tower: [blocks][inputs]."""
+    """Return the number of tokens that left each block, per tower: [blocks][inputs]."""
     return {tower: [block.left for block in blocks] for tower, blocks in output.trace.items()}
 
 
 def of_sample(counts: dict[str, list[list[int]]], sample: int, batch: int) -> dict[str, list[list[int]]]:
-    """One sample's share of a batch's counts: its left and right image, its sentence."""
+    """Return one sample's part of a batch's counts: its left image, right image and sentence."""
     return {"vision": [[block[sample], block[batch + sample]] for block in counts["vision"]],
             "text": [[block[sample]] for block in counts["text"]]}  # fmt: skip
 
 
-def test_the_image_tower_equals_the_original(original, case) -> None:
-    """Everything downstream looks at these states."""
+def test_image_tower_states_equal_the_original_code(original, case) -> None:
+    """Everything later depends on these states."""
     with torch.no_grad():
         states = original.encode_images(case["pixel_values"].float(), original.pruner("vision")).data
     torch.testing.assert_close(states.view(8, 37, 48), case["vision.out"], rtol=0, atol=1e-4)
 
 
-def test_logits_and_loss_equal_the_original(original, case) -> None:
-    """The whole way through: twin cross-attention by mean and by merge layer, padding, head."""
+def test_logits_and_loss_equal_the_original_code(original, case) -> None:
+    """The whole model: twin cross-attention with mean and with merge layer, padding, head."""
     with torch.no_grad():
         output = original(_pairs(case), case["input_ids"], case["attention_mask"], labels=case["targets"])
     torch.testing.assert_close(output.logits, case["logits"], rtol=0, atol=1e-4)
@@ -70,16 +70,16 @@ def test_logits_and_loss_equal_the_original(original, case) -> None:
 
 
 @pytest.mark.parametrize("pair", range(4))
-def test_a_pair_alone_equals_the_original_alone(original, case, pair) -> None:
-    """Without padding, and without a mask to say so."""
+def test_a_single_pair_equals_the_original_code(original, case, pair) -> None:
+    """Without padding and without a mask."""
     length = int(case["attention_mask"][pair].sum())
     with torch.no_grad():
         output = original(_pairs(case)[pair : pair + 1], case["input_ids"][pair : pair + 1, :length])
     torch.testing.assert_close(output.logits, case[f"single.{pair}.logits"], rtol=0, atol=1e-4)
 
 
-def test_knob_zero_is_the_dense_model(original, case) -> None:
-    """A dictionary that is attached but not used must neither change an answer nor cost anything."""
+def test_threshold_scale_zero_is_the_dense_model(original, case) -> None:
+    """A dictionary that is attached but not used must not change a logit or cost anything."""
     student = copy.deepcopy(original)
     student.attach(PruningSettings(threshold_scale=0.0, dictionary_size=5, dictionary_width=12))
     inputs = {"pixel_values": _pairs(case), "input_ids": case["input_ids"], "attention_mask": case["attention_mask"]}
@@ -90,9 +90,9 @@ def test_knob_zero_is_the_dense_model(original, case) -> None:
 
 
 @pytest.mark.parametrize("backend", ["auto", "loop", "padded"])
-@pytest.mark.parametrize("threshold_scale", KNOBS)
-def test_a_sample_alone_equals_itself_in_a_batch(attached, collate, samples, threshold_scale, backend) -> None:
-    """The released code keeps the batch's largest count, so answers depended on batch mates."""
+@pytest.mark.parametrize("threshold_scale", THRESHOLD_SCALES)
+def test_a_sample_does_not_depend_on_its_batch(attached, collate, samples, threshold_scale, backend) -> None:
+    """In the released code it does, since the code keeps the batch's largest token count."""
     model = attached(threshold_scale)
     model.backend = backend
     together = forward(model, collate(samples))
@@ -107,22 +107,22 @@ def test_a_sample_alone_equals_itself_in_a_batch(attached, collate, samples, thr
         )
         assert of_sample(counts(together), number, len(samples)) == counts(alone)
     if threshold_scale >= 0.2:
-        assert len(set(counts(together)["vision"][-1])) > 1  # or this test would say nothing
+        assert len(set(counts(together)["vision"][-1])) > 1  # otherwise this test would prove nothing
 
 
 @pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [2, 0, 4], [1, 1]])
 def test_the_order_of_a_batch_does_not_matter(attached, collate, samples, order) -> None:
-    """Shuffled, in part, or with a sample twice."""
+    """The batch is shuffled, shortened, or has one sample twice."""
     model = attached(0.4)
     straight = forward(model, collate(samples))
     mixed = forward(model, collate([samples[number] for number in order]))
     torch.testing.assert_close(mixed.logits, straight.logits[order], rtol=0, atol=1e-5)
-    for place, number in enumerate(order):
-        assert of_sample(counts(mixed), place, len(order)) == of_sample(counts(straight), number, len(samples))
+    for index, number in enumerate(order):
+        assert of_sample(counts(mixed), index, len(order)) == of_sample(counts(straight), number, len(samples))
 
 
 @pytest.mark.parametrize("threshold_scale", [0.0, 1.0])
-def test_padding_never_matters(attached, collate, samples, threshold_scale) -> None:
+def test_padding_does_not_matter(attached, collate, samples, threshold_scale) -> None:
     """In the released code padding is scored like any token and can be kept."""
     model = attached(threshold_scale)
     narrow, wide = forward(model, collate(samples)), forward(model, collate(samples, longest=16, padding=33))
@@ -130,8 +130,8 @@ def test_padding_never_matters(attached, collate, samples, threshold_scale) -> N
     assert counts(narrow) == counts(wide)
 
 
-def test_another_samples_content_changes_nothing(attached, collate, samples) -> None:
-    """Nothing crosses segments, in either tower or between them."""
+def test_a_sample_does_not_depend_on_another_samples_content(attached, collate, samples) -> None:
+    """Samples do not mix in the towers or between them."""
     model, batch = attached(0.4), collate(samples)
     before = forward(model, batch)
     changed = {name: value.clone() for name, value in batch.items()}
@@ -147,7 +147,7 @@ def test_another_samples_content_changes_nothing(attached, collate, samples) -> 
 
 
 def test_arguments_are_not_changed(attached, collate, samples) -> None:
-    """The same batch goes to the teacher, the student, and through many passes of calibration."""
+    """The same batch is used for the teacher, the student, and many calibration passes."""
     batch = collate(samples)
     before = {name: value.clone() for name, value in batch.items()}
     model = attached(0.4).train()
@@ -155,8 +155,8 @@ def test_arguments_are_not_changed(attached, collate, samples) -> None:
     assert all(torch.equal(batch[name], value) for name, value in before.items())
 
 
-def test_image_states_are_each_images_own(attached, collate, samples) -> None:
-    """[pairs, 2, width], left first: the student is distilled on them one by one."""
+def test_image_state_targets_are_ordered_by_pair(attached, collate, samples) -> None:
+    """They are [pairs, 2, width], the left image first."""
     model, batch = attached(0.4), collate(samples)
     together = forward(model, batch).targets["state.image"]
     swapped = {**batch, "pixel_values": batch["pixel_values"].flip(1)}
@@ -165,8 +165,8 @@ def test_image_states_are_each_images_own(attached, collate, samples) -> None:
 
 
 @pytest.mark.parametrize("threshold_scale", [0.0, 1.0])
-def test_several_sentences_equal_one_by_one(attached, collate, samples, threshold_scale) -> None:
-    """Two sentences about each of two pairs share the pairs' image tokens."""
+def test_several_sentences_per_pair_equal_single_sentences(attached, collate, samples, threshold_scale) -> None:
+    """The sentences of a pair share the pair's image tokens."""
     model = attached(threshold_scale)
     words = collate(samples)
     pixels = torch.cat([samples[0]["pixel_values"], samples[4]["pixel_values"]])
@@ -185,15 +185,15 @@ def _gradients(model: MadtpBlipForNLVR2) -> list[float]:
     return [0.0 if value.grad is None else float(value.grad.abs().sum()) for value in model.madtp.parameters()]
 
 
-def test_the_task_loss_reaches_the_dictionary_and_both_projections(attached, collate, samples) -> None:
-    """In the released code the dictionary hardly moves."""
+def test_the_task_loss_has_gradients_for_the_dictionary_and_both_projections(attached, collate, samples) -> None:
+    """In the released code the dictionary hardly changes."""
     model = attached(0.4).train()
     model(**collate(samples)).loss.backward()
     assert min(_gradients(model)) > 0
 
 
-def test_the_alignment_loss_reaches_the_dictionary_and_both_projections(attached, collate, samples) -> None:
-    """MAG's own signal, which needs no labels."""
+def test_the_alignment_loss_has_gradients_for_the_dictionary_and_both_projections(attached, collate, samples) -> None:
+    """The alignment loss of MAG needs no labels."""
     model, batch = attached(0.4).train(), collate(samples)
     batch.pop("labels")
     output = model(**batch)
@@ -203,14 +203,14 @@ def test_the_alignment_loss_reaches_the_dictionary_and_both_projections(attached
     assert min(_gradients(model)) > 0
 
 
-def test_alignment_is_a_matter_of_training_alone(attached, collate, samples) -> None:
-    """Pooling would be paid for in every forward and used in none."""
+def test_the_alignment_loss_is_computed_only_in_training(attached, collate, samples) -> None:
+    """Otherwise every forward would pay for pooling that nothing uses."""
     assert forward(attached(0.4), collate(samples)).alignment is None
     assert forward(attached(0.0).train(), collate(samples)).alignment is None
 
 
-def test_attaching_adds_the_dictionary_and_nothing_else(blip, attached) -> None:
-    """State-dict keys stay transformers' own; a second attachment changes how to prune, not what was learned."""
+def test_attach_adds_only_the_dictionary(blip, attached) -> None:
+    """The other state-dict keys stay. A second `attach` changes the settings and keeps the learned dictionary."""
     model = attached(0.4)
     own = {"madtp.dictionary", "madtp.projections.vision.weight", "madtp.projections.text.weight"}
     assert model.state_dict().keys() - blip.state_dict().keys() == own
@@ -221,29 +221,29 @@ def test_attaching_adds_the_dictionary_and_nothing_else(blip, attached) -> None:
     assert model.pruning.threshold_scale == 3.0
 
 
-def test_the_merge_layer_begins_where_the_config_says(blip) -> None:
-    """Below it both looks are averaged, as in the original."""
+def test_merge_layers_begin_at_merge_from(blip) -> None:
+    """In lower layers the outputs for the two images are averaged, as in the original code."""
     layers = blip.text_encoder.encoder.layer
     assert [hasattr(layer.crossattention.output, "merge_layer") for layer in layers] == [False, False, True]
 
 
-def test_half_precision_forwards_score_in_float32(attached, collate, samples, monkeypatch) -> None:
-    """Importance and thresholds of every block, under autocast as `--dtype bfloat16` runs it."""
-    seen, above = [], dynamic.above
+def test_scores_are_float32_under_autocast(attached, collate, samples, monkeypatch) -> None:
+    """Importance scores and thresholds of every block, as with `--dtype bfloat16`."""
+    dtypes, above = [], dynamic.above
 
-    def spied(score, threshold, min_keep):
-        seen.append((score.dtype, threshold.dtype))
+    def recorded(score, threshold, min_keep):
+        dtypes.append((score.dtype, threshold.dtype))
         return above(score, threshold, min_keep)
 
-    monkeypatch.setattr(dynamic, "above", spied)
+    monkeypatch.setattr(dynamic, "above", recorded)
     model = attached(0.4)
     with torch.autocast("cpu", torch.bfloat16):
         output = forward(model, collate(samples))
     assert output.logits.isfinite().all()
-    assert seen == [(torch.float32, torch.float32)] * 6
+    assert dtypes == [(torch.float32, torch.float32)] * 6
 
 
-def test_autocast_trains(attached, collate, samples) -> None:
+def test_training_works_under_autocast(attached, collate, samples) -> None:
     """Forward and backward in bfloat16 leave finite float32 gradients on the dictionary."""
     model = attached(0.4).train()
     with torch.autocast("cpu", torch.bfloat16):
@@ -253,8 +253,8 @@ def test_autocast_trains(attached, collate, samples) -> None:
     assert all(value.grad.isfinite().all() for value in model.madtp.parameters())
 
 
-def test_a_model_wholly_in_bfloat16_prunes(attached, collate, samples) -> None:
-    """Tokens in half precision meet scores in single."""
+def test_a_bfloat16_model_prunes(attached, collate, samples) -> None:
+    """Tokens in half precision are used together with scores in single precision."""
     model, batch = attached(0.4).bfloat16(), collate(samples)
     output = forward(model, {**batch, "pixel_values": batch["pixel_values"].bfloat16()})
     assert output.logits.dtype == torch.bfloat16
@@ -262,12 +262,12 @@ def test_a_model_wholly_in_bfloat16_prunes(attached, collate, samples) -> None:
     assert max(counts(output)["vision"][-1]) < 37
 
 
-def test_what_a_student_learns_from_changes_no_answer(blip, collate, samples) -> None:
-    """The teacher gives it beside its logits: every word after every layer, in packing order."""
+def test_distillation_targets_do_not_change_the_logits(blip, collate, samples) -> None:
+    """The targets include the text states after every layer, in packed order."""
     batch = {name: value for name, value in collate(samples).items() if name != "labels"}
     with torch.no_grad():
-        taught = blip(**batch, return_targets=True)
-    torch.testing.assert_close(taught.logits, forward(blip, batch).logits, rtol=0, atol=1e-5)
-    words = taught.targets["words.text"].data
+        output = blip(**batch, return_targets=True)
+    torch.testing.assert_close(output.logits, forward(blip, batch).logits, rtol=0, atol=1e-5)
+    words = output.targets["words.text"].data
     assert words.shape == (batch["attention_mask"].sum(), 3, 32)
-    torch.testing.assert_close(words[0, -1], taught.targets["state.text"][0])
+    torch.testing.assert_close(words[0, -1], output.targets["state.text"][0])

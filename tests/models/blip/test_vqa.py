@@ -1,4 +1,4 @@
-"""BLIP for VQA on packed tokens: dense as the original, and each sample answered as if alone."""
+"""BLIP for VQA: the dense model equals the original code, and a sample does not depend on its batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from madtp_cli.compression.distillation import step_losses
 from madtp_cli.compression.teacher_cache import TeacherCache
 from madtp_cli.evaluation.run import ComputeConfig
 from madtp_cli.execution.packed import Packed
-from madtp_cli.models.blip.decoding import IGNORED, sums, token_losses
+from madtp_cli.models.blip.decoding import IGNORED, sum_per_text, token_losses
 from madtp_cli.models.blip.vqa import MadtpBlipForQuestionAnswering
 from tests.decoding import ANSWERS, SEP, attached, collate, counts, forward, questions, vqa
 from tests.paths import GOLDEN
@@ -25,14 +25,14 @@ from tests.paths import GOLDEN
 CPU = ComputeConfig.of("cpu", "float32")
 
 FOLDER = GOLDEN / "blip_vqa_a"
-#: Towers that a model prunes, by the scales that leave the others alone.
+#: Scales that leave the other tower unpruned.
 BOTH: dict[str, Any] = {}
 IMAGES = {"scales": {"text": [0.0, 0.0]}}
 
 
 @pytest.fixture(scope="module")
 def original() -> MadtpBlipForQuestionAnswering:
-    """The golden checkpoint, vision 48 and text 32 wide; its heads are 16 wide, and its [SEP] is BERT's."""
+    """The golden checkpoint: width 48 (vision) and 32 (text), heads 16 wide. Its [SEP] is that of BERT."""
     model = load.build(load.recognise(FOLDER / "checkpoint.pth", CheckpointOverrides(head_width=16))).eval()
     model.config.text_config.update({"sep_token_id": 102, "pad_token_id": 0})
     return model
@@ -40,61 +40,63 @@ def original() -> MadtpBlipForQuestionAnswering:
 
 @pytest.fixture(scope="module")
 def case() -> dict[str, Tensor]:
-    """The golden inputs and what the original made of them."""
+    """The golden inputs and the original code's outputs."""
     made = load_file(FOLDER / "inputs.safetensors") | load_file(FOLDER / "outputs.safetensors")
     return made | {"pixel_values": made["pixel_values"].float()}
 
 
-def _asked(case: dict[str, Tensor]) -> dict[str, Tensor]:
+def _inputs(case: dict[str, Tensor]) -> dict[str, Tensor]:
     return {"pixel_values": case["pixel_values"], "input_ids": case["question_ids"],
             "attention_mask": case["question_mask"]}  # fmt: skip
 
 
-def _taught(case: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Each training answer a sample of its own."""
+def _training_batch(case: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a batch in which each training answer is a sample of its own."""
     owner = torch.arange(4).repeat_interleave(case["n"])
     labels = case["answer_ids"].masked_fill(case["answer_mask"] == 0, IGNORED)
     answers = {"decoder_input_ids": case["answer_ids"], "decoder_attention_mask": case["answer_mask"], "labels": labels}
-    return {name: value[owner] for name, value in _asked(case).items()} | answers
+    return {name: value[owner] for name, value in _inputs(case).items()} | answers
 
 
-def test_question_states_equal_the_original(original, case) -> None:
-    """The decoder looks at nothing else; padding has no states here."""
-    states = forward(original, _asked(case)).memory
+def test_question_states_equal_the_original_code(original, case) -> None:
+    """The decoder attends to these states only. Padding has no states here."""
+    states = forward(original, _inputs(case)).memory
     expected = case["question.layer.2"][case["question_mask"].bool()]
     torch.testing.assert_close(states.data, expected, rtol=0, atol=1e-4)
 
 
-def test_logits_and_losses_of_answers_equal_the_original(original, case) -> None:
-    """Label smoothing, sums over an answer's tokens, and the weights of a question's several answers."""
+def test_logits_and_losses_of_answers_equal_the_original_code(original, case) -> None:
+    """With label smoothing, sums over an answer's tokens, and weights of a question's several answers."""
     with torch.no_grad():
-        output = original(**_taught(case))
+        output = original(**_training_batch(case))
     real = case["answer_mask"].bool()
     torch.testing.assert_close(output.logits, case["answer.logits"][real], rtol=0, atol=1e-4)
-    losses = sums(token_losses(Packed(output.logits, real.sum(1).tolist()), _taught(case)["labels"], real))
+    losses = sum_per_text(
+        token_losses(Packed(output.logits, real.sum(1).tolist()), _training_batch(case)["labels"], real)
+    )
     torch.testing.assert_close(losses, case["answer_losses"], rtol=0, atol=1e-4)
     torch.testing.assert_close(output.loss, losses.mean())
     torch.testing.assert_close((case["weights"] * losses).sum() / 4, case["train_loss"], rtol=0, atol=1e-4)
 
 
 def test_without_an_answer_the_first_word_is_predicted(original, case) -> None:
-    """[DEC] alone, whose id the checkpoint tells."""
-    logits = forward(original, _asked(case)).logits
+    """The decoder's input is then [DEC] alone, whose number the checkpoint states."""
+    logits = forward(original, _inputs(case)).logits
     torch.testing.assert_close(logits, case["first_token_logits"], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("most", [1, 4, 12])
-def test_ranking_equals_the_original(original, case, most) -> None:
-    """At every length of the list that the first words leave."""
+def test_ranking_equals_the_original_code(original, case, most) -> None:
+    """For several numbers of answers that are scored in full."""
     with torch.no_grad():
-        memory = forward(original, _asked(case)).memory
+        memory = forward(original, _inputs(case)).memory
         best = original.rank(memory, case["candidate_ids"], case["candidate_mask"], most)
     assert best.tolist() == case[f"rank.top{most}"].tolist()
 
 
-def test_scores_of_all_answers_equal_the_original(original, case) -> None:
-    """The original computes a question's keys and values once per candidate, here it is once."""
-    memory = forward(original, _asked(case)).memory
+def test_scores_of_all_answers_equal_the_original_code(original, case) -> None:
+    """The original code computes a question's keys and values once per answer, ours once per question."""
+    memory = forward(original, _inputs(case)).memory
     for number, expected in enumerate(case["rank.scores_all"]):
         with torch.no_grad():
             own = memory.part(slice(number, number + 1))
@@ -102,10 +104,10 @@ def test_scores_of_all_answers_equal_the_original(original, case) -> None:
         torch.testing.assert_close(scores, expected, rtol=0, atol=1e-4)
 
 
-def test_generation_equals_the_original_where_it_pads_nothing(original, case) -> None:
-    """Three beams; the third question is the longest. Elsewhere the original's decoder sees padded positions."""
+def test_generation_equals_the_original_code_without_padding(original, case) -> None:
+    """With three beams. Only the third question is unpadded; for the others the original attends to padding."""
     assert case["question_mask"][2].all()
-    written = original.generate(**_asked(case))
+    written = original.generate(**_inputs(case))
     assert written[2].tolist() == case["generate.token_ids"][2].tolist()
     assert written[3].tolist() != case["generate.token_ids"][3].tolist()
 
@@ -116,7 +118,7 @@ def _stock(model: MadtpBlipForQuestionAnswering) -> BlipForQuestionAnswering:
     return stock
 
 
-def test_keys_are_those_of_transformers() -> None:
+def test_state_dict_keys_are_those_of_transformers() -> None:
     """Files of either can be read by the other."""
     model = vqa(hidden_size=32, num_attention_heads=2)
     stock, own = BlipForQuestionAnswering(model.config).state_dict(), model.state_dict()
@@ -126,55 +128,55 @@ def test_keys_are_those_of_transformers() -> None:
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_an_answer_equals_that_of_transformers(beams) -> None:
-    """Where nothing is padded and towers are equally wide, its own code is right."""
+def test_a_generated_answer_equals_that_of_transformers(beams) -> None:
+    """Without padding and with equally wide towers, transformers' code is right."""
     model = vqa(hidden_size=32, num_attention_heads=2)
     stock = _stock(model)
     for sample in questions()[::2]:
-        asked = {name: sample[name] for name in ("input_ids", "pixel_values", "attention_mask")}
-        expected = stock.generate(**asked, num_beams=beams, max_length=7)
-        assert model.generate(**asked, num_beams=beams, max_length=7).tolist() == expected.tolist()
+        inputs = {name: sample[name] for name in ("input_ids", "pixel_values", "attention_mask")}
+        expected = stock.generate(**inputs, num_beams=beams, max_length=7)
+        assert model.generate(**inputs, num_beams=beams, max_length=7).tolist() == expected.tolist()
 
 
-def test_transformers_decoder_looks_at_a_questions_padding() -> None:
-    """The fault that we work around: were it mended, our notes on it would be wrong."""
+def test_transformers_decoder_attends_to_padding_of_questions() -> None:
+    """We work around this fault. If transformers repairs it, our notes about it are out of date."""
     model = vqa(hidden_size=32, num_attention_heads=2)
     stock, each = _stock(model), questions()
     padded = collate(each)
-    asked = {name: padded[name] for name in ("input_ids", "pixel_values", "attention_mask")}
-    alone = [stock.generate(**{name: sample[name] for name in asked}, num_beams=1, max_length=6) for sample in each]
-    together = stock.generate(**asked, num_beams=1, max_length=6)
+    inputs = {name: padded[name] for name in ("input_ids", "pixel_values", "attention_mask")}
+    alone = [stock.generate(**{name: sample[name] for name in inputs}, num_beams=1, max_length=6) for sample in each]
+    together = stock.generate(**inputs, num_beams=1, max_length=6)
     assert any(_text(one[0]) != _text(row) for one, row in zip(alone, together, strict=True))
-    ours = model.generate(**asked, num_beams=1, max_length=6)
+    ours = model.generate(**inputs, num_beams=1, max_length=6)
     assert all(_text(one[0]) == _text(row) for one, row in zip(alone, ours, strict=True))
 
 
-def test_transformers_drops_the_mask_of_what_a_decoder_looks_at() -> None:
-    """To the bit; our cross-attention in the same decoder heeds it."""
+def test_transformers_decoder_ignores_the_mask_of_its_memory() -> None:
+    """The result is bitwise equal without the mask. Our cross-attention applies the mask."""
     model = vqa(hidden_size=32, num_attention_heads=2)
     words, memory = torch.tensor([[68, 7, 9]]), torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(5))
     mask = torch.tensor([[1, 1, 1, 0, 0]])
-    looked = {}
+    logits = {}
     for name, decoder in (("stock", _stock(model).text_decoder), ("ours", model.text_decoder)):
         with torch.no_grad():
-            looked[name] = [
-                decoder(words, encoder_hidden_states=seen, encoder_attention_mask=heeded).logits
-                for seen, heeded in ((memory, None), (memory, mask), (memory[:, :3], None))
+            logits[name] = [
+                decoder(words, encoder_hidden_states=states, encoder_attention_mask=applied).logits
+                for states, applied in ((memory, None), (memory, mask), (memory[:, :3], None))
             ]
-    whole, masked, cut = looked["stock"]
+    whole, masked, cut = logits["stock"]
     assert torch.equal(whole, masked)
     assert not torch.allclose(whole, cut, atol=0.1)
-    torch.testing.assert_close(looked["ours"][1], cut, rtol=0, atol=1e-5)
+    torch.testing.assert_close(logits["ours"][1], cut, rtol=0, atol=1e-5)
 
 
 def _text(ids: Tensor) -> list[int]:
-    """Up to and with [SEP]."""
+    """Return the tokens up to and including [SEP]."""
     row: list[int] = ids.tolist()
     return row[: row.index(SEP) + 1] if SEP in row else row
 
 
-def test_knob_zero_is_the_dense_model() -> None:
-    """A dictionary that is attached but not used must neither change an answer nor cost anything."""
+def test_threshold_scale_zero_is_the_dense_model() -> None:
+    """A dictionary that is attached but not used must not change a logit or cost anything."""
     model, batch = vqa(), collate(questions())
     dense, pruned = forward(model, batch), forward(attached(model, 0.0), batch)
     torch.testing.assert_close(pruned.logits, dense.logits, rtol=0, atol=1e-5)
@@ -183,8 +185,8 @@ def test_knob_zero_is_the_dense_model() -> None:
 
 
 @pytest.mark.parametrize(("method", "towers"), [("madtp", IMAGES), ("madtp", BOTH), ("madtp-paper", BOTH)])
-def test_a_sample_alone_equals_itself_in_a_batch(method, towers) -> None:
-    """The released code keeps the batch maximum, and lets answers see other questions' padding."""
+def test_a_sample_does_not_depend_on_its_batch(method, towers) -> None:
+    """In the released code it does: it keeps the batch's largest count, and answers attend to padding."""
     model, each = attached(vqa(), 0.4, method=method, **towers), questions()
     together, alone = forward(model, collate(each, extra=2)), [forward(model, sample) for sample in each]
     torch.testing.assert_close(together.logits, torch.cat([one.logits for one in alone]), rtol=0, atol=1e-5)
@@ -195,7 +197,7 @@ def test_a_sample_alone_equals_itself_in_a_batch(method, towers) -> None:
 
 
 def test_the_trace_has_every_tower() -> None:
-    """The decoder runs unpruned, on each answer's own tokens; costs are counted from it."""
+    """The decoder is not pruned. Its costs are counted from each answer's own tokens."""
     output = forward(attached(vqa(), 0.4), collate(questions(), extra=1))
     assert output.trace.keys() == {"vision", "text", "decoder"}
     assert [block.entered for block in output.trace["decoder"]] == [list(ANSWERS)] * 2
@@ -204,8 +206,8 @@ def test_the_trace_has_every_tower() -> None:
 
 
 @pytest.mark.parametrize(("method", "beams"), [("madtp", 3), ("madtp-paper", 1)])
-def test_written_answers_do_not_depend_on_the_batch(method, beams) -> None:
-    """Questions keep unlike numbers of tokens, at which all of a sample's beams look."""
+def test_generated_answers_do_not_depend_on_the_batch(method, beams) -> None:
+    """Questions keep different numbers of tokens. All beams of a sample attend to the same ones."""
     model, each = attached(vqa(), 0.2, method=method), questions()
     names = ("input_ids", "pixel_values", "attention_mask")
     padded = collate(each)
@@ -216,12 +218,12 @@ def test_written_answers_do_not_depend_on_the_batch(method, beams) -> None:
         assert _text(alone[0]) == _text(row)
 
 
-def test_what_is_written_is_what_teacher_forcing_predicts() -> None:
-    """Two roads, transformers' decoder step by step and ours on packed tokens, with merged tokens' sizes in both."""
+def test_generation_agrees_with_teacher_forcing() -> None:
+    """Generation uses transformers' decoder step by step, the forward uses packed tokens."""
     model, batch = attached(vqa(), 0.4), collate(questions())
-    asked = {name: batch[name] for name in ("input_ids", "pixel_values", "attention_mask")}
-    written = model.generate(**asked, num_beams=1, max_length=8)
-    forced = forward(model, {**asked, "decoder_input_ids": written[:, :-1]})
+    inputs = {name: batch[name] for name in ("input_ids", "pixel_values", "attention_mask")}
+    written = model.generate(**inputs, num_beams=1, max_length=8)
+    forced = forward(model, {**inputs, "decoder_input_ids": written[:, :-1]})
     predicted = forced.logits.unflatten(0, (5, -1)).argmax(-1)
     assert forced.memory.sizes is not None
     for row, following in zip(written.tolist(), predicted.tolist(), strict=True):
@@ -229,20 +231,20 @@ def test_what_is_written_is_what_teacher_forcing_predicts() -> None:
         assert row[1:length] == following[: length - 1]
 
 
-def test_the_memorys_keys_and_values_are_computed_once() -> None:
-    """Not for each step, as without a cache, nor for each beam, as transformers does."""
+def test_keys_and_values_of_a_question_are_computed_once() -> None:
+    """transformers computes them for each beam, and without a cache for each step."""
     model, rows = attached(vqa(), 0.4), []
     for layer in model.text_decoder.bert.encoder.layer:
         for linear in (layer.crossattention.self.key, layer.crossattention.self.value):
             linear.register_forward_hook(lambda module, given, result: rows.append(len(given[0])))
     memory = forward(model, collate(questions())).memory
     rows.clear()
-    model.write(memory, num_beams=3, max_length=6)
+    model.generate_from(memory, num_beams=3, max_length=6)
     assert rows == [sum(memory.lengths)] * 4
 
 
-def test_ranking_does_not_depend_on_the_batch_and_takes_the_first_of_equals() -> None:
-    """A list can hold an answer twice; sorting is not stable everywhere."""
+def test_ranking_does_not_depend_on_the_batch_and_takes_the_first_of_equal_scores() -> None:
+    """A list can contain an answer twice, and sorting is not stable everywhere."""
     model, each = attached(vqa(), 0.4), questions()
     answers = torch.tensor([[68, 9, 2, 0], [68, 7, 8, 2], [68, 9, 2, 0], [68, 7, 8, 2], [68, 30, 31, 2]])
     mask = (answers > 0).long()
@@ -253,31 +255,31 @@ def test_ranking_does_not_depend_on_the_batch_and_takes_the_first_of_equals() ->
     assert set(alone) <= {0, 1, 4}
 
 
-def test_a_question_begins_with_enc_whoever_tokenized_it(original, case) -> None:
-    """transformers' processor puts [CLS] there, with which BLIP was never trained."""
-    asked = case["question_ids"][:1].clone()
+def test_generate_replaces_the_first_token_by_enc(original, case) -> None:
+    """transformers' processor puts [CLS] there, but BLIP was trained with [ENC]."""
+    inputs = case["question_ids"][:1].clone()
     pixels = case["pixel_values"][:1].float()
     mask = case["question_mask"][:1]
-    expected = original.generate(asked, pixels, mask)
-    asked[:, 0] = 101
-    assert torch.equal(original.generate(asked, pixels, mask), expected)
-    assert asked[0, 0] == 101
+    expected = original.generate(inputs, pixels, mask)
+    inputs[:, 0] = 101
+    assert torch.equal(original.generate(inputs, pixels, mask), expected)
+    assert inputs[0, 0] == 101
 
 
-def test_settings_of_generation_are_heeded() -> None:
-    """As transformers' pipelines give them; the original's are the default."""
+def test_generation_settings_are_applied() -> None:
+    """transformers' pipelines pass them. The defaults are those of the original code."""
     model, sample = vqa(), questions()[0]
     memory = forward(model, sample).memory
     assert (model.generation_config.num_beams, model.generation_config.max_length) == (3, 10)
-    assert model.write(memory, max_new_tokens=12, min_length=13, num_beams=1).shape == (1, 13)
-    assert model.write(memory, num_return_sequences=2, min_length=10).shape == (2, 10)
-    told = copy.deepcopy(model.generation_config)
-    told.update(max_length=4, min_length=4)
-    assert model.write(memory, generation_config=told).shape == (1, 4)
+    assert model.generate_from(memory, max_new_tokens=12, min_length=13, num_beams=1).shape == (1, 13)
+    assert model.generate_from(memory, num_return_sequences=2, min_length=10).shape == (2, 10)
+    settings = copy.deepcopy(model.generation_config)
+    settings.update(max_length=4, min_length=4)
+    assert model.generate_from(memory, generation_config=settings).shape == (1, 4)
 
 
-def test_what_a_student_learns_from() -> None:
-    """Of an answer all logits but those after [SEP]; a text that is pruned has no words to compare."""
+def test_distillation_targets() -> None:
+    """The logits leave out those after [SEP]. A pruned text has no states to compare."""
     batch = collate(questions())
     targets = forward(vqa(), batch, return_targets=True).targets
     assert targets.keys() == {"logits", "state.image", "state.question", "tokens.vision", "words.text"}
@@ -288,8 +290,8 @@ def test_what_a_student_learns_from() -> None:
     torch.testing.assert_close(pruned.targets["logits"].data[2], pruned.logits[3], rtol=0, atol=0)
 
 
-def test_a_student_at_knob_zero_has_nothing_to_learn() -> None:
-    """Teacher and student meet answer by answer, whatever the batch they were asked in."""
+def test_the_distillation_loss_is_zero_at_threshold_scale_zero() -> None:
+    """The teacher's targets are found by sample, also if the samples were in another batch."""
     teacher, each = vqa(), questions()
     teacher_cache = TeacherCache(teacher, CPU)
     teacher_cache.of(collate(each[2:]))
@@ -299,8 +301,8 @@ def test_a_student_at_knob_zero_has_nothing_to_learn() -> None:
     assert max(losses.values()).item() < 1e-4
 
 
-def test_both_losses_reach_the_dictionary() -> None:
-    """The answer's and MAG's, of the image and its question."""
+def test_both_losses_have_gradients_for_the_dictionary() -> None:
+    """The loss of the answers, and the alignment loss of image and question."""
     for part in ("loss", "alignment"):
         model = attached(vqa(), 0.4).train()
         output = model(**collate(questions()))
@@ -308,25 +310,25 @@ def test_both_losses_reach_the_dictionary() -> None:
         assert all(value.grad.abs().sum() > 0 for value in model.madtp.parameters())
 
 
-def test_a_saved_model_answers_alike(tmp_path) -> None:
-    """from_pretrained builds on the meta device, where whatever is forgotten stays unset; words are tied."""
+def test_a_loaded_model_gives_the_same_answers(tmp_path) -> None:
+    """from_pretrained builds on the meta device, where a forgotten parameter stays unset. Embeddings are tied."""
     model, batch = attached(vqa(), 0.4), collate(questions())
     model.save_pretrained(tmp_path)
     again = MadtpBlipForQuestionAnswering.from_pretrained(tmp_path).eval()
     torch.testing.assert_close(forward(again, batch).logits, forward(model, batch).logits, rtol=0, atol=1e-6)
     memory = forward(model, batch).memory
-    assert again.write(memory).tolist() == model.write(memory).tolist()
+    assert again.generate_from(memory).tolist() == model.generate_from(memory).tolist()
     embedded = again.text_decoder.bert.embeddings.word_embeddings.weight
     assert again.text_decoder.cls.predictions.decoder.weight is embedded
 
 
-def test_half_precision_answers() -> None:
-    """Under autocast, as `--dtype bfloat16` runs it, and with weights in bfloat16."""
+def test_generation_works_in_half_precision() -> None:
+    """Under autocast, as with `--dtype bfloat16`, and with bfloat16 weights."""
     model, batch = attached(vqa(), 0.4), collate(questions())
     with torch.autocast("cpu", torch.bfloat16):
         output = forward(model, batch)
-        assert model.write(output.memory, max_length=4).shape[0] == 5
+        assert model.generate_from(output.memory, max_length=4).shape[0] == 5
     assert output.logits.isfinite().all()
     whole = forward(model.bfloat16(), {**batch, "pixel_values": batch["pixel_values"].bfloat16()})
     assert whole.logits.dtype == torch.bfloat16
-    assert model.write(whole.memory, max_length=4).shape[0] == 5
+    assert model.generate_from(whole.memory, max_length=4).shape[0] == 5

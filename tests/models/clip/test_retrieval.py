@@ -1,4 +1,4 @@
-"""What CLIP's embeddings are for: matching, ranking, classes, and a student's lesson."""
+"""CLIP's losses, embeddings, zero-shot classification and distillation targets."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ METHODS = ["madtp", "madtp-paper"]
 
 
 def forward(model: MadtpClipForRetrieval, batch: dict[str, Tensor]) -> Any:
-    """Without gradients and labels, with what a student learns from."""
+    """Run the model without gradients and labels, with distillation targets."""
     with torch.no_grad():
         return model(**{name: value for name, value in batch.items() if name != "labels"}, return_targets=True)
 
 
-def test_pairs_of_one_image_are_no_negatives() -> None:
-    """By hand: rows 0 and 2 are one image, so both their texts are right for both."""
+def test_pairs_of_one_image_are_not_negatives() -> None:
+    """Computed by hand: rows 0 and 2 are one image, so both texts are right for both."""
     logits = torch.tensor([[2.0, 1.0, 0.5], [0.0, 3.0, -1.0], [1.0, 0.0, 2.5]])
     by_image, by_text = logits.log_softmax(1), logits.log_softmax(0)
     right = [[0, 2], [1], [0, 2]]
@@ -44,7 +44,7 @@ def test_pairs_of_one_image_are_no_negatives() -> None:
 
 
 def test_labels_give_the_contrastive_loss(clip, collate, captioned) -> None:
-    """On the scaled similarities, as CLIP was trained."""
+    """The loss uses the scaled similarities, as in CLIP's training."""
     batch = collate(captioned)
     with torch.no_grad():
         output = clip(**{**batch, "labels": torch.tensor([0, 1, 0, 3, 4])})
@@ -53,27 +53,29 @@ def test_labels_give_the_contrastive_loss(clip, collate, captioned) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_losses_reach_the_dictionary_and_both_projections(attached_clip, collate, captioned, method) -> None:
-    """MAG aligns both towers, the unpruned too."""
+def test_the_losses_have_gradients_for_the_dictionary_and_both_projections(
+    attached_clip, collate, captioned, method
+) -> None:
+    """MAG aligns both towers, also an unpruned one."""
     model = attached_clip(method, 0.6).train()
     output = model(**collate(captioned))
     (output.loss + output.alignment).backward()
     assert min(float(value.grad.abs().sum()) for value in model.madtp.parameters()) > 0
 
 
-def test_a_lesson_depends_on_no_batch_mate(clip, attached_clip, collate, captioned) -> None:
-    """What is kept of the teacher is kept by sample, which the similarity matrix is not; all of it can be learned."""
+def test_distillation_targets_do_not_depend_on_the_batch(clip, attached_clip, collate, captioned) -> None:
+    """The teacher cache stores targets by sample, so the similarity matrix is not a target."""
     batch = collate(captioned)
-    taught = forward(clip, batch)
-    assert taught.targets.keys() == {
+    teacher = forward(clip, batch)
+    assert teacher.targets.keys() == {
         *("state.image", "state.text", "embedding.image", "embedding.text", "tokens.vision", "words.text"),
     }
-    assert taught.targets["words.text"].data.shape == (34, 4, 32)
-    losses = distillation.step_losses(attached_clip("madtp", 0.6).train()(**batch), taught.targets)
+    assert teacher.targets["words.text"].data.shape == (34, 4, 32)
+    losses = distillation.step_losses(attached_clip("madtp", 0.6).train()(**batch), teacher.targets)
     assert losses.keys() == {"state", "embedding", "tokens", "words", "contrast", "task", "alignment"}
     assert all(loss.isfinite() for loss in losses.values())
     assert min(losses[name] for name in ("state", "embedding", "tokens", "contrast", "task", "alignment")) > 0
-    own = distillation.step_losses(clip(**batch, return_targets=True), taught.targets)
+    own = distillation.step_losses(clip(**batch, return_targets=True), teacher.targets)
     assert own.pop("task") > 0
     assert all(abs(loss) < 1e-5 for loss in own.values())
 
@@ -94,8 +96,8 @@ def test_embeddings_are_those_of_the_forward(attached_clip, collate, captioned, 
     assert not model.reranks
 
 
-def test_the_loss_holds_the_scale_at_a_hundred(clip, collate, captioned) -> None:
-    """As CLIP's training does, or it runs away; a larger one of a file still learns, and answers as it was."""
+def test_the_loss_limits_the_scale_to_a_hundred(clip, collate, captioned) -> None:
+    """CLIP's training does so too. A larger scale from a file still has a gradient, and logits use it."""
     model, batch = copy.deepcopy(clip), collate(captioned)
     losses, logits = [], []
     for scale in (100.0, 400.0):
@@ -114,8 +116,8 @@ def test_the_loss_holds_the_scale_at_a_hundred(clip, collate, captioned) -> None
     )
 
 
-def test_classes_are_told_by_texts_alone(clip, collate, captioned) -> None:
-    """Zero-shot: as many classes as texts, for any number of images."""
+def test_zero_shot_classes_are_texts(clip, collate, captioned) -> None:
+    """There are as many classes as texts, for any number of images."""
     batch = collate(captioned)
     with torch.no_grad():
         probable = clip.classify(batch["pixel_values"][:2], batch["input_ids"], batch["attention_mask"])
@@ -123,11 +125,11 @@ def test_classes_are_told_by_texts_alone(clip, collate, captioned) -> None:
     torch.testing.assert_close(probable.sum(1), torch.ones(2))
 
 
-def test_transformers_zero_shot_pipeline_runs_it(attached_clip, tmp_path) -> None:
-    """It gives one image and several labels, and asks for `logits_per_image`."""
+def test_transformers_zero_shot_pipeline_works(attached_clip, tmp_path) -> None:
+    """The pipeline passes one image and several labels, and reads `logits_per_image`."""
     words = CLIPTokenizer.from_pretrained(clip_words(tmp_path, 70))
     model = attached_clip("madtp-paper", 0.6)
-    ready = processors.build_clip(words, 48)
+    ready = processors.build(model.config, words)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
     pipe = pipeline(
         "zero-shot-image-classification", model=model, tokenizer=words, image_processor=ready.image_processor
@@ -143,7 +145,7 @@ def test_transformers_zero_shot_pipeline_runs_it(attached_clip, tmp_path) -> Non
 
 @pytest.mark.parametrize("method", METHODS)
 def test_similarities_are_float32_in_half_precision(attached_clip, collate, captioned, method) -> None:
-    """Under autocast and wholly in bfloat16; eleven bits cannot rank a gallery's near neighbours."""
+    """Under autocast and with bfloat16 weights: half precision cannot rank the near neighbours of a gallery."""
     model, batch = attached_clip(method, 0.6), collate(captioned)
     with torch.autocast("cpu", torch.bfloat16):
         autocast = forward(model, batch)

@@ -1,4 +1,4 @@
-"""CLIP's towers on packed tokens: dense as the original, and each image and text pruned as if alone."""
+"""CLIP's towers: the dense model equals the original code, and a sample does not depend on its batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Batch = dict[str, Tensor]
 
 
 def golden(case: str, file: str) -> tuple[MadtpClipForRetrieval, Batch]:
-    """An original checkpoint in our terms, its inputs and what the original made of them."""
+    """Return a model from an original checkpoint, with its inputs and the original code's outputs."""
     model: Any = load.build(load.recognise(GOLDEN / case / file, CheckpointOverrides()))
     given = load_file(GOLDEN / case / "inputs.safetensors")
     inputs = {"pixel_values": given["pixel_values"].float(), "input_ids": given["token_ids"].long()}
@@ -32,27 +32,27 @@ def golden(case: str, file: str) -> tuple[MadtpClipForRetrieval, Batch]:
 
 @pytest.fixture(scope="module")
 def original() -> tuple[MadtpClipForRetrieval, Batch]:
-    """openai's."""
+    """OpenAI's checkpoint."""
     return golden("clip_a", "archive.pt")
 
 
 def forward(model: MadtpClipForRetrieval, batch: Batch) -> Any:
-    """Without gradients and labels, with what a student learns from."""
+    """Run the model without gradients and labels, with distillation targets."""
     with torch.no_grad():
         return model(**{name: value for name, value in batch.items() if name != "labels"}, return_targets=True)
 
 
 def counts(output: Any) -> dict[str, list[list[int]]]:
-    """Tokens that left each block, per tower: [blocks][samples]."""
+    """Return the number of tokens that left each block, per tower: [blocks][samples]."""
     return {tower: [block.left for block in blocks] for tower, blocks in output.trace.items()}
 
 
 def of_sample(counts: dict[str, list[list[int]]], sample: int) -> dict[str, list[list[int]]]:
-    """One sample's share of a batch's counts."""
+    """Return one sample's part of a batch's counts."""
     return {tower: [[block[sample]] for block in blocks] for tower, blocks in counts.items()}
 
 
-def test_features_and_logits_equal_the_original(original) -> None:
+def test_features_and_logits_equal_the_original_code(original) -> None:
     """Images, texts of 5 to 77 tokens padded with zeros, and their scaled similarities."""
     model, case = original
     with torch.no_grad():
@@ -64,8 +64,8 @@ def test_features_and_logits_equal_the_original(original) -> None:
     torch.testing.assert_close(logits, case["logits_per_image"], rtol=0, atol=1e-4)
 
 
-def test_every_block_equals_the_original(original) -> None:
-    """Tokens behind a text's end are not computed; all others are those of the original's 77."""
+def test_every_block_equals_the_original_code(original) -> None:
+    """Tokens after a text's end are not computed. All others equal the original's 77 positions."""
     model, case = original
     blocks: list[Tensor] = []
     hook = model.vision_model.encoder.layers[1].layer_norm1.register_forward_pre_hook(
@@ -85,8 +85,8 @@ def test_every_block_equals_the_original(original) -> None:
         torch.testing.assert_close(states[number], known, rtol=0, atol=2e-4)
 
 
-def test_madtps_checkpoint_at_temperature_zero_is_the_dense_model() -> None:
-    """Its dictionary takes no part then, and its momentum copies never do."""
+def test_a_checkpoint_of_the_released_code_at_temperature_zero_is_the_dense_model() -> None:
+    """Its dictionary is not used then, and its momentum copies are never used."""
     model, case = golden("madtp_clip_a", "checkpoint.pth")
     with torch.no_grad():
         images = model.get_image_features(case["pixel_values"]).pooler_output
@@ -98,8 +98,8 @@ def test_madtps_checkpoint_at_temperature_zero_is_the_dense_model() -> None:
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
-def test_the_dense_model_is_transformers_clip(clip, collate, captioned, activation) -> None:
-    """Under the same state-dict keys; with padding that is another end, as its tokenizer pads, and a mask."""
+def test_the_dense_model_equals_transformers_clip(clip, collate, captioned, activation) -> None:
+    """Same state-dict keys. Texts are padded with the end-of-text token, as transformers' tokenizer does."""
     config = clip.config.to_dict()
     for tower in ("vision_config", "text_config"):
         config[tower]["hidden_act"] = activation
@@ -120,8 +120,8 @@ def test_the_dense_model_is_transformers_clip(clip, collate, captioned, activati
     torch.testing.assert_close(texts, expected.text_model_output.pooler_output, rtol=0, atol=2e-5)
 
 
-def test_fresh_weights_have_transformers_sizes(clip) -> None:
-    """from_pretrained leaves what a file lacks unset; CLIP's own rule goes by the class of the projections' owner."""
+def test_new_weights_are_initialised_as_in_transformers(clip) -> None:
+    """from_pretrained leaves weights unset that the file does not have."""
     model = MadtpClipForRetrieval.from_pretrained(None, config=copy.deepcopy(clip.config), state_dict={})
     assert model.visual_projection.weight.std().item() == pytest.approx(48**-0.5, rel=0.1)
     assert model.text_projection.weight.std().item() == pytest.approx(32**-0.5, rel=0.1)
@@ -130,8 +130,8 @@ def test_fresh_weights_have_transformers_sizes(clip) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_knob_zero_is_the_dense_model(clip, attached_clip, collate, captioned, method) -> None:
-    """A dictionary that is attached but not used must neither change an answer nor cost anything."""
+def test_threshold_scale_zero_is_the_dense_model(clip, attached_clip, collate, captioned, method) -> None:
+    """A dictionary that is attached but not used must not change a logit or cost anything."""
     dense, pruned = forward(clip, collate(captioned)), forward(attached_clip(method, 0.0), collate(captioned))
     assert torch.equal(pruned.logits, dense.logits)
     assert counts(pruned) == counts(dense)
@@ -142,10 +142,10 @@ def test_knob_zero_is_the_dense_model(clip, attached_clip, collate, captioned, m
     ("method", "threshold_scale"), [("madtp", 0.0), ("madtp", 0.2), ("madtp-paper", 0.6), ("madtp-paper", 1.2)]
 )
 @pytest.mark.parametrize("backend", ["auto", "loop"])
-def test_a_sample_alone_equals_itself_in_a_batch(
+def test_a_sample_does_not_depend_on_its_batch(
     attached_clip, collate, captioned, method, threshold_scale, backend
 ) -> None:
-    """The released code prunes only down to the batch's longest caption, and keeps the batch's largest count."""
+    """In the released code it does: it keeps the batch's largest token count."""
     model = attached_clip(method, threshold_scale)
     model.backend = backend
     together = forward(model, collate(captioned))
@@ -156,12 +156,12 @@ def test_a_sample_alone_equals_itself_in_a_batch(
             torch.testing.assert_close(together.targets[name][number], alone.targets[name][0], rtol=0, atol=2e-5)
         assert of_sample(counts(together), number) == counts(alone)
     if threshold_scale > 0:
-        assert len(set(counts(together)["vision"][-1])) > 1  # or this test would say nothing
+        assert len(set(counts(together)["vision"][-1])) > 1  # otherwise this test would prove nothing
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_follows_the_end_never_matters(attached_clip, collate, captioned, method) -> None:
-    """Neither padding behind a mask nor, without one, words behind the first end; other ends included."""
+def test_tokens_after_the_end_do_not_matter(attached_clip, collate, captioned, method) -> None:
+    """Neither padding with a mask nor, without one, words after the first end-of-text token."""
     model = attached_clip(method, 0.6)
     plain = forward(model, collate(captioned))
     for padding in (0, 69):
@@ -176,8 +176,10 @@ def test_what_follows_the_end_never_matters(attached_clip, collate, captioned, m
 
 @pytest.mark.parametrize("threshold_scale", [0.9, 1e9])
 @pytest.mark.parametrize("method", METHODS)
-def test_start_and_end_stay_and_the_end_stands_last(attached_clip, collate, captioned, method, threshold_scale) -> None:
-    """Merged tokens stand just before the end, or the end, which is causal, could not see it."""
+def test_start_and_end_of_a_text_are_kept_and_the_end_is_last(
+    attached_clip, collate, captioned, method, threshold_scale
+) -> None:
+    """Merged tokens come before the end, since under the causal mask it attends only to earlier tokens."""
     trace = forward(attached_clip(method, threshold_scale, scales={}), collate(captioned)).trace
     lengths, merged = [9, 4, 12, 2, 7], 0
     for block in trace["text"]:
@@ -192,8 +194,8 @@ def test_start_and_end_stay_and_the_end_stands_last(attached_clip, collate, capt
     assert all(own[0] == 0 for block in trace["vision"] for own in block.positions.split(block.left))
 
 
-def test_the_method_says_which_towers_are_pruned(attached_clip, collate, captioned) -> None:
-    """Ours leaves the few words of a caption alone; the paper's prunes both."""
+def test_the_method_determines_the_pruned_towers(attached_clip, collate, captioned) -> None:
+    """Our method does not prune captions. The paper's method prunes both towers."""
     dtp, paper = (counts(forward(attached_clip(method, 1.0), collate(captioned))) for method in METHODS)
     assert dtp["text"] == [[9, 4, 12, 2, 7]] * 4
     assert sum(paper["text"][-1]) < sum(dtp["text"][-1])
@@ -202,8 +204,8 @@ def test_the_method_says_which_towers_are_pruned(attached_clip, collate, caption
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_empty_caption_passes(attached_clip, captioned, method) -> None:
-    """Start and end alone leave nothing to score; nor may it turn its batch's training into NaN."""
+def test_an_empty_caption_works(attached_clip, captioned, method) -> None:
+    """It has only start and end, so nothing is scored. It must not make the batch's loss NaN."""
     model = attached_clip(method, 1.0, scales={}).train()
     empty = {**captioned[3], "input_ids": torch.tensor([[68, 69]])}
     output = model(**empty)
@@ -212,8 +214,8 @@ def test_an_empty_caption_passes(attached_clip, captioned, method) -> None:
     assert all(value.grad.isfinite().all() for value in model.madtp.parameters())
 
 
-def test_a_second_attachment_keeps_what_was_learned(clip, attached_clip) -> None:
-    """State-dict keys stay transformers' own beside the dictionary's."""
+def test_a_second_attach_keeps_the_dictionary(clip, attached_clip) -> None:
+    """The other state-dict keys stay those of transformers."""
     model = attached_clip("madtp", 0.4)
     own = {"madtp.dictionary", "madtp.projections.vision.weight", "madtp.projections.text.weight"}
     assert model.state_dict().keys() - clip.state_dict().keys() == own

@@ -1,4 +1,4 @@
-"""An image and one teacher-forced caption."""
+"""FLOPs formula of BLIP for captions: an image and one teacher-forced caption."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from madtp_cli.flops.counts import Counts, LayerCost, Lengths
 from madtp_cli.flops.parts import cross_attention, image_tokens, norm
 from madtp_cli.models.blip.costs import towers
 
-#: What a caption looks at.
+#: The tower whose last tokens a caption attends to.
 MEMORY = "vision"
 
 
 def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
-    """One image and one caption ("decoder") per sample."""
+    """Return the tokens of each tower and its number of blocks; a sample is one image and one caption ("decoder")."""
     captions = np.asarray(lengths["decoder"])[:, None]
     images = np.full(captions.shape, image_tokens(config.vision_config))
     return {
@@ -26,21 +26,21 @@ def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
 
 
 def costs(config: Any, counts: Counts) -> list[LayerCost]:
-    """The image tower, the caption looking at the image in every layer, and the words' head."""
+    """Return the cost of each layer: image tower, decoder with cross-attention to the image, vocabulary head."""
     image = counts["vision"].left[-1]
     width, image_width = config.text_config.hidden_size, config.vision_config.hidden_size
 
-    def look(m: np.ndarray, block: int) -> np.ndarray:
+    def at_image(m: np.ndarray, block: int) -> np.ndarray:
         return cross_attention(m, image, width, image_width) + norm(m, width)
 
     return [
         *towers.vision(config, counts),
-        *towers.text(config, counts, "decoder", look),
+        *towers.text(config, counts, "decoder", at_image),
         towers.vocabulary(config, counts),
     ]
 
 
-def reading(config: Any, read: TextRun, seen: np.ndarray) -> int:
-    """The next words of captions that look at images of `seen` tokens."""
-    looked = towers.reading(config, read, seen, config.vision_config.hidden_size)
-    return looked + int(towers.logits(config, np.array(read.read_out)))
+def text_run(config: Any, run: TextRun, memory: np.ndarray) -> int:
+    """Return the multiply-adds of one step of the decoder; `memory` [samples] are the tokens of each image."""
+    cost = towers.text_run(config, run, memory, config.vision_config.hidden_size)
+    return cost + int(towers.logits(config, np.array(run.read_out)))

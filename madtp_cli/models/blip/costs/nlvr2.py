@@ -1,4 +1,4 @@
-"""A pair of images and a sentence."""
+"""FLOPs formula of BLIP for NLVR2: a pair of images and a sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from madtp_cli.models.blip.costs import towers
 
 
 def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
-    """Two images and one sentence per sample."""
+    """Return the tokens of each tower and its number of blocks; a sample is two images and one sentence."""
     words = np.asarray(lengths["text"])[:, None]
     images = np.full((len(words), 2), image_tokens(config.vision_config))
     return {
@@ -22,15 +22,15 @@ def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
 
 
 def costs(config: Any, counts: Counts) -> list[LayerCost]:
-    """Both images through the tower, the sentence looking at both in every layer, and the head."""
-    seen = counts["vision"].left[-1]
+    """Return the cost of each layer: image tower, text encoder with cross-attention to both images, head."""
+    images = counts["vision"].left[-1]
     width, image_width = config.text_config.hidden_size, config.vision_config.hidden_size
 
-    def look(m: np.ndarray, block: int) -> np.ndarray:
-        """Text tokens [samples, 1] look at image tokens [samples, 2]; upper layers have a merge layer."""
-        looks = cross_attention(m, seen, width, image_width).sum(-1, keepdims=True)
-        return looks + 2 * m * width**2 * (block >= config.merge_from) + norm(m, width)
+    def at_images(m: np.ndarray, block: int) -> np.ndarray:
+        """Text tokens [samples, 1] attend to image tokens [samples, 2]; upper layers have a merge layer."""
+        attention = cross_attention(m, images, width, image_width).sum(-1, keepdims=True)
+        return attention + 2 * m * width**2 * (block >= config.merge_from) + norm(m, width)
 
     head = width**2 + 2 * width
-    classifier = LayerCost("head", "classifier", np.full(len(seen), head))
-    return [*towers.vision(config, counts), *towers.text(config, counts, look=look), classifier]
+    classifier = LayerCost("head", "classifier", np.full(len(images), head))
+    return [*towers.vision(config, counts), *towers.text(config, counts, cross=at_images), classifier]

@@ -1,4 +1,4 @@
-"""An image, a text, and their match."""
+"""FLOPs formula of BLIP for retrieval: an image, a text, and their matching score."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from madtp_cli.flops.counts import Counts, LayerCost, Lengths
 from madtp_cli.flops.parts import cross_attention, image_tokens, norm
 from madtp_cli.models.blip.costs import towers
 
-#: What a text is matched with.
+#: The tower whose last tokens a text attends to when it is matched.
 MEMORY = "vision"
 
 
 def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
-    """One image and one text per sample; the text is read alone, and again looking at the image ("pair")."""
+    """Return the tokens of each tower and its number of blocks; a sample is one image and one text.
+
+    The text encoder runs twice: without the image ("text") and with cross-attention to it ("pair").
+    """
     words = np.asarray(lengths["text"])[:, None]
     text = (words, config.text_config.num_hidden_layers)
     images = np.full(words.shape, image_tokens(config.vision_config))
@@ -24,23 +27,23 @@ def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
 
 
 def costs(config: Any, counts: Counts) -> list[LayerCost]:
-    """The image tower, the text encoder alone and looking at the image in every layer, and the heads."""
-    seen = counts["vision"].left[-1]
+    """Return the cost of each layer: image tower, text encoder without and with cross-attention, heads."""
+    image = counts["vision"].left[-1]
     width, image_width = config.text_config.hidden_size, config.vision_config.hidden_size
 
-    def look(m: np.ndarray, block: int) -> np.ndarray:
-        return cross_attention(m, seen, width, image_width) + norm(m, width)
+    def at_image(m: np.ndarray, block: int) -> np.ndarray:
+        return cross_attention(m, image, width, image_width) + norm(m, width)
 
     return [
         *towers.vision(config, counts),
         *towers.text(config, counts),
-        *towers.text(config, counts, "pair", look),
-        LayerCost("head", "embeddings", np.full(len(seen), (width + image_width) * config.image_text_hidden_size)),
-        LayerCost("head", "matching", np.full(len(seen), 2 * width)),
+        *towers.text(config, counts, "pair", at_image),
+        LayerCost("head", "embeddings", np.full(len(image), (width + image_width) * config.image_text_hidden_size)),
+        LayerCost("head", "matching", np.full(len(image), 2 * width)),
     ]
 
 
-def reading(config: Any, read: TextRun, seen: np.ndarray) -> int:
-    """Texts that are matched with images of `seen` tokens."""
-    looked = towers.reading(config, read, seen, config.vision_config.hidden_size)
-    return looked + 2 * config.text_config.hidden_size * read.read_out
+def text_run(config: Any, run: TextRun, memory: np.ndarray) -> int:
+    """Return the multiply-adds of matching texts with images; `memory` [samples] are the tokens of each image."""
+    cost = towers.text_run(config, run, memory, config.vision_config.hidden_size)
+    return cost + 2 * config.text_config.hidden_size * run.read_out

@@ -1,4 +1,4 @@
-"""Towers that the formulas of all BLIP models share."""
+"""Costs of the towers, which the formulas of all BLIP models share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from madtp_cli.execution.text_runs import TextRun
 from madtp_cli.flops.counts import Counts, LayerCost
 from madtp_cli.flops.parts import feed_forward, keys_and_values, looks, norm, patches, pruning, self_attention
 
-#: What a text layer adds between self-attention and feed-forward, given the tokens [samples, inputs] and its number.
-Look = Callable[[np.ndarray, int], np.ndarray]
+#: Cost of a text layer's cross-attention, given the layer's tokens, [samples, inputs], and its number.
+CrossCost = Callable[[np.ndarray, int], np.ndarray]
 
 
 def vision(config: Any, counts: Counts) -> list[LayerCost]:
-    """The image tower, pre-norm; `counts["vision"]` has one or more images per sample."""
+    """Return the cost of the image tower (pre-norm). `counts["vision"]` has one or more images per sample."""
     tower, images = config.vision_config, counts["vision"]
     width = tower.hidden_size
     costs = [LayerCost("vision", "patches", patches(images.entered[0], tower).sum(-1))]
@@ -27,41 +27,55 @@ def vision(config: Any, counts: Counts) -> list[LayerCost]:
     return [*costs, LayerCost("vision", "final norm", norm(images.left[-1], width).sum(-1))]
 
 
-def text(config: Any, counts: Counts, tower: str = "text", look: Look | None = None) -> list[LayerCost]:
-    """A text tower, post-norm, encoder or decoder (fvcore counts a causal product whole)."""
+def text(config: Any, counts: Counts, tower: str = "text", cross: CrossCost | None = None) -> list[LayerCost]:
+    """Return the cost of a text encoder or decoder (post-norm). fvcore counts causal attention in full.
+
+    Args:
+        config: The model's configuration.
+        counts: Token counts by tower.
+        tower: Name of the tower in `counts`.
+        cross: Cost of cross-attention; None for a text that attends only to itself.
+    """
     sizes, words = config.text_config, counts[tower]
     width = sizes.hidden_size
     costs = [LayerCost(tower, "embeddings", norm(words.entered[0], width).sum(-1))]
     for block, (n, m) in enumerate(zip(words.entered, words.left, strict=True)):
         cost = self_attention(n, width) + norm(n, width) + pruning(n, width, config.madtp) * words.scored[block]
         cost = cost + feed_forward(m, width, sizes.intermediate_size) + norm(m, width)
-        if look:
-            cost = cost + look(m, block)
+        if cross:
+            cost = cost + cross(m, block)
         costs.append(LayerCost(tower, f"layer {block}", cost.sum(-1)))
     return costs
 
 
 def vocabulary(config: Any, counts: Counts) -> LayerCost:
-    """The head of a decoder, for all of its tokens."""
+    """Return the cost of a decoder's head for all its tokens."""
     return LayerCost("decoder", "vocabulary", logits(config, counts["decoder"].left[-1]).sum(-1))
 
 
 def logits(config: Any, tokens: np.ndarray) -> np.ndarray:
-    """A decoder's head for some tokens: a linear layer, its norm, and a logit for each word."""
+    """Return the cost of a decoder's head: a linear layer, its norm, and one logit per word piece."""
     width = config.text_config.hidden_size
     return tokens * width**2 + norm(tokens, width) + tokens * width * config.text_config.vocab_size
 
 
-def reading(config: Any, read: TextRun, seen: np.ndarray, seen_width: int) -> int:
-    """Multiply-adds of a text tower, its head apart, for texts that look at tokens `seen` [samples]."""
-    sizes, looked_at = config.text_config, np.repeat(seen, read.texts)
+def text_run(config: Any, run: TextRun, memory: np.ndarray, memory_width: int) -> int:
+    """Return the multiply-adds of one text run, without the head.
+
+    Args:
+        config: The model's configuration.
+        run: The run.
+        memory: Tokens that the texts attend to, [samples].
+        memory_width: Width of these tokens.
+    """
+    sizes, memory_of_texts = config.text_config, np.repeat(memory, run.texts)
     width = sizes.hidden_size
-    cost = norm(np.array(read.blocks[0].entered), width)
-    for block in read.blocks:
+    cost = norm(np.array(run.blocks[0].entered), width)
+    for block in run.blocks:
         n, m = np.array(block.entered), np.array(block.left)
-        cost = cost + self_attention(n, width, read.before) + norm(n, width)
+        cost = cost + self_attention(n, width, run.cached) + norm(n, width)
         cost = cost + pruning(n, width, config.madtp) * block.scored
-        cost = cost + looks(m, looked_at, width) + norm(m, width)
+        cost = cost + looks(m, memory_of_texts, width) + norm(m, width)
         cost = cost + feed_forward(m, width, sizes.intermediate_size) + norm(m, width)
-    keys = keys_and_values(seen, width, seen_width).sum() * len(read.blocks) * read.keyed
+    keys = keys_and_values(memory, width, memory_width).sum() * len(run.blocks) * run.new_keys
     return int(cost.sum() + keys)

@@ -1,4 +1,4 @@
-"""An image, a question, and one teacher-forced answer."""
+"""FLOPs formula of BLIP for VQA: an image, a question, and one teacher-forced answer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from madtp_cli.flops.counts import Counts, LayerCost, Lengths
 from madtp_cli.flops.parts import cross_attention, image_tokens, norm
 from madtp_cli.models.blip.costs import towers
 
-#: What an answer looks at.
+#: The tower whose last tokens an answer attends to.
 MEMORY = "text"
 
 
 def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
-    """One image, one question ("text") and one answer ("decoder") per sample."""
+    """Return the tokens of each tower and its number of blocks; a sample has three inputs.
+
+    These are one image, one question ("text") and one answer ("decoder").
+    """
     questions, answers = (np.asarray(lengths[tower])[:, None] for tower in ("text", "decoder"))
     layers = config.text_config.num_hidden_layers
     images = np.full(questions.shape, image_tokens(config.vision_config))
@@ -28,7 +31,9 @@ def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
 
 
 def costs(config: Any, counts: Counts) -> list[LayerCost]:
-    """The image tower, the question looking at the image, the answer looking at the question, and the words' head."""
+    """Return the cost of each layer: image tower, question with cross-attention to the image, answer with
+    cross-attention to the question, vocabulary head.
+    """
     image, question = counts["vision"].left[-1], counts["text"].left[-1]
     width, image_width = config.text_config.hidden_size, config.vision_config.hidden_size
 
@@ -40,13 +45,13 @@ def costs(config: Any, counts: Counts) -> list[LayerCost]:
 
     return [
         *towers.vision(config, counts),
-        *towers.text(config, counts, look=at_image),
+        *towers.text(config, counts, cross=at_image),
         *towers.text(config, counts, "decoder", at_question),
         towers.vocabulary(config, counts),
     ]
 
 
-def reading(config: Any, read: TextRun, seen: np.ndarray) -> int:
-    """Answers, whole or their next words, that look at questions of `seen` tokens."""
-    asked = towers.reading(config, read, seen, config.text_config.hidden_size)
-    return asked + int(towers.logits(config, np.array(read.read_out)))
+def text_run(config: Any, run: TextRun, memory: np.ndarray) -> int:
+    """Return the multiply-adds of a run of the decoder; `memory` [samples] are the tokens of each question."""
+    cost = towers.text_run(config, run, memory, config.text_config.hidden_size)
+    return cost + int(towers.logits(config, np.array(run.read_out)))

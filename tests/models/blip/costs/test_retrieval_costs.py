@@ -1,4 +1,4 @@
-"""What BLIP for retrieval costs: fvcore's count to the digit, and what the literature's figure is made of."""
+"""The FLOPs formula of BLIP for retrieval equals fvcore, and the parts of the literature's figure."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from madtp_cli.evaluation import sample_costs
 from madtp_cli.flops import fvcore_check
 from madtp_cli.flops.parts import cross_attention, norm
-from madtp_cli.models.architectures import ARCHITECTURES
+from madtp_cli.models import architectures
 from tests.retrieving import Batch, attached, collate, dense, samples
 
 
 def formula(model, batch: Batch) -> list[int]:
-    """Cost of each sample of a batch."""
+    """Return the cost of each sample of a batch."""
     with torch.no_grad():
         return sample_costs.per_sample(model.config, sample_costs.counts_of(model, model(**batch).trace)).tolist()
 
 
-def test_the_formula_is_fvcores_count_of_the_dense_model() -> None:
-    """Both readings of the text, both embeddings and the match: the trace drops whatever no answer needs."""
+def test_the_formula_equals_fvcore_for_the_dense_model() -> None:
+    """Both runs of the text encoder, both embeddings and the matching head."""
     model, sample = dense(), samples()[0]
     assert formula(model, sample) == [fvcore_check.count_with_fvcore(model, sample)]
     lengths = {"text": [sample["input_ids"].shape[1]]}
@@ -32,22 +32,22 @@ def test_the_formula_is_fvcores_count_of_the_dense_model() -> None:
 
 
 @pytest.mark.parametrize(("number", "threshold_scale", "method"), [(0, 0.5, "madtp"), (2, 0.9, "madtp-paper")])
-def test_the_formula_is_fvcores_count_of_a_pruned_model(number, threshold_scale, method) -> None:
-    """The pair's reading is pruned too, and its dictionary and merge are part of the cost."""
+def test_the_formula_equals_fvcore_for_a_pruned_model(number, threshold_scale, method) -> None:
+    """Both runs of the text encoder are pruned. Dictionary and merging are part of the cost."""
     model, sample = attached(dense(), threshold_scale, method=method), samples()[number]
     assert formula(model, sample) == [fvcore_check.count_with_fvcore(model, sample)]
 
 
-def test_a_sample_costs_in_a_batch_what_it_costs_alone() -> None:
-    """Padding is no part of anyone's cost."""
+def test_the_cost_of_a_sample_does_not_depend_on_its_batch() -> None:
+    """Padding is not counted."""
     model, each = attached(dense(), 0.4), samples()
     assert formula(model, collate(each, longest=16)) == [formula(model, sample)[0] for sample in each]
 
 
 @pytest.mark.parametrize("settings", [{}, {"method": "madtp-paper"}, {"scales": {"text": [0.0, 0.0]}},
                                       {"scales": {"text": [0.0, 1.0], "vision": [0.0, 1.0, 0.0]}}])  # fmt: skip
-def test_the_floor_is_reached_at_full_strength(settings) -> None:
-    """The pair's reading has the text's floor; taken for unpruned, a budget would be refused that can be met."""
+def test_the_lowest_cost_is_reached_at_the_largest_threshold_scale(settings) -> None:
+    """Both runs of the text encoder have the same lowest cost."""
     model, batch = attached(dense(), 1e9, **settings), collate(samples())
     with torch.no_grad():
         reached = sample_costs.counts_of(model, model(**batch).trace)
@@ -59,11 +59,11 @@ def test_the_floor_is_reached_at_full_strength(settings) -> None:
 
 
 def test_the_literatures_figure_is_a_training_forward() -> None:
-    """153.2 GFLOPs: both towers and their momentum copies, three matches, and four products with a queue.
+    """153.2 GFLOPs: both towers and their momentum copies, three matching runs, and four products with a queue.
 
-    Ours is one image, one text, one match of one sample, less than half of it.
+    Our figure is for one image, one text and one match of one sample. It is less than half.
     """
-    config: Any = ARCHITECTURES["blip-retrieval-base"]()
+    config: Any = architectures()["blip-retrieval-base"]()
     tokens, queue = 35, 57_600
     costs = sample_costs.costs(config, sample_costs.dense_counts(config, {"text": [tokens]}))
     vision, text, pair = (int(sample_costs.total(costs, tower)[0]) for tower in ("vision", "text", "pair"))
@@ -78,8 +78,8 @@ def test_the_literatures_figure_is_a_training_forward() -> None:
 
 @pytest.mark.parametrize("name", ["blip-retrieval-base", "blip-retrieval-large"])
 def test_published_architectures_have_a_formula(name) -> None:
-    """BLIP-large sees with 1024 numbers a token and reads with 768."""
-    config: Any = ARCHITECTURES[name]()
+    """The image tower of BLIP-large has width 1024, its text tower 768."""
+    config: Any = architectures()[name]()
     assert config.task == "retrieval"
     widths = {"base": 768, "large": 1024}
     assert config.vision_config.hidden_size == widths[name.rsplit("-", 1)[1]] == config.text_config.encoder_hidden_size
