@@ -31,7 +31,7 @@ from madtp_cli.checkpoint import load, processors
 from madtp_cli.checkpoint.formats import openai_clip, salesforce_blip
 from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.data.batches import batches
-from madtp_cli.data.caption_sampling import Retold
+from madtp_cli.data.caption_sampling import SampledCaptions
 from madtp_cli.evaluation import run
 from madtp_cli.scenes import generator, splits
 
@@ -138,7 +138,7 @@ def fresh(task: Any, prepared: Any, sets: Sequence[int | None]) -> Iterator[dict
 
     `sets` are the task's data sets, by captions of an image, which take turns.
     """
-    drawn = [Retold(splits.rows(task.name, "train", 10**7, captions), SEED, 0) for captions in sets]
+    drawn = [SampledCaptions(splits.rows(task.name, "train", 10**7, captions), SEED, 0) for captions in sets]
     turns = [batches(rows, task, prepared, batch_size=BATCH, workers=0) for rows in drawn]
     yield from itertools.chain.from_iterable(zip(*turns, strict=True))
 

@@ -289,11 +289,13 @@ def data(
 ) -> None:
     """Say what a data set is, which tasks it can serve, and whether its images can be used."""
     terminal = _terminal(locals())
-    from madtp_cli.data.validate import refuse_unusable, survey
+    from madtp_cli import tasks
+    from madtp_cli.data.validate import require_usable, validate
 
-    report = survey(path, terminal, task=task, image_root=image_root, limit=limit)
+    schemas = {name: tasks.get(name).schema for name in ([task] if task else tasks.names())}
+    report = validate(path, schemas, terminal, image_root=image_root, limit=limit)
     _show(report, as_json, terminal.show_data)
-    refuse_unusable(report)
+    require_usable(report)
 
 
 @app.command(epilog="madtp scenes nlvr2/ --task nlvr2 --train 20000 --val 1000 --test 2000")

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from madtp_cli.data.json_sniffing import PEEK_BYTES
 
 from madtp_cli import data
-from madtp_cli.data.json_sniffing import PEEK_BYTES
 from tests.data.readers.conftest import complaint, names, write
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from madtp_cli.data.embedded import ArchivedImage
 from PIL import Image
 
 from madtp_cli import data
-from madtp_cli.data.embedded import ArchivedImage
 from madtp_cli.data.pixels import decode
 from madtp_cli.errors import DataError
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from madtp_cli import data
 from madtp_cli.data.assembling import CARVED_MOST, carve
+
+from madtp_cli import data
 from madtp_cli.data.dataset import Row
 from tests.data.conftest import blip_rows
 

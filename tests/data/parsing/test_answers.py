@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from madtp_cli.data.answers import ANSWER_LIST
 
 from madtp_cli import data
-from madtp_cli.data.answers import ANSWER_LIST
 from madtp_cli.scenes.generator import answers
 from madtp_cli.scenes.writing import write_scenes
 from tests.data.readers.conftest import complaint, write

@@ -9,7 +9,6 @@ import tracemalloc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from madtp_cli.data.json_sniffing import PEEK_BYTES, beginning, ending
 
 VALUES = st.recursive(
