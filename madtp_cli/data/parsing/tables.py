@@ -117,8 +117,9 @@ def _load_parts(tables: Sequence[Table], wanted: Collection[str]) -> tuple[dict[
 def _undivided_note(files: Sequence[Path]) -> list[str]:
     if not files:
         return []
-    which = f"{files[0].name} contains" if len(files) == 1 else f"{files[0].name} and {len(files) - 1} more contain"
-    return [f"the name of {which} no split name: all rows are train; to evaluate on them, give --split train or val"]
+    name, more = files[0].name, len(files) - 1
+    which = f"the names of {name} and {more} more files contain" if more else f"the name of {name} contains"
+    return [f"{which} no split name: all rows are train; to evaluate on them, give --split train or val"]
 
 
 def _divide(table: Table, records: Sequence[Record], undivided: list[Path]) -> dict[str, list[Record]]:
