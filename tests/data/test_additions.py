@@ -5,8 +5,10 @@ The tests put the new file into another folder and add this folder to the packag
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -149,8 +151,27 @@ WRITERS: dict[str, tuple[Callable[[Path, str], None], list[str]]] = {
 package = test_huggingface.package  # the replacement for `datasets`, a fixture
 
 
+@pytest.fixture
+def add_module(tmp_path) -> Iterator[Callable[[ModuleType, str, str], None]]:
+    """Add a file outside the package to one of its folders: `add_module(tasks, "toy", content)`."""
+    added = []
+
+    def add(folder: ModuleType, name: str, content: str) -> None:
+        place = tmp_path / "added" / folder.__name__
+        place.mkdir(parents=True)
+        (place / f"{name}.py").write_text(content)
+        folder.__path__.append(str(place))
+        added.append((folder, name, str(place)))
+
+    yield add
+    for folder, name, place in added:
+        folder.__path__.remove(place)
+        sys.modules.pop(f"{folder.__name__}.{name}", None)
+        vars(folder).pop(name, None)
+
+
 def test_there_is_a_sample_of_every_layout():
-    """A new reader adds a line here, so that the next test covers it."""
+    """A new reader adds a line to `WRITERS`, so that the next test covers it."""
     assert {reader.LAYOUT for reader in data.all_readers()} == WRITERS.keys()
 
 
@@ -158,44 +179,26 @@ def test_there_is_a_sample_of_every_layout():
 @pytest.mark.parametrize(
     ("layout", "schema"), [(layout, schema) for layout, (_, known) in WRITERS.items() for schema in known]
 )
-def test_a_new_task_reads_every_layout_of_its_schema(tmp_path, monkeypatch, layout, schema):
+def test_a_new_task_reads_every_layout_of_its_schema(tmp_path, add_module, layout, schema):
     """Files touched: tasks/toy.py, and nothing else."""
-    (tmp_path / "tasks").mkdir()
-    (tmp_path / "tasks/toy.py").write_text(TASK.format(schema=schema))
-    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(tmp_path / "tasks")])
+    add_module(tasks, "toy", TASK.format(schema=schema))
     assert "toy" in tasks.names()
-    folder = tmp_path / "data"
-    WRITERS[layout][0](folder, schema)
-    found = data.read(folder, _toy_schema(monkeypatch), ["test"], task="toy")
+    WRITERS[layout][0](tmp_path / "mine", schema)
+    found = data.read(tmp_path / "mine", tasks.get("toy").schema, ["test"], task="toy")
     assert layout in found.source
     assert found.schema == schema
-    (row, *_) = found.split("test")
-    assert len(row.images) == schemas.get(schema).images
-    report = validate(folder, {"toy": schema}, ProgressReporter())
+    assert len(found.split("test")[0].images) == schemas.get(schema).images
+    report = validate(tmp_path / "mine", {"toy": tasks.get("toy").schema}, ProgressReporter())
     assert report.tasks["toy"].layout == layout
 
 
-def _toy_schema(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The schema of the new task; the module is removed from memory after the test."""
-    import sys
-
-    monkeypatch.delitem(sys.modules, "madtp_cli.tasks.toy", raising=False)
-    monkeypatch.delattr(tasks, "toy", raising=False)
-    schema = tasks.get("toy").schema
-    monkeypatch.delitem(sys.modules, "madtp_cli.tasks.toy")
-    monkeypatch.delattr(tasks, "toy", raising=False)
-    return schema
-
-
-def test_a_new_layout_is_recognised(tmp_path, monkeypatch):
+def test_a_new_layout_is_recognised(tmp_path, add_module):
     """Files touched: data/readers/toy_captions.py, and nothing else."""
-    (tmp_path / "readers").mkdir()
-    (tmp_path / "readers/toy_captions.py").write_text(READER)
-    monkeypatch.setattr(readers, "__path__", [*readers.__path__, str(tmp_path / "readers")])
+    add_module(readers, "toy_captions", READER)
     for name in ("1.png", "2.png"):
-        write_image(tmp_path / "data" / name)
-    (tmp_path / "data/test.toy").write_text("1.png: a dog\n2.png: a cat\n1.png: a red dog\n")
+        write_image(tmp_path / "mine" / name)
+    (tmp_path / "mine/test.toy").write_text("1.png: a dog\n2.png: a cat\n1.png: a red dog\n")
     for task in ("caption", "retrieval"):
-        found = data.read(tmp_path / "data", tasks.get(task).schema, ["test"], task=task)
+        found = data.read(tmp_path / "mine", tasks.get(task).schema, ["test"], task=task)
         assert "toy captions" in found.source
         assert [row.references for row in found.split("test")] == [("a dog", "a red dog"), ("a cat",)]

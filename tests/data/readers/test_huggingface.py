@@ -45,11 +45,12 @@ class Table:
     def __getitem__(self, number: int) -> dict[str, Any]:
         """Return one row; fails if an image column would be decoded."""
         row = self.rows[number]
-        assert not (self.decoded and "image" in row), "the image column was decoded"
-        return {
-            name: {**value, "bytes": value["bytes"] and bytes.fromhex(value["bytes"])} if name == "image" else value
-            for name, value in row.items()
+        images = [name for name, value in row.items() if isinstance(value, dict)]
+        assert not (self.decoded and images), "an image column was decoded"
+        encoded = {
+            name: {**row[name], "bytes": row[name]["bytes"] and bytes.fromhex(row[name]["bytes"])} for name in images
         }
+        return row | encoded
 
     def remove_columns(self, names: list[str]) -> Table:
         """Return a table without these columns."""
