@@ -148,7 +148,7 @@ WRITERS: dict[str, tuple[Callable[[Path, str], None], list[str]]] = {
     "table with an image column (CSV, TSV or JSON lines)": (_table, ["statements", "questions", "captions"]),
 }
 
-package = test_huggingface.package  # the replacement for `datasets`, a fixture
+package = test_huggingface.package  # a fixture: the replacement for the package `datasets`
 
 
 @pytest.fixture
@@ -156,18 +156,18 @@ def add_module(tmp_path) -> Iterator[Callable[[ModuleType, str, str], None]]:
     """Add a file outside the package to one of its folders: `add_module(tasks, "toy", content)`."""
     added = []
 
-    def add(folder: ModuleType, name: str, content: str) -> None:
-        place = tmp_path / "added" / folder.__name__
-        place.mkdir(parents=True)
-        (place / f"{name}.py").write_text(content)
-        folder.__path__.append(str(place))
-        added.append((folder, name, str(place)))
+    def add(package: ModuleType, name: str, content: str) -> None:
+        folder = tmp_path / "added" / package.__name__
+        folder.mkdir(parents=True)
+        (folder / f"{name}.py").write_text(content)
+        package.__path__.append(str(folder))
+        added.append((package, name, str(folder)))
 
     yield add
-    for folder, name, place in added:
-        folder.__path__.remove(place)
-        sys.modules.pop(f"{folder.__name__}.{name}", None)
-        vars(folder).pop(name, None)
+    for package, name, folder in added:
+        package.__path__.remove(folder)
+        sys.modules.pop(f"{package.__name__}.{name}", None)
+        vars(package).pop(name, None)
 
 
 def test_there_is_a_sample_of_every_layout():

@@ -120,7 +120,7 @@ def test_an_abandoned_pass_leaves_no_process(rows, ends_in_error):
     made = batches(rows, RowNumbers(), None, batch_size=1, workers=2)
     worker, began = int(next(made)["process"]), time.monotonic()
     if ends_in_error:
-        with pytest.raises(DataError) as caught:  # kept by its name, with all its frames
+        with pytest.raises(DataError) as caught:  # keeps the traceback and its frames alive
             list(made)
         assert caught
     else:

@@ -76,12 +76,12 @@ def test_path_may_be_one_annotation_file(write_blip):
 
 
 @pytest.mark.parametrize("root", [".", "images"])
-@pytest.mark.parametrize("place", [".", "data"])
-def test_official_nlvr2_is_found_in_usual_folders(tmp_path, root, place):
+@pytest.mark.parametrize("subfolder", [".", "data"])
+def test_official_nlvr2_is_found_in_usual_folders(tmp_path, root, subfolder):
     """Train images are in numbered folders, other images in one folder per split."""
-    write_lines(tmp_path / place / "train.json", official_rows("train", 4, directory=17))
-    write_lines(tmp_path / place / "dev.json", official_rows("dev", 4))
-    write_lines(tmp_path / place / "test1.json", official_rows("test1", 4))
+    write_lines(tmp_path / subfolder / "train.json", official_rows("train", 4, directory=17))
+    write_lines(tmp_path / subfolder / "dev.json", official_rows("dev", 4))
+    write_lines(tmp_path / subfolder / "test1.json", official_rows("test1", 4))
     for folder in ("train/17/train", "dev/dev", "test1/test1"):
         for number in (0, 1):
             for side in (0, 1):

@@ -73,7 +73,7 @@ def test_retrieval_captions_describe_one_scene():
             by_claim.setdefault(thing, set()).add(number)
     several = 0
     for number, row in enumerate(rows):
-        # All five claim the same, but the fifth says how many things there are.
+        # All five captions claim the same; the fifth also says how many things there are.
         claims = Counter(claims_of(row.references[0]))
         fitting = set.intersection(*(by_claim[claim] for claim in claims)) - {number}
         several += any(claims <= there[other] for other in fitting)

@@ -41,8 +41,8 @@ def expected(question: str, scene: generator.Scene) -> tuple[str, str]:
         return "existence", "yes" if matching(words[3:], scene) else "no"
     if words[:2] == ["how", "many"]:
         return "count", str(len(matching(words[2:-2], scene)))
-    asked = {"what colour is the": "colour", "what is the": "identity", "where is the": "position"}
-    kind = asked[" ".join(words[: words.index("the") + 1])]
+    kinds = {"what colour is the": "colour", "what is the": "identity", "where is the": "position"}
+    kind = kinds[" ".join(words[: words.index("the") + 1])]
     (thing,) = matching(words[words.index("the") + 1 :], scene)
     if kind == "colour":
         return kind, thing.colour
@@ -67,9 +67,9 @@ def test_every_further_question_about_a_scene_has_the_right_answer():
     rng = random.Random(3)
     for _ in range(40):
         scene = generator.draw_scene("train", rng)
-        asked = generator.questions(scene)
-        assert len(asked) > 100
-        for question in asked:
+        found = generator.questions(scene)
+        assert len(found) > 100
+        for question in found:
             assert (question.kind, question.answer) == expected(question.text, scene), question.text
 
 
@@ -77,8 +77,8 @@ def test_no_question_asks_for_a_place_on_a_border():
     """Two people could give different answers, and both would be right."""
     for left, answers in ((10, ["top left"]), (18, []), (40, ["top"])):  # the centre is at 24, 32 and 54
         scene = generator.Scene((generator.Thing("ring", "red", left, 2, 28),), "test", 0)
-        asked = [question for question in generator.questions(scene) if question.kind == "position"]
-        assert sorted({question.answer for question in asked}) == answers
+        about_places = [question for question in generator.questions(scene) if question.kind == "position"]
+        assert sorted({question.answer for question in about_places}) == answers
 
 
 def test_every_answer_is_in_the_answer_list(rows, train):

@@ -24,13 +24,13 @@ def test_the_answer_list_of_the_scenes_is_read(tmp_path):
     assert found.answers == tuple(answers()) == splits.read("vqa").answers
 
 
-@pytest.mark.parametrize("place", ["", "annotation"])
-def test_both_vqa_layouts_have_an_answer_list(tmp_path, place):
+@pytest.mark.parametrize("subfolder", ["", "annotation"])
+def test_both_vqa_layouts_have_an_answer_list(tmp_path, subfolder):
     """The answers keep the order of the file, and each is used once."""
     blip, official = write_vqa(tmp_path / "blip", "val", [question(0)]), write_pair(tmp_path / "vqa", "val2014")
     for folder in (blip, official):
-        (folder / place).mkdir(exist_ok=True)
-        (folder / place / ANSWER_LIST).write_text(json.dumps(["yes", "no", "yes", "2"]))
+        (folder / subfolder).mkdir(exist_ok=True)
+        (folder / subfolder / ANSWER_LIST).write_text(json.dumps(["yes", "no", "yes", "2"]))
         assert data.read(folder, "questions").answers == ("yes", "no", "2")
 
 

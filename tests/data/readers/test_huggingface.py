@@ -144,10 +144,10 @@ def test_a_saved_table_keeps_its_split(tmp_path, split, found):
 def test_a_cached_data_set_is_found_by_its_name(tmp_path, monkeypatch):
     """Nothing is downloaded: a data set that is not in the cache is an error."""
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
-    place = tmp_path / "owner___my_pairs/default/0.0.0/abc"
-    write(place / "my_pairs-train-00000-of-00002.arrow", [row(i) for i in range(6)])
-    write(place / "my_pairs-train-00001-of-00002.arrow", [row(i) for i in range(6, 10)])
-    write(place / "my_pairs-test.arrow", [row(50)])
+    folder = tmp_path / "owner___my_pairs/default/0.0.0/abc"
+    write(folder / "my_pairs-train-00000-of-00002.arrow", [row(i) for i in range(6)])
+    write(folder / "my_pairs-train-00001-of-00002.arrow", [row(i) for i in range(6, 10)])
+    write(folder / "my_pairs-test.arrow", [row(50)])
     found = data.read(Path("owner/My-Pairs"), "captions")
     assert {split: len(rows) for split, rows in found.splits.items()} == {"train": 9, "val": 1, "test": 1}
     assert found.split("test")[0].text == "Dog 50."
@@ -161,12 +161,12 @@ def test_a_cached_data_set_is_found_by_its_name(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("package")
 def test_an_image_that_is_only_a_path_must_be_in_the_folder(tmp_path):
     """A data set from elsewhere could name any file of this machine."""
-    place = tmp_path / "set"
+    folder = tmp_path / "set"
     Image.new("RGB", (5, 3), (9, 9, 9)).save(tmp_path / "secret.png")
-    write(place / "data.arrow", [row(1, str(tmp_path / "secret.png")), row(1, str(place / "in.png"))])
-    (place / "state.json").write_text(json.dumps({"_split": "test"}))
-    Image.new("RGB", (5, 3), (1, 7, 9)).save(place / "in.png")
-    outside, inside = (row.images[0] for row in data.read(place, "captions").split("test"))
+    write(folder / "data.arrow", [row(1, str(tmp_path / "secret.png")), row(1, str(folder / "in.png"))])
+    (folder / "state.json").write_text(json.dumps({"_split": "test"}))
+    Image.new("RGB", (5, 3), (1, 7, 9)).save(folder / "in.png")
+    outside, inside = (row.images[0] for row in data.read(folder, "captions").split("test"))
     assert decode(inside).getpixel((0, 0)) == (1, 7, 9)
     with pytest.raises(DataError, match="leaves the data folder"):
         decode(outside)
@@ -187,10 +187,10 @@ def test_the_columns_decide_the_schema(tmp_path):
         data.read(tmp_path / "a", "questions")
     string = {"dtype": "string", "_type": "Value"}
     features = {"image": FEATURES["image"], "question": string, "answers": string}
-    asked = {"image": row(1)["image"], "question": "What?", "answers": ["dog", "cat"]}
-    write(tmp_path / "b/data.arrow", [asked], features)
+    fields = {"image": row(1)["image"], "question": "What?", "answers": ["dog", "cat"]}
+    write(tmp_path / "b/data.arrow", [fields], features)
     (tmp_path / "b/state.json").write_text('{"_split": "test"}')
     assert data.read(tmp_path / "b", "questions").split("test")[0].references == ("dog", "cat")
-    write(tmp_path / "b/data.arrow", [asked], {"question": string, "answers": string})
+    write(tmp_path / "b/data.arrow", [fields], {"question": string, "answers": string})
     with pytest.raises(DataError, match="no annotations for questions"):
         data.read(tmp_path / "b", "questions")

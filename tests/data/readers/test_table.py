@@ -130,11 +130,11 @@ def test_the_split_is_in_the_name_of_the_file_or_the_folder(tmp_path):
 
 def test_images_may_be_below_the_image_root(folder, tmp_path_factory):
     """The table may name them by absolute paths, as open_clip's tables do."""
-    place = tmp_path_factory.mktemp("table")
-    (place / "test.csv").write_text(f"image,caption\n1.png,x\n{folder}/2.png,y\n")
-    assert [row[:2] for row in rows(place / "test.csv", image_root=folder)] == [("1.png", "x"), ("2.png", "y")]
+    elsewhere = tmp_path_factory.mktemp("table")
+    (elsewhere / "test.csv").write_text(f"image,caption\n1.png,x\n{folder}/2.png,y\n")
+    assert [row[:2] for row in rows(elsewhere / "test.csv", image_root=folder)] == [("1.png", "x"), ("2.png", "y")]
     with pytest.raises(DataError, match="leaves the data folder"):
-        rows(place / "test.csv")
+        rows(elsewhere / "test.csv")
 
 
 @pytest.mark.parametrize("name", ["../1.png", "/etc/1.png", "a/../../1.png"])

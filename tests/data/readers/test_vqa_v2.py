@@ -60,14 +60,16 @@ def test_no_other_reader_recognises_the_folder(tmp_path):
     assert layouts(write_pair(tmp_path, "val2014"), "questions") == ["official VQAv2 questions and annotations"]
 
 
-@pytest.mark.parametrize("given", [QUESTIONS, ANNOTATIONS])
-def test_path_may_be_one_file_of_a_pair(tmp_path, given):
+@pytest.mark.parametrize("pattern", [QUESTIONS, ANNOTATIONS])
+def test_path_may_be_one_file_of_a_pair(tmp_path, pattern):
     """The partner in the same folder is used, and other splits are not."""
     write_pair(tmp_path, "train2014")
     write_pair(tmp_path, "val2014")
-    if given == QUESTIONS:
-        write(tmp_path / "OpenEnded_mscoco_val2014_questions.json", questions("val2014", 1))  # the first VQA's
-    found = data.read(tmp_path / given.format("val2014"), "questions")
+    if pattern == QUESTIONS:
+        write(
+            tmp_path / "OpenEnded_mscoco_val2014_questions.json", questions("val2014", 1)
+        )  # a file of the first version of VQA
+    found = data.read(tmp_path / pattern.format("val2014"), "questions")
     assert {split: len(rows) for split, rows in found.splits.items()} == {"val": 4}
     assert found.split("val")[0].references[-1] == "0"
 

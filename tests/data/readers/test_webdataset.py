@@ -91,8 +91,8 @@ def test_the_fields_of_a_json_file_become_fields_of_the_sample(tmp_path):
     write_shard(tmp_path / "a/test.tar", {"1.json": fields, "1.png": encoded(1), "1.txt": "Dog."})
     row = data.read(tmp_path / "a", "captions").split("test")[0]
     assert (row.references, type(row.images[0])) == (("Dog.",), ArchivedImage)
-    asked = {"question": "What?", "answers": ["dog", "cat"]}
-    write_shard(tmp_path / "b/test.tar", {"1.png": encoded(1), "1.json": asked})
+    question = {"question": "What?", "answers": ["dog", "cat"]}
+    write_shard(tmp_path / "b/test.tar", {"1.png": encoded(1), "1.json": question})
     row = data.read(tmp_path / "b", "questions").split("test")[0]
     assert (row.text, row.references) == ("What?", ("dog", "cat"))
     with pytest.raises(DataError, match="no annotations for caption"):
