@@ -119,7 +119,7 @@ def _check_images(images: _Images, limit: int | None, progress: ProgressReporter
     for of_split in images.values():
         absent = set(missing(of_split))
         chosen.update(dict.fromkeys([image for image in of_split if image not in absent][:limit]))
-    progress.stage("Decoding images", len(chosen))
+    progress.start("Decoding images", len(chosen))
     pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
     checks = {}
     try:
@@ -128,7 +128,7 @@ def _check_images(images: _Images, limit: int | None, progress: ProgressReporter
             progress.advance(len(checks))
     finally:
         pool.shutdown(cancel_futures=True)  # otherwise Ctrl-C would wait for all images
-        progress.done()
+        progress.finish()
     return checks
 
 
