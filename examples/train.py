@@ -30,7 +30,7 @@ from madtp_cli import tasks
 from madtp_cli.checkpoint import load, processors
 from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.data.batches import batches
-from madtp_cli.data.caption_sampling import Retold
+from madtp_cli.data.caption_sampling import SampledCaptions
 from madtp_cli.evaluation import run
 from madtp_cli.scenes import splits
 
@@ -57,7 +57,7 @@ def new_batches(task: Any, processor: Any, data_sets: Sequence[int | None]) -> I
 
     The data sets take turns; `data_sets` has the number of captions per image of each.
     """
-    rows = [Retold(splits.rows(task.name, "train", 10**7, captions), SEED, 0) for captions in data_sets]
+    rows = [SampledCaptions(splits.rows(task.name, "train", 10**7, captions), SEED, 0) for captions in data_sets]
     turns = [batches(part, task, processor, batch_size=BATCH, workers=0) for part in rows]
     yield from itertools.chain.from_iterable(zip(*turns, strict=True))
 

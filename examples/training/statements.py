@@ -49,7 +49,7 @@ def scene_with_digits(rng: random.Random) -> generator.Scene:
     while True:
         scene = generator.draw_scene("train", rng)
         if scene.count(generator.Phrase("digit")) >= 2:
-            return generator.rewritten(scene, rng)
+            return generator.vary_handwriting(scene, rng)
 
 
 class StatementTraining:

@@ -214,11 +214,13 @@ def data(
 ) -> None:
     """Show the layout, tasks and rows of a data set, and check that its images can be decoded."""
     terminal = context.terminal(ctx)
-    from madtp_cli.data.validate import refuse_unusable, survey
+    from madtp_cli import tasks
+    from madtp_cli.data.validate import require_usable, validate
 
-    report = survey(path, terminal, task=task, image_root=image_root, limit=limit)
+    schemas = {name: tasks.get(name).schema for name in ([task] if task else tasks.names())}
+    report = validate(path, schemas, terminal, image_root=image_root, limit=limit)
     context.print_report(ctx, report, results.data.show)
-    refuse_unusable(report)
+    require_usable(report)
 
 
 @app.command(epilog=context.examples("madtp scenes nlvr2/ --task nlvr2 --train 20000 --val 1000 --test 2000"))

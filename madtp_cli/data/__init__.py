@@ -1,91 +1,96 @@
-"""Data people have, read into rows: each layout is one file in `readers`, recognised by its shape.
+"""Reads the data sets that users have. Each layout on disk is one file in `readers` and is recognised by its content.
 
-A reader has three names. `LAYOUT` says in a few words what it reads; `recognises(path, task)`
-looks at the beginning of files and never at their names; `read(path, task, splits)` gives a
-`Dataset` or raises a `DataError` that names the file, the row and the remedy. A reader of a shape
-that many things have sets `GENERAL = True`: it is asked only where no other reader fits.
+A reader is a module with three names. `LAYOUT` is the name of the layout in messages. `recognises(path, schema)` looks
+at the beginning of files and not at their names. `read(path, schema, splits, image_root)` returns a `Dataset`, or
+raises a `DataError` that names the file, the row and the remedy. A reader of a general form that other layouts also
+have sets `FALLBACK = True`: it is used only if no other reader recognises the path.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
-from madtp_cli.data import answers, arrow, images, readers, records
-from madtp_cli.data.dataset import Dataset, Row
+from madtp_cli.data import images, readers, schemas
+from madtp_cli.data.dataset import SPLITS, Dataset, Row
+from madtp_cli.data.parsing import annotation_files, arrow, records
+from madtp_cli.data.parsing.answers import ANSWER_LIST
+from madtp_cli.data.schemas import Schema
 from madtp_cli.errors import DataError
-from madtp_cli.scenes.generator import SPLITS
 
-__all__ = ["SPLITS", "TASKS", "Dataset", "Reader", "Row", "existing", "fitting", "layouts", "read", "unfit"]
-
-#: What data can be read for: the tasks whose rows `Row` describes.
-TASKS = ("nlvr2", "vqa", "caption", "retrieval")
+__all__ = [
+    "SPLITS",
+    "Dataset",
+    "Reader",
+    "Row",
+    "all_readers",
+    "find_data",
+    "matching_readers",
+    "read",
+    "unrecognised",
+]
 
 
 class Reader(Protocol):
-    """What a file in `readers` offers."""
+    """What a module in `readers` offers."""
 
     LAYOUT: str
 
-    def recognises(self, path: Path, task: str) -> bool:
-        """Whether this file or folder has the reader's shape and rows for the task."""
+    def recognises(self, path: Path, schema: Schema) -> bool:
+        """Return whether a file or folder has this layout and holds rows of the schema."""
         ...
 
-    def read(self, path: Path, task: str, splits: Collection[str], image_root: Path | None = None) -> Dataset:
-        """Read the splits that are asked for and there."""
+    def read(self, path: Path, schema: Schema, splits: Collection[str], image_root: Path | None = None) -> Dataset:
+        """Read the requested splits; those that the data lack are left out."""
         ...
 
 
-def layouts() -> list[Reader]:
-    """Every reader there is."""
+def all_readers() -> list[Reader]:
+    """Return every reader."""
     names = sorted(module.name for module in pkgutil.iter_modules(readers.__path__))
     return [cast(Reader, importlib.import_module(f"{readers.__name__}.{name}")) for name in names]
 
 
-def fitting(path: Path, task: str) -> list[Reader]:
-    """The readers that recognise a file or folder; general ones only where no other does."""
-    found = [reader for reader in layouts() if reader.recognises(path, task)]
-    return [reader for reader in found if not getattr(reader, "GENERAL", False)] or found
+def matching_readers(path: Path, schema: Schema) -> list[Reader]:
+    """Return the readers that recognise a file or folder; fallback readers only if no other reader does."""
+    matching = [reader for reader in all_readers() if reader.recognises(path, schema)]
+    return [reader for reader in matching if not getattr(reader, "FALLBACK", False)] or matching
 
 
 def read(
-    path: Path | None,
-    task: str,
+    path: Path,
+    schema: str,
     splits: Collection[str] = SPLITS,
     image_root: Path | None = None,
     *,
+    task: str | None = None,
     missing_ok: bool = False,
 ) -> Dataset:
-    """Read a data set, or take the built-in scenes where there is no path.
+    """Read a data set. Image files are searched but not opened.
 
-    Images are found, not opened. Without a validation split one is set aside from train,
-    the same one every time, and a note says so.
+    If the data have no validation split, train rows are held out for it, always the same ones, and a note says so.
 
     Args:
-        path: A folder, one annotation file, or the name of a cached Hugging Face data set; None for the built-in
-            scenes.
-        task: What the rows are for, such as "nlvr2".
-        splits: Only these are read, so that missing train images do not stop a test.
-        image_root: Folder of the images, if they do not lie around `path`.
-        missing_ok: Images that are not there become `Absent` instead of an error.
+        path: A folder, one annotation file, or the name of a cached Hugging Face data set.
+        schema: Name of the schema of the rows, see `schemas`; a task names it.
+        splits: The splits to read; missing images of other splits are no error.
+        image_root: The image folder; None searches for the images around `path`.
+        task: Name of the task for error messages; None for the name of the schema.
+        missing_ok: Return a `MissingImage` for an image that does not exist, instead of raising an error.
 
     Raises:
-        DataError: The path is no data set, or something in it is missing or wrong.
-        UsageError: The built-in scenes have no such task.
+        DataError: The path is not a data set, or something in it is missing or wrong.
     """
-    if path is None:
-        from madtp_cli.scenes import splits as built_in
-
-        return built_in.read(task, splits)
-    path = existing(path, image_root)
+    wanted = schemas.get(schema)
+    path = find_data(path, image_root)
     try:
-        found = fitting(path, task)
-        if len(found) != 1:
-            raise unfit(path, [task])
-        dataset = found[0].read(path, task, splits, image_root)
+        matching = matching_readers(path, wanted)
+        if len(matching) != 1:
+            raise unrecognised(path, {task or schema: wanted})
+        dataset = matching[0].read(path, wanted, splits, image_root)
     except OSError as error:
         raise DataError(
             f"{error.filename or path} cannot be read: {error.strerror}.\nCheck its permissions."
@@ -95,15 +100,15 @@ def read(
     return dataset
 
 
-def existing(path: Path, image_root: Path | None = None) -> Path:
-    """The file or folder that is meant: itself, or the place of a cached Hugging Face data set of that name.
+def find_data(path: Path, image_root: Path | None = None) -> Path:
+    """Return the path of a data set: the path itself, or the folder of a cached Hugging Face data set of this name.
 
     Raises:
-        DataError: There is neither, or no folder for the images.
+        DataError: The path does not exist, or `image_root` is not a folder.
     """
     if image_root is not None and not image_root.is_dir():
         raise DataError(f"There is no folder {image_root}.\nGive --image-root the folder that holds the images.")
-    found = path if path.exists() else arrow.cached(str(path))
+    found = path if path.exists() else arrow.find_cached(str(path))
     if found is None:
         raise DataError(
             f"There is no file or folder {path}.\nGive the folder that holds the annotations and the images."
@@ -111,17 +116,22 @@ def existing(path: Path, image_root: Path | None = None) -> Path:
     return found
 
 
-def unfit(path: Path, tasks: Sequence[str]) -> DataError:
-    """The error for a path that not exactly one reader recognises for any of these tasks."""
-    found = [reader for task in tasks for reader in fitting(path, task)]
-    if found:
-        several = " and ".join(dict.fromkeys(reader.LAYOUT for reader in found))
-        return DataError(f"{path} holds both {several}.\nMove one of them away, or give one annotation file.")
-    known = ", ".join(reader.LAYOUT for reader in layouts())
-    files = [file for file in records.files(path) if file.suffix in (".json", ".jsonl")]
-    files = [file for file in files if file.name != answers.ANSWER_LIST]
-    broken = next((fault for file in files if (fault := records.fault(file))), None)
+def unrecognised(path: Path, wanted: Mapping[str, Schema]) -> DataError:
+    """Return the error for a path that no reader or several readers recognise.
+
+    Args:
+        path: The path.
+        wanted: The schemas that were tried, by the name that the message uses.
+    """
+    matching = [reader.LAYOUT for schema in wanted.values() for reader in matching_readers(path, schema)]
+    if matching:
+        layouts = " and ".join(dict.fromkeys(matching))
+        return DataError(f"{path} holds both {layouts}.\nMove one of them away, or give one annotation file.")
+    known = ", ".join(reader.LAYOUT for reader in all_readers())
+    files = [file for file in annotation_files.json_files(path) if file.suffix in (".json", ".jsonl")]
+    faults = (records.find_fault(file) for file in files if file.name != ANSWER_LIST)
+    fault = next(filter(None, faults), None)
     return DataError(
-        f"{path} holds no annotations for {' or '.join(tasks)} in a known layout ({known}).\n"
-        + (f"This may be why: {broken}" if broken else "Give the folder with the annotation files, or one such file.")
+        f"{path} holds no annotations for {' or '.join(wanted)} in a known layout ({known}).\n"
+        + (f"A possible cause: {fault}" if fault else "Give the folder with the annotation files, or one such file.")
     )

@@ -1,4 +1,4 @@
-"""Batches of ready tensors, the same whoever decodes the images."""
+"""Batches of tensors for the model; worker processes decode the images but do not change the result."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from madtp_cli.data.dataset import Row
 from madtp_cli.errors import DataError
-from madtp_cli.scenes.generator import Scene
 
 Batch = dict[str, Tensor]
-#: More do not help: the model takes longer than four workers need to decode a batch.
-MOST_WORKERS = 4
+#: More workers do not help: the model takes longer for a batch than four workers need to decode one.
+MAX_WORKERS = 4
 
 
-class Collates(Protocol):
-    """The part of a task that is needed here."""
+class Collator(Protocol):
+    """The part of a task that builds a batch."""
 
     def collate(self, rows: Sequence[Row], processor: Any) -> Batch:
-        """Make the model's arguments of some rows."""
+        """Return the arguments of the model's forward pass for some rows."""
         ...
 
 
 def batches(
     rows: Sequence[Row],
-    task: Collates,
+    task: Collator,
     processor: Any,
     *,
     batch_size: int,
@@ -39,43 +38,47 @@ def batches(
     start: int = 0,
     limit: int | None = None,
 ) -> Iterator[Batch]:
-    """Yield one pass over the rows in batches; the last one may be smaller.
+    """Yield the batches of one pass over the rows; the last batch may be smaller.
 
     Args:
-        rows: A split; lazy splits are drawn batch by batch.
-        task: Makes a batch of rows.
+        rows: The rows of a split, which may be lazy.
+        task: Builds a batch from rows.
         processor: Holds the tokenizer and the image processor.
         batch_size: Samples per batch.
-        seed: Shuffles; another seed for each epoch. None keeps the order of the rows.
-        workers: Processes that decode. None: none for scenes, which are cheap to paint, and
-            for files one per core but the one that runs the model. Does not change the batches.
-        start: Samples of this pass to skip, to go on where an earlier pass stopped.
-        limit: Use only the first so many rows, shuffled or not.
+        seed: Shuffles the rows; use another seed for each epoch. None keeps their order.
+        workers: Processes that decode images; None for a number that suits the images. It does not change the batches.
+        start: Samples of this pass to skip, to continue where an earlier pass stopped.
+        limit: Use only the first `limit` rows, shuffled or not.
 
     Raises:
         DataError: An image cannot be decoded.
     """
     count = len(rows) if limit is None else min(limit, len(rows))
     order = _order(count, seed)[start:]
-    plan = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    row_numbers = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    workers = _default_workers(rows) if workers is None else workers
+    return _load(_BatchDataset(rows, task, processor), row_numbers, min(workers, len(row_numbers)))
+
+
+def _load(dataset: _BatchDataset, row_numbers: list[list[int]], workers: int) -> Iterator[Batch]:
     loader = DataLoader(
-        _Planned(rows, task, processor),
+        dataset,
         batch_size=None,
-        sampler=cast(Any, plan),  # a plain list of lists does; torch's annotation is narrower
-        num_workers=min(_workers(rows) if workers is None else workers, len(plan)),
-        collate_fn=_as_it_is,
+        sampler=cast(Any, row_numbers),  # a list of lists works, though torch's annotation does not allow it
+        num_workers=workers,
+        collate_fn=_unchanged,
     )
-    with _quiet_fork():
-        made = iter(loader)
+    with _without_fork_warning():
+        iterator = iter(loader)
     try:
-        for batch in made:
+        for batch in iterator:
             if isinstance(batch, DataError):
                 raise batch
             yield batch
     finally:
-        # Ends the workers now. An error's traceback would keep this name, and torch's clean-up, when it
-        # comes late, takes five seconds per worker and speaks on standard error.
-        del made
+        # Stop the workers now. The traceback of an error would keep the iterator alive, and a late clean-up by torch
+        # waits five seconds for each worker and prints to standard error.
+        del iterator
 
 
 def _order(count: int, seed: int | str | None) -> list[int]:
@@ -85,19 +88,20 @@ def _order(count: int, seed: int | str | None) -> list[int]:
     return sorted(range(count), key=lambda _: rng.random())
 
 
-def _workers(rows: Sequence[Row]) -> int:
-    if not rows or isinstance(rows[0].images[0], Scene):
+def _default_workers(rows: Sequence[Row]) -> int:
+    """No workers for images that open fast, otherwise one per core, except for the core that runs the model."""
+    if not rows or rows[0].images[0].opens_fast:
         return 0
-    return min(MOST_WORKERS, (os.cpu_count() or 1) - 1)
+    return min(MAX_WORKERS, (os.cpu_count() or 1) - 1)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
 @contextlib.contextmanager
-def _quiet_fork() -> Iterator[None]:
-    """Spare the user the tokenizers library's warning about worker processes."""
+def _without_fork_warning() -> Iterator[None]:
+    """Prevent the warning of the tokenizers library about worker processes."""
     name = "TOKENIZERS_PARALLELISM"
     before = os.environ.get(name)
     os.environ.setdefault(name, "false")
@@ -108,17 +112,17 @@ def _quiet_fork() -> Iterator[None]:
             del os.environ[name]
 
 
-class _Planned(Dataset[Any]):
-    """A batch for each list of row numbers.
+class _BatchDataset(Dataset[Any]):
+    """Maps a list of row numbers to a batch.
 
-    An error is handed over, not raised: torch would wrap it in a worker's traceback.
+    A DataError is returned and not raised, because torch would wrap it in the traceback of a worker process.
     """
 
-    def __init__(self, rows: Sequence[Row], task: Collates, processor: Any) -> None:
+    def __init__(self, rows: Sequence[Row], task: Collator, processor: Any) -> None:
         self.rows, self.task, self.processor = rows, task, processor
 
-    def __getitem__(self, numbers: list[int]) -> Batch | DataError:
+    def __getitem__(self, row_numbers: list[int]) -> Batch | DataError:
         try:
-            return self.task.collate([self.rows[number] for number in numbers], self.processor)
+            return self.task.collate([self.rows[number] for number in row_numbers], self.processor)
         except DataError as error:
             return error

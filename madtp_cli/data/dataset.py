@@ -1,26 +1,48 @@
-"""What every reader gives and every task takes: rows with images and words."""
+"""Rows of a data set: the output of every reader and the input of every task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Protocol, runtime_checkable
 
-from madtp_cli.data.embedded import Embedded
+from PIL.Image import Image
+
 from madtp_cli.errors import DataError
-from madtp_cli.scenes.generator import Scene
 
-#: An image is a file to decode, bytes inside another file, or a scene to paint; it happens when a batch is built.
-ImageSource = Path | Embedded | Scene
+#: Names of the splits, in the order of reports.
+SPLITS = ("train", "val", "test")
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Where one image comes from: a file, bytes inside another file, or a scene that is drawn.
+
+    An image source is small and holds no pixels. It is hashable and can be pickled, because rows are sent to worker
+    processes. Two sources are equal if they stand for the same image. `str(source)` says where the image is; error
+    messages print it.
+    """
+
+    @property
+    def opens_fast(self) -> bool:
+        """Whether `open` is so fast that worker processes do not pay off."""
+        ...
+
+    def open(self) -> Image:
+        """Return the image in any mode; the pixels may be decoded later, when they are used.
+
+        Raises:
+            OSError: The image is missing or is not an image.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sample of a task.
+    """One sample: images, a text and, where the data have them, a label or references.
 
-    NLVR2: two images (left, right), a sentence and, as `label`, whether it is true. VQA: an image, a
-    question, and as `references` what people answered, one string each. Captions and retrieval: an image, one
-    of its captions as `text`, and all of them as `references`. `kind` names a group that is also scored alone.
+    `madtp_cli.data.schemas` says what these fields hold for each kind of data. `kind` names a group of rows whose
+    accuracy is also reported separately.
     """
 
     identifier: str
@@ -33,28 +55,32 @@ class Row:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows by split ("train", "val", "test"), where they came from, and what to tell the user.
+    """Rows of each split, where they come from, and notes for the user.
 
-    A split may be lazy: it has a length, items and slices, and draws an item when asked. `answers` are all
-    those that a question can have, where the data list them.
+    Args:
+        schema: Name of the schema of the rows, see `madtp_cli.data.schemas`.
+        source: Path and layout, for messages.
+        splits: Rows by split. A split may be lazy: it has a length and slices, and creates a row on access.
+        notes: Facts that the user should know, such as files that were not read.
+        answers: Every answer that a question can have, if the data list them.
     """
 
-    task: str
+    schema: str
     source: str
     splits: dict[str, Sequence[Row]]
     notes: list[str] = field(default_factory=list)
     answers: tuple[str, ...] = ()
 
     def split(self, name: str) -> Sequence[Row]:
-        """The rows of one split.
+        """Return the rows of one split.
 
         Raises:
-            DataError: There is no such split.
+            DataError: The data set has no such split.
         """
         if name not in self.splits:
-            there = ", ".join(self.splits) or "nothing"
+            available = ", ".join(self.splits) or "none"
             raise DataError(
-                f"No {name} split in {self.source}; found: {there}.\n"
+                f"There is no {name} split in {self.source}; found: {available}.\n"
                 f"Add an annotation file with {name!r} in its name, or choose another split."
             )
         return self.splits[name]

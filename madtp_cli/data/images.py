@@ -1,126 +1,156 @@
-"""Where the image files of a data set really lie.
+"""Finds the image files that annotation files name.
 
-Each folder is listed once instead of asking for each file: a data set has few folders and
-many files. Nothing outside the data folder is ever opened on an annotation file's word.
+A data set has few folders and many files, so each folder is listed once. No file outside the data folder is opened
+because an annotation file names it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from madtp_cli.data.dataset import Dataset, ImageSource
-from madtp_cli.data.embedded import Absent
-from madtp_cli.data.records import Record
+from madtp_cli.data.image_sources import ImageFile, MissingImage
+from madtp_cli.data.parsing.records import Record
 from madtp_cli.errors import DataError
 
-#: Below a data folder: where BLIP's and MADTP's instructions put images, and Flickr30k's own folder of them.
-ROOTS = tuple(
-    f"{folder}/{below}"
+#: Image folders below a data folder: where the instructions of BLIP and MADTP put images, and Flickr30k's own folder.
+IMAGE_FOLDERS = tuple(
+    f"{folder}/{subfolder}"
     for folder in (".", "datasets/vision/NLVR2", "datasets/vision/coco", "datasets/vision/flickr")
-    for below in (".", "images", "flickr30k-images")
+    for subfolder in (".", "images", "flickr30k-images")
 )
-#: Rows looked at to decide where the images lie.
-SAMPLED = 50
+#: Rows that are checked to decide which folder holds the images.
+SAMPLED_ROWS = 50
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """The images of one record; `names` holds, per possible arrangement, one path per image."""
+class ImageNames:
+    """The image names of one record.
+
+    Args:
+        record: The record, for error messages.
+        alternatives: For each possible folder structure, one path per image, relative to the image folder.
+    """
 
     record: Record
-    names: tuple[tuple[str, ...], ...]
+    alternatives: tuple[tuple[str, ...], ...]
 
 
-class Root:
-    """A folder of images with listings of the folders below it."""
+class ImageFolder:
+    """A folder of images; its subfolders are listed when they are first used."""
 
     def __init__(self, path: Path, allowed: Sequence[Path]) -> None:
-        """Open nothing yet; links may lead to whatever lies in the `allowed` folders."""
+        """Open nothing yet.
+
+        Args:
+            path: The folder.
+            allowed: Symbolic links may lead to files in these folders.
+        """
         self.path = path
         self._allowed = [folder.resolve() for folder in allowed]
-        self._listed: dict[str, dict[str, bool]] = {}
-        self._safe: dict[str, bool] = {}
+        self._is_link: dict[str, dict[str, bool]] = {}
+        self._is_safe: dict[str, bool] = {}
 
     def has(self, name: str) -> bool:
-        """Whether the file is there; a link counts if it leads to something."""
-        is_link = self._links(name)
+        """Return whether the file exists; a symbolic link counts if its target exists."""
+        is_link = self._link_status(name)
         return is_link is not None and (not is_link or (self.path / name).exists())
 
-    def holds(self, name: str) -> bool:
-        """Whether the file, links followed, lies in an allowed folder."""
-        place = name if self._links(name) else name.rpartition("/")[0]  # a folder is looked at once for all its files
-        if place not in self._safe:
-            real = (self.path / place).resolve()
-            self._safe[place] = any(real.is_relative_to(folder) for folder in self._allowed)
-        return self._safe[place]
+    def is_safe(self, name: str) -> bool:
+        """Return whether the file lies in an allowed folder after symbolic links are followed."""
+        # Files that are not links share the result of their folder.
+        checked = name if self._link_status(name) else name.rpartition("/")[0]
+        if checked not in self._is_safe:
+            target = (self.path / checked).resolve()
+            self._is_safe[checked] = any(target.is_relative_to(folder) for folder in self._allowed)
+        return self._is_safe[checked]
 
-    def _links(self, name: str) -> bool | None:
-        """Whether the file is a link; None if it is not there."""
+    def _link_status(self, name: str) -> bool | None:
+        """Whether the file is a symbolic link; None if there is no such file."""
         folder, _, file = name.rpartition("/")
-        if folder not in self._listed:
+        if folder not in self._is_link:
             try:
                 with os.scandir(self.path / folder) as entries:
-                    self._listed[folder] = {entry.name: entry.is_symlink() for entry in entries}
+                    self._is_link[folder] = {entry.name: entry.is_symlink() for entry in entries}
             except (FileNotFoundError, NotADirectoryError):
-                self._listed[folder] = {}
-        return self._listed[folder].get(file)
+                self._is_link[folder] = {}
+        return self._is_link[folder].get(file)
 
 
-def locate(wanted: Sequence[Wanted], home: Path) -> list[tuple[ImageSource, ...]]:
-    """The image files of each record, or `Absent` where there is none.
+def image_folders(data_folder: Path) -> list[ImageFolder]:
+    """Return the folders below a data folder that may hold its images."""
+    existing = [data_folder / folder for folder in IMAGE_FOLDERS if (data_folder / folder).is_dir()]
+    return [ImageFolder(path, existing) for path in existing]
 
-    Root and arrangement are those under which most of a sample of the files exist.
+
+def locate(requests: Sequence[ImageNames], data_folder: Path) -> list[tuple[ImageSource, ...]]:
+    """Find the image files of each record; an image that does not exist becomes a `MissingImage`.
+
+    All images are taken from the image folder, and with the folder structure, under which most images of a sample of
+    records exist.
 
     Raises:
-        DataError: A path leaves the data folder.
+        DataError: A path leads out of the data folder.
     """
-    there = [home / root for root in ROOTS if (home / root).is_dir()]
-    roots = [Root(path, there) for path in there]
-    for item in wanted:
-        _refuse_escapes(item)
-    sample = wanted[:: max(1, len(wanted) // SAMPLED)]
-    places = [(root, number) for root in roots for number in range(len(wanted[0].names))]
-    root, number = max(places, key=lambda place: sum(place[0].has(item.names[place[1]][0]) for item in sample))
-    users = {name: item.record for item in wanted for name in item.names[number]}
-    # One object per image: rows share many.
-    paths = {name: _found(name, record, root) for name, record in users.items()}
-    return [tuple(paths[name] for name in item.names[number]) for item in wanted]
+    for request in requests:
+        _refuse_outside_paths(request)
+    sample = requests[:: max(1, len(requests) // SAMPLED_ROWS)]
+    candidates = [
+        (folder, number) for folder in image_folders(data_folder) for number in range(len(requests[0].alternatives))
+    ]
+
+    def existing(candidate: tuple[ImageFolder, int]) -> int:
+        folder, number = candidate
+        return sum(folder.has(request.alternatives[number][0]) for request in sample)
+
+    folder, number = max(candidates, key=existing)
+    records = {name: request.record for request in requests for name in request.alternatives[number]}
+    # Rows share many images, so there is one object per image.
+    sources = {name: _source(name, record, folder) for name, record in records.items()}
+    return [tuple(sources[name] for name in request.alternatives[number]) for request in requests]
 
 
-def leaves(name: str) -> bool:
-    """Whether a path, as it is written, leads out of the folder it is relative to."""
+def leads_outside(name: str) -> bool:
+    """Return whether a path leads out of the folder it is relative to, judged by its text alone."""
     return name[:1] in ("/", "\\") or "\0" in name or (".." in name and ".." in name.replace("\\", "/").split("/"))
 
 
-def _refuse_escapes(item: Wanted) -> None:
-    for names in item.names:
+def _refuse_outside_paths(request: ImageNames) -> None:
+    for names in request.alternatives:
         for name in names:
-            if leaves(name):
-                raise item.record.error(
+            if leads_outside(name):
+                raise request.record.error(
                     f"image path {name!r} leaves the data folder", "Write it relative to the image folder."
                 )
 
 
-def _found(name: str, record: Record, root: Root) -> ImageSource:
-    if not root.has(name):
-        return Absent(name, root.path, record.file)
-    if not root.holds(name):
-        raise record.error(f"image {name} links to a place outside {root.path}", "Put the image itself there.")
-    return root.path / name
+def _source(name: str, record: Record, folder: ImageFolder) -> ImageSource:
+    if not folder.has(name):
+        return MissingImage(name, folder.path, record.file)
+    if not folder.is_safe(name):
+        raise record.error(
+            f"image {name} is a link to a file outside {folder.path}", "Put the image itself into the folder."
+        )
+    return ImageFile(folder.path / name)
+
+
+def missing(sources: Iterable[ImageSource]) -> list[MissingImage]:
+    """Return the images that do not exist, each once."""
+    return [source for source in dict.fromkeys(sources) if isinstance(source, MissingImage)]
 
 
 def refuse_missing(dataset: Dataset) -> None:
-    """Raise a DataError if images of a data set are not there."""
+    """Raise a DataError if images of a data set are missing."""
     for rows in dataset.splits.values():
-        images = dict.fromkeys(image for row in rows for image in row.images)
-        missing = [image for image in images if isinstance(image, Absent)]
-        if missing:
-            first = missing[0]
-            names = ", ".join(image.name for image in missing[:3]) + (" and others" if missing[3:] else "")
+        sources = {image for row in rows for image in row.images}
+        absent = missing(image for row in rows for image in row.images)
+        if absent:
+            first = absent[0]
+            names = ", ".join(image.name for image in absent[:3]) + (" and others" if absent[3:] else "")
             raise DataError(
-                f"{len(missing):,} of {len(images):,} images named in {first.named_in} are missing below "
-                f"{first.folder}: {names}.\nPut them there, or remove their rows."
+                f"{len(absent):,} of {len(sources):,} images named in {first.annotation_file} are missing below "
+                f"{first.folder}: {names}.\nAdd the files, remove their rows, or give another --image-root."
             )

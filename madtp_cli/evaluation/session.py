@@ -18,7 +18,7 @@ from madtp_cli.config import RunSettings
 from madtp_cli.data import SPLITS, Dataset, Row
 from madtp_cli.data import read as read_data
 from madtp_cli.data.batches import batches
-from madtp_cli.data.caption_sampling import Retold
+from madtp_cli.data.caption_sampling import SampledCaptions
 from madtp_cli.errors import DataError, UsageError
 from madtp_cli.evaluation import run, sample_costs, timing
 from madtp_cli.evaluation.intervals import (
@@ -32,6 +32,7 @@ from madtp_cli.evaluation.run import Batch, ComputeConfig, Measured
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting.schema import AGREEMENT, ChangePart, DensePruned, Interval, QualityPart
+from madtp_cli.scenes import splits as scenes
 from madtp_cli.tasks import Task
 
 #: What `examples/*.pt` say they were trained on; for them the scenes' labels mean something.
@@ -74,7 +75,7 @@ class Session:
                 f"{source} was made for {model.config.task}, not for {settings.task}.\n"
                 f"Leave --task out, or give a checkpoint for {settings.task}."
             )
-        dataset = read_data(settings.data, model.config.task, splits, settings.image_root)
+        dataset = _read_data(model.config.task, settings, splits)
         for note in dataset.notes:
             progress.message(note)
         labelled = settings.data is not None or model.config.trained_on == SCENES
@@ -130,7 +131,7 @@ class Session:
         """
         rows, seed = self.rows("train", samples), self.settings.seed
         for epoch in itertools.count():
-            told = Retold(rows, seed, epoch if samples is None else 0)
+            told = SampledCaptions(rows, seed, epoch if samples is None else 0)
             for batch in self._made(told, f"{seed}/{epoch}"):
                 yield self.compute.moved(batch)
 
@@ -280,6 +281,13 @@ def load(source: Path, settings: RunSettings, progress: ProgressReporter) -> tup
     for note in loaded.notes:
         progress.message(note)
     return loaded.model, loaded.processor
+
+
+def _read_data(task: str, settings: RunSettings, splits: Sequence[str]) -> Dataset:
+    """The user's data or, if none are given, the built-in scenes."""
+    if settings.data is None:
+        return scenes.read(task, splits)
+    return read_data(settings.data, tasks.get(task).schema, splits, settings.image_root, task=task)
 
 
 def empty(arch: str) -> Prunable:

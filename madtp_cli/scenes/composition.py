@@ -1,4 +1,7 @@
-"""Scenes: things put beside each other on a picture, drawn from `random.random()` alone."""
+"""Scenes: pictures of things that do not overlap, and how they are generated.
+
+All random numbers come from `random.random()`, whose sequence for a seed is the same in every Python version.
+"""
 
 from __future__ import annotations
 
@@ -6,89 +9,108 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 
-from madtp_cli.scenes.painting import COLOURS, DIGITS, IMAGE_SIZE, SHAPES, Thing, handwriting, paint
+from madtp_cli.scenes.painting import COLOURS, DIGITS, IMAGE_SIZE, SHAPES, Thing, digit_samples, paint
 
-SPLITS = ("train", "val", "test")
 COUNTS = ("no", "one", "two", "three", "four")
 MAX_THINGS = 4
-#: Side of a thing in pixels: three to four and a half patches of 8 pixels, because
-#: shapes smaller than two patches are hardly learned at all.
+#: Side of a thing in pixels: three to four and a half patches of 8 pixels. Models hardly learn shapes that are smaller
+#: than two patches.
 SIZES = range(24, 37)
-#: A thing whose centre is nearer than this to a border between thirds of the picture has no clear place.
-CLEAR = 3
-#: Names of the picture's ninths, by row and column. They stand as answers, so without articles, as VQA compares them.
+#: A thing has a clear place if its centre is at least this many pixels from the borders between thirds of the picture.
+CLEAR_DISTANCE = 3
+#: Names of the nine cells of the picture, by row and column. They are answers, so they have no articles, as VQA's
+#: comparison of answers requires.
 PLACES = (("top left", "top", "top right"), ("left", "middle", "right"), ("bottom left", "bottom", "bottom right"))
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """A noun phrase: what a statement or a question is about. None matches anything."""
+    """A noun phrase, which a statement or a question is about. None matches every noun or colour."""
 
     noun: str | None = None
     colour: str | None = None
 
     def matches(self, thing: Thing) -> bool:
-        """Whether a thing is what the phrase speaks of."""
+        """Return whether the phrase describes a thing."""
         nouns: tuple[str | None, ...] = (None, thing.noun, "digit" if thing.is_digit else "shape")
         return self.noun in nouns and self.colour in (None, thing.colour)
 
     def text(self, *, plural: bool = False) -> str:
-        """The phrase in words, without an article."""
+        """Return the phrase as text, without an article."""
         noun = (self.noun or "thing") + ("s" if plural else "")
         return f"{self.colour} {noun}" if self.colour else noun
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture's description; `seed` fixes its background, clutter and colour shades."""
+    """The description of a picture, which is also an image source for the rows of a data set.
+
+    Args:
+        things: The things on the picture.
+        split: The split whose handwriting its digits have.
+        seed: Fixes the background, the clutter and the shades of the colours.
+    """
 
     things: tuple[Thing, ...]
     split: str
     seed: int
+    opens_fast: ClassVar[bool] = True
+
+    def __str__(self) -> str:
+        return f"built-in {self.split} scene with seed {self.seed}"
 
     def count(self, phrase: Phrase) -> int:
-        """How many things the phrase matches."""
+        """Return the number of things that match a phrase."""
         return sum(phrase.matches(thing) for thing in self.things)
 
     def render(self) -> np.ndarray:
-        """Paint the scene, uint8 [96, 96, 3]."""
+        """Return the pixels of the scene, uint8 [96, 96, 3]."""
         return paint(self.things, self.seed)
 
+    def open(self) -> Image.Image:
+        """Return the picture of the scene."""
+        return Image.fromarray(self.render())
 
-def ninth(thing: Thing) -> tuple[int, int]:
-    """Row and column, 0 to 2, of the ninth of the picture that a thing's centre lies in."""
+
+def grid_cell(thing: Thing) -> tuple[int, int]:
+    """Return the row and the column, 0 to 2, of the centre of a thing in a grid of 3 x 3 cells."""
     row, column = (int((start + thing.size / 2) * 3 / IMAGE_SIZE) for start in (thing.top, thing.left))
     return row, column
 
 
-def place(thing: Thing) -> str:
-    """The name of that ninth."""
-    row, column = ninth(thing)
+def place_name(thing: Thing) -> str:
+    """Return the name of the grid cell of a thing."""
+    row, column = grid_cell(thing)
     return PLACES[row][column]
 
 
-def is_clear(thing: Thing) -> bool:
-    """Whether people would agree on its place."""
+def has_clear_place(thing: Thing) -> bool:
+    """Return whether a thing is far enough from the borders of its grid cell for people to agree on its place."""
     borders = (IMAGE_SIZE / 3, IMAGE_SIZE * 2 / 3)
-    return all(abs(start + thing.size / 2 - at) >= CLEAR for start in (thing.top, thing.left) for at in borders)
+    return all(
+        abs(start + thing.size / 2 - border) >= CLEAR_DISTANCE
+        for start in (thing.top, thing.left)
+        for border in borders
+    )
 
 
 def pick(rng: random.Random, options: Sequence[Any]) -> Any:
-    """One of the options."""
+    """Return one of the options at random."""
     return options[int(rng.random() * len(options))]
 
 
 def plural(noun: str, number: int) -> str:
-    """A noun as it stands behind a number."""
+    """Return a noun in the form that follows a number."""
     return noun if number == 1 else noun + "s"
 
 
 def draw_scene(split: str, rng: random.Random, hint: Phrase | None = None) -> Scene:
-    """Draw a scene; with a `hint` some things resemble it, so that statements are not trivial."""
+    """Return a random scene; with a `hint`, some things resemble it, so that statements about it are not trivial."""
     things: list[Thing] = []
     for _ in range(1 + int(rng.random() * MAX_THINGS)):
         noun = pick(rng, DIGITS if rng.random() < 0.5 else SHAPES)
@@ -99,11 +121,11 @@ def draw_scene(split: str, rng: random.Random, hint: Phrase | None = None) -> Sc
             if hint.colour and rng.random() < 0.75:
                 colour = hint.colour
         things = _place(things, noun, colour, rng)
-    return Scene(tuple(_sampled(thing, split, rng) for thing in things), split, int(rng.random() * 2**53))
+    return Scene(tuple(_with_sample(thing, split, rng) for thing in things), split, int(rng.random() * 2**53))
 
 
 def _place(things: list[Thing], noun: str, colour: str, rng: random.Random) -> list[Thing]:
-    """Add a thing where it overlaps none; a crowded scene stays as it is."""
+    """Add a thing at a random place where it overlaps no other thing; a full scene stays unchanged."""
     for _ in range(20):
         size = pick(rng, SIZES)
         left, top = (int(rng.random() * (IMAGE_SIZE - size + 1)) for _ in range(2))
@@ -118,22 +140,22 @@ def _place(things: list[Thing], noun: str, colour: str, rng: random.Random) -> l
     return things
 
 
-def _sampled(thing: Thing, split: str, rng: random.Random) -> Thing:
-    """Choose whose handwriting a digit is, from the split's own samples."""
+def _with_sample(thing: Thing, split: str, rng: random.Random) -> Thing:
+    """Give a digit one of the handwriting samples of the split."""
     if not thing.is_digit:
         return thing
-    return replace(thing, sample=pick(rng, handwriting(split)[DIGITS.index(thing.noun)]))
+    return replace(thing, sample=pick(rng, digit_samples(split)[DIGITS.index(thing.noun)]))
 
 
-def rewritten(scene: Scene, rng: random.Random) -> Scene:
-    """The scene with its digits in other hands than the samples': a small turn, slant and stretch.
+def vary_handwriting(scene: Scene, rng: random.Random) -> Scene:
+    """Return the scene with its digits slightly rotated, slanted and stretched.
 
-    For training: 126 samples of a digit are few, and what is learned of them should hold for others'.
+    This is for training: 126 samples of a digit are few, and a model must also recognise other handwriting.
     """
-    return replace(scene, things=tuple(replace(thing, warp=_another_hand(rng)) for thing in scene.things))
+    return replace(scene, things=tuple(replace(thing, warp=_random_warp(rng)) for thing in scene.things))
 
 
-def _another_hand(rng: random.Random) -> tuple[float, float, float, float]:
+def _random_warp(rng: random.Random) -> tuple[float, float, float, float]:
     turn, slant = math.radians(24 * rng.random() - 12), 0.5 * rng.random() - 0.25
     wide, high = (0.9 + 0.3 * rng.random() for _ in range(2))
     cos, sin = math.cos(turn), math.sin(turn)

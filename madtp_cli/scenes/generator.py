@@ -1,10 +1,10 @@
-"""The built-in data set: composed pictures of handwritten digits and coloured shapes.
+"""Generates the built-in data set: pictures of handwritten digits and coloured shapes.
 
-A scene is a list of things (what, which colour, where), so it knows its captions, its
-questions with answers, and whether a statement about a pair of scenes is true. The
-handwriting is real (see NOTICE) and split by original sample before composing: no
-train digit appears in a val or test picture. Everything is drawn from `random.random()`
-alone, whose stream Python guarantees, so a seed gives the same data everywhere.
+A scene is a list of things with their nouns, colours and places. Its captions, its questions with answers, and whether
+a statement about a pair of scenes is true follow from this list. The handwriting is real (see NOTICE), and each
+original sample belongs to one split: no train digit appears in a val or test picture. All random numbers come from
+`random.random()`, whose sequence for a seed is the same in every Python version, so a seed gives the same data
+everywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import random
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-# The `as` names are part of this module for whoever draws scenes: what they are made of, and what is said of them.
+# Names that are imported with `as` are part of this module's public interface.
+from madtp_cli.data.dataset import SPLITS
 from madtp_cli.scenes import captions as _captions
 from madtp_cli.scenes import questions as _questions
 from madtp_cli.scenes import statements as _statements
@@ -22,12 +23,11 @@ from madtp_cli.scenes.captions import long_caption as long_caption
 from madtp_cli.scenes.captions import placed_captions as placed_captions
 from madtp_cli.scenes.composition import COUNTS as COUNTS
 from madtp_cli.scenes.composition import MAX_THINGS as MAX_THINGS
-from madtp_cli.scenes.composition import SPLITS as SPLITS
 from madtp_cli.scenes.composition import Phrase as Phrase
 from madtp_cli.scenes.composition import Scene as Scene
 from madtp_cli.scenes.composition import draw_scene as draw_scene
-from madtp_cli.scenes.composition import is_clear, pick
-from madtp_cli.scenes.composition import rewritten as rewritten
+from madtp_cli.scenes.composition import has_clear_place, pick
+from madtp_cli.scenes.composition import vary_handwriting as vary_handwriting
 from madtp_cli.scenes.painting import COLOURS as COLOURS
 from madtp_cli.scenes.painting import DIGITS as DIGITS
 from madtp_cli.scenes.painting import IMAGE_SIZE as IMAGE_SIZE
@@ -43,7 +43,7 @@ from madtp_cli.scenes.statements import Statement as Statement
 
 @dataclass(frozen=True)
 class Pair:
-    """One NLVR2-like item: two scenes and a statement that is true of them or not."""
+    """One sample as in NLVR2: two scenes and a statement, which is true or false for them."""
 
     left: Scene
     right: Scene
@@ -51,48 +51,48 @@ class Pair:
     label: bool
 
 
-def _for_training(scene: Scene, rng: random.Random) -> Scene:
-    return rewritten(scene, rng) if scene.split == "train" else scene
+def _vary_train_digits(scene: Scene, rng: random.Random) -> Scene:
+    return vary_handwriting(scene, rng) if scene.split == "train" else scene
 
 
 def draw_pair(split: str, rng: random.Random) -> Pair:
-    """Draw a statement, then its truth, then scenes that make it so.
+    """Return a random statement with a random label and two random scenes that fit the label.
 
-    The truth is a fair coin that knows nothing of the sentence, so no kind of
-    statement can be solved from the text alone. Train digits are `rewritten`.
+    The label is a fair coin that is independent of the statement, so the text alone tells nothing about it. The
+    handwriting of train digits is varied, see `vary_handwriting`.
     """
     statement = _statements.draw(pick(rng, KINDS), rng)
     label = rng.random() < 0.5
     while True:
         left, right = (draw_scene(split, rng, statement.phrase) for _ in range(2))
         if statement.holds(left, right) == label:
-            return Pair(_for_training(left, rng), _for_training(right, rng), statement, label)
+            return Pair(_vary_train_digits(left, rng), _vary_train_digits(right, rng), statement, label)
 
 
 def draw_statements(left: Scene, right: Scene, number: int, rng: random.Random) -> list[tuple[Statement, bool]]:
-    """Draw more statements about one pair, as many true as false where it can be had.
+    """Return more random statements about one pair with their labels, about as many true as false ones.
 
-    Their words and their truth are slightly dependent: fit for teaching, not for testing.
+    Label and text depend slightly on each other, so these statements are good for training but not for testing.
     """
-    drawn: list[tuple[Statement, bool]] = []
-    while len(drawn) < number:
+    labelled: list[tuple[Statement, bool]] = []
+    while len(labelled) < number:
         label = rng.random() < 0.5
         for _ in range(8):
             kind = pick(rng, KINDS)
-            seen = left.things + right.things
-            near = [t for t in seen if kind not in ("shape", "digit") or t.is_digit == (kind == "digit")]
-            thing = pick(rng, near) if near and rng.random() < 0.8 else None
+            things = left.things + right.things
+            fitting = [t for t in things if kind not in ("shape", "digit") or t.is_digit == (kind == "digit")]
+            thing = pick(rng, fitting) if fitting and rng.random() < 0.8 else None
             if thing and kind == "bound" and rng.random() < 0.5:
                 thing = replace(thing, colour=pick(rng, tuple(COLOURS)))
             statement = _statements.draw(kind, rng, thing)
             if statement.holds(left, right) == label:
                 break
-        drawn.append((statement, statement.holds(left, right)))
-    return drawn
+        labelled.append((statement, statement.holds(left, right)))
+    return labelled
 
 
 def pairs(split: str, number: int, seed: int = 0) -> Iterator[Pair]:
-    """Yield the first `number` pairs of a split; item i is the same whatever the number."""
+    """Yield the first `number` pairs of a split; pair i does not depend on the number."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
     for index in range(number):
@@ -100,30 +100,35 @@ def pairs(split: str, number: int, seed: int = 0) -> Iterator[Pair]:
 
 
 def draw_question(split: str, rng: random.Random) -> tuple[Scene, Question]:
-    """Draw an answer, then a question, then a scene that gives it: of the answer the question alone says nothing.
+    """Return a random question with a random answer, and a random scene for which this answer is right.
 
-    Train digits are `rewritten`.
+    The question alone tells nothing about the answer. The handwriting of train digits is varied.
     """
     question = _questions.draw(rng)
     while True:
-        # Only the question shapes the scene. Were the answer to, the commonest colour would often be right.
+        # The scene depends on the question only. If it depended on the answer too, the most frequent colour in the
+        # scene would often be the right answer.
         scene = draw_scene(split, rng, question.phrase)
         if _questions.answer(question.kind, question.phrase, scene) == question.answer:
-            return _for_training(scene, rng), question
+            return _vary_train_digits(scene, rng), question
 
 
 def draw_captioned(split: str, rng: random.Random, numbers: Collection[int] | None = None) -> Scene:
-    """Draw a scene to be captioned, train digits `rewritten`.
+    """Return a random scene for captions; the handwriting of train digits is varied.
 
-    With `numbers` it has so many things, each at a place that people agree on, and so tells itself from others.
+    Args:
+        split: Split of the scene.
+        rng: Source of random numbers.
+        numbers: Allowed numbers of things. If given, every thing also has a clear place, so that captions with places
+            distinguish the scenes. None allows every scene.
     """
     while True:
         scene = draw_scene(split, rng)
-        if numbers is None or (len(scene.things) in numbers and all(map(is_clear, scene.things))):
-            return _for_training(scene, rng)
+        if numbers is None or (len(scene.things) in numbers and all(map(has_clear_place, scene.things))):
+            return _vary_train_digits(scene, rng)
 
 
 def vocabulary() -> list[str]:
-    """Every word that a text of any task can have, sorted: what a tokenizer for the scenes must know."""
-    texts = (*_statements.sayings(), *_questions.sayings(), *_captions.sayings())
+    """Return every word that a text of any task can contain, sorted: the vocabulary of a tokenizer for the scenes."""
+    texts = (*_statements.example_texts(), *_questions.example_texts(), *_captions.example_texts())
     return sorted({word for text in texts for word in text.split()})

@@ -1,7 +1,7 @@
-"""How things are painted: real handwriting, six shapes, colours, textured backgrounds.
+"""Paints things: handwritten digits, six shapes, colours, and backgrounds with textures.
 
-Everything is drawn from `random.random()` alone, whose stream Python guarantees, so a
-seed paints the same picture everywhere.
+All random numbers come from `random.random()`, whose sequence for a seed is the same in every Python version, so a seed
+gives the same picture everywhere.
 """
 
 from __future__ import annotations
@@ -27,17 +27,22 @@ COLOURS = {
     "purple": (165, 60, 200),
     "white": (245, 245, 245),
 }
-#: Share of the 1,797 handwritten digits that compose each split.
+#: The range of the 1,797 handwritten digits that each split uses, as shares of the samples of each digit.
 DIGIT_SHARES = {"train": (0.0, 0.7), "val": (0.7, 0.85), "test": (0.85, 1.0)}
 _TEXTURE_SIDE = 160
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: `noun` is a shape or a digit's name; `left`, `top`, `size` are pixels.
+    """One thing on a picture.
 
-    `warp` is a linear map (xx, xy, yx, yy) from the painted digit to the handwriting, about its
-    centre: for training on more hands than wrote the samples.
+    Args:
+        noun: A shape or the name of a digit.
+        colour: One of `COLOURS`.
+        left, top, size: Position of the upper left corner and side of its square, in pixels.
+        sample: Index of the handwriting of a digit.
+        warp: Linear map (xx, xy, yx, yy) about the centre, from the painted digit to the handwriting. It varies the
+            handwriting for training.
     """
 
     noun: str
@@ -50,33 +55,38 @@ class Thing:
 
     @property
     def is_digit(self) -> bool:
-        """Whether it is handwriting rather than a shape."""
+        """Whether it is a handwritten digit and not a shape."""
         return self.noun in DIGITS
 
 
 def paint(things: Sequence[Thing], seed: int) -> np.ndarray:
-    """Paint things on a background, uint8 [96, 96, 3]; `seed` fixes texture, clutter and shades."""
+    """Return a picture of things on a background, uint8 [96, 96, 3].
+
+    Args:
+        things: The things.
+        seed: Fixes the texture of the background, the clutter, and the shades of the colours.
+    """
     rng = random.Random(seed)
     canvas = _background(rng)
-    _clutter(canvas, rng)
+    _add_clutter(canvas, rng)
     for thing in things:
-        cover = mask(thing)[..., None]
+        coverage = mask(thing)[..., None]
         shade = np.array([c * (0.85 + 0.15 * rng.random()) for c in COLOURS[thing.colour]], np.float32)
         area = canvas[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size]
-        area += cover * (shade - area)
+        area += coverage * (shade - area)
     return canvas.clip(0, 255).astype(np.uint8)
 
 
 @functools.cache
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    """Handwritten digits as stored: grey [1797, 8, 8] of 0-16 and their labels."""
+    """The handwritten digits: grey levels 0 to 16, [1797, 8, 8], and their labels [1797]."""
     stored = np.load(Path(__file__).with_name("digits.npz"))
     return stored["images"], stored["labels"]
 
 
 @functools.cache
-def handwriting(split: str) -> tuple[tuple[int, ...], ...]:
-    """Indices of a split's handwriting, by digit."""
+def digit_samples(split: str) -> tuple[tuple[int, ...], ...]:
+    """Return the indices of the handwriting samples of a split, one tuple for each digit."""
     low, high = DIGIT_SHARES[split]
     labels = _digits()[1]
     by_digit = [np.flatnonzero(labels == digit) for digit in range(10)]
@@ -84,16 +94,16 @@ def handwriting(split: str) -> tuple[tuple[int, ...], ...]:
 
 
 def mask(thing: Thing) -> np.ndarray:
-    """How much of each pixel of its square a thing covers, float32 [size, size] in 0-1."""
+    """Return the share, 0 to 1, of each pixel of its square that a thing covers, float32 [size, size]."""
     if thing.warp and thing.is_digit:
-        return _sharp(_warped(_enlarged(thing.size, thing.sample), thing.warp))
+        return _sharpened(_warped(_enlarged(thing.size, thing.sample), thing.warp))
     return _mask(thing.noun, thing.size, thing.sample)
 
 
 @functools.lru_cache(maxsize=50_000)
 def _mask(noun: str, size: int, sample: int) -> np.ndarray:
     if noun in DIGITS:
-        return _sharp(_enlarged(size, sample))
+        return _sharpened(_enlarged(size, sample))
     fine = 4 * size
     y, x = (np.mgrid[:fine, :fine] + 0.5) / fine * 2 - 1
     inside = _inside(noun, x, y).astype(np.float32)
@@ -111,13 +121,13 @@ def _warped(image: Image.Image, warp: tuple[float, float, float, float]) -> Imag
     return image.transform(image.size, Image.Transform.AFFINE, about, Image.Resampling.BILINEAR)
 
 
-def _sharp(image: Image.Image) -> np.ndarray:
-    """At several times its size a blurred stroke looks like no pen's."""
+def _sharpened(image: Image.Image) -> np.ndarray:
+    """An enlarged digit with sharper strokes, because enlarging blurs them: float32 array in 0 to 1."""
     return (np.asarray(image, np.float32) / 255 * 2.4 - 0.6).clip(0, 1)
 
 
 def _inside(noun: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether points of the square [-1, 1]² belong to a shape."""
+    """Whether points of the square [-1, 1]² are inside a shape."""
     radius = np.hypot(x, y)
     if noun == "circle":
         return radius < 0.92
@@ -135,10 +145,10 @@ def _inside(noun: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _textures() -> np.ndarray:
-    """A pool of grey backgrounds, float32 [24, 160, 160] around 0: noise, stripes, checks."""
-    random_state = np.random.RandomState(20)  # the one numpy stream that is frozen for good
+    """Grey backgrounds around 0, float32 [24, 160, 160]: noise, stripes and checks."""
+    random_state = np.random.RandomState(20)  # the only numpy generator whose sequence never changes
     y, x = np.mgrid[:_TEXTURE_SIDE, :_TEXTURE_SIDE]
-    pool = []
+    textures = []
     for number in range(24):
         grain = random_state.standard_normal((_TEXTURE_SIDE, _TEXTURE_SIDE)) * 0.35
         coarse = Image.fromarray(random_state.standard_normal((12, 12)).astype(np.float32))
@@ -146,20 +156,20 @@ def _textures() -> np.ndarray:
         angle, period = random_state.uniform(0, math.pi), random_state.uniform(5, 14)
         stripes = np.sin((x * math.cos(angle) + y * math.sin(angle)) * 2 * math.pi / period)
         checks = np.sign(np.sin(x * 2 * math.pi / period) * np.sin(y * 2 * math.pi / period))
-        pool.append(grain + (clouds, stripes, checks)[number % 3])
-    return np.stack(pool).astype(np.float32)
+        textures.append(grain + (clouds, stripes, checks)[number % 3])
+    return np.stack(textures).astype(np.float32)
 
 
 def _background(rng: random.Random) -> np.ndarray:
-    """A dark, slightly tinted texture, float32 [96, 96, 3]."""
+    """A dark texture with a slight tint, float32 [96, 96, 3]."""
     top, left = (int(rng.random() * (_TEXTURE_SIDE - IMAGE_SIZE)) for _ in range(2))
     texture = _textures()[int(rng.random() * 24), top : top + IMAGE_SIZE, left : left + IMAGE_SIZE]
     tint = np.array([45 + 50 * rng.random() for _ in range(3)], np.float32)
     return texture[..., None] * (5 + 12 * rng.random()) + tint
 
 
-def _clutter(canvas: np.ndarray, rng: random.Random) -> None:
-    """Paint up to six small grey marks that no sentence speaks of."""
+def _add_clutter(canvas: np.ndarray, rng: random.Random) -> None:
+    """Paint up to six small grey marks, which no text mentions."""
     for _ in range(int(rng.random() * 7)):
         high, wide = 1 + int(rng.random() * 5), 1 + int(rng.random() * 5)
         top, left = int(rng.random() * (IMAGE_SIZE - high)), int(rng.random() * (IMAGE_SIZE - wide))

@@ -1,7 +1,7 @@
-"""VQA: questions about a scene, and the answers it gives.
+"""Questions about a scene and their answers, for VQA.
 
-Answers stand as VQA's comparison leaves them: digits in figures ("7"), places without articles
-("top left"), so that normalising changes none of them.
+Answers are written as VQA's normalisation writes them, with figures ("7") and without articles ("top left"), so that
+normalisation does not change them.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from madtp_cli.scenes.composition import MAX_THINGS, PLACES, Phrase, Scene, is_clear, pick, place
+from madtp_cli.scenes.composition import MAX_THINGS, PLACES, Phrase, Scene, has_clear_place, pick, place_name
 from madtp_cli.scenes.painting import COLOURS, DIGITS, SHAPES, Thing
 
-#: The answers to each kind of question.
+#: All answers to each kind of question.
 ANSWERS: dict[str, tuple[str, ...]] = {
     "existence": ("yes", "no"),
     "colour": tuple(COLOURS),
@@ -25,7 +25,7 @@ ANSWERS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Question:
-    """A question and its answer, what kind it is and what it is about."""
+    """A question with its kind, its answer, and the phrase it is about."""
 
     kind: str
     text: str
@@ -34,12 +34,12 @@ class Question:
 
 
 def answers() -> list[str]:
-    """All answers there are, sorted: the list to rank."""
+    """Return all answers, sorted: the answer list that a model ranks."""
     return sorted({answer for of_kind in ANSWERS.values() for answer in of_kind})
 
 
-def wording(kind: str, phrase: Phrase) -> str:
-    """The words that ask for the existence, colour, identity, count or position of what a phrase names."""
+def question_text(kind: str, phrase: Phrase) -> str:
+    """Return the question for the existence, colour, identity, count or position of what a phrase describes."""
     name = phrase.text()
     return {
         "existence": f"is there {'an' if name == 'eight' else 'a'} {name}",
@@ -51,29 +51,34 @@ def wording(kind: str, phrase: Phrase) -> str:
 
 
 def answer(kind: str, phrase: Phrase, scene: Scene) -> str | None:
-    """What a scene answers; None if "the" would not fit, or people could differ."""
-    meant = [thing for thing in scene.things if phrase.matches(thing)]
+    """Return the answer for a scene.
+
+    None if a question with "the" does not fit, because the phrase does not describe exactly one thing, or if people
+    could disagree on the place.
+    """
+    matching = [thing for thing in scene.things if phrase.matches(thing)]
     if kind == "existence":
-        return "yes" if meant else "no"
+        return "yes" if matching else "no"
     if kind == "count":
-        return str(len(meant))
-    if len(meant) != 1 or (kind == "position" and not is_clear(meant[0])):
+        return str(len(matching))
+    if len(matching) != 1 or (kind == "position" and not has_clear_place(matching[0])):
         return None
-    return {"colour": meant[0].colour, "identity": _name(meant[0]), "position": place(meant[0])}[kind]
+    thing = matching[0]
+    return {"colour": thing.colour, "identity": _identity(thing), "position": place_name(thing)}[kind]
 
 
-def _name(thing: Thing) -> str:
+def _identity(thing: Thing) -> str:
     return str(DIGITS.index(thing.noun)) if thing.is_digit else thing.noun
 
 
 def phrases(kind: str) -> list[Phrase]:
-    """What questions of a kind can be about; the words tell nothing of the answer."""
+    """Return the phrases that a kind of question can be about; they tell nothing about the answer."""
     nouns, colours = (*DIGITS, *SHAPES), tuple(COLOURS)
     coloured = [Phrase(None, colour) for colour in colours]
     if kind == "identity":
         return coloured
     if kind == "count":
-        # Not of things as such: there are never none.
+        # "things" is left out, because no scene has zero things.
         return [Phrase("digit"), Phrase("shape"), *coloured]
     named = [Phrase(noun) for noun in nouns]
     if kind == "colour":
@@ -82,19 +87,23 @@ def phrases(kind: str) -> list[Phrase]:
 
 
 def questions(scene: Scene) -> list[Question]:
-    """Every question that a scene answers, by kind; most answers to existence are "no"."""
-    asked = [(kind, phrase, answer(kind, phrase, scene)) for kind in ANSWERS for phrase in phrases(kind)]
-    return [Question(kind, wording(kind, phrase), said, phrase) for kind, phrase, said in asked if said is not None]
+    """Return every question that has an answer for a scene, by kind; most existence questions have the answer "no"."""
+    candidates = [(kind, phrase, answer(kind, phrase, scene)) for kind in ANSWERS for phrase in phrases(kind)]
+    return [
+        Question(kind, question_text(kind, phrase), given, phrase)
+        for kind, phrase, given in candidates
+        if given is not None
+    ]
 
 
 def draw(rng: random.Random) -> Question:
-    """Draw a kind, one of its answers, and what the question is about; the scene comes after them."""
+    """Return a random question: its kind, then one of the answers of this kind, then its phrase."""
     kind = pick(rng, tuple(ANSWERS))
     wanted, phrase = pick(rng, ANSWERS[kind]), pick(rng, phrases(kind))
-    return Question(kind, wording(kind, phrase), wanted, phrase)
+    return Question(kind, question_text(kind, phrase), wanted, phrase)
 
 
-def sayings() -> Iterator[str]:
-    """Every question, and every answer."""
-    yield from (wording(kind, phrase) for kind in ANSWERS for phrase in phrases(kind))
+def example_texts() -> Iterator[str]:
+    """Yield every question and every answer."""
+    yield from (question_text(kind, phrase) for kind in ANSWERS for phrase in phrases(kind))
     yield from answers()

@@ -1,4 +1,4 @@
-"""NLVR2: statements about two scenes, each with the test that decides it."""
+"""Statements about two scenes, each with the test that tells whether it is true, for NLVR2."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from madtp_cli.scenes.composition import COUNTS, Phrase, Scene, pick, plural
 from madtp_cli.scenes.painting import COLOURS, DIGITS, SHAPES, Thing
 
-#: What has to be seen to judge a statement: a colour, a shape, a digit, a colour bound to
-#: its shape or digit, a number of things, or the numbers in both images.
+#: Kinds of statements, by what must be recognised: a colour, a shape, a digit, the colour of a shape or digit
+#: ("bound"), the number of things in one image, or the numbers in both images.
 KINDS = ("colour", "shape", "digit", "bound", "count", "compare")
 GROUPS = ("digit", "shape", None)
 WHERE = ("left", "right", "both", "either")
@@ -19,7 +19,14 @@ RELATIONS = ("left", "right", "same")
 
 @dataclass(frozen=True)
 class Statement:
-    """A sentence about a pair of scenes, the test that decides it, and what it is about."""
+    """A statement about a pair of scenes.
+
+    Args:
+        kind: One of `KINDS`.
+        text: The statement.
+        holds: Whether it is true for a left and a right scene.
+        phrase: The phrase it is about.
+    """
 
     kind: str
     text: str
@@ -28,15 +35,15 @@ class Statement:
 
 
 def _exists(kind: str, phrase: Phrase, where: str) -> Statement:
-    """There is such a thing in the left, the right, both or at least one of the images."""
+    """A statement that the left, the right, both or at least one of the images contain such a thing."""
     name = ("an " if phrase.text()[0] in "aeio" else "a ") + phrase.text()
-    frames = {
+    statements = {
         "left": (f"there is {name} in the left image", lambda a, b: a.count(phrase) > 0),
         "right": (f"there is {name} in the right image", lambda a, b: b.count(phrase) > 0),
         "both": (f"both images contain {name}", lambda a, b: a.count(phrase) > 0 and b.count(phrase) > 0),
         "either": (f"at least one image contains {name}", lambda a, b: a.count(phrase) + b.count(phrase) > 0),
     }
-    text, holds = frames[where]
+    text, holds = statements[where]
     return Statement(kind, text, holds, phrase)
 
 
@@ -48,17 +55,17 @@ def _counted(phrase: Phrase, number: int, side: int) -> Statement:
 
 def _compared(phrase: Phrase, relation: str) -> Statement:
     several = phrase.text(plural=True)
-    frames = {
+    statements = {
         "left": (f"there are more {several} in the left image", lambda a, b: a.count(phrase) > b.count(phrase)),
         "right": (f"there are more {several} in the right image", lambda a, b: b.count(phrase) > a.count(phrase)),
         "same": (f"both images contain the same number of {several}", lambda a, b: a.count(phrase) == b.count(phrase)),
     }
-    text, holds = frames[relation]
+    text, holds = statements[relation]
     return Statement("compare", text, holds, phrase)
 
 
 def draw(kind: str, rng: random.Random, thing: Thing | None = None) -> Statement:
-    """Draw a statement of one kind; with `thing` it is about that thing's noun and colour."""
+    """Return a random statement of one kind; with `thing`, it is about the noun and the colour of this thing."""
     colour = thing.colour if thing else pick(rng, tuple(COLOURS))
     if thing:
         noun = thing.noun
@@ -75,8 +82,8 @@ def draw(kind: str, rng: random.Random, thing: Thing | None = None) -> Statement
     return _exists(kind, phrase, where)
 
 
-def sayings() -> Iterator[str]:
-    """Statements that have every word a statement can have."""
+def example_texts() -> Iterator[str]:
+    """Yield statements that together contain every word a statement can contain."""
     for phrase in [Phrase(noun, colour) for noun in (*DIGITS, *SHAPES) for colour in (None, *COLOURS)]:
         yield from (_exists("bound", phrase, where).text for where in WHERE)
     for group in GROUPS:

@@ -1,4 +1,4 @@
-"""How far one gets without looking at the images: the check that a data set is not solved by its words."""
+"""Accuracy without the images: shows whether the texts of a data set alone give the answers away."""
 
 from __future__ import annotations
 
@@ -10,93 +10,110 @@ import numpy as np
 
 from madtp_cli.data.dataset import Row
 
-#: Keeps the weights of rare words small.
-_RIDGE = 1.0
-#: Newton's method; five already agree to the last digit on 20,000 sentences.
+#: L2 penalty of the logistic regression; keeps the weights of rare words small.
+_PENALTY = 1.0
+#: Steps of Newton's method; after five, all digits are stable on 20,000 sentences.
 _NEWTON_STEPS = 8
 
-#: What is answered to a sentence.
-_Judge = Callable[[str], str]
+#: Predicts the answer for a text.
+_Predictor = Callable[[str], str]
 
 
 @dataclass(frozen=True)
 class TextOnly:
-    """Accuracy in percent on so many test sentences."""
+    """Accuracy in percent, and the number of test samples."""
 
     accuracy: float
     samples: int
 
 
 def accuracy(train: Sequence[Row], test: Sequence[Row]) -> dict[str, TextOnly]:
-    """Text-only accuracy over "all" and per kind of statement or question.
+    """Return the text-only accuracy over all rows ("all") and for each kind of statement or question.
 
-    Two ways are fitted on the train sentences, the commonest answer to each sentence and a
-    logistic regression on its words; the one that does better on the test sentences counts,
-    so a figure a little above one in so many answers as there are is chance.
+    Two predictors are fitted on the train rows: the most frequent answer for each text, and a logistic regression on
+    its words. The better one on the test rows counts, so an accuracy slightly above chance is still chance.
+
+    Args:
+        train: Rows to fit on.
+        test: Rows to score.
     """
-    sentences = _answers(train)
-    judges = (_commonest(sentences), _regression(sentences))
-    verdicts = {text: [judge(text) for judge in judges] for text in _answers(test)}
-    right: dict[str, list[list[bool]]] = defaultdict(list)
+    answers_by_text = _answers_by_text(train)
+    predictors = (_most_frequent_answer(answers_by_text), _regression(answers_by_text))
+    predictions = {text: [predict(text) for predict in predictors] for text in _answers_by_text(test)}
+    correct: dict[str, list[list[bool]]] = defaultdict(list)
     for row in test:
-        truth = answer(row)
-        if truth is not None:
-            of_row = [verdict == truth for verdict in verdicts[row.text]]
-            right["all"].append(of_row)
-            right[row.kind or "other"].append(of_row)
-    kinds = sorted(right, key=lambda kind: (kind != "all", kind))
-    return {kind: TextOnly(100 * float(np.mean(right[kind], axis=0).max()), len(right[kind])) for kind in kinds}
+        expected = answer(row)
+        if expected is not None:
+            of_row = [prediction == expected for prediction in predictions[row.text]]
+            correct["all"].append(of_row)
+            correct[row.kind or "other"].append(of_row)
+    kinds = sorted(correct, key=lambda kind: (kind != "all", kind))
+    return {kind: TextOnly(100 * float(np.mean(correct[kind], axis=0).max()), len(correct[kind])) for kind in kinds}
 
 
 def answer(row: Row) -> str | None:
-    """A row's true answer: its label in words, or what most people answered; None if it has neither."""
+    """Return the right answer of a row: its label as a word, or the most frequent reference; None without either."""
     if row.label is not None:
         return ("false", "true")[row.label]
     return Counter(row.references).most_common(1)[0][0] if row.references else None
 
 
-def _answers(rows: Sequence[Row]) -> dict[str, Counter[str]]:
-    """How often each answer was given to each sentence; most sentences come many times."""
+def _answers_by_text(rows: Sequence[Row]) -> dict[str, Counter[str]]:
+    """How often each text has each answer; most texts occur many times."""
     answers: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
-        truth = answer(row)
-        if truth is not None:
-            answers[row.text][truth] += 1
+        expected = answer(row)
+        if expected is not None:
+            answers[row.text][expected] += 1
     return answers
 
 
-def _commonest(sentences: Mapping[str, Counter[str]]) -> _Judge:
-    overall = sum(sentences.values(), Counter())
+def _most_frequent_answer(answers_by_text: Mapping[str, Counter[str]]) -> _Predictor:
+    overall = sum(answers_by_text.values(), Counter())
 
-    def judge(text: str) -> str:
-        given = sentences.get(text, overall)
-        # Of equally common answers the first by the alphabet, whatever the order of the rows.
-        return min(given, key=lambda said: (-given[said], said), default="")
+    def predict(text: str) -> str:
+        counts = answers_by_text.get(text, overall)
+        # Of equally frequent answers, the first in alphabetical order, so that the order of the rows does not matter.
+        return min(counts, key=lambda candidate: (-counts[candidate], candidate), default="")
 
-    return judge
+    return predict
 
 
-def _regression(sentences: Mapping[str, Counter[str]]) -> _Judge:
-    """One logistic regression per answer on which words a sentence has; the likeliest answer is given."""
-    words = {word: place for place, word in enumerate(sorted({w for text in sentences for w in text.split()}), 1)}
+def _regression(answers_by_text: Mapping[str, Counter[str]]) -> _Predictor:
+    """Predict with one logistic regression per answer, on which words a text contains; the likeliest answer wins."""
+    words = sorted({word for text in answers_by_text for word in text.split()})
+    column = {word: number for number, word in enumerate(words, 1)}
 
     def features(text: str) -> np.ndarray:
-        found = np.zeros(len(words) + 1)
-        found[[0, *(words[word] for word in text.split() if word in words)]] = 1
-        return found
+        present = np.zeros(len(words) + 1)
+        present[[0, *(column[word] for word in text.split() if word in column)]] = 1  # column 0 is the bias
+        return present
 
-    seen = np.array([features(text) for text in sentences]).reshape(len(sentences), -1)
-    times = np.array([given.total() for given in sentences.values()], float)
-    choices = sorted({said for given in sentences.values() for said in given})
-    weights = [_fitted(seen, times, np.array([given[said] for given in sentences.values()], float)) for said in choices]
-    return lambda text: max(zip((features(text) @ w for w in weights), choices, strict=True), default=(0, ""))[1]
+    inputs = np.array([features(text) for text in answers_by_text]).reshape(len(answers_by_text), -1)
+    occurrences = np.array([counts.total() for counts in answers_by_text.values()], float)
+    answers = sorted({candidate for counts in answers_by_text.values() for candidate in counts})
+    weights = []
+    for candidate in answers:
+        positives = np.array([counts[candidate] for counts in answers_by_text.values()], float)
+        weights.append(_fit(inputs, occurrences, positives))
+    return lambda text: max(zip((features(text) @ w for w in weights), answers, strict=True), default=(0, ""))[1]
 
 
-def _fitted(seen: np.ndarray, times: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Weights [words], by Newton's method, of sentences [sentences, words] that came and were so answered so often."""
-    weights = np.zeros(seen.shape[1])
+def _fit(inputs: np.ndarray, occurrences: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """Fit a logistic regression by Newton's method.
+
+    Args:
+        inputs: Features of each text, [texts, features].
+        occurrences: How often each text occurs, [texts].
+        positives: How often each text has the answer, [texts].
+
+    Returns:
+        Weights [features].
+    """
+    weights = np.zeros(inputs.shape[1])
     for _ in range(_NEWTON_STEPS):
-        chance = 1 / (1 + np.exp(-seen @ weights))
-        curvature = seen.T @ (seen * (times * chance * (1 - chance))[:, None]) + _RIDGE * np.eye(len(weights))
-        weights += np.linalg.solve(curvature, seen.T @ (given - times * chance) - _RIDGE * weights)
+        probability = 1 / (1 + np.exp(-inputs @ weights))
+        variance = occurrences * probability * (1 - probability)
+        curvature = inputs.T @ (inputs * variance[:, None]) + _PENALTY * np.eye(len(weights))
+        weights += np.linalg.solve(curvature, inputs.T @ (positives - occurrences * probability) - _PENALTY * weights)
     return weights

@@ -42,6 +42,7 @@ class Task(Protocol):
     """
 
     name: str
+    schema: str
     title: str
     pipeline_tag: str
     metric: str

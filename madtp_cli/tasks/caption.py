@@ -36,6 +36,7 @@ class Caption:
     """An image, described in a sentence; judged by CIDEr-D, of which papers print 100 times as much."""
 
     name = "caption"
+    schema = "captions"
     title = "Image captioning (COCO)"
     pipeline_tag = "image-to-text"
     metric = "CIDEr"

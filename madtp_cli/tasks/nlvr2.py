@@ -33,6 +33,7 @@ class Nlvr2:
     """A pair of images and a sentence, judged true or false."""
 
     name = "nlvr2"
+    schema = "statements"
     title = "Natural-language visual reasoning (NLVR2)"
     pipeline_tag = "visual-question-answering"
     metric = "accuracy"

@@ -60,6 +60,7 @@ class Retrieval:
     """Images and their captions, each to be found by the other."""
 
     name = "retrieval"
+    schema = "captions"
     title = "Image-text retrieval"
     pipeline_tag = "zero-shot-image-classification"
     metric = "mean recall"

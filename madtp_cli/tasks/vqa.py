@@ -51,6 +51,7 @@ class Vqa:
     """
 
     name = "vqa"
+    schema = "questions"
     title = "Visual question answering (VQAv2)"
     pipeline_tag = "visual-question-answering"
     metric = "VQA accuracy"

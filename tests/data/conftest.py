@@ -1,4 +1,4 @@
-"""Small data sets on disk, in the layouts people have."""
+"""Small data sets on disk, in the layouts that users have."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 
-def picture(path: Path, shade: int = 0) -> None:
-    """Write a tiny picture."""
+def write_image(path: Path, shade: int = 0) -> None:
+    """Write a tiny image file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (5, 3), (shade % 256, 7, 9)).save(path)
 
 
 def blip_rows(split: str, number: int) -> list[dict[str, Any]]:
-    """BLIP's rows; two sentences about each pair of images, as in NLVR2."""
+    """Return rows in the layout of BLIP; two sentences about each pair of images, as in NLVR2."""
     return [
         {
             "sentence": f"There are {i} dogs.",
@@ -31,7 +31,7 @@ def blip_rows(split: str, number: int) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def write_blip(tmp_path: Path) -> Callable[..., Path]:
-    """Write a data set in BLIP's layout: `write_blip({"train": rows}, images="images")`."""
+    """Write a data set in the layout of BLIP: `write_blip({"train": rows}, images="images")`."""
 
     def write(
         splits: dict[str, list[dict[str, Any]]], *, annotation: str = "annotation", images: str = "images"
@@ -41,7 +41,7 @@ def write_blip(tmp_path: Path) -> Callable[..., Path]:
             (tmp_path / annotation / f"nlvr_{split}.json").write_text(json.dumps(rows))
             for row in rows:
                 for name in row.get("images", []):
-                    picture(tmp_path / images / name)
+                    write_image(tmp_path / images / name)
         return tmp_path
 
     return write

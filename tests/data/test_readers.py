@@ -1,4 +1,4 @@
-"""Data people have is recognised by its shape, and read where its files really lie."""
+"""Readers recognise data by their content and find the images."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 
 from madtp_cli import data
+from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.errors import DataError
-from tests.data.conftest import blip_rows, picture
+from tests.data.conftest import blip_rows, write_image
 
 
 def paths(row: data.Row) -> list[Path]:
-    """A row's images, which are files here."""
-    return [image for image in row.images if isinstance(image, Path)]
+    """Return the paths of the images of a row."""
+    return [image.path for image in row.images if isinstance(image, ImageFile)]
 
 
 def official_rows(split: str, number: int, *, directory: int | None = None) -> list[dict[str, Any]]:
-    """Rows as NLVR2's authors publish them."""
+    """Return rows in the layout of the authors of NLVR2."""
     extra = {} if directory is None else {"directory": directory}
     return [
         {
@@ -37,19 +38,19 @@ def official_rows(split: str, number: int, *, directory: int | None = None) -> l
 
 
 def write_lines(file: Path, rows: list[dict[str, Any]]) -> None:
-    """JSON lines with a blank last line, as published."""
+    """Write JSON lines with a blank last line, as published."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
 
 
 @pytest.mark.parametrize("annotation", [".", "annotation", "annotations"])
 @pytest.mark.parametrize("images", [".", "images", "datasets/vision/NLVR2"])
-def test_blip_annotations_are_read_where_they_are(write_blip, annotation, images):
-    """People put the files where BLIP's or MADTP's instructions say, or all in one folder."""
+def test_blip_annotations_are_found_in_usual_folders(write_blip, annotation, images):
+    """Users put the files where the instructions of BLIP or MADTP say, or all into one folder."""
     folder = write_blip(
         {split: blip_rows(split, 4) for split in ("train", "dev", "test")}, annotation=annotation, images=images
     )
-    found = data.read(folder, "nlvr2")
+    found = data.read(folder, "statements")
     assert {split: len(rows) for split, rows in found.splits.items()} == {"train": 4, "val": 4, "test": 4}
     row = found.split("val")[3]
     assert (row.text, row.label, row.kind) == ("There are 3 dogs.", 0, None)
@@ -57,35 +58,35 @@ def test_blip_annotations_are_read_where_they_are(write_blip, annotation, images
     assert found.notes == []
 
 
-def test_a_layout_is_known_by_its_shape_and_not_by_its_name(write_blip):
-    """A file that happens to be called nlvr_test.json may hold anything."""
+def test_a_layout_is_recognised_by_content_and_not_by_name(write_blip):
+    """A file called nlvr_test.json can hold anything."""
     folder = write_blip({"test": blip_rows("test", 2)})
     shutil.move(folder / "annotation/nlvr_test.json", folder / "annotation/my-pairs.test.json")
     (folder / "annotation/nlvr_train.json").write_text('["an answer list", "yes"]')
     (folder / "annotation/coco_karpathy_test.json").write_text('[{"image": "a.jpg", "caption": ["x"]}]')
-    assert list(data.read(folder, "nlvr2").splits) == ["test"]
+    assert list(data.read(folder, "statements").splits) == ["test"]
 
 
-def test_one_annotation_file_can_be_given(write_blip):
-    """Its images are looked for in the folder it belongs to."""
+def test_path_may_be_one_annotation_file(write_blip):
+    """Its images are searched in the data folder of the file."""
     folder = write_blip({"train": blip_rows("train", 2), "test": blip_rows("test", 4)})
-    found = data.read(folder / "annotation/nlvr_test.json", "nlvr2")
+    found = data.read(folder / "annotation/nlvr_test.json", "statements")
     assert {split: len(rows) for split, rows in found.splits.items()} == {"test": 4}
-    assert list(data.read(folder / "annotation", "nlvr2").splits) == ["train", "test"]
+    assert list(data.read(folder / "annotation", "statements").splits) == ["train", "test"]
 
 
 @pytest.mark.parametrize("root", [".", "images"])
-@pytest.mark.parametrize("place", [".", "data"])
-def test_official_nlvr2_is_read_where_it_is(tmp_path, root, place):
-    """Train images lie in numbered folders, the others in one per split."""
-    write_lines(tmp_path / place / "train.json", official_rows("train", 4, directory=17))
-    write_lines(tmp_path / place / "dev.json", official_rows("dev", 4))
-    write_lines(tmp_path / place / "test1.json", official_rows("test1", 4))
+@pytest.mark.parametrize("subfolder", [".", "data"])
+def test_official_nlvr2_is_found_in_usual_folders(tmp_path, root, subfolder):
+    """Train images are in numbered folders, other images in one folder per split."""
+    write_lines(tmp_path / subfolder / "train.json", official_rows("train", 4, directory=17))
+    write_lines(tmp_path / subfolder / "dev.json", official_rows("dev", 4))
+    write_lines(tmp_path / subfolder / "test1.json", official_rows("test1", 4))
     for folder in ("train/17/train", "dev/dev", "test1/test1"):
         for number in (0, 1):
             for side in (0, 1):
-                picture(tmp_path / root / f"{folder}-{number}-1-img{side}.png")
-    found = data.read(tmp_path, "nlvr2")
+                write_image(tmp_path / root / f"{folder}-{number}-1-img{side}.png")
+    found = data.read(tmp_path, "statements")
     assert {split: len(rows) for split, rows in found.splits.items()} == {"train": 4, "val": 4, "test": 4}
     row = found.split("train")[3]
     assert (row.identifier, row.label, row.text) == ("train-1-1-1", 0, "One cat and 3 mice.")
@@ -94,51 +95,51 @@ def test_official_nlvr2_is_read_where_it_is(tmp_path, root, place):
     assert paths(found.split("test")[0])[1].parent.name == "test1"
 
 
-def test_of_two_numbered_tests_the_first_is_taken_and_said(tmp_path):
-    """Joining test1 and test2 would give a figure nobody can compare."""
+def test_of_two_numbered_test_files_the_first_is_used_with_a_note(tmp_path):
+    """Joining test1 and test2 would give a result that cannot be compared with published ones."""
     for split in ("test1", "test2"):
         write_lines(tmp_path / f"{split}.json", official_rows(split, 2))
         for side in (0, 1):
-            picture(tmp_path / split / f"{split}-0-1-img{side}.png")
-    found = data.read(tmp_path, "nlvr2")
+            write_image(tmp_path / split / f"{split}-0-1-img{side}.png")
+    found = data.read(tmp_path, "statements")
     assert found.split("test")[0].identifier.startswith("test1-")
-    assert found.notes == ["the test split is test1.json; test2.json left out (give that file itself to use it)"]
-    assert data.read(tmp_path / "test2.json", "nlvr2").split("test")[0].identifier.startswith("test2-")
+    assert found.notes == ["the test split is test1.json; test2.json not used (give that file itself to use it)"]
+    assert data.read(tmp_path / "test2.json", "statements").split("test")[0].identifier.startswith("test2-")
 
 
-def test_only_the_splits_that_are_asked_for_are_read(write_blip):
-    """Train images that were never fetched must not stop a test."""
+def test_only_the_requested_splits_are_read(write_blip):
+    """Missing train images must not prevent an evaluation on the test split."""
     folder = write_blip({split: blip_rows(split, 4) for split in ("train", "dev", "test")})
     shutil.rmtree(folder / "images/train")
-    assert list(data.read(folder, "nlvr2", ["test"]).splits) == ["test"]
+    assert list(data.read(folder, "statements", ["test"]).splits) == ["test"]
     with pytest.raises(DataError, match="missing below"):
-        data.read(folder, "nlvr2")
+        data.read(folder, "statements")
 
 
 @pytest.mark.parametrize(
     ("label", "truth"), [("True", 1), ("False", 0), ("false", 0), (True, 1), (False, 0), (1, 1), (0, 0)]
 )
-def test_labels_are_strings_booleans_or_bits(write_blip, label, truth):
-    """In Python the string "False" is true: the label must be read, not converted."""
+def test_labels_are_strings_booleans_or_numbers(write_blip, label, truth):
+    """In Python, the string "False" is true, so labels must be parsed."""
     rows = blip_rows("test", 2)
     rows[1]["label"] = label
-    assert data.read(write_blip({"test": rows}), "nlvr2").split("test")[1].label == truth
+    assert data.read(write_blip({"test": rows}), "statements").split("test")[1].label == truth
 
 
-def test_the_images_folder_may_be_a_link(write_blip, tmp_path_factory):
-    """Large data lie on another disk; the folder the user linked himself is trusted."""
+def test_the_image_folder_may_be_a_symbolic_link(write_blip, tmp_path_factory):
+    """Large data are on another disk; a folder that the user linked is trusted."""
     folder = write_blip({"test": blip_rows("test", 2)})
     elsewhere = tmp_path_factory.mktemp("disk")
     shutil.move(folder / "images", elsewhere / "pictures")
     (folder / "images").symlink_to(elsewhere / "pictures")
-    assert len(data.read(folder, "nlvr2").split("test")) == 2
+    assert len(data.read(folder, "statements").split("test")) == 2
 
 
-def test_every_reader_offers_the_contract():
-    """A new layout is one new file; this is what it must have."""
-    assert len(data.layouts()) >= 2
-    for reader in data.layouts():
+def test_every_reader_has_the_names_of_a_reader():
+    """A new layout is one new file; this test checks what the file must define."""
+    assert len(data.all_readers()) >= 2
+    for reader in data.all_readers():
         assert reader.LAYOUT
         assert callable(reader.recognises)
         assert callable(reader.read)
-    assert len({reader.LAYOUT for reader in data.layouts()}) == len(data.layouts())
+    assert len({reader.LAYOUT for reader in data.all_readers()}) == len(data.all_readers())

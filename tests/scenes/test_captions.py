@@ -1,4 +1,4 @@
-"""Captions of the built-in scenes: true, complete where they tell scenes apart, and of a length models read."""
+"""Captions of the built-in scenes are true, distinguish scenes where needed, and have a suitable length."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from madtp_cli import data
 from madtp_cli.scenes import generator, splits
 
 NOUNS, COLOURS = "|".join((*generator.DIGITS, *generator.SHAPES)), "|".join(generator.COLOURS)
-#: BLIP reads so many words of a caption.
+#: BLIP reads at most this many words of a caption.
 MOST_WORDS = 30
-Said = tuple[str, str, tuple[str, str]]
+Claim = tuple[str, str, tuple[str, str]]
 
 
 def scene_of(row: data.Row) -> generator.Scene:
-    """The one image of a row."""
+    """Return the one image of a row."""
     (scene,) = row.images
     assert isinstance(scene, generator.Scene)
     return scene
 
 
 def corner(words: str) -> tuple[str, str]:
-    """Height and side of a place, whatever it is called."""
+    """Return height and side of a place, from any of its names."""
     heights = {"top": "top", "upper": "top", "bottom": "bottom", "lower": "bottom"}
     height = next((heights[word] for word in words.split() if word in heights), "")
     return height, next((word for word in ("left", "right") if word in words.split()), "")
 
 
-def shown(scene: generator.Scene) -> list[Said]:
-    """What a scene has: noun, colour and place of each thing."""
+def contents_of(scene: generator.Scene) -> list[Claim]:
+    """Return noun, colour and place of each thing of a scene."""
     middles = [(t, t.top + t.size / 2, t.left + t.size / 2) for t in scene.things]
     heights, sides = ("top", "", "bottom"), ("left", "", "right")
     return [(t.noun, t.colour, (heights[int(y // 32)], sides[int(x // 32)])) for t, y, x in middles]
 
 
-def said(caption: str) -> list[Said]:
-    """What a caption claims, in its order, read from its words alone."""
+def claims_of(caption: str) -> list[Claim]:
+    """Return what a caption claims, in its order, from its words alone."""
     claims = caption.removeprefix("we see ").removeprefix("two things ").removeprefix("three things ").split(" and ")
     found = []
     for claim in claims:
@@ -49,39 +49,39 @@ def said(caption: str) -> list[Said]:
     return found
 
 
-def test_retrieval_captions_say_all_and_nothing_else():
-    """Five of each image, in different words and orders."""
+def test_retrieval_captions_name_every_thing_and_nothing_else():
+    """An image has five captions with different words and orders."""
     orders: Counter[int] = Counter()
     for row in splits.rows("retrieval", "test", 300):
-        there = Counter(shown(scene_of(row)))
+        there = Counter(contents_of(scene_of(row)))
         assert row.text == row.references[0]
         assert len(set(row.references)) == 5
-        orders[len({tuple(said(caption)) for caption in row.references})] += 1
+        orders[len({tuple(claims_of(caption)) for caption in row.references})] += 1
         for caption in row.references:
-            assert Counter(said(caption)) == there, caption
+            assert Counter(claims_of(caption)) == there, caption
             assert len(caption.split()) <= MOST_WORDS
     assert sum(number for different, number in orders.items() if different > 1) == 300
 
 
-def test_retrieval_captions_fit_one_scene():
-    """At most 1 in 100 is also true of one of 1,000 test scenes that is not its own, or recall would have a ceiling."""
+def test_retrieval_captions_describe_one_scene():
+    """At most 1 in 100 is also true for another of the 1,000 test scenes; otherwise recall could not reach 100 %."""
     rows = list(splits.rows("retrieval", "test", 1000))
-    there = [Counter(shown(scene_of(row))) for row in rows]
-    by_claim: dict[Said, set[int]] = {}
+    there = [Counter(contents_of(scene_of(row))) for row in rows]
+    by_claim: dict[Claim, set[int]] = {}
     for number, things in enumerate(there):
         for thing in things:
             by_claim.setdefault(thing, set()).add(number)
     several = 0
     for number, row in enumerate(rows):
-        # All five claim the same, but the fifth says how many things there are.
-        claims = Counter(said(row.references[0]))
+        # All five captions claim the same; the fifth also says how many things there are.
+        claims = Counter(claims_of(row.references[0]))
         fitting = set.intersection(*(by_claim[claim] for claim in claims)) - {number}
         several += any(claims <= there[other] for other in fitting)
     assert several <= 10
 
 
-def test_single_captions_are_long_and_fit_one_scene():
-    """The second retrieval set: other scenes, more things, one caption that orders them."""
+def test_single_captions_are_long_and_describe_one_scene():
+    """The second retrieval set has other scenes, more things, and one caption that orders them."""
     rows = list(splits.read("retrieval", ["test"], captions=1).split("test")[:400])
     claims = []
     for row in rows:
@@ -98,8 +98,8 @@ def test_single_captions_are_long_and_fit_one_scene():
     assert len(set(map(tuple, claims))) == len(claims)
 
 
-def test_captions_to_be_said_are_true():
-    """Worked out again from the words: every frame says what is there."""
+def test_captions_for_captioning_are_true():
+    """The test reads the words of each caption and compares them with the scene."""
     for row in splits.rows("caption", "test", 300):
         scene = scene_of(row)
         there = Counter((thing.colour, thing.noun) for thing in scene.things)
@@ -117,13 +117,13 @@ def test_captions_to_be_said_are_true():
         left = min(scene.things, key=lambda thing: 2 * thing.left + thing.size)
         assert claim == (left.colour, left.noun)
         assert corner(first.split(" and ")[0]) == next(
-            where for noun, _, where in shown(generator.Scene((left,), "", 0))
+            where for noun, _, where in contents_of(generator.Scene((left,), "", 0))
         )
         assert generator.COUNTS.index(re.findall(r"and (\w+) other", first)[0]) == len(scene.things) - 1
 
 
-def test_captions_to_be_said_are_five_sentences_of_6_to_20_words():
-    """Five references for CIDEr, different ones even of a single thing."""
+def test_captions_for_captioning_are_five_texts_of_6_to_20_words():
+    """CIDEr gets five different references, even for a single thing."""
     things: Counter[int] = Counter()
     for row in splits.rows("caption", "val", 300):
         assert len(set(row.references)) == 5
@@ -133,8 +133,8 @@ def test_captions_to_be_said_are_five_sentences_of_6_to_20_words():
 
 
 @pytest.mark.parametrize("task", ["caption", "retrieval"])
-def test_captioned_train_pictures_are_in_other_hands(task):
-    """As for NLVR2; val and test are as written."""
+def test_the_handwriting_of_train_images_is_varied(task):
+    """This is the same as for NLVR2; val and test have the original handwriting."""
     for split, warped in (("train", True), ("test", False)):
         drawn = list(itertools.chain(*(scene_of(row).things for row in splits.rows(task, split, 30))))
         assert all((thing.warp is not None) == warped for thing in drawn if thing.is_digit)

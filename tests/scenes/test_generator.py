@@ -1,4 +1,4 @@
-"""The built-in scenes: what they show, what is said of them, and what cannot be known without looking."""
+"""The built-in scenes: their pixels, the truth of their texts, and that texts do not give answers away."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from madtp_cli.scenes import generator, painting, splits, text_only
 
 @pytest.fixture(scope="module")
 def test_rows() -> list[data.Row]:
-    """The 2,000 pairs every result is reported on."""
-    return list(data.read(None, "nlvr2", ["test"]).split("test"))
+    """The 2,000 test pairs that results are reported on."""
+    return list(splits.rows("nlvr2", "test", 2000))
 
 
 @pytest.fixture(scope="module")
 def some_scenes() -> list[generator.Scene]:
-    """Scenes as a training would draw them."""
+    """Scenes as a training uses them."""
     rng = random.Random(5)
     return [generator.draw_scene("train", rng) for _ in range(400)]
 
 
 def test_no_handwriting_is_in_two_splits():
-    """A model that met a test digit in training would be judged on its memory."""
-    written = {split: {i for of_digit in painting.handwriting(split) for i in of_digit} for split in generator.SPLITS}
+    """A model that saw a test digit in training could remember it."""
+    written = {split: {i for of_digit in painting.digit_samples(split) for i in of_digit} for split in generator.SPLITS}
     assert sum(map(len, written.values())) == len(set().union(*written.values())) == 1797
     drawn = {t.sample for p in generator.pairs("test", 300) for s in (p.left, p.right) for t in s.things if t.is_digit}
     assert len(drawn) > 100
     assert drawn <= written["test"]
 
 
-def test_a_seed_paints_the_same_pictures_for_good():
-    """The example checkpoint was trained on these pixels; a change of one makes its figures wrong."""
+def test_the_pixels_of_a_seed_never_change():
+    """The example checkpoint was trained on these pixels; any change would make its results wrong."""
     digest = hashlib.sha256()
     for pair in generator.pairs("val", 20):
         digest.update(pair.left.render().tobytes() + pair.right.render().tobytes())
@@ -47,12 +47,12 @@ def test_a_seed_paints_the_same_pictures_for_good():
     assert digest.hexdigest() == "66b99967e97d7d2d2fe2818db61c4de8b87370366fcef8332f783911950f2fce"
 
 
-def test_an_item_does_not_depend_on_how_many_are_drawn():
-    """`--limit` must not change the items it keeps."""
+def test_a_pair_does_not_depend_on_the_number_of_pairs():
+    """`--limit` must not change the pairs that remain."""
     assert [p.left for p in generator.pairs("val", 3)] == [p.left for p in generator.pairs("val", 7)][:3]
 
 
-def test_things_do_not_overlap_and_stay_in_the_picture(some_scenes):
+def test_things_do_not_overlap_and_are_inside_the_picture(some_scenes):
     """A hidden thing would make a true statement look false."""
     for scene in some_scenes:
         taken = np.zeros((generator.IMAGE_SIZE, generator.IMAGE_SIZE), int)
@@ -63,7 +63,7 @@ def test_things_do_not_overlap_and_stay_in_the_picture(some_scenes):
 
 
 def test_every_thing_is_painted_in_its_colour(some_scenes):
-    """What the words call red must be red in the pixels."""
+    """A thing that texts call red must have red pixels."""
     for scene in some_scenes[:60]:
         pixels = scene.render().astype(float)
         for thing in scene.things:
@@ -77,16 +77,16 @@ def _cosine(a, b) -> float:
     return float(np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def test_train_digits_are_in_more_hands_than_wrote_them():
-    """Small turns and slants of the train split's own samples; val and test are as written."""
-    rows = {split: data.read(None, "nlvr2", [split]).split(split)[:40] for split in ("train", "val", "test")}
+def test_the_handwriting_of_train_digits_is_varied():
+    """The samples of the train split are slightly rotated and slanted; val and test have the original handwriting."""
+    rows = {split: splits.rows("nlvr2", split, 40) for split in ("train", "val", "test")}
     drawn = {split: [image for row in of for image in row.images] for split, of in rows.items()}
     things = {
         split: [thing for scene in of if isinstance(scene, generator.Scene) for thing in scene.things if thing.is_digit]
         for split, of in drawn.items()
     }
     assert all(thing.warp is not None for thing in things["train"])
-    assert {thing.sample for thing in things["train"]} <= {i for ids in painting.handwriting("train") for i in ids}
+    assert {thing.sample for thing in things["train"]} <= {i for ids in painting.digit_samples("train") for i in ids}
     assert all(thing.warp is None for split in ("val", "test") for thing in things[split])
     for thing in things["train"]:
         plain = generator.mask(replace(thing, warp=None))
@@ -95,8 +95,8 @@ def test_train_digits_are_in_more_hands_than_wrote_them():
         assert 0.5 < generator.mask(thing).sum() / plain.sum() < 1.6
 
 
-def test_a_statement_is_true_exactly_when_its_label_says_so(test_rows):
-    """Worked out again from the words alone, for every row that is reported."""
+def test_the_label_of_every_statement_is_right(test_rows):
+    """The test computes the label from the words alone, for every test row."""
     for row in test_rows:
         assert _holds(row.text, *row.images) == bool(row.label), row.text
 
@@ -119,7 +119,7 @@ def _holds(text: str, left: generator.Scene, right: generator.Scene) -> bool:
 
 
 def _number(phrase: list[str], scene: generator.Scene) -> int:
-    """How many things are meant by words such as "red digits", "cross" or "things"."""
+    """Return how many things words such as "red digits", "cross" or "things" describe."""
     *colour, noun = phrase
     noun = noun if noun == "cross" else noun.removesuffix("s")
     nouns = {"digit": generator.DIGITS, "shape": generator.SHAPES, "thing": generator.DIGITS + generator.SHAPES}.get(
@@ -129,26 +129,26 @@ def _number(phrase: list[str], scene: generator.Scene) -> int:
 
 
 def test_each_kind_is_as_often_true_as_false(test_rows):
-    """Four standard errors of a fair coin: always answering "true" must gain nothing."""
+    """The tolerance is four standard errors of a fair coin: always answering "true" must not help."""
     for kind in generator.KINDS:
         labels = [row.label for row in test_rows if row.kind == kind]
         assert len(labels) > 250
         assert abs(np.mean(labels) - 0.5) < 4 * 0.5 / math.sqrt(len(labels))
 
 
-def test_no_kind_is_solved_by_its_words(test_rows):
-    """What one gets without looking is chance, or the accuracy would say little of the images."""
-    train = data.read(None, "nlvr2", ["train"]).split("train")[:4000]
+def test_no_kind_can_be_solved_without_the_images(test_rows):
+    """Otherwise the accuracy would tell little about how the images are used."""
+    train = splits.rows("nlvr2", "train", 4000)
     found = text_only.accuracy(train, test_rows)
     assert set(found) == {"all", *generator.KINDS}
     for result in found.values():
         assert abs(result.accuracy - 50) < 4 * 50 / math.sqrt(result.samples)
 
 
-def test_a_split_is_drawn_only_where_it_is_looked_at():
+def test_rows_are_generated_on_access_only():
     """`--limit 16` on 20,000 train pairs must start at once."""
     splits._row.cache_clear()
-    train = data.read(None, "nlvr2").split("train")
+    train = splits.read("nlvr2").split("train")
     assert len(train) == 20_000
     assert len(train[5:50][:3]) == 3
     assert splits._row.cache_info().misses == 0
@@ -159,20 +159,20 @@ def test_a_split_is_drawn_only_where_it_is_looked_at():
         train[20_000]
 
 
-def test_rows_are_the_pairs_that_scenes_draws(test_rows):
-    """The checkpoint's recorded accuracy is over `scenes.pairs`, the tool's over these rows."""
+def test_the_rows_are_the_pairs_of_the_generator(test_rows):
+    """The recorded accuracy of the checkpoint is for `generator.pairs`, and commands use these rows."""
     for row, pair in zip(test_rows, generator.pairs("test", 20), strict=False):
         assert (row.images, row.text) == ((pair.left, pair.right), pair.statement.text)
         assert (row.label, row.kind) == (int(pair.label), pair.statement.kind)
 
 
-def test_rows_travel_to_worker_processes(test_rows):
-    """Statements hold functions, which cannot; rows must not carry them."""
+def test_rows_can_be_pickled_for_worker_processes(test_rows):
+    """Statements hold functions, which cannot be pickled, so rows must not contain them."""
     assert pickle.loads(pickle.dumps(test_rows[3])) == test_rows[3]
 
 
-def test_the_vocabulary_is_what_the_tasks_say(test_rows):
-    """A word that a tokenizer lacks is spelt letter by letter; one nobody says is never learned."""
+def test_the_vocabulary_is_the_words_of_all_tasks(test_rows):
+    """A tokenizer spells a missing word letter by letter, and a model never learns a word that no text has."""
     rows = [*test_rows[:500], *(row for task in splits.TASKS[1:] for row in splits.rows(task, "val", 200))]
     rows += splits.rows("retrieval", "val", 100, captions=1)
     words = {word for row in rows for text in (row.text, *row.references) for word in text.split()}
@@ -182,8 +182,8 @@ def test_the_vocabulary_is_what_the_tasks_say(test_rows):
 @pytest.mark.parametrize(
     ("task", "captions"), [("nlvr2", None), ("vqa", None), ("caption", None), ("retrieval", 5), ("retrieval", 1)]
 )
-def test_a_row_is_the_same_whatever_is_drawn_besides(task, captions):
-    """`--limit` must not change the rows it keeps, nor a slice."""
+def test_a_row_does_not_depend_on_other_rows(task, captions):
+    """`--limit` and slices must not change the rows that remain."""
     first = list(splits.rows(task, "val", 3, captions))
     splits._row.cache_clear()
     again = splits.rows(task, "val", 40, captions)
@@ -191,28 +191,56 @@ def test_a_row_is_the_same_whatever_is_drawn_besides(task, captions):
     assert len({row.images for row in again}) == 40
 
 
-def test_sizes_are_a_tasks_own():
+def test_the_number_of_rows_depends_on_the_task():
     """Retrieval compares every text with every image, so it has fewer."""
-    found = {task: {split: len(rows) for split, rows in data.read(None, task).splits.items()} for task in splits.TASKS}
+    found = {task: {split: len(rows) for split, rows in splits.read(task).splits.items()} for task in splits.TASKS}
     retrieval = found.pop("retrieval")
     assert retrieval == {"train": 20_000, "val": 500, "test": 1_000}
     assert all(sizes == {"train": 20_000, "val": 1_000, "test": 2_000} for sizes in found.values())
 
 
 @pytest.mark.parametrize(("task", "captions"), [("caption", 1), ("vqa", 5), ("retrieval", 3), ("retrieval", 0)])
-def test_a_number_of_captions_that_is_not_there_is_refused(task, captions):
-    """Before anything is drawn."""
+def test_a_wrong_number_of_captions_is_an_error(task, captions):
+    """No scene is generated before the error."""
     with pytest.raises(UsageError, match=f"no {task} data with --captions {captions}"):
         splits.read(task, captions=captions)
 
 
-def test_a_task_the_scenes_lack_is_refused():
-    """The message names the tasks there are."""
+def test_a_task_without_scenes_is_an_error():
+    """The message names the tasks that have scenes."""
     with pytest.raises(UsageError, match="have no data for task 'poetry'; they have nlvr2, vqa, caption, retrieval"):
-        data.read(None, "poetry")
+        splits.read("poetry")
 
 
-def test_a_split_that_is_not_there_is_named():
-    """Asking for one that was not read is an error to read, not a KeyError."""
-    with pytest.raises(DataError, match="No test split in the built-in scenes; found: val"):
-        data.read(None, "nlvr2", ["val"]).split("test")
+def test_a_missing_split_is_named():
+    """A split that was not requested gives a readable error and not a KeyError."""
+    with pytest.raises(DataError, match="There is no test split in the built-in scenes; found: val"):
+        splits.read("nlvr2", ["val"]).split("test")
+
+
+@pytest.mark.parametrize(
+    ("task", "captions", "digest"),
+    [
+        ("nlvr2", None, "16fa9f2f71a49df694c54019d24e6ce4"),
+        ("vqa", None, "cd718ee9d9400b2e3671ec9492b0a1c7"),
+        ("caption", None, "0ce3d986ee654657100d6eebb05d0345"),
+        ("retrieval", 5, "62bd6fcd4302a63b8e5ef128d1aff62f"),
+        ("retrieval", 1, "7ea397c1144d1c46e5c482b317e90d8e"),
+    ],
+)
+def test_the_rows_of_every_task_never_change(task, captions, digest):
+    """Texts, labels, references and things: the example checkpoints were trained and measured on these rows."""
+    found = hashlib.sha256()
+    for split in ("train", "val", "test"):
+        for row in splits.rows(task, split, 30, captions):
+            scenes = [_content(scene) for scene in row.images]
+            content = (row.identifier, row.text, row.label, row.kind, row.references, scenes)
+            found.update(repr(content).encode())
+    assert found.hexdigest()[:32] == digest
+
+
+def _content(scene: object) -> tuple[object, ...]:
+    """A scene without the numbers of warps, whose last digits may differ between machines."""
+    assert isinstance(scene, generator.Scene)
+    things = [(t.noun, t.colour, t.left, t.top, t.size, t.sample, t.warp is None) for t in scene.things]
+    return scene.split, scene.seed, things

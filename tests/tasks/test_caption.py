@@ -10,6 +10,7 @@ from PIL import Image
 
 from madtp_cli import tasks
 from madtp_cli.data.dataset import Dataset, Row
+from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.evaluation import run
 from madtp_cli.evaluation.run import ComputeConfig
 from madtp_cli.metrics.captioning import bleu4, cider_d
@@ -26,7 +27,7 @@ def rows(tmp_path: Path) -> list[Row]:
     texts = [("A red ring.", ("A red ring.", "a ring in the dark")), ("two", ("two", "two blue box")), ("", ())]
     for number in range(3):
         Image.effect_noise((48, 48), 40 + 60 * number).convert("RGB").save(tmp_path / f"{number}.png")
-    return [Row(str(number), (tmp_path / f"{number}.png",), text, references=references)
+    return [Row(str(number), (ImageFile(tmp_path / f"{number}.png"),), text, references=references)
             for number, (text, references) in enumerate(texts)]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from transformers import BertTokenizer, BlipImageProcessorPil, BlipProcessor
 from madtp_cli import tasks
 from madtp_cli.data.batches import batches
 from madtp_cli.data.dataset import Row
+from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.errors import CheckpointError, UsageError
 from madtp_cli.tasks.nlvr2 import MOST_WORDS, cleaned
 from tests.paths import ROOT
@@ -43,7 +44,7 @@ def rows(tmp_path: Path) -> list[Row]:
     """Two rows; the first channel of each picture is its number x 50."""
     for number in range(4):
         Image.new("RGB", (9, 7), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
-    pictures = [tmp_path / f"{number}.png" for number in range(4)]
+    pictures = [ImageFile(tmp_path / f"{number}.png") for number in range(4)]
     return [
         Row("a", (pictures[1], pictures[0]), "There is a RED ring.", 1),
         Row("b", (pictures[2], pictures[3]), "a ring", 0),

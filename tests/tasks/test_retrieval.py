@@ -14,6 +14,7 @@ from transformers import BertTokenizer, BlipImageProcessorPil, BlipProcessor, CL
 from madtp_cli import tasks
 from madtp_cli.data.batches import batches
 from madtp_cli.data.dataset import Dataset, Row
+from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import run
 from madtp_cli.execution.packed import Packed
@@ -48,7 +49,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     for number in range(len(CAPTIONS)):
         noise = torch.randint(0, 255, (48, 48, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(noise.numpy()).save(folder / f"{number}.png")
-    return [Row(str(number), (folder / f"{number}.png",), captions[0], references=captions)
+    return [Row(str(number), (ImageFile(folder / f"{number}.png"),), captions[0], references=captions)
             for number, captions in enumerate(CAPTIONS)]  # fmt: skip
 
 

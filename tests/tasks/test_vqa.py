@@ -11,6 +11,7 @@ from transformers import BertTokenizer
 
 from madtp_cli import tasks
 from madtp_cli.data.dataset import Dataset, Row
+from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.errors import CheckpointError
 from madtp_cli.evaluation import run
 from madtp_cli.evaluation.run import ComputeConfig
@@ -29,9 +30,9 @@ def rows(tmp_path: Path) -> list[Row]:
     for number in range(3):
         Image.new("RGB", (9, 7), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
     return [
-        Row("a", (tmp_path / "0.png",), "What is (the) RED ring?", references=("two", "a box", "a box")),
-        Row("b", (tmp_path / "1.png",), "is red a", references=("yes", "No")),
-        Row("c", (tmp_path / "2.png",), "what"),
+        Row("a", (ImageFile(tmp_path / "0.png"),), "What is (the) RED ring?", references=("two", "a box", "a box")),
+        Row("b", (ImageFile(tmp_path / "1.png"),), "is red a", references=("yes", "No")),
+        Row("c", (ImageFile(tmp_path / "2.png"),), "what"),
     ]
 
 

@@ -1,1 +1,1 @@
-"""Layouts of data on disk, one per file; `madtp_cli.data` says what a reader offers."""
+"""One module per layout of data on disk; `madtp_cli.data` describes what a reader offers."""

@@ -1,10 +1,10 @@
-"""The annotation files of BLIP and ALBEF: a JSON list per split, images named by path.
+"""The annotation files of BLIP and ALBEF: a JSON list per split that names images by their paths.
 
-NLVR2, nlvr_{train,dev,test}.json: {"sentence": ..., "label": "True", "images": [left, right]}.
-VQA, vqa_{train,val,test}.json: {"image": ..., "question": ..., "question_id": ..., "answer": ten strings or one};
-test has no answers.
-Captions and retrieval, coco_karpathy_{train,val,test}.json and flickr30k_{train,val,test}.json: {"image": ...,
-"caption": ...}, in train one record for each caption, elsewhere one for each image with the list of them.
+Statements (NLVR2), nlvr_{train,dev,test}.json: {"sentence": ..., "label": "True", "images": [left, right]}.
+Questions (VQA), vqa_{train,val,test}.json: {"image": ..., "question": ..., "question_id": ..., "answer": ten strings or
+one}; test has no answers.
+Captions, coco_karpathy_{train,val,test}.json and flickr30k_{train,val,test}.json: {"image": ..., "caption": ...}; train
+has one record per caption, the other splits have one record per image with a list of captions.
 """
 
 from __future__ import annotations
@@ -14,67 +14,70 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from madtp_cli.data import records
-from madtp_cli.data.assembling import Draft, assemble, captioned
+from madtp_cli.data import schemas
 from madtp_cli.data.dataset import Dataset
-from madtp_cli.data.records import Fits, Record
+from madtp_cli.data.parsing.annotation_files import Matches, file_matches, json_files, split_word
+from madtp_cli.data.parsing.building import ParsedRow, caption_row, read_annotation_files
+from madtp_cli.data.parsing.records import Record
+from madtp_cli.data.schemas import Schema
 
 LAYOUT = "BLIP annotation JSON"
 
 
-def recognises(path: Path, task: str) -> bool:
-    """Whether one of the first records has the fields of the task; for NLVR2, all but one of them.
+def recognises(path: Path, schema: Schema) -> bool:
+    """Return whether one of the first records has the fields of the schema; for statements, all fields but one suffice.
 
-    A file of captions or questions whose name tells no split is a table like any other.
+    A file of captions or questions without a split in its name is an ordinary table, which another reader reads.
     """
-    if task not in _TASKS:
+    if schema not in _FORMATS:
         return False
-    fitting = [file for file in records.files(path) if records.opens(file, _TASKS[task][0])]
-    return any(task == "nlvr2" or records.split_word(file) for file in fitting)
+    matches, _ = _FORMATS[schema]
+    matching = [file for file in json_files(path) if file_matches(file, matches)]
+    return any(schema == schemas.STATEMENTS or split_word(file) for file in matching)
 
 
-def read(path: Path, task: str, splits: Collection[str], image_root: Path | None = None) -> Dataset:
-    """Read the splits that are asked for and there."""
-    fits, draft = _TASKS[task]
-    return assemble(path, task, splits, image_root, layout=LAYOUT, fits=fits, draft=draft)
+def read(path: Path, schema: Schema, splits: Collection[str], image_root: Path | None = None) -> Dataset:
+    """Read the requested splits; those that the data lack are left out."""
+    matches, parse = _FORMATS[schema]
+    return read_annotation_files(path, schema, splits, image_root, layout=LAYOUT, matches=matches, parse=parse)
 
 
-def _fits_nlvr2(fields: dict[str, Any]) -> bool:
-    # One may be missing: that is an error to report, and no other layout.
+def _matches_statements(fields: dict[str, Any]) -> bool:
+    # One field may be missing: then the file has an error, and not another layout.
     return "identifier" not in fields and len({"sentence", "images", "label"} & set(fields)) >= 2
 
 
-def _draft_nlvr2(record: Record) -> Draft:
+def _parse_statement(record: Record) -> ParsedRow:
     images = record.value("images")
     if not (isinstance(images, list) and len(images) == 2 and all(isinstance(name, str) and name for name in images)):
-        raise record.error("field 'images' must hold two paths", "Correct the row, or remove it.")
+        raise record.error("field 'images' must hold two paths", "Correct or remove the row.")
     identifier = f"{record.file.stem}/{record.row}"
-    return Draft(identifier, (tuple(images),), record.text("sentence"), record.truth("label"))
+    return ParsedRow(record, identifier, (tuple(images),), record.text("sentence"), record.truth("label"))
 
 
-def _fits_vqa(fields: dict[str, Any]) -> bool:
-    # BLIP's files have one split each; rows that tell their own are another layout's.
+def _matches_questions(fields: dict[str, Any]) -> bool:
+    # Each of BLIP's files holds one split; rows that name their split have another layout.
     return {"image", "question"} <= set(fields) and not {"split", "answers"} & set(fields)
 
 
-def _draft_vqa(record: Record) -> Draft:
-    # Interned: most of ten million answers are a few thousand.
+def _parse_question(record: Record) -> ParsedRow:
+    # Interned to save memory: ten million answers are mostly a few thousand different texts.
     answers = tuple(map(sys.intern, record.texts("answer"))) if "answer" in record.fields else ()
-    identifier = record.fields.get("question_id", f"{record.file.stem}/{record.row}")
-    return Draft(str(identifier), ((record.text("image"),),), record.text("question"), references=answers)
+    identifier = str(record.fields.get("question_id", f"{record.file.stem}/{record.row}"))
+    image_names = ((record.text("image"),),)
+    return ParsedRow(record, identifier, image_names, record.text("question"), references=answers)
 
 
-def _fits_captions(fields: dict[str, Any]) -> bool:
+def _matches_captions(fields: dict[str, Any]) -> bool:
     return {"image", "caption"} <= set(fields) and "split" not in fields
 
 
-def _draft_captions(record: Record) -> Draft:
-    return captioned(((record.text("image"),),), record.texts("caption"))
+def _parse_caption(record: Record) -> ParsedRow:
+    return caption_row(record, ((record.text("image"),),), record.texts("caption"))
 
 
-_TASKS: dict[str, tuple[Fits, Callable[[Record], Draft]]] = {
-    "nlvr2": (_fits_nlvr2, _draft_nlvr2),
-    "vqa": (_fits_vqa, _draft_vqa),
-    "caption": (_fits_captions, _draft_captions),
-    "retrieval": (_fits_captions, _draft_captions),
+_FORMATS: dict[Schema, tuple[Matches, Callable[[Record], ParsedRow]]] = {
+    schemas.STATEMENTS: (_matches_statements, _parse_statement),
+    schemas.QUESTIONS: (_matches_questions, _parse_question),
+    schemas.CAPTIONS: (_matches_captions, _parse_caption),
 }

@@ -1,7 +1,7 @@
-"""Karpathy's splits: dataset_coco.json, dataset_flickr30k.json and their like, all splits in one file.
+"""Karpathy's splits: dataset_coco.json, dataset_flickr30k.json and similar files, each with all splits.
 
 {"images": [{"filepath": "val2014", "filename": ..., "split": ..., "sentences": [{"raw": ...}, ...]}, ...]}. The
-split "restval" is what was left of COCO's validation images; it belongs to train.
+split "restval" is the rest of COCO's validation images and is used for training.
 """
 
 from __future__ import annotations
@@ -10,39 +10,42 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from madtp_cli.data import records
-from madtp_cli.data.assembling import Draft, captioned, gather
+from madtp_cli.data import schemas
 from madtp_cli.data.dataset import Dataset
-from madtp_cli.data.records import Record
+from madtp_cli.data.parsing import records
+from madtp_cli.data.parsing.annotation_files import any_file_matches, single_file
+from madtp_cli.data.parsing.building import ParsedRow, build_dataset, caption_row
+from madtp_cli.data.parsing.records import Record
+from madtp_cli.data.schemas import Schema
 
 LAYOUT = "Karpathy's split JSON"
 _SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 
 
-def recognises(path: Path, task: str) -> bool:
-    """Whether a file is an object with images that have sentences and a split, file names, or both."""
-    return task in ("caption", "retrieval") and records.recognises(path, _fits)
+def recognises(path: Path, schema: Schema) -> bool:
+    """Return whether a file is an object with images that have sentences and a split or a file name."""
+    return schema == schemas.CAPTIONS and any_file_matches(path, _matches)
 
 
-def read(path: Path, task: str, splits: Collection[str], image_root: Path | None = None) -> Dataset:
-    """Read the splits that are asked for and there."""
-    file = records.only(path, _fits)
+def read(path: Path, schema: Schema, splits: Collection[str], image_root: Path | None = None) -> Dataset:
+    """Read the requested splits; those that the data lack are left out."""
+    file = single_file(path, _matches)
     images: dict[str, list[Record]] = {}
-    for record in records.part(file, records.load_object(file), "images"):
+    for record in records.records_in_list(file, records.load_object(file), "images"):
         images.setdefault(_split(record), []).append(record)
-    return gather(
+    return build_dataset(
         path,
-        task,
+        schema,
         splits,
         image_root,
         layout=LAYOUT,
-        there=images,
-        drafted=lambda split: [(record, _draft(record)) for record in images[split]],
+        available=images,
+        load=lambda split: map(_parse, images[split]),
         notes=[],
     )
 
 
-def _fits(fields: dict[str, Any]) -> bool:
+def _matches(fields: dict[str, Any]) -> bool:
     images = fields.get("images")
     return isinstance(images, list) and any(
         isinstance(image, dict) and "sentences" in image and bool({"split", "filename"} & set(image))
@@ -57,12 +60,13 @@ def _split(record: Record) -> str:
     return _SPLITS[split]
 
 
-def _draft(record: Record) -> Draft:
+def _parse(record: Record) -> ParsedRow:
     name = record.text("filename")
-    names = ((f"{record.text('filepath')}/{name}",), (name,)) if record.fields.get("filepath") else ((name,),)
+    image_names = ((f"{record.text('filepath')}/{name}",), (name,)) if record.fields.get("filepath") else ((name,),)
     sentences = record.value("sentences")
     if not isinstance(sentences, list) or not all(
         isinstance(sentence, dict) and isinstance(sentence.get("raw"), str) for sentence in sentences
     ):
-        raise record.error("field 'sentences' must be a list of {'raw': words}", "Correct the row, or remove it.")
-    return captioned(names, tuple(sentence["raw"] for sentence in sentences if sentence["raw"].strip()))
+        raise record.error("field 'sentences' must be a list of {'raw': text}", "Correct or remove the row.")
+    captions = tuple(sentence["raw"] for sentence in sentences if sentence["raw"].strip())
+    return caption_row(record, image_names, captions)

@@ -1,8 +1,8 @@
-"""A table with a line per row: CSV or TSV with a header, JSON lines, or a JSON list.
+"""A table with one row per line: CSV or TSV with a header, JSON lines, or a JSON list.
 
-The image column is the one whose cells name images; caption, question, answer, sentence and label are known
-by the usual names of such columns. Also open_clip's tables and Hugging Face's image folders with a
-metadata.csv or metadata.jsonl, in one folder per split.
+The image column is the one whose cells name images. The columns of captions, questions, answers, sentences and labels
+are found by their usual names. open_clip's tables have this layout, and so have Hugging Face's image folders with a
+metadata.csv or metadata.jsonl in one folder per split.
 """
 
 from __future__ import annotations
@@ -11,58 +11,64 @@ from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
-from madtp_cli.data import columns, delimited, records, tables
 from madtp_cli.data.dataset import Dataset
-from madtp_cli.data.tables import Table
+from madtp_cli.data.parsing import columns, delimited, tables
+from madtp_cli.data.parsing.annotation_files import ANNOTATION_FOLDERS, data_folder
+from madtp_cli.data.parsing.tables import Table
+from madtp_cli.data.schemas import Schema
 from madtp_cli.errors import DataError
 
 LAYOUT = "table with an image column (CSV, TSV or JSON lines)"
 #: Annotation files of other layouts are tables too.
-GENERAL = True
+FALLBACK = True
 
 _SUFFIXES = {".csv", ".tsv", ".json", ".jsonl", ".ndjson"}
 
 
-def recognises(path: Path, task: str) -> bool:
-    """Whether a file has a column of images and the task's columns."""
-    return any(_fits(file, path, task) for file in _files(path))
+def recognises(path: Path, schema: Schema) -> bool:
+    """Return whether a file has a column of images and the columns of the schema."""
+    return any(_matches(file, path, schema) for file in _files(path))
 
 
-def read(path: Path, task: str, splits: Collection[str], image_root: Path | None = None) -> Dataset:
-    """Read the splits that are asked for and there.
+def read(path: Path, schema: Schema, splits: Collection[str], image_root: Path | None = None) -> Dataset:
+    """Read the requested splits; those that the data lack are left out.
 
     Raises:
-        DataError: Several files claim one split, or columns or rows are missing or wrong.
+        DataError: Several files belong to one split, or columns or values are missing or wrong.
     """
-    claims: dict[str | None, list[Path]] = {}
+    files: dict[str | None, list[Path]] = {}
     for file in _files(path):
-        if _fits(file, path, task):
-            claims.setdefault(tables.split_of(file, path), []).append(file)
-    for split, files in claims.items():
-        if files[1:]:
-            names = ", ".join(str(file) for file in files[:3])
-            whose = f"the {split} split" if split else "all splits: no name tells its own"
-            raise DataError(f"Several tables claim {whose} ({names}).\nGive one of them, or move the others away.")
-    found = [Table(files[0], split, partial(delimited.load, files[0])) for split, files in claims.items()]
-    if len(found) > 1 and None in claims:
+        if _matches(file, path, schema):
+            files.setdefault(tables.split_of(file, path), []).append(file)
+    _refuse_several(files)
+    found = [Table(of_split[0], split, partial(delimited.load, of_split[0])) for split, of_split in files.items()]
+    notes = []
+    if len(found) > 1 and None in files:
         found = [table for table in found if table.split]
-        notes = [f"{claims[None][0].name} left out: its name tells no split"]
-    else:
-        notes = []
-    return tables.assemble(path, task, splits, image_root, layout=LAYOUT, tables=found, notes=notes)
+        notes = [f"{files[None][0].name} not used: its name contains no split name"]
+    return tables.read_tables(path, schema, splits, image_root, layout=LAYOUT, tables=found, notes=notes)
+
+
+def _refuse_several(files: dict[str | None, list[Path]]) -> None:
+    for split, of_split in files.items():
+        if of_split[1:]:
+            names = ", ".join(str(file) for file in of_split[:3])
+            problem = f"belong to the {split} split" if split else "have no split name in their names"
+            raise DataError(f"Several tables {problem} ({names}).\nGive one of them, or move the others away.")
 
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    folders = [path, *(path / place for place in records.PLACES), *tables.split_folders(path)]
-    every = [file for folder in dict.fromkeys(folders) for file in folder.glob("*") if file.suffix in _SUFFIXES]
-    return sorted(file for file in every if file.is_file())
+    folders = [path, *(path / name for name in ANNOTATION_FOLDERS), *tables.split_folders(path)]
+    files = [file for folder in dict.fromkeys(folders) for file in folder.glob("*") if file.suffix in _SUFFIXES]
+    return sorted(file for file in files if file.is_file())
 
 
-def _fits(file: Path, path: Path, task: str) -> bool:
-    rows = delimited.peek(file)[: tables.SAMPLED]
+def _matches(file: Path, path: Path, schema: Schema) -> bool:
+    rows = delimited.first_rows(file)[: tables.SAMPLED_ROWS]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    if task in ("caption", "retrieval") and delimited.lacks_header(names):
-        return True  # to be complained about
-    return columns.may_serve(task, names, columns.image_columns(rows, tables.finder(records.home(path), file)))
+    if schema.has_captions and delimited.lacks_header(names):
+        return True  # reading it reports that the header is missing
+    exists = tables.file_finder(data_folder(path), file)
+    return columns.can_hold(schema, names, columns.image_columns(rows, exists))

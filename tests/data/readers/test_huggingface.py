@@ -1,6 +1,6 @@
-"""Hugging Face data sets on disk, with a stand-in for the package `datasets`, which weighs 270 MB.
+"""Hugging Face data sets on disk, with a replacement for the package `datasets`, which has 270 MB.
 
-The stand-in keeps rows in JSON where the package keeps Arrow, beside the same descriptions of them.
+The replacement stores rows as JSON where the package stores them as Arrow, next to the same descriptions of them.
 """
 
 from __future__ import annotations
@@ -27,50 +27,51 @@ FEATURES = {
 
 
 class Table:
-    """The part of `datasets.Dataset` that is used."""
+    """The part of `datasets.Dataset` that the reader uses."""
 
     def __init__(self, rows: list[dict[str, Any]], split: str | None = None, decoded: bool = True) -> None:
-        """Hold rows."""
+        """Store rows."""
         self.rows, self.split, self.decoded = rows, split, decoded
 
     @property
     def column_names(self) -> list[str]:
-        """Names of the columns."""
+        """Return the names of the columns."""
         return list(self.rows[0])
 
     def __len__(self) -> int:
-        """Rows there are."""
+        """Return the number of rows."""
         return len(self.rows)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """One row; an image column that is still to be decoded must not be asked for."""
+        """Return one row; fails if an image column would be decoded."""
         row = self.rows[number]
-        assert not (self.decoded and "image" in row), "decoded in the wrong place"
-        return {
-            name: {**value, "bytes": value["bytes"] and bytes.fromhex(value["bytes"])} if name == "image" else value
-            for name, value in row.items()
+        images = [name for name, value in row.items() if isinstance(value, dict)]
+        assert not (self.decoded and images), "an image column was decoded"
+        encoded = {
+            name: {**row[name], "bytes": row[name]["bytes"] and bytes.fromhex(row[name]["bytes"])} for name in images
         }
+        return row | encoded
 
     def remove_columns(self, names: list[str]) -> Table:
-        """All columns but these."""
+        """Return a table without these columns."""
         return Table([{name: row[name] for name in row if name not in names} for row in self.rows])
 
     def select_columns(self, names: list[str]) -> Table:
-        """Only these columns."""
+        """Return a table with only these columns."""
         return Table([{name: row[name] for name in names} for row in self.rows])
 
     def cast_column(self, name: str, feature: Any) -> Table:
-        """Give a column another type."""
+        """Return a table in which a column has another type."""
         return Table(self.rows, decoded=feature.decode)
 
     @staticmethod
     def from_file(path: str) -> Table:
-        """Rows of one file."""
+        """Return the rows of one file."""
         return Table(json.loads(Path(path).read_text()))
 
 
 def load_from_disk(path: str) -> Table | dict[str, Table]:
-    """What `save_to_disk` wrote: one table, or one for each split."""
+    """Return what `save_to_disk` wrote: one table, or one per split."""
     folder = Path(path)
     if (folder / "dataset_dict.json").exists():
         names = json.loads((folder / "dataset_dict.json").read_text())["splits"]
@@ -82,7 +83,7 @@ def load_from_disk(path: str) -> Table | dict[str, Table]:
 
 @pytest.fixture
 def package(monkeypatch) -> None:
-    """Install the stand-in."""
+    """Install the replacement for `datasets`."""
     fake = SimpleNamespace(
         load_from_disk=load_from_disk,
         Dataset=Table,
@@ -93,7 +94,7 @@ def package(monkeypatch) -> None:
 
 
 def row(shade: int, path: str | None = None) -> dict[str, Any]:
-    """One row: a picture of this red and two captions."""
+    """Return one row: an image with this red and two captions."""
     stream = io.BytesIO()
     Image.new("RGB", (5, 3), (shade, 7, 9)).save(stream, "PNG")
     image = {"bytes": None if path else stream.getvalue().hex(), "path": path}
@@ -101,14 +102,14 @@ def row(shade: int, path: str | None = None) -> dict[str, Any]:
 
 
 def write(file: Path, rows: list[dict[str, Any]], features: object = FEATURES) -> None:
-    """A table and its description beside it."""
+    """Write a table with its description next to it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(rows))
     (file.parent / "dataset_info.json").write_text(json.dumps({"features": features}))
 
 
 def save(folder: Path, **splits: int) -> Path:
-    """As `DatasetDict.save_to_disk` does, so many rows of each split."""
+    """Write a data set as `DatasetDict.save_to_disk` does, with this many rows per split."""
     for number, (split, size) in enumerate(splits.items()):
         write(folder / split / "data.arrow", [row(10 * number + i) for i in range(size)])
     (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}))
@@ -116,10 +117,9 @@ def save(folder: Path, **splits: int) -> Path:
 
 
 @pytest.mark.usefixtures("package")
-@pytest.mark.parametrize("task", ["caption", "retrieval"])
-def test_a_saved_data_set_is_read_by_its_own_splits(tmp_path, task):
-    """Its images stay in its files until a worker asks for them."""
-    found = data.read(save(tmp_path, train=3, validation=1, test=2), task)
+def test_a_saved_data_set_keeps_its_splits(tmp_path):
+    """Its images stay in its files until a worker opens them."""
+    found = data.read(save(tmp_path, train=3, validation=1, test=2), "captions")
     assert {split: len(rows) for split, rows in found.splits.items()} == {"train": 3, "val": 1, "test": 2}
     sample = found.split("test")[1]
     assert (sample.text, sample.references) == ("Dog 21.", ("Dog 21.", "Cat 21."))
@@ -130,67 +130,67 @@ def test_a_saved_data_set_is_read_by_its_own_splits(tmp_path, task):
 
 @pytest.mark.usefixtures("package")
 @pytest.mark.parametrize(("split", "found"), [(None, {"train": 9, "val": 1}), ("test", {"test": 10})])
-def test_one_saved_table_is_the_split_it_came_from(tmp_path, split, found):
-    """`load_dataset(..., split="test").save_to_disk()` remembers; what was never split is train."""
+def test_a_saved_table_keeps_its_split(tmp_path, split, found):
+    """`load_dataset(..., split="test").save_to_disk()` stores the split; a table without a split is train."""
     write(tmp_path / "data.arrow", [row(i) for i in range(10)])
     (tmp_path / "state.json").write_text(json.dumps({"_split": split}))
-    read = data.read(tmp_path, "caption")
+    read = data.read(tmp_path, "captions")
     assert {name: len(rows) for name, rows in read.splits.items()} == found
     assert all(decode(rows[0].images[0]).size == (5, 3) for rows in read.splits.values())
-    assert any("tells no split" in note for note in read.notes) == (split is None)
+    assert any("contains no split name" in note for note in read.notes) == (split is None)
 
 
 @pytest.mark.usefixtures("package")
 def test_a_cached_data_set_is_found_by_its_name(tmp_path, monkeypatch):
-    """Nothing is fetched: what is not in the cache is not there."""
+    """Nothing is downloaded: a data set that is not in the cache is an error."""
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
-    place = tmp_path / "owner___my_pairs/default/0.0.0/abc"
-    write(place / "my_pairs-train-00000-of-00002.arrow", [row(i) for i in range(6)])
-    write(place / "my_pairs-train-00001-of-00002.arrow", [row(i) for i in range(6, 10)])
-    write(place / "my_pairs-test.arrow", [row(50)])
-    found = data.read(Path("owner/My-Pairs"), "caption")
+    folder = tmp_path / "owner___my_pairs/default/0.0.0/abc"
+    write(folder / "my_pairs-train-00000-of-00002.arrow", [row(i) for i in range(6)])
+    write(folder / "my_pairs-train-00001-of-00002.arrow", [row(i) for i in range(6, 10)])
+    write(folder / "my_pairs-test.arrow", [row(50)])
+    found = data.read(Path("owner/My-Pairs"), "captions")
     assert {split: len(rows) for split, rows in found.splits.items()} == {"train": 9, "val": 1, "test": 1}
     assert found.split("test")[0].text == "Dog 50."
     with pytest.raises(DataError, match="There is no file or folder owner/other"):
-        data.read(Path("owner/other"), "caption")
+        data.read(Path("owner/other"), "captions")
     write(tmp_path / "owner___my_pairs/second/0.0.0/abc/my_pairs-test.arrow", [row(50)])
     with pytest.raises(DataError, match="owner/My-Pairs is in the cache 2 times"):
-        data.read(Path("owner/My-Pairs"), "caption")
+        data.read(Path("owner/My-Pairs"), "captions")
 
 
 @pytest.mark.usefixtures("package")
-def test_an_image_that_is_only_a_path_must_lie_in_the_folder(tmp_path):
+def test_an_image_that_is_only_a_path_must_be_in_the_folder(tmp_path):
     """A data set from elsewhere could name any file of this machine."""
-    place = tmp_path / "set"
+    folder = tmp_path / "set"
     Image.new("RGB", (5, 3), (9, 9, 9)).save(tmp_path / "secret.png")
-    write(place / "data.arrow", [row(1, str(tmp_path / "secret.png")), row(1, str(place / "in.png"))])
-    (place / "state.json").write_text(json.dumps({"_split": "test"}))
-    Image.new("RGB", (5, 3), (1, 7, 9)).save(place / "in.png")
-    outside, inside = (row.images[0] for row in data.read(place, "caption").split("test"))
+    write(folder / "data.arrow", [row(1, str(tmp_path / "secret.png")), row(1, str(folder / "in.png"))])
+    (folder / "state.json").write_text(json.dumps({"_split": "test"}))
+    Image.new("RGB", (5, 3), (1, 7, 9)).save(folder / "in.png")
+    outside, inside = (row.images[0] for row in data.read(folder, "captions").split("test"))
     assert decode(inside).getpixel((0, 0)) == (1, 7, 9)
     with pytest.raises(DataError, match="leaves the data folder"):
         decode(outside)
 
 
-def test_without_the_package_the_command_that_installs_it_is_given(tmp_path, monkeypatch):
-    """What it is can be told without it."""
+def test_without_the_package_the_error_gives_the_install_command(tmp_path, monkeypatch):
+    """The layout is recognised without the package."""
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"pip install 'madtp\[datasets\]'"):
-        data.read(save(tmp_path, test=1), "caption")
+        data.read(save(tmp_path, test=1), "captions")
 
 
 @pytest.mark.usefixtures("package")
-def test_columns_decide_what_a_data_set_serves(tmp_path):
-    """Questions are no captions, and rows without an image are nothing."""
+def test_the_columns_decide_the_schema(tmp_path):
+    """Questions are not captions, and rows without an image cannot be used."""
     save(tmp_path / "a", test=1)
-    with pytest.raises(DataError, match="no annotations for vqa"):
-        data.read(tmp_path / "a", "vqa")
+    with pytest.raises(DataError, match="no annotations for questions"):
+        data.read(tmp_path / "a", "questions")
     string = {"dtype": "string", "_type": "Value"}
     features = {"image": FEATURES["image"], "question": string, "answers": string}
-    asked = {"image": row(1)["image"], "question": "What?", "answers": ["dog", "cat"]}
-    write(tmp_path / "b/data.arrow", [asked], features)
+    fields = {"image": row(1)["image"], "question": "What?", "answers": ["dog", "cat"]}
+    write(tmp_path / "b/data.arrow", [fields], features)
     (tmp_path / "b/state.json").write_text('{"_split": "test"}')
-    assert data.read(tmp_path / "b", "vqa").split("test")[0].references == ("dog", "cat")
-    write(tmp_path / "b/data.arrow", [asked], {"question": string, "answers": string})
-    with pytest.raises(DataError, match="no annotations for vqa"):
-        data.read(tmp_path / "b", "vqa")
+    assert data.read(tmp_path / "b", "questions").split("test")[0].references == ("dog", "cat")
+    write(tmp_path / "b/data.arrow", [fields], {"question": string, "answers": string})
+    with pytest.raises(DataError, match="no annotations for questions"):
+        data.read(tmp_path / "b", "questions")

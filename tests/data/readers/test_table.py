@@ -1,4 +1,4 @@
-"""Tables of images and words are read by what their columns hold, whatever wrote them."""
+"""Tables of images and texts are read by the content of their columns."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from pathlib import Path
 import pytest
 
 from madtp_cli import data
+from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.errors import DataError
-from tests.data.conftest import picture
+from tests.data.conftest import blip_rows, write_image
 
 CAPTIONS = 'image,caption\n1.png,A dog.\n1.png,"A cat, too."\n2.png,Mice.\n'
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """A folder with four pictures, for tables to be written into."""
+    """A folder with four images, into which tests write tables."""
     for number in range(1, 5):
-        picture(tmp_path / f"{number}.png", number)
+        write_image(tmp_path / f"{number}.png", number)
     return tmp_path
 
 
-def rows(path: Path, task: str = "caption", split: str = "test", **more) -> list[tuple[object, ...]]:
-    """What counts of each row of a split."""
-    found = data.read(path, task, [split], **more).split(split)
+def rows(path: Path, schema: str = "captions", split: str = "test", **more) -> list[tuple[object, ...]]:
+    """Return the image names, the text and the references of each row of a split."""
+    found = data.read(path, schema, [split], **more).split(split)
     return [(*[Path(str(image)).name for image in row.images], row.text, row.references) for row in found]
 
 
@@ -45,24 +46,23 @@ def rows(path: Path, task: str = "caption", split: str = "test", **more) -> list
     ],
     ids=["csv", "excel", "open_clip", "kaggle", "semicolons", "numbered", "json-cell", "python-cell", "lines", "list"],
 )
-@pytest.mark.parametrize("task", ["caption", "retrieval"])
-def test_captions_of_an_image_are_one_row_however_they_are_written(folder, text, task):
-    """A caption scored against only one of an image's references would look worse than it is."""
+def test_the_captions_of_an_image_are_one_row_in_every_format(folder, text):
+    """A caption that is scored against only one of the references of its image would get a lower score."""
     (folder / "my_test.txt").write_text(text, newline="")
-    assert rows(folder / "my_test.txt", task) == [
+    assert rows(folder / "my_test.txt") == [
         ("1.png", "A dog.", ("A dog.", "A cat, too.")),
         ("2.png", "Mice.", ("Mice.",)),
     ]
 
 
-def test_answers_of_a_question_are_one_row(folder):
-    """Ten annotators are one question, which counts once."""
+def test_the_answers_to_a_question_are_one_row(folder):
+    """The answers of ten annotators belong to one question, which counts once."""
     (folder / "test.csv").write_text("image,question,answer\n1.png,What?,dog\n1.png,Where?,here\n1.png,What?,cat\n")
-    assert rows(folder, "vqa") == [("1.png", "What?", ("dog", "cat")), ("1.png", "Where?", ("here",))]
+    assert rows(folder, "questions") == [("1.png", "What?", ("dog", "cat")), ("1.png", "Where?", ("here",))]
     (folder / "test.csv").unlink()
     record = {"image": "2.png", "question": "How many?", "answers": [{"answer": "two", "answer_id": 1}, 3]}
     (folder / "test.jsonl").write_text(json.dumps(record))
-    assert rows(folder, "vqa") == [("2.png", "How many?", ("two", "3"))]
+    assert rows(folder, "questions") == [("2.png", "How many?", ("two", "3"))]
 
 
 @pytest.mark.parametrize(
@@ -74,141 +74,140 @@ def test_answers_of_a_question_are_one_row(folder):
         "im1,im2,text,label",
     ],
 )
-def test_a_pair_is_known_by_its_columns_names(folder, header):
+def test_the_names_of_two_image_columns_give_their_sides(folder, header):
     """A statement about the left image is not about the right one."""
     (folder / "test.csv").write_text(f"{header}\n1.png,2.png,Left is a dog.,True\n3.png,4.png,No.,0\n")
-    assert rows(folder, "nlvr2")[0] == ("1.png", "2.png", "Left is a dog.", ())
-    assert [row.label for row in data.read(folder, "nlvr2", ["test"]).split("test")] == [1, 0]
+    assert rows(folder, "statements")[0] == ("1.png", "2.png", "Left is a dog.", ())
+    assert [row.label for row in data.read(folder, "statements", ["test"]).split("test")] == [1, 0]
     names = header.split(",")
     swapped = ",".join([names[1], names[0], *names[2:]])
     (folder / "test.csv").write_text(f"{swapped}\n1.png,2.png,Left is a dog.,True\n")
-    assert rows(folder, "nlvr2")[0][:2] == ("2.png", "1.png")
+    assert rows(folder, "statements")[0][:2] == ("2.png", "1.png")
 
 
 def test_a_split_column_divides_a_table(folder):
-    """Karpathy's restval belongs to train, as everybody reports it."""
+    """Karpathy's restval is a part of train, as in published results."""
     splits = ["test", "restval", "validation", "Train"]
     lines = [f"{number}.png,Caption {number}.,{split}\n" for number, split in enumerate(splits, 1)]
     (folder / "all.csv").write_text("image,caption,split\n" + "".join(lines))
-    found = data.read(folder, "caption")
+    found = data.read(folder, "captions")
     texts = {split: [row.text for row in rows] for split, rows in found.splits.items()}
     assert texts == {"train": ["Caption 2.", "Caption 4."], "val": ["Caption 3."], "test": ["Caption 1."]}
     assert found.notes == []
-    assert list(data.read(folder, "caption", ["val"]).splits) == ["val"]
+    assert list(data.read(folder, "captions", ["val"]).splits) == ["val"]
     (folder / "all.csv").write_text("image,caption,split\n1.png,x,somewhere\n")
-    with pytest.raises(DataError, match="row 1: split 'somewhere' is none that is known"):
-        data.read(folder, "caption")
+    with pytest.raises(DataError, match="row 1: split 'somewhere' is unknown"):
+        data.read(folder, "captions")
 
 
-def test_one_table_without_a_split_is_train_and_says_so(folder):
-    """Whoever wants to evaluate on it learns how."""
+def test_a_table_without_a_split_is_train_with_a_note(folder):
+    """The note says how to evaluate on it."""
     (folder / "mine.csv").write_text("image,caption\n" + "".join(f"{i}.png,x\n" for i in (1, 2, 3, 4)))
-    found = data.read(folder, "caption")
+    found = data.read(folder, "captions")
     assert {split: len(rows) for split, rows in found.splits.items()} == {"train": 3, "val": 1}
     assert found.notes == [
-        "mine.csv tells no split: all rows are train; to evaluate on them give --split train or --split val",
-        "no validation split: 1 of 4 train rows set aside for it, no image in both",
+        "the name of mine.csv contains no split name: "
+        "all rows are train; to evaluate on them, give --split train or val",
+        "no validation split: 1 of 4 train rows held out; no image is in both splits",
     ]
-    assert data.read(folder, "caption", ["train"]).splits == {"train": found.split("train")}
+    assert data.read(folder, "captions", ["train"]).splits == {"train": found.split("train")}
 
 
-def test_splits_are_told_by_files_or_folders(tmp_path):
-    """Hugging Face's image folders hold a metadata file in each split's folder, and images named from there."""
+def test_the_split_is_in_the_name_of_the_file_or_the_folder(tmp_path):
+    """Hugging Face's image folders hold a metadata file per split, which names images relative to its own folder."""
     for split, number in (("train", 1), ("validation", 2), ("test", 3)):
-        picture(tmp_path / split / f"{number}.png")
+        write_image(tmp_path / split / f"{number}.png")
         (tmp_path / split / "metadata.csv").write_text(f"file_name,text\n{number}.png,In {split}.\n")
-    found = data.read(tmp_path, "caption")
+    found = data.read(tmp_path, "captions")
     assert {split: rows[0].text for split, rows in found.splits.items()} == {
         "train": "In train.",
         "val": "In validation.",
         "test": "In test.",
     }
-    assert found.split("val")[0].images == (tmp_path / "validation/2.png",)
+    assert found.split("val")[0].images == (ImageFile(tmp_path / "validation/2.png"),)
     assert len({rows[0].identifier for rows in found.splits.values()}) == 3
 
 
-def test_images_lie_below_the_image_root(folder, tmp_path_factory):
-    """Also where the table names them by absolute paths, as open_clip's do."""
-    place = tmp_path_factory.mktemp("table")
-    (place / "test.csv").write_text(f"image,caption\n1.png,x\n{folder}/2.png,y\n")
-    assert [row[:2] for row in rows(place / "test.csv", image_root=folder)] == [("1.png", "x"), ("2.png", "y")]
+def test_images_may_be_below_the_image_root(folder, tmp_path_factory):
+    """The table may name them by absolute paths, as open_clip's tables do."""
+    elsewhere = tmp_path_factory.mktemp("table")
+    (elsewhere / "test.csv").write_text(f"image,caption\n1.png,x\n{folder}/2.png,y\n")
+    assert [row[:2] for row in rows(elsewhere / "test.csv", image_root=folder)] == [("1.png", "x"), ("2.png", "y")]
     with pytest.raises(DataError, match="leaves the data folder"):
-        rows(place / "test.csv")
+        rows(elsewhere / "test.csv")
 
 
 @pytest.mark.parametrize("name", ["../1.png", "/etc/1.png", "a/../../1.png"])
-def test_a_path_out_of_the_folder_is_refused(folder, name):
+def test_a_path_outside_the_folder_is_an_error(folder, name):
     """Tables come from strangers."""
     (folder / "in").mkdir()
-    picture(folder / "in/2.png")
+    write_image(folder / "in/2.png")
     (folder / "in/test.csv").write_text(f"image,caption\n2.png,x\n{name},y\n")
     with pytest.raises(DataError, match=r"test\.csv, row 2: image path .* leaves the data folder"):
         rows(folder / "in")
 
 
 def test_the_image_column_is_the_one_whose_files_exist(folder):
-    """Names end in .png in the column of what was downloaded, too."""
+    """A column of download addresses also has names that end in .png."""
     (folder / "test.csv").write_text("source,local,caption\nhttp://a.invalid/9.png,1.png,x\nold/8.png,2.png,y\n")
     assert [row[0] for row in rows(folder)] == ["1.png", "2.png"]
     (folder / "plain").mkdir()
-    picture(folder / "COCO_1.png")
+    write_image(folder / "COCO_1.png")
     (folder / "COCO_1.png").rename(folder / "COCO_1")
     (folder / "test.csv").write_text("key,caption\nCOCO_1,x\n")
     assert rows(folder) == [("COCO_1", "x", ("x",))]
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "message"),
     [
         ("image,caption,text\n1.png,a,b\n", "several columns may hold the caption: caption, text (columns: image, cap"),
         ("a,b,caption\n1.png,2.png,x\n", "several columns may hold the image: a, b (columns: a, b, caption)"),
-        ("1.png,A dog.\n2.png,A cat.\n", "begins with a row"),
+        ("1.png,A dog.\n2.png,A cat.\n", "begins with a row and has no header"),
         ("image,caption\n1.png,A dog, a cat.\n", "row 1: 3 cells for 2 columns (image, caption)"),
-        ("image,caption\n1.png,x\n2.png,\n", "row 2: field 'caption' must be words"),
-        ("image,caption\n1.png,x\n,y\n", "row 2: field 'image' must be words"),
+        ("image,caption\n1.png,x\n2.png,\n", "row 2: field 'caption' must be a text"),
+        ("image,caption\n1.png,x\n,y\n", "row 2: field 'image' must be a text"),
         ("image,caption\n1.png,x\n9.png,y\n", "1 of 2 images named in"),
     ],
 )
-def test_what_is_unclear_or_wrong_is_said_with_its_place(folder, text, complaint):
-    """Guessing a column would train on the wrong words without a sound."""
+def test_an_unclear_or_wrong_table_is_an_error_with_its_position(folder, text, message):
+    """A guessed column would train on wrong texts without a message."""
     (folder / "test.csv").write_text(text)
     with pytest.raises(DataError) as caught:
         rows(folder)
-    assert complaint in str(caught.value)
+    assert message in str(caught.value)
     assert "test.csv" in str(caught.value)
     assert 2 <= len(str(caught.value).splitlines()) <= 3
 
 
-def test_two_tables_for_one_split_are_refused(folder):
-    """Which one was meant cannot be guessed; one beside tables that tell their split is left out and named."""
+def test_two_tables_for_one_split_are_an_error(folder):
+    """Which of them the user means cannot be guessed. A table without a split in its name is left out with a note."""
     for name in ("a_test.csv", "b_test.csv"):
         (folder / name).write_text(CAPTIONS)
-    with pytest.raises(DataError, match=r"Several tables claim the test split \(.*a_test.csv, .*b_test.csv\)"):
+    with pytest.raises(DataError, match=r"Several tables belong to the test split \(.*a_test.csv, .*b_test.csv\)"):
         rows(folder)
     (folder / "b_test.csv").rename(folder / "more.csv")
-    assert data.read(folder, "caption").notes == ["more.csv left out: its name tells no split"]
+    assert data.read(folder, "captions").notes == ["more.csv not used: its name contains no split name"]
 
 
-def test_annotations_of_a_known_layout_go_before_tables(write_blip, folder):
-    """A list of downloads beside them is a table as well."""
-    from tests.data.conftest import blip_rows
-
+def test_other_layouts_take_precedence_over_tables(write_blip, folder):
+    """A list of downloads next to the annotations is a table too."""
     write_blip({"test": blip_rows("test", 2)})
     (folder / "test.csv").write_text("left,right,sentence,label\n1.png,2.png,x,1\n")
-    assert data.read(folder, "nlvr2").split("test")[0].text == "There are 0 dogs."
-    assert rows(folder / "test.csv", "nlvr2")[0][2] == "x"
+    assert data.read(folder, "statements").split("test")[0].text == "There are 0 dogs."
+    assert rows(folder / "test.csv", "statements")[0][2] == "x"
 
 
-def test_what_is_no_table_is_not_taken_for_one(tmp_path):
-    """Prose has commas, too, and an image is no text."""
+def test_texts_and_images_are_not_tables(tmp_path):
+    """A text has commas too, and an image is not text."""
     (tmp_path / "readme.csv").write_text("Dear reader, hello\nbye\n")
-    picture(tmp_path / "1.png")
+    write_image(tmp_path / "1.png")
     for path in (tmp_path, tmp_path / "readme.csv", tmp_path / "1.png"):
-        with pytest.raises(DataError, match="holds no annotations for caption in a known layout"):
-            data.read(path, "caption")
+        with pytest.raises(DataError, match="holds no annotations for captions in a known layout"):
+            data.read(path, "captions")
 
 
-def test_json_lines_with_blips_fields_need_no_split_in_their_name(folder):
-    """`image` and `caption` are what most people call them."""
+def test_json_lines_with_the_fields_of_blip_need_no_split_in_their_name(folder):
+    """Most people use the field names `image` and `caption`."""
     (folder / "mine.jsonl").write_text("".join(f'{{"image": "{i}.png", "caption": "x"}}\n' for i in (1, 2, 3)))
-    assert {split: len(rows) for split, rows in data.read(folder, "caption").splits.items()} == {"train": 2, "val": 1}
+    assert {split: len(rows) for split, rows in data.read(folder, "captions").splits.items()} == {"train": 2, "val": 1}

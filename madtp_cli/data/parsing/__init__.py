@@ -1,0 +1,1 @@
+"""What the readers share: annotation files, tables, and rows made from them."""
