@@ -9,7 +9,15 @@ import numpy as np
 
 from madtp_cli.execution.text_runs import TextRun
 from madtp_cli.flops.counts import Counts, LayerCost
-from madtp_cli.flops.parts import feed_forward, keys_and_values, looks, norm, patches, pruning, self_attention
+from madtp_cli.flops.parts import (
+    cross_attention_queries,
+    feed_forward,
+    keys_and_values,
+    norm,
+    patches,
+    pruning,
+    self_attention,
+)
 
 #: What a text layer adds between self-attention and feed-forward, given the tokens [samples, inputs] and its number.
 Look = Callable[[np.ndarray, int], np.ndarray]
@@ -21,7 +29,7 @@ def vision(config: Any, counts: Counts) -> list[LayerCost]:
     width = tower.hidden_size
     costs = [LayerCost("vision", "patches", patches(images.entered[0], tower).sum(-1))]
     for block, (n, m) in enumerate(zip(images.entered, images.left, strict=True)):
-        cost = self_attention(n, width) + norm(n, width) + pruning(n, width, config.madtp) * images.scored[block]
+        cost = self_attention(n, width) + norm(n, width) + pruning(n, tower, config.madtp) * images.scored[block]
         cost = cost + norm(m, width) + feed_forward(m, width, tower.intermediate_size)
         costs.append(LayerCost("vision", f"layer {block}", cost.sum(-1)))
     return [*costs, LayerCost("vision", "final norm", norm(images.left[-1], width).sum(-1))]
@@ -33,7 +41,7 @@ def text(config: Any, counts: Counts, tower: str = "text", look: Look | None = N
     width = sizes.hidden_size
     costs = [LayerCost(tower, "embeddings", norm(words.entered[0], width).sum(-1))]
     for block, (n, m) in enumerate(zip(words.entered, words.left, strict=True)):
-        cost = self_attention(n, width) + norm(n, width) + pruning(n, width, config.madtp) * words.scored[block]
+        cost = self_attention(n, width) + norm(n, width) + pruning(n, sizes, config.madtp) * words.scored[block]
         cost = cost + feed_forward(m, width, sizes.intermediate_size) + norm(m, width)
         if look:
             cost = cost + look(m, block)
@@ -60,8 +68,8 @@ def reading(config: Any, read: TextRun, seen: np.ndarray, seen_width: int) -> in
     for block in read.blocks:
         n, m = np.array(block.entered), np.array(block.left)
         cost = cost + self_attention(n, width, read.before) + norm(n, width)
-        cost = cost + pruning(n, width, config.madtp) * block.scored
-        cost = cost + looks(m, looked_at, width) + norm(m, width)
+        cost = cost + pruning(n, sizes, config.madtp) * block.scored
+        cost = cost + cross_attention_queries(m, looked_at, width) + norm(m, width)
         cost = cost + feed_forward(m, width, sizes.intermediate_size) + norm(m, width)
     keys = keys_and_values(seen, width, seen_width).sum() * len(read.blocks) * read.keyed
     return int(cost.sum() + keys)

@@ -48,7 +48,7 @@ def _blocks(name: str, tower: Any, config: Any, counts: Counts) -> list[LayerCos
     width, inner, own = tower.hidden_size, tower.intermediate_size, counts[name]
     costs = []
     for block, (n, m) in enumerate(zip(own.entered, own.left, strict=True)):
-        scoring = pruning(n, width, config.madtp, PINNED[name]) * own.scored[block]
+        scoring = pruning(n, tower, config.madtp, PINNED[name]) * own.scored[block]
         cost = norm(n, width) + self_attention(n, width) + scoring + norm(m, width) + feed_forward(m, width, inner)
         costs.append(LayerCost(name, f"layer {block}", cost.sum(-1)))
     read = np.full(own.entered.shape[1], (norm(READ, width) + width * config.projection_dim).item())
