@@ -26,25 +26,25 @@ from madtp_cli.evaluation.intervals import paired_interval95
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.pruning import dynamic
+from madtp_cli.pruning import density_peaks, importance, thresholds
 from madtp_cli.pruning.density_peaks import nearest_more_important
 
 #: Settings of `--method madtp-paper`.
 PAPER = {
-    "method": "madtp-paper", "proportional": False, "temperature": 1.0, "queries": 0, "scales": {},
+    "method": "madtp-paper", "parameters": {}, "scales": {},
 }  # fmt: skip
 #: What each line changes: settings of the pruning, or one function of the method.
 WITHOUT: dict[str, dict[str, Any] | tuple[Any, str, Callable[..., Any]]] = {
     "as it is": {},
-    "importance alone": (dynamic.density_peaks, "nearest_more_important", lambda *given: _leaders_alike(*given)),
-    "distinctness alone": (dynamic, "_importance", lambda scores, *given: _earlier_first(scores[0])),
-    "without the dictionary's score": (dynamic, "_importance", lambda scores, *given: torch.stack(scores).mean(0)),
-    "merged tokens attended to as one token": {"proportional": False},
-    "the dictionary's attention not sharpened (temperature 1)": {"temperature": 1.0},
-    "a multiple of the plain mean as threshold": (dynamic, "quadratic_mean", lambda score, count: score.sum(1) / count),
+    "importance alone": (density_peaks, "nearest_more_important", lambda *given: _leaders_alike(*given)),
+    "distinctness alone": (importance, "token_importance", lambda *given: given[3].float()),
+    "without the dictionary's score": (importance, "token_importance", lambda *given: torch.stack(given[:2]).mean(0)),
+    "merged tokens attended to as one token": {"parameters": {"proportional": False}},
+    "the dictionary's attention not sharpened (temperature 1)": {"parameters": {"temperature": 1.0}},
+    "a multiple of the plain mean as threshold": (thresholds, "quadratic_mean", lambda *given: _mean(*given)),
     "every block prunes, not every second": {"scales": {"text": [0.0] * 4}},
-    "all queries asked, not 32": {"queries": 0},
-    "whole tokens compared, not half of their numbers": (dynamic.density_peaks, "spacing", lambda width: 1),
+    "all queries asked, not 32": {"parameters": {"queries": 0}},
+    "whole tokens compared, not half of their numbers": (density_peaks, "spacing", lambda *given: 1),
     "the text pruned too": {"scales": {"vision": [1.0, 0.0] * 4}},
     "the paper's rule (--method madtp-paper)": PAPER,
 }
@@ -56,9 +56,9 @@ def _leaders_alike(*given: Any) -> tuple[Tensor, Tensor]:
     return leader, torch.ones_like(distinct)
 
 
-def _earlier_first(score: Tensor) -> Tensor:
-    """All alike important; the rule then takes the earlier for the more important."""
-    return torch.ones_like(score)
+def _mean(score: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of each sample's scores."""
+    return score.sum(1) / mask.sum(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -26,7 +26,7 @@ from madtp_cli.evaluation.session import Session
 from madtp_cli.flops.counts import Counts, TokenCounts
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.pruning import dynamic
+from madtp_cli.pruning import thresholds
 
 #: [CLS], which is never pruned.
 PINNED = 1
@@ -158,19 +158,19 @@ def spread(left: np.ndarray) -> list[tuple[float, ...]]:
 
 
 class Imposed:
-    """In place of `dynamic.above`: each image's best tokens by the real score, as many as planned."""
+    """In place of `thresholds.keep_above`: each image's best tokens by the real score, as many as planned."""
 
     def __init__(self, wanted: Sequence[int]) -> None:
         """Take the tokens to keep, image after image, block after block, as they are asked for."""
         self.wanted, self.asked = torch.tensor(wanted), 0
 
-    def __call__(self, score: Tensor, threshold: Tensor, min_keep: int) -> Tensor:
-        """Which cells of the padded score stay, bool; padding holds -1."""
+    def __call__(self, score: Tensor, threshold: Tensor, mask: Tensor, min_keep: int) -> Tensor:
+        """Which cells of the padded score stay, bool."""
         wanted = self.wanted[self.asked : self.asked + len(score)].to(score.device)
         self.asked += len(score)
         best = torch.arange(score.shape[1], device=score.device) < wanted[:, None]
-        stays = torch.zeros_like(best).scatter(1, score.argsort(1, descending=True), best)
-        return stays & (score >= 0)
+        ranks = score.masked_fill(~mask, -1.0).argsort(1, descending=True)
+        return torch.zeros_like(best).scatter(1, ranks, best) & mask
 
 
 @contextlib.contextmanager
@@ -179,7 +179,7 @@ def imposed(model: Prunable, left: np.ndarray) -> Iterator[None]:
     # Packed, a tower's first inputs of all samples come first (left images, then right ones).
     rows = [block.T.ravel() for block, prunes in zip(left, prunes_in(model), strict=True) if prunes]
     rule = Imposed(np.concatenate(rows).tolist())
-    with mock.patch.object(dynamic, "above", rule):
+    with mock.patch.object(thresholds, "keep_above", rule):
         yield
     if rule.asked != len(rule.wanted):
         raise RuntimeError("the rule did not ask for each pruning block's images once; adapt examples/bench/counts.py")

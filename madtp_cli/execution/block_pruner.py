@@ -119,11 +119,15 @@ class BlockPruner:
         layout = PrunableRows.of(tokens)
         with torch.autocast(tokens.data.device.type, enabled=False):  # scores and thresholds are always float32
             inputs = self._inputs(tokens.data, normed, attention, layout.arrange, layout.mask)
-            if self.backend == "loop":
-                decision = methods.keep_each(self.method, inputs, layout.lengths, rule)
-            else:
-                decision = self.method.keep(inputs, rule)
+            decision = self._decide(inputs, layout.lengths, rule)
+        del inputs  # the scores need memory no longer
         return self._apply(tokens, layout, decision)
+
+    def _decide(self, inputs: methods.BlockInputs, lengths: list[int], rule: methods.Rule) -> methods.PruneDecision:
+        """Ask the method, with the "loop" backend for each sample by itself."""
+        if self.backend == "loop":
+            return methods.keep_each(self.method, inputs, lengths, rule)
+        return self.method.keep(inputs, rule)
 
     def _rule(self) -> methods.Rule | None:
         """Return the rule of the next block; None if it is not pruned."""

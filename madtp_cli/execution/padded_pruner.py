@@ -34,9 +34,7 @@ class PaddedPruner(BlockPruner):
         inputs = self._inputs(tokens.data, normed, attention, _unchanged, prunable, exportable=True)
         decision = self.method.keep(inputs, rule)
         moves = merging.moves(decision, prunable)
-        moves = replace(
-            moves, kept=moves.kept | (real & ~prunable), target=torch.where(prunable, moves.target, tokens.index)
-        )
+        moves = replace(moves, kept=moves.kept | (real & ~prunable))
         places, _ = moves.places()
         weights = torch.where(prunable, decision.weights + merging.WEIGHT_FLOOR, 1.0)
         sizes = None

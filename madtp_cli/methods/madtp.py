@@ -78,4 +78,14 @@ def keep(inputs: BlockInputs, rule: Rule) -> PruneDecision:
 def cost(tokens: np.ndarray, sizes: TokenSizes, parameters: MadtpParameters) -> np.ndarray:
     """Return the multiply-adds of the cosines among the tokens."""
     step = density_peaks.spacing(sizes.width, parameters.compared_width)
-    return density_peaks.comparisons(tokens) * len(range(0, sizes.width, step))
+    return comparisons(tokens) * len(range(0, sizes.width, step))
+
+
+def comparisons(tokens: np.ndarray) -> np.ndarray:
+    """Return how many cosines `density_peaks.nearest_more_important` computes for samples of these token counts.
+
+    >>> comparisons(np.array([2, density_peaks.AT_ONCE, density_peaks.AT_ONCE + 2])).tolist()
+    [4, 20736, 21028]
+    """
+    blocks, rest = tokens // density_peaks.AT_ONCE, tokens % density_peaks.AT_ONCE
+    return density_peaks.AT_ONCE**2 * blocks * (blocks + 1) // 2 + rest * tokens

@@ -8,7 +8,6 @@ density.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,16 +27,6 @@ def spacing(width: int, compared_width: int) -> int:
     (2, 12)
     """
     return -(-width // compared_width)
-
-
-def comparisons(tokens: np.ndarray) -> np.ndarray:
-    """Return how many cosines `nearest_more_important` computes for samples of these token counts.
-
-    >>> comparisons(np.array([2, AT_ONCE, AT_ONCE + 2])).tolist()
-    [4, 20736, 21028]
-    """
-    blocks, rest = tokens // AT_ONCE, tokens % AT_ONCE
-    return AT_ONCE**2 * blocks * (blocks + 1) // 2 + rest * tokens
 
 
 def nearest_more_important(values: Tensor, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,6 +128,6 @@ def resolve_targets(nearest: Tensor, kept: Tensor, longest: int) -> Tensor:
     [[0, 0, 0, 3]]
     """
     target = torch.where(kept, torch.arange(kept.shape[1], device=kept.device), nearest)
-    for _ in range(max(1, (longest - 1).bit_length())):  # each round doubles the number of steps
+    for _ in range(max(1, (int(longest) - 1).bit_length())):  # each round doubles the number of steps
         target = target.gather(1, target)
     return target

@@ -37,7 +37,8 @@ class Moves:
         kept: bool; the token stays, as itself or as the mean of the tokens that join it.
         merged: bool; the token becomes part of its sample's merged token.
         target: int64; index of the kept token that it becomes part of. For a token that is merged it is the index of
-            the sample's last prunable token, directly after which the merged token stands.
+            the sample's last prunable token, directly after which the merged token stands. For a token that is not
+            prunable it is its own index.
         closes: bool; the token is its sample's last prunable token, and the sample has a merged token.
     """
 
@@ -73,7 +74,7 @@ def moves(decision: PruneDecision, mask: Tensor) -> Moves:
     return Moves(
         kept=(decision.goes_to == index) & mask,
         merged=merged,
-        target=torch.where(merged, last, decision.goes_to),
+        target=torch.where(merged, last, torch.where(mask, decision.goes_to, index)),
         closes=is_last & merged.any(1, keepdim=True),
     )
 

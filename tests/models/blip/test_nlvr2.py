@@ -14,7 +14,7 @@ from madtp_cli.checkpoint import load
 from madtp_cli.checkpoint.formats import CheckpointOverrides
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
-from madtp_cli.pruning import dynamic
+from madtp_cli.pruning import thresholds
 from tests.paths import GOLDEN
 
 FOLDER = GOLDEN / "blip_nlvr_a"
@@ -229,13 +229,13 @@ def test_the_merge_layer_begins_where_the_config_says(blip) -> None:
 
 def test_half_precision_forwards_score_in_float32(attached, collate, samples, monkeypatch) -> None:
     """Importance and thresholds of every block, under autocast as `--dtype bfloat16` runs it."""
-    seen, above = [], dynamic.above
+    seen, keep_above = [], thresholds.keep_above
 
-    def spied(score, threshold, min_keep):
+    def spied(score, threshold, mask, min_keep):
         seen.append((score.dtype, threshold.dtype))
-        return above(score, threshold, min_keep)
+        return keep_above(score, threshold, mask, min_keep)
 
-    monkeypatch.setattr(dynamic, "above", spied)
+    monkeypatch.setattr(thresholds, "keep_above", spied)
     model = attached(0.4)
     with torch.autocast("cpu", torch.bfloat16):
         output = forward(model, collate(samples))
