@@ -54,7 +54,7 @@ def blip() -> MadtpBlipForNLVR2:
 
 @pytest.fixture(scope="session")
 def attached(blip: MadtpBlipForNLVR2) -> Callable[..., MadtpBlipForNLVR2]:
-    """A copy of the dense model with a dictionary, pruned as `madtp` does in both towers: `attached(0.4, min_keep=2)`."""
+    """Return a copy of the dense model that prunes in both towers: `attached(0.4, min_keep=2)`."""
 
     def attach(threshold_scale: float, **settings: Any) -> MadtpBlipForNLVR2:
         return drawing.attached(blip, threshold_scale, **{"dictionary_width": 20, **settings})

@@ -1,4 +1,4 @@
-"""Runs of a text tower beside the forward, as answers are searched for; told to whoever counts them."""
+"""Text runs: the runs of a text tower or decoder during generation, ranking and re-ranking, for counting their cost."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from madtp_cli.execution.block_pruner import BlockTrace
 
 @dataclass(frozen=True)
 class TextRun:
-    """One run: texts, or what follows them, look at images or questions that were encoded before.
+    """One text run: texts, or their next tokens, attend to a memory, that is to encoded images or questions.
 
     Attributes:
-        samples: Numbers of what is looked at, in the order in which the model got it.
-        texts: How many texts look at each, those of the first before those of the second.
+        samples: Indices of the samples of the memory, in the order of the model's inputs.
+        texts: Number of texts that attend to each sample; the texts of a sample stand together.
         blocks: Tokens of each text through each block.
-        read_out: Tokens, of all texts, that go through the head.
-        before: Tokens of each text that earlier runs left in the cache.
-        keyed: Whether keys and values of what is looked at were computed here, once for all its texts.
+        read_out: Tokens of all texts that go through the head.
+        before: Tokens of each text that are in the cache from earlier runs.
+        keyed: Whether this run computed the keys and values of the memory, once for all texts of a sample.
     """
 
     samples: Sequence[int]
@@ -29,14 +29,14 @@ class TextRun:
     keyed: bool = True
 
     def unpruned(self) -> TextRun:
-        """The same run if no token of a text went."""
+        """Return the same run without pruned text tokens."""
         entered = self.blocks[0].entered
         return replace(self, blocks=[BlockTrace(entered, entered)] * len(self.blocks))
 
 
-#: Called with each run as it was made.
+#: Called with each text run.
 OnTextRun = Callable[[TextRun], None]
 
 
-def ignore_text_run(reading: TextRun) -> None:
-    """For runs that nobody counts."""
+def ignore_text_run(run: TextRun) -> None:
+    """Do nothing: for runs whose cost is not counted."""

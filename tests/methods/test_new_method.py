@@ -41,7 +41,7 @@ def keep(inputs: BlockInputs, rule: Rule) -> PruneDecision:
     """Keep tokens whose random number, drawn from their index, exceeds the threshold."""
     index = inputs.mask.long().cumsum(1)
     score = (index * 40_503 % 65_536).float() / 65_536
-    threshold = rule.threshold_scale * score.new_ones(len(score))
+    threshold = rule.threshold_scale * score.new_ones(score.shape[0])
     kept = thresholds.keep_above(score, threshold, inputs.mask, rule.min_keep)
     return merging.merge_into_one(kept, score, inputs.mask)
 
@@ -64,6 +64,7 @@ def _random(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def inputs_of(sample: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return a sample without its labels."""
     return {name: value for name, value in sample.items() if name != "labels"}
 
 

@@ -24,7 +24,7 @@ def _kept(score: list[float], threshold: float, min_keep: int = 1) -> list[int]:
 
 
 def test_the_papers_threshold_is_the_least_mean_importance() -> None:
-    """The atoms' means are 0.7 * 0.8 + 0.3 * 0.2 = 0.62 and 0.1 * 0.8 + 0.9 * 0.2 = 0.26; that of one token is itself."""
+    """The atoms' means are 0.7 * 0.8 + 0.3 * 0.2 = 0.62 and 0.1 * 0.8 + 0.9 * 0.2 = 0.26; one token is its own mean."""
     attention = torch.tensor([[[0.7, 0.1], [0.3, 0.9]], [[1.0, 1.0], [0.0, 0.0]]])
     score = torch.tensor([[0.8, 0.2], [1.0, 0.0]])
     torch.testing.assert_close(thresholds.least_atom_mean(score, attention), torch.tensor([0.26, 1.0]))
