@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import fields
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from madtp_cli import methods
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.prunable import Prunable
 
@@ -29,17 +31,22 @@ def draw(model: nn.Module, seed: int) -> None:
             parameter.copy_(1 + 0.2 * noise if is_norm_weight else 0.1 * noise if parameter.dim() == 1 else noise)
 
 
-def attached(model: Model, threshold_scale: float, **settings: Any) -> Model:
-    """Return a copy of a dense model with a dictionary that prunes all towers with `--method madtp`.
+def attached(model: Model, threshold_scale: float, *, method: str = "madtp", **settings: Any) -> Model:
+    """Return a copy that prunes in all blocks of all towers.
 
     Args:
-        model: The dense model.
-        threshold_scale: Larger values prune more tokens; 0 prunes none.
-        settings: Fields of `PruningSettings` that differ from the defaults of the tests.
+        model: Dense model.
+        threshold_scale: How strongly to prune.
+        method: Pruning method.
+        settings: Fields of `PruningSettings`, or parameters of the method.
     """
     student = copy.deepcopy(model)
-    defaults = {"proportional": True, "dictionary_size": 7, "dictionary_width": 24}
-    student.attach(PruningSettings(threshold_scale=threshold_scale, **defaults | settings))
-    assert student.madtp is not None
-    draw(student.madtp, seed=2)
+    names = {field.name for field in fields(methods.get(method).PARAMETERS)}
+    given = {"proportional": True, "queries": 0, "temperature": 1.0} | settings
+    parameters = {name: value for name, value in given.items() if name in names}
+    others = {name: value for name, value in settings.items() if name not in names}
+    sizes = {"dictionary_size": 7, "dictionary_width": 24} | others
+    student.attach(PruningSettings(method, threshold_scale, parameters=parameters, **sizes))
+    if student.madtp is not None:
+        draw(student.madtp, seed=2)
     return student.eval()

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from madtp_cli import methods, models
-from madtp_cli.execution.block_pruner import PINNED, TokenTrace
+from madtp_cli.execution.block_pruner import TokenTrace
 from madtp_cli.execution.text_runs import OnTextRun, TextRun
 from madtp_cli.flops.counts import Counts, LayerCost, Lengths, TokenCounts
 from madtp_cli.models.prunable import Prunable
@@ -87,8 +87,8 @@ def least_counts(model: Prunable, lengths: Lengths) -> dict[str, TokenCounts]:
     for tower, dense in dense_counts(model.config, lengths).items():
         own = model.SHARED_TOWERS.get(tower, tower)
         pruned = [own in model.TOWERS and bool(endless.rule(own, block)) for block in range(len(dense.entered))]
-        pins = model.PINS.get(own, PINNED)
-        counts[tower] = TokenCounts.least(dense.entered[0], np.array(pruned), pins.leading + pins.trailing + keep)
+        protected = model.PROTECTED.get(own, 1)
+        counts[tower] = TokenCounts.least(dense.entered[0], np.array(pruned), protected + keep)
     return counts
 
 

@@ -1,9 +1,10 @@
-"""Pruning inside a block, between attention and feed-forward, on packed tokens."""
+"""Pruning inside a block, between self-attention and the feed-forward layer, on packed tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,74 +12,20 @@ from torch import Tensor
 from madtp_cli import methods
 from madtp_cli.execution.attention import Attention, Backend
 from madtp_cli.execution.packed import Packed
-from madtp_cli.execution.statistics import Statistics
+from madtp_cli.execution.pruning_settings import PruningSettings
+from madtp_cli.execution.statistics import AttentionRequest, ReadOut
 from madtp_cli.pruning import importance, mag, merging, segments
-
-#: Tokens a model reads its answer from are never scored, pruned or merged: here vision [CLS], text [ENC].
-PINNED = Statistics(leading=1)
-#: Of each sample, in this order: leading pinned, prunable and trailing pinned tokens.
-LEADING, PRUNABLE, TRAILING = range(3)
-
-
-@dataclass(frozen=True)
-class PruningSettings:
-    """How a model prunes; saved as `madtp` in its config.
-
-    `knob` is the budget knob s (0 = dense); `scales` multiplies it per tower and block, so
-    that 0 leaves a block alone; `proportional` lets a token be attended to as often as it stands for
-    others; `queries` of each sample say which keys are attended to, all where 0; the rest is the rule's (see
-    `methods.Rule`) and the dictionary's.
-    """
-
-    method: str = "madtp"
-    threshold_scale: float = 0.0
-    temperature: float = 1.0
-    min_keep: int = 1
-    proportional: bool = False
-    queries: int = 0
-    dictionary_size: int = 100
-    dictionary_width: int = 768
-    scales: dict[str, list[float]] = field(default_factory=dict)
-
-    @classmethod
-    def preset(cls, method: str, widths: Mapping[str, int], blocks: Mapping[str, int]) -> PruningSettings:
-        """What suits a method and a model's towers: at the paper's full size its 100 atoms of width 768.
-
-        Narrow models get fewer atoms, or matching them would cost more than pruning saves.
-
-        Args:
-            method: One of `methods.names()`.
-            widths: Width of each tower.
-            blocks: Number of blocks of each tower.
-        """
-        preset = methods.get(method).PRESET
-        width = widths.get("text", widths["vision"])  # captions have no text tower
-        return cls(
-            method,
-            temperature=preset.temperature,
-            proportional=preset.proportional,
-            queries=preset.queries,
-            dictionary_size=min(100, width // 4),
-            dictionary_width=width,
-            scales={tower: preset.scales(tower, number) for tower, number in blocks.items()},
-        )
-
-    def rule(self, tower: str, block: int) -> methods.Rule | None:
-        """The rule for one block; None where it prunes nothing and hence scores nothing."""
-        scales = self.scales.get(tower, [])
-        scale = scales[block] if block < len(scales) else 1.0
-        threshold_scale = self.threshold_scale * scale if scale else 0.0  # infinity times nothing is nothing
-        if threshold_scale <= 0:
-            return None
-        return methods.Rule(threshold_scale, self.temperature, self.min_keep)
 
 
 @dataclass(frozen=True)
 class BlockTrace:
-    """Tokens of each sample (pinned ones included) that entered a block and that left it.
+    """Token counts of one block.
 
-    Where the block was scored, `positions` [all that left] has the original index of every token,
-    -1 for a token made of several that stand nowhere; elsewhere it is None.
+    Attributes:
+        entered: Tokens of each sample before the block, protected ones included.
+        left: Tokens of each sample after it.
+        positions: For a block that was scored, the original index of every token that left, [all that left]; -1 for a
+            merged token. Otherwise None.
     """
 
     entered: list[int]
@@ -87,16 +34,25 @@ class BlockTrace:
 
     @property
     def scored(self) -> bool:
-        """Whether pruning was tried here, which costs something even if nothing went."""
+        """Whether the block chose tokens to prune. That has a cost even if it kept all of them."""
         return self.positions is not None
 
 
-#: Per tower, what each block did; returned by the forward.
+#: Trace of each block, by tower; part of a model's output.
 TokenTrace = dict[str, list[BlockTrace]]
 
 
 class BlockPruner:
-    """Prunes one tower's blocks in one forward and keeps the record of it."""
+    """Prunes the blocks of one tower in one forward pass and records the trace.
+
+    Args:
+        tower: Name of the tower.
+        settings: How to prune.
+        dictionary: The model's dictionary; None if it has none.
+        pooling: Whether to pool the tokens that the atoms attend to, for the alignment loss in training.
+        backend: Attention backend. With "loop" each sample is pruned by itself.
+        read_out: Token from which the tower's result is read. None if the model supplies `Attention.read_out`.
+    """
 
     def __init__(
         self,
@@ -106,111 +62,196 @@ class BlockPruner:
         *,
         pooling: bool,
         backend: Backend,
-        pinned: Statistics = PINNED,
+        read_out: ReadOut | None = "first",
     ) -> None:
-        self.settings, self.tower, self.dictionary, self.pinned = settings, tower, dictionary, pinned
-        self.active = settings.threshold_scale > 0 and dictionary is not None
+        self.tower, self.settings, self.pooling = tower, settings, pooling
+        self.backend, self.read_out = backend, read_out
         self.method = methods.get(settings.method)
-        self.folded = dictionary.folded(tower) if dictionary is not None and self.active else None
-        self.pooling, self.backend = pooling, backend
+        needs_dictionary = methods.DICTIONARY in self.method.NEEDS
+        self.active = settings.threshold_scale > 0 and (dictionary is not None or not needs_dictionary)
+        self.folded: Tensor | None = None
+        if dictionary is not None and needs_dictionary and self.active:
+            self.folded = dictionary.folded(tower)
+        #: Sum over the blocks of what the atoms attend to, [batch, atoms, tower width]; None before the first block.
         self.pooled: Tensor | None = None
         self.blocks: list[BlockTrace] = []
         self._positions: Tensor | None = None
 
-    def statistics(self) -> Statistics | None:
-        """What the coming block's attention must report, or None where nothing is scored."""
-        return replace(self.pinned, queries=self.settings.queries) if self._rule() else None
+    def request(self, tokens: Packed) -> AttentionRequest | None:
+        """Return the statistics that the next block's self-attention must return, or None.
+
+        Args:
+            tokens: The tokens that enter the block.
+        """
+        needed = self._needed_statistics()
+        if needed is None:
+            return None
+        protected, counts = _protected(tokens)
+        prunable = [length - count for length, count in zip(tokens.lengths, counts, strict=True)]
+        return AttentionRequest(protected, prunable, **needed)
+
+    def _needed_statistics(self) -> dict[str, Any] | None:
+        """Return the fields of the next block's `AttentionRequest`; None if its method needs no statistics."""
+        needs = self.method.NEEDS & {methods.CLASS_ATTENTION, methods.RECEIVED_ATTENTION, methods.KEY_METRIC}
+        if self._rule() is None or not needs:
+            return None
+        return {
+            "read_out": self.read_out if methods.CLASS_ATTENTION in needs else None,
+            "queries": self.settings.parameters.queries if methods.RECEIVED_ATTENTION in needs else None,
+            "key_metric": methods.KEY_METRIC in needs,
+        }
 
     def prune(self, tokens: Packed, normed: Tensor, attention: Attention) -> Packed:
-        """The tokens of `tokens` (after attention) that go on; `normed` is the block's input, normalised."""
+        """Return the tokens that go on to the feed-forward layer.
+
+        Args:
+            tokens: Tokens after self-attention.
+            normed: The normalised tokens that entered self-attention, [total, width].
+            attention: Result of self-attention, with the requested statistics.
+        """
         rule = self._rule()
         if rule is None:
-            if self.pooling and self.active:
-                rows, counts = _split(tokens.lengths, self.pinned, normed.device)
-                self._align(normed, rows[PRUNABLE], counts[PRUNABLE])
+            if self.pooling and self.folded is not None:
+                layout = PrunableRows.of(tokens)
+                self._dictionary_logits(normed, layout.arrange, layout.mask)
             self.blocks.append(BlockTrace(tokens.lengths, tokens.lengths))
             return tokens
-        rows, counts = _split(tokens.lengths, self.pinned, tokens.data.device)
-        with torch.autocast(tokens.data.device.type, enabled=False):  # scores and thresholds are float32 always
-            kept = self._kept(tokens, normed, attention, rows[PRUNABLE], counts[PRUNABLE], rule)
-        return self._joined(tokens, rows, counts, kept)
+        layout = PrunableRows.of(tokens)
+        with torch.autocast(tokens.data.device.type, enabled=False):  # scores and thresholds are always float32
+            inputs = self._inputs(tokens.data, normed, attention, layout.arrange, layout.mask)
+            decision = self._decide(inputs, layout.lengths, rule)
+        del inputs  # the scores need memory no longer
+        return self._apply(tokens, layout, decision)
 
-    def _kept(
+    def _decide(self, inputs: methods.BlockInputs, lengths: list[int], rule: methods.Rule) -> methods.PruneDecision:
+        """Ask the method, with the "loop" backend for each sample by itself."""
+        if self.backend == "loop":
+            return methods.keep_each(self.method, inputs, lengths, rule)
+        return self.method.keep(inputs, rule)
+
+    def _rule(self) -> methods.Rule | None:
+        """Return the rule of the next block; None if it is not pruned."""
+        return self.settings.rule(self.tower, len(self.blocks)) if self.active else None
+
+    def _inputs(
         self,
-        tokens: Packed,
+        tokens: Tensor,
         normed: Tensor,
         attention: Attention,
-        prunable: Tensor,
-        lengths: list[int],
-        rule: methods.Rule,
-    ) -> methods.PruneDecision:
-        """What the method makes of the prunable tokens, whose rows and number in each sample are given."""
-        if attention.readout is None or attention.received is None:
-            raise ValueError("a block that is scored needs attention statistics")
-        logits = self._align(normed, prunable, lengths)
-        attended = methods.BlockInputs(
-            tokens=tokens.data,
-            rows=prunable,
-            lengths=lengths,
-            class_attention=importance.normalise(
-                importance.class_attention(attention.readout, attention.output.detach())[prunable], lengths
-            ),
-            self_attention=importance.normalise(attention.received[prunable], lengths),
-            logits=logits,
-        )
-        if self.backend == "loop":
-            return methods.keep_each(self.method, attended, rule)
-        return self.method.keep(attended, rule)
+        arrange: Callable[[Tensor], Tensor],
+        mask: Tensor,
+        *,
+        exportable: bool = False,
+    ) -> methods.BlockInputs:
+        """Compute what the method needs, and nothing else; see `methods.BlockInputs` for `arrange` and `mask`."""
+        scores = dict[str, Tensor]()
+        if methods.DICTIONARY in self.method.NEEDS:
+            scores["dictionary_logits"] = self._dictionary_logits(normed, arrange, mask)
+        if methods.CLASS_ATTENTION in self.method.NEEDS:
+            score = importance.class_attention(_requested(attention.read_out), attention.output.detach())
+            scores["class_attention"] = importance.normalise(arrange(score), mask)
+        if methods.RECEIVED_ATTENTION in self.method.NEEDS:
+            scores["received_attention"] = importance.normalise(arrange(_requested(attention.received)), mask)
+        if methods.KEY_METRIC in self.method.NEEDS:
+            scores["key_metric"] = arrange(_requested(attention.key_metric))
+        return methods.BlockInputs(mask, tokens, arrange, **scores, exportable=exportable)
 
-    def _align(self, normed: Tensor, prunable: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Dictionary logits of the prunable tokens, [total, atoms]; in training they also pool the tokens."""
+    def _dictionary_logits(self, normed: Tensor, arrange: Callable[[Tensor], Tensor], mask: Tensor) -> Tensor:
+        """Return the dictionary logits, [batch, longest, atoms]; in training also pool the tokens."""
         if self.folded is None:
-            raise ValueError("a block that is scored needs a dictionary")
-        # Of all tokens, and then some: to pick their rows first takes longer than the few pinned ones cost.
-        logits = (normed @ self.folded.to(normed.dtype)).index_select(0, prunable)
+            raise ValueError(f"the method {self.settings.method} needs a dictionary, but the model has none")
+        # Computing the logits of the few protected tokens too takes less time than selecting the other rows first.
+        logits = arrange(normed @ self.folded.to(normed.dtype))
         if self.pooling:
-            pooled = mag.pool(logits, normed[prunable], lengths)
+            pooled = mag.pool(logits, arrange(normed), mask)
             self.pooled = pooled if self.pooled is None else self.pooled + pooled
         return logits
 
-    def _rule(self) -> methods.Rule | None:
-        return self.settings.rule(self.tower, len(self.blocks)) if self.active else None
-
-    def _joined(
-        self, tokens: Packed, rows: Sequence[Tensor], counts: Sequence[list[int]], kept: methods.PruneDecision
-    ) -> Packed:
-        """Of each sample the kept tokens, a merged one last of them, between the pinned ones; and the record."""
-        counts = [counts[LEADING], kept.lengths, counts[TRAILING]]
-        left = [sum(parts) for parts in zip(*counts, strict=True)]
-        order = segments.interleaving(counts, kept.places.device)
-        before = self._positions if self._positions is not None else _original(tokens)
-        now = torch.where(kept.positions >= 0, before[rows[PRUNABLE]][kept.positions], -1)
-        self._positions = torch.cat([before[rows[LEADING]], now, before[rows[TRAILING]]])[order]
+    def _apply(self, tokens: Packed, layout: PrunableRows, decision: methods.PruneDecision) -> Packed:
+        """Move the tokens as decided and record the block."""
+        _, protected_counts = _protected(tokens)
+        moves, counts = layout.moves(decision)
+        left = [count + protected for count, protected in zip(counts, protected_counts, strict=True)]
+        places, own = moves.places()
+        number = sum(left)
+        weights = torch.ones_like(places, dtype=torch.float32)
+        weights = weights.index_copy(0, layout.rows, layout.flatten(decision.weights) + merging.WEIGHT_FLOOR)
+        data = merging.means(tokens.data, places, merging.mean_shares(weights, places, number), number)
+        if self._positions is None:
+            self._positions = segments.index_in_segment(tokens.lengths, places.device)
+        # Tokens that are not kept share an extra cell at the end.
+        unnamed = self._positions.new_full((number + 1,), -1)
+        self._positions = unnamed.scatter(0, torch.where(moves.kept, own, number), self._positions)[:number]
         self.blocks.append(BlockTrace(tokens.lengths, left, self._positions))
-        # Pinned tokens have places of their own.
-        new = segments.inverted(order).split([sum(part) for part in counts])
-        places = torch.cat([new[LEADING], new[PRUNABLE][kept.places], new[TRAILING]])
-        places = places[segments.inverted(torch.cat(list(rows)))]
-        shares = kept.shares.new_ones(len(places)).index_copy(0, rows[PRUNABLE], kept.shares)
         sizes = None
-        if self.settings.proportional:
-            given = tokens.sizes if tokens.sizes is not None else torch.ones_like(shares)
-            sizes = given.new_zeros(len(order)).index_add(0, places, given)
-        data = merging.means(tokens.data, places, shares, len(order))
-        return replace(tokens, data=data, lengths=left, sizes=sizes)
+        if self.settings.parameters.proportional:
+            before = tokens.sizes if tokens.sizes is not None else torch.ones_like(weights)
+            sizes = before.new_zeros(number).index_add(0, places, before)
+        protected = layout.protected.new_zeros(number).scatter(0, places, layout.protected)
+        return replace(tokens, data=data, lengths=left, sizes=sizes, protected=protected)
 
 
-def _split(lengths: Sequence[int], pinned: Statistics, device: torch.device) -> tuple[list[Tensor], list[list[int]]]:
-    """Rows of the LEADING, PRUNABLE and TRAILING tokens, and how many of them each sample has."""
-    leading = [min(pinned.leading, length) for length in lengths]
-    trailing = [min(pinned.trailing, length - first) for length, first in zip(lengths, leading, strict=True)]
-    prunable = [length - first - last for length, first, last in zip(lengths, leading, trailing, strict=True)]
-    runs = [count for sample in zip(leading, prunable, trailing, strict=True) for count in sample]
-    part = torch.arange(3, device=device).repeat(len(lengths))[segments.segment_ids(runs, device)]
-    counts = [leading, prunable, trailing]
-    return [segments.rows_of(part == which, sum(number)) for which, number in enumerate(counts)], counts
+@dataclass(frozen=True)
+class PrunableRows:
+    """Where the prunable tokens of packed tokens stand.
+
+    Attributes:
+        protected: Protected tokens, bool [total].
+        rows: Rows of the prunable tokens, [prunable].
+        lengths: Prunable tokens of each sample.
+        mask: bool [batch, longest]; the cells of the padded layout that hold a prunable token.
+    """
+
+    protected: Tensor
+    rows: Tensor
+    lengths: list[int]
+    mask: Tensor
+
+    @classmethod
+    def of(cls, tokens: Packed) -> PrunableRows:
+        """Find the prunable tokens."""
+        protected, counts = _protected(tokens)
+        lengths = [length - count for length, count in zip(tokens.lengths, counts, strict=True)]
+        rows = segments.rows_of(~protected, sum(lengths))
+        return cls(protected, rows, lengths, segments.real_rows(lengths, protected.device))
+
+    def arrange(self, values: Tensor) -> Tensor:
+        """Bring values of all tokens, [total, ...], into the padded layout [batch, longest, ...]."""
+        return segments.pad(values.index_select(0, self.rows), self.lengths)
+
+    def flatten(self, values: Tensor) -> Tensor:
+        """Return the values of the prunable tokens, [prunable], of a padded layout."""
+        return segments.unpad(values, self.lengths)
+
+    def moves(self, decision: methods.PruneDecision) -> tuple[merging.Moves, list[int]]:
+        """Return the moves of all tokens, each field [total], and how many prunable tokens each sample then has.
+
+        Protected tokens stay.
+        """
+        padded = merging.moves(decision, self.mask)
+        # The only time that the host waits for the device.
+        counts: list[int] = (padded.kept.sum(1) + padded.closes.sum(1)).tolist()
+        first = torch.tensor(segments.offsets(self.lengths)[:-1], device=self.rows.device)[:, None]
+        target = self.rows.index_select(0, self.flatten(padded.target + first))
+        nowhere = torch.zeros_like(self.protected)
+        moves = merging.Moves(
+            kept=self.protected.index_copy(0, self.rows, self.flatten(padded.kept)),
+            merged=nowhere.index_copy(0, self.rows, self.flatten(padded.merged)),
+            target=torch.arange(len(nowhere), device=target.device).index_copy(0, self.rows, target),
+            closes=nowhere.index_copy(0, self.rows, self.flatten(padded.closes)),
+        )
+        return moves, counts
 
 
-def _original(tokens: Packed) -> Tensor:
-    """Index of each token within its sample, [total]."""
-    return torch.cat([torch.arange(length, device=tokens.data.device) for length in tokens.lengths])
+def _protected(tokens: Packed) -> tuple[Tensor, Sequence[int]]:
+    """Return which tokens are protected and how many each sample has."""
+    if tokens.protected is None or tokens.protected_counts is None:
+        raise ValueError("a tower that is pruned must state its protected tokens; call `protect_ends` on its tokens")
+    return tokens.protected, tokens.protected_counts
+
+
+def _requested(statistic: Tensor | None) -> Tensor:
+    """Return a statistic that the method needs."""
+    if statistic is None:
+        raise ValueError("a statistic that the method needs is missing; pass `BlockPruner.request` to the attention")
+    return statistic

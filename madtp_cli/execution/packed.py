@@ -16,56 +16,100 @@ from madtp_cli.pruning import segments
 class Packed:
     """Tokens of a batch, sample after sample.
 
-    `data` is [total, width]; `lengths` has each sample's number of tokens and sums to total.
-    `sizes` [total] says how many original tokens each one stands for; None where all stand for one.
-    `exact` forbids that a matrix product be given rows that are not there, see `through`.
+    Attributes:
+        data: [total, width].
+        lengths: Tokens of each sample; they sum to `total`.
+        sizes: Number of original tokens that each token stands for, [total]; None if all stand for one.
+        exact: Whether matrix products must have exactly the rows of the tokens; see `apply_rowwise`.
+        protected: Which tokens are never pruned, bool [total]; None if nothing prunes them.
+        protected_counts: Protected tokens of each sample.
     """
 
     data: Tensor
     lengths: list[int]
     sizes: Tensor | None = None
     exact: bool = False
+    protected: Tensor | None = None
+    protected_counts: list[int] | None = None
 
     def __post_init__(self) -> None:
         if sum(self.lengths) != len(self.data):
             raise ValueError(f"lengths sum to {sum(self.lengths)}, but there are {len(self.data)} tokens")
+        if self.protected is not None and self.protected_counts is None:
+            counts = segments.pad(self.protected, self.lengths).sum(1).tolist()
+            object.__setattr__(self, "protected_counts", counts)
 
     def replace(self, data: Tensor) -> Packed:
-        """The same segments around other rows."""
+        """Return the same tokens with other values, [total, any]."""
         return replace(self, data=data)
 
+    def protect_ends(self, *, first: bool = True, last: bool = False) -> Packed:
+        """Protect the first token of each sample, the last one, or both."""
+        lengths, device = self.lengths, self.data.device
+        index = segments.index_in_segment(lengths, device)
+        protected = index == 0 if first else torch.zeros_like(index, dtype=torch.bool)
+        if last:
+            protected = protected | (
+                index == torch.tensor(lengths, device=device)[segments.segment_ids(lengths, device)] - 1
+            )
+        counts = [min(length, first + last) for length in lengths]
+        return replace(self, protected=protected, protected_counts=counts)
+
     def apply_rowwise(self, module: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-        """`module(rows)` of a row a token, for a module that treats each row alike; fast where the batch is ragged."""
+        """Return `module(rows)` for rows of tokens.
+
+        The module must treat each row independently: rows may be added where that is faster for ragged batches.
+        """
         return module(rows) if self.exact else row_rounding.by_row(module, rows, self.lengths)
 
     def first(self) -> Tensor:
-        """Each sample's first token, [batch, width]."""
+        """Return each sample's first token, [batch, width]."""
         return self.data[torch.tensor(segments.offsets(self.lengths)[:-1], device=self.data.device)]
 
     def last(self) -> Tensor:
-        """Each sample's last token, [batch, width]."""
+        """Return each sample's last token, [batch, width]."""
         return self.data[torch.tensor(segments.offsets(self.lengths)[1:], device=self.data.device) - 1]
 
     def part(self, samples: slice) -> Packed:
-        """Some consecutive samples."""
-        rows = segments.offsets(self.lengths)
+        """Return some consecutive samples."""
+        offsets = segments.offsets(self.lengths)
         start, stop, _ = samples.indices(len(self.lengths))
-        own = slice(rows[start], rows[stop])
-        sizes = None if self.sizes is None else self.sizes[own]
-        return Packed(self.data[own], self.lengths[start:stop], sizes, self.exact)
+        rows = slice(offsets[start], offsets[stop])
+        return replace(
+            self,
+            data=self.data[rows],
+            lengths=self.lengths[start:stop],
+            sizes=None if self.sizes is None else self.sizes[rows],
+            protected=None if self.protected is None else self.protected[rows],
+            protected_counts=None if self.protected_counts is None else self.protected_counts[start:stop],
+        )
 
     def group_by_memory(self, memory: Packed) -> Packed:
-        """As many segments as `memory` has: texts that look at one memory lie together, and so ask as one."""
-        shared = len(self.lengths) // len(memory.lengths)
-        starts = range(0, len(self.lengths), shared)
-        lengths = [sum(self.lengths[start : start + shared]) for start in starts]
-        return Packed(self.data, lengths, exact=self.exact)
+        """Return the same texts as one segment per sample of `memory`, for cross-attention.
+
+        Every sample of the memory has the same number of texts, and these stand together.
+        """
+        texts = len(self.lengths) // len(memory.lengths)
+        starts = range(0, len(self.lengths), texts)
+        return Packed(self.data, [sum(self.lengths[start : start + texts]) for start in starts], exact=self.exact)
 
 
-def pack(padded: Tensor, mask: Tensor | None = None, *, exact: bool = False) -> Packed:
-    """Pack [batch, tokens, width]; `mask` [batch, tokens] is true where a token is real; `exact` as in `Packed`."""
+def pack(padded: Tensor, mask: Tensor | None = None, *, exact: bool = False, protected: Tensor | None = None) -> Packed:
+    """Pack padded tokens.
+
+    Args:
+        padded: [batch, tokens, width].
+        mask: bool [batch, tokens]; true for real tokens. None if all are real.
+        exact: See `Packed`.
+        protected: bool [batch, tokens]; true for tokens that are never pruned. For the first or the last token
+            `Packed.protect_ends` is faster.
+    """
     batch, tokens = (int(size) for size in padded.shape[:2])  # under tracing sizes are tensors
     if mask is None:
-        return Packed(padded.flatten(0, 1), [tokens] * batch, exact=exact)
+        lengths = [tokens] * batch
+        return Packed(
+            padded.flatten(0, 1), lengths, None, exact, None if protected is None else protected.flatten(0, 1)
+        )
     mask = mask.bool()
-    return Packed(padded[mask], mask.sum(1).tolist(), exact=exact)
+    chosen = None if protected is None else protected[mask]
+    return Packed(padded[mask], mask.sum(1).tolist(), None, exact, chosen)

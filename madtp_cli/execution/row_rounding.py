@@ -1,7 +1,8 @@
-"""Shapes of matrix products in bfloat16 on a CPU, for which oneDNN compiles a kernel each, the first time it sees one.
+"""Rounding the rows of matrix products up, for bfloat16 on a CPU.
 
-That takes 0.5 to 2 ms, as long as a pruned sample's products themselves, and ragged samples bring new shapes all the
-time. So their rows are rounded up to numbers that recur, which are also those that its kernels are fastest at.
+There oneDNN compiles a kernel for every new shape. This takes 0.5 to 2 ms, as long as the products of a pruned sample,
+and ragged samples have new shapes all the time. So the number of rows is rounded up to numbers that recur, at which the
+kernels are also fastest.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from torch.nn import functional
 
 from madtp_cli.pruning import segments
 
-#: A sample's tokens in attention become a multiple of it, and so do the rows of a batch.
+#: The tokens of a sample in attention and the rows of a batch are rounded up to a multiple of this number.
 ROUNDED = 16
 
 
 def compiles(rows: Tensor) -> bool:
-    """Whether a matrix product of such rows is compiled for its shape.
+    """Return whether a matrix product of these rows is compiled for its shape.
 
     >>> compiles(torch.ones(1)), compiles(torch.ones(1).bfloat16())
     (False, True)
@@ -32,7 +33,7 @@ def compiles(rows: Tensor) -> bool:
 
 
 def rounded(number: int) -> int:
-    """The next multiple.
+    """Return the next multiple of `ROUNDED`.
 
     >>> rounded(33), rounded(48)
     (48, 48)
@@ -41,11 +42,16 @@ def rounded(number: int) -> int:
 
 
 def by_row(module: Callable[[Tensor], Tensor], rows: Tensor, lengths: Sequence[int]) -> Tensor:
-    """`module(rows)` for a module that treats each row alike, with rows added where that makes its shape recur.
+    """Return `module(rows)`, with rows added during the computation where this makes the shape recur.
 
-    Samples of one length recur as they are.
+    Samples of the same length need no added rows, because their shape recurs anyway.
+
+    Args:
+        module: Treats each row independently.
+        rows: [total, width].
+        lengths: Rows of each sample.
     """
     if segments.is_uniform(lengths) or not compiles(rows):
         return module(rows)
-    spare = rounded(len(rows)) - len(rows)
-    return module(functional.pad(rows, (0, 0, 0, spare)))[: len(rows)] if spare else module(rows)
+    missing = rounded(len(rows)) - len(rows)
+    return module(functional.pad(rows, (0, 0, 0, missing)))[: len(rows)] if missing else module(rows)

@@ -1,8 +1,8 @@
-"""Token counts and the cost of each layer: what every FLOPs formula takes and gives.
+"""Token counts and the cost of each layer: input and output of every FLOPs formula.
 
-The convention is the literature's, which is fvcore's: one multiply-add counts once, and a layer norm counts five
-per element. Softmax, activations, additions and look-ups count nothing. The dictionary and the products of the
-pruning method are part of a pruned model's cost.
+The convention is that of the literature and of fvcore: one multiply-add counts once, and a layer norm counts five per
+element. Softmax, activations, additions and look-ups count nothing. The scores and products of the pruning method are
+part of a pruned model's cost.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from madtp_cli.execution.block_pruner import BlockTrace
 
 CONVENTION = "multiply-adds (fvcore convention)"
-#: Tokens of the text inputs of each sample, by tower; images have their size.
+#: Tokens of each sample's text inputs, by tower. The tokens of an image follow from its size.
 Lengths = Mapping[str, Sequence[int]]
 
 
@@ -23,8 +23,10 @@ Lengths = Mapping[str, Sequence[int]]
 class TokenCounts:
     """Tokens of every sample through every block of one tower.
 
-    `entered` and `left` are [blocks, samples, inputs]: an NLVR2 sample has two images and one
-    sentence. `scored` [blocks] says where pruning was tried, for trying costs too.
+    Attributes:
+        entered: Tokens before each block, [blocks, samples, inputs]. An NLVR2 sample has two images and one sentence.
+        left: Tokens after each block, same shape.
+        scored: Whether the block chose tokens to prune, bool [blocks]; this has a cost even if it kept all of them.
     """
 
     entered: np.ndarray
@@ -33,7 +35,7 @@ class TokenCounts:
 
     @classmethod
     def of(cls, blocks: list[BlockTrace], inputs: int) -> TokenCounts:
-        """From a forward's record; inputs of one kind lie together ([left images, right images])."""
+        """Return the counts of a trace, in which all first inputs precede all second inputs (left and right images)."""
         entered, left = (
             np.array(counts).reshape(len(blocks), inputs, -1).transpose(0, 2, 1)
             for counts in ([block.entered for block in blocks], [block.left for block in blocks])
@@ -42,13 +44,19 @@ class TokenCounts:
 
     @classmethod
     def dense(cls, tokens: np.ndarray, blocks: int) -> TokenCounts:
-        """All `tokens` [samples, inputs] through all blocks."""
+        """Return the counts of a dense model: `tokens` [samples, inputs] in each block."""
         counts = np.broadcast_to(tokens, (blocks, *tokens.shape))
         return cls(counts, counts, np.zeros(blocks, bool))
 
     @classmethod
     def least(cls, tokens: np.ndarray, pruned: np.ndarray, keep: int) -> TokenCounts:
-        """At a knob of infinity: each block with `pruned` [blocks] leaves `keep` tokens, the pinned ones included."""
+        """Return the smallest possible counts, which an infinite threshold scale gives.
+
+        Args:
+            tokens: Tokens before the first block, [samples, inputs].
+            pruned: Which blocks prune, bool [blocks].
+            keep: Tokens that such a block keeps at least, protected ones included.
+        """
         entered, left, current = [], [], tokens
         for prunes in pruned:
             entered.append(current)
@@ -58,7 +66,7 @@ class TokenCounts:
 
     @classmethod
     def joined(cls, parts: list[TokenCounts]) -> TokenCounts:
-        """Samples of several batches."""
+        """Join the samples of several batches."""
         entered, left = (np.concatenate([getattr(part, name) for part in parts], 1) for name in ("entered", "left"))
         return cls(entered, left, parts[0].scored)
 
@@ -69,7 +77,13 @@ Counts = Mapping[str, TokenCounts]
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Multiply-adds of one layer, [samples]; blocks are named "layer 0", "layer 1" ..."""
+    """Cost of one layer.
+
+    Attributes:
+        tower: Name of the tower, or "head".
+        name: Name of the layer; blocks are "layer 0", "layer 1", ...
+        flops: Multiply-adds of each sample, [samples].
+    """
 
     tower: str
     name: str

@@ -1,4 +1,4 @@
-"""fvcore as a witness of the closed formula: it counts one forward on a trace."""
+"""The fvcore check: fvcore counts a forward pass on a trace, independently of the closed formula."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from madtp_cli.errors import MadtpError
 
-#: Operators that do no multiply-add worth counting (fvcore's convention).
+#: Operators without multiply-adds, by fvcore's convention.
 _FREE = """
 __and__ __or__ abs add add_ alias all amax amin any arange argsort bitwise_and bitwise_not bool clamp clamp_max
 clamp_min clone constant_pad_nd contiguous copy_ cosine_similarity cross_entropy_loss cumsum detach div div_ embedding
@@ -25,30 +25,34 @@ masked_fill masked_fill_ masked_scatter masked_select max mean minimum mul mul_ 
 nonzero norm numpy_T ones ones_like pad pow reciprocal relu repeat repeat_interleave rsqrt rsub scatter scatter_ select
 sigmoid slice softmax sort split sqrt square stack sub sum take_along_dim tanh to topk triu unbind unflatten unfold
 where zeros zeros_like
-""".split()  # noqa: SIM905  a name a line would hide the rest of the file
+""".split()  # noqa: SIM905  one name per line would fill the file
 _UNCOUNTED_IS_FREE = {f"aten::{name}" for name in _FREE}
 
 
 def _attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    """Handle for scaled_dot_product_attention, which fvcore does not know."""
+    """Count scaled_dot_product_attention, which fvcore does not know."""
     query, key, value = (list(node.type().sizes()) for node in inputs[:3])
     pairs = int(np.prod(query[:-1])) * key[-2]
     return Counter(attention=pairs * (query[-1] + value[-1]))
 
 
 class UncountedOperatorError(MadtpError):
-    """The witness met an operator that may do multiply-adds and that nobody counts."""
+    """The trace has an operator that may do multiply-adds and is not counted."""
 
 
 def count_with_fvcore(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:
-    """Multiply-adds of one forward, counted by fvcore on a trace.
+    """Return the multiply-adds of one forward pass, counted by fvcore on a trace.
+
+    Args:
+        model: A model of this package.
+        inputs: Arguments of its forward, one sample.
 
     Raises:
-        UncountedOperatorError: An operator was met that could do multiply-adds uncounted.
+        UncountedOperatorError: An operator may do multiply-adds and is not counted.
     """
     logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
-        # Token counts become constants of the trace, which is what is to be counted.
+        # The token counts become constants of the trace; this is intended, as they are what is counted.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated.*")
         analysis = FlopCountAnalysis(_ByPosition(model, list(inputs)), tuple(inputs.values()))
@@ -58,14 +62,14 @@ def count_with_fvcore(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:
         uncounted = sorted(set(analysis.unsupported_ops()) - _UNCOUNTED_IS_FREE)
     if uncounted:
         raise UncountedOperatorError(
-            f"No total: {', '.join(uncounted)} may do multiply-adds that fvcore does not count.\n"
-            "Add a handle for them, or list them as free, in madtp_cli/witness.py."
+            f"fvcore cannot count this model: {', '.join(uncounted)} may do multiply-adds.\n"
+            "Add a handle for them, or add them to _FREE, in madtp_cli/flops/fvcore_check.py."
         )
     return counted
 
 
 class _ByPosition(nn.Module):
-    """A model whose keyword inputs come by position, as tracing wants; all it answers counts, not the logits alone."""
+    """Gives a model its keyword arguments by position, as tracing requires; every tensor of the output is traced."""
 
     def __init__(self, model: nn.Module, names: list[str]) -> None:
         super().__init__()
@@ -73,7 +77,7 @@ class _ByPosition(nn.Module):
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         model: Any = self.model
-        backend, model.backend = model.backend, "loop"  # padding is no part of a sample's cost
+        backend, model.backend = model.backend, "loop"  # padding is not part of a sample's cost
         try:
             output = model(**dict(zip(self.names, values, strict=True)))
             return tuple(answer for answer in vars(output).values() if isinstance(answer, Tensor))

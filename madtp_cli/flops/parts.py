@@ -1,4 +1,7 @@
-"""Costs that the formulas are made of; `n` and the like are tokens, [samples, inputs] or any shape."""
+"""Costs that the formulas are made of, in multiply-adds.
+
+Token counts (`n`, `m`, ...) are arrays [samples, inputs] or of any other shape.
+"""
 
 from __future__ import annotations
 
@@ -8,55 +11,86 @@ from typing import Any
 import numpy as np
 
 from madtp_cli import methods
+from madtp_cli.execution.pruning_settings import PruningSettings
 
 #: Multiply-adds of a layer norm per element, fvcore's convention.
 NORM = 5
 
 
 def image_tokens(vision: Any) -> int:
-    """Tokens of a dense image, [CLS] included."""
+    """Return the tokens of a dense image, [CLS] included."""
     return int((vision.image_size // vision.patch_size) ** 2 + 1)
 
 
 def patches(tokens: np.ndarray, vision: Any) -> np.ndarray:
-    """The patch embedding of images of so many tokens, [CLS] included."""
+    """Return the cost of the patch embedding of images with this many tokens, [CLS] included."""
     return (tokens - 1) * 3 * vision.patch_size**2 * vision.hidden_size
 
 
 def self_attention(n: np.ndarray, width: int, before: int = 0) -> np.ndarray:
-    """Query, key, value, output projections and the two products; `before` more tokens are seen from a cache."""
+    """Return the cost of the four projections and the two products.
+
+    Args:
+        n: Tokens.
+        width: Numbers of a token.
+        before: Tokens in the cache, whose keys and values exist.
+    """
     return 4 * n * width**2 + 2 * n * (n + before) * width
 
 
-def cross_attention(m: np.ndarray, seen: np.ndarray, width: int, seen_width: int) -> np.ndarray:
-    """Tokens `m` look at tokens `seen`: queries and output, keys and values, the two products."""
-    return looks(m, seen, width) + keys_and_values(seen, width, seen_width)
+def cross_attention(m: np.ndarray, memory: np.ndarray, width: int, memory_width: int) -> np.ndarray:
+    """Return the cost of cross-attention from `m` tokens to `memory` tokens: all projections and products."""
+    return cross_attention_queries(m, memory, width) + keys_and_values(memory, width, memory_width)
 
 
-def looks(m: np.ndarray, seen: np.ndarray, width: int) -> np.ndarray:
-    """Tokens `m` look at tokens `seen` whose keys and values are there: queries and output, the two products."""
-    return 2 * m * width**2 + 2 * m * seen * width
+def cross_attention_queries(m: np.ndarray, memory: np.ndarray, width: int) -> np.ndarray:
+    """Return the cost of cross-attention where the memory's keys and values exist."""
+    return 2 * m * width**2 + 2 * m * memory * width
 
 
-def keys_and_values(seen: np.ndarray, width: int, seen_width: int) -> np.ndarray:
-    """Of tokens `seen`, for those that look at them."""
-    return 2 * seen * seen_width * width
+def keys_and_values(memory: np.ndarray, width: int, memory_width: int) -> np.ndarray:
+    """Return the cost of projecting `memory` tokens to keys and values."""
+    return 2 * memory * memory_width * width
 
 
 def feed_forward(m: np.ndarray, width: int, inner: int) -> np.ndarray:
-    """Both layers."""
+    """Return the cost of both layers."""
     return 2 * m * width * inner
 
 
 def norm(m: np.ndarray, width: int) -> np.ndarray:
-    """One layer norm."""
+    """Return the cost of one layer norm."""
     return NORM * m * width
 
 
-def pruning(n: np.ndarray, width: int, settings: Mapping[str, Any] | None, pinned: int = 1) -> np.ndarray:
-    """The second look at the attention, dictionary logits of all tokens, and the method's own for the prunable."""
+def pruning(n: np.ndarray, tower: Any, settings: Mapping[str, Any] | None, protected: int = 1) -> np.ndarray:
+    """Return the cost of choosing the tokens that one block keeps.
+
+    It consists of what the method needs (see `methods.Method.NEEDS`) and of the method's own products.
+
+    Args:
+        n: Tokens that enter the block.
+        tower: Configuration of the tower.
+        settings: `PruningSettings` as saved in the config; None for a dense model.
+        protected: Protected tokens among `n`.
+    """
     if not settings:
         return np.zeros_like(n)
-    atoms, prunable = settings["dictionary_size"], np.maximum(n - pinned, 0)
-    looked = np.minimum(settings["queries"], prunable) + 1 if settings.get("queries") else np.zeros_like(n)
-    return looked * n * width + n * width * atoms + methods.get(settings["method"]).cost(prunable, width, atoms)
+    pruned, width, prunable = PruningSettings(**settings), tower.hidden_size, np.maximum(n - protected, 0)
+    cost = attention_statistics(n, prunable, width, pruned)
+    if methods.DICTIONARY in pruned.needs:
+        cost = cost + n * width * pruned.dictionary_size
+    sizes = methods.TokenSizes(width, width // tower.num_attention_heads, pruned.dictionary_size)
+    return cost + methods.get(pruned.method).cost(prunable, sizes, pruned.parameters)
+
+
+def attention_statistics(n: np.ndarray, prunable: np.ndarray, width: int, settings: PruningSettings) -> np.ndarray:
+    """Return the cost of computing the attention of the read-out query and of sampled queries once more.
+
+    Statistics of all queries cost nothing: attention has already formed every probability.
+    """
+    received, queries = methods.RECEIVED_ATTENTION in settings.needs, settings.parameters.queries
+    if received and not queries:
+        return np.zeros_like(n)
+    rows = int(methods.CLASS_ATTENTION in settings.needs) + (np.minimum(queries, prunable) if received else 0)
+    return rows * n * width

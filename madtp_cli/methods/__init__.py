@@ -1,12 +1,16 @@
-"""Which tokens stay: one method a file with what `Method` names, chosen by --method."""
+"""Pruning methods, one per file; `--method` names the file.
+
+A method chooses which tokens a block keeps. It declares what it needs: a model computes only that, and the FLOPs
+formula charges only that.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -15,120 +19,186 @@ from torch import Tensor
 from madtp_cli.errors import UsageError
 from madtp_cli.pruning import segments
 from madtp_cli.pruning.merging import PruneDecision
-from madtp_cli.pruning.padded import PaddedBlockInputs, PaddedPruneDecision
 
-__all__ = ["Attended", "Kept", "Method", "Placed", "Preset", "Rule", "Seen", "get", "keep_each", "names", "pruned_by"]
+__all__ = ["BlockInputs", "Method", "Parameters", "Preset", "PruneDecision", "Rule", "TokenSizes", "get", "names"]
+
+#: What a method may list in `NEEDS`; see the fields of `BlockInputs`.
+CLASS_ATTENTION = "class_attention"
+RECEIVED_ATTENTION = "received_attention"
+DICTIONARY = "dictionary"
+KEY_METRIC = "key_metric"
 
 
 @dataclass(frozen=True)
-class BlockInputs:
-    """What a method sees of one block: a tower's tokens after self-attention, packed, and which it may prune.
+class Parameters:
+    """Parameters that every method has; a method adds its own in a subclass.
 
-    `tokens` [all, width], pinned ones included, of which `rows` [total] are prunable; `lengths` says how many of
-    these each sample has; `class_attention` and `self_attention` [total], each non-negative
-    and summing to one over a sample; `logits` [total, atoms] against the dictionary.
+    Attributes:
+        proportional: Whether a token is attended to in proportion to the number of tokens it stands for
+            (proportional attention, ToMe, arXiv:2210.09461).
+        queries: Number of evenly spaced prunable queries per sample whose attention counts as received attention;
+            0 means all.
     """
 
-    tokens: Tensor
-    rows: Tensor
-    lengths: Sequence[int]
-    class_attention: Tensor
-    self_attention: Tensor
-    logits: Tensor
+    proportional: bool = False
+    queries: int = 0
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How hard to prune in one block.
+    """How strongly a block prunes.
 
-    `knob` is 0 or more; `temperature` sharpens the dictionary's attention below 1;
-    `min_keep` tokens stay per sample and tower.
+    Attributes:
+        threshold_scale: Factor of each sample's threshold, above 0.
+        min_keep: Tokens that every sample keeps at least, not counting protected ones.
+        parameters: The method's `PARAMETERS`.
     """
 
     threshold_scale: float
-    temperature: float = 1.0
     min_keep: int = 1
+    parameters: Any = field(default_factory=Parameters)
+
+
+@dataclass(frozen=True)
+class BlockInputs:
+    """One block's tokens after self-attention, in a padded layout with a mask.
+
+    Fields that the method does not list in `NEEDS` are None. What stands where `mask` is false has no meaning.
+
+    Attributes:
+        mask: bool [batch, longest]; true for prunable tokens. They stand in the order of the sample's tokens.
+        tokens: The block's tokens in the layout of the model; read them with `token_values`.
+        arrange: Brings values of the model's layout, one per token, into [batch, longest, ...].
+        class_attention: Attention of the read-out token to each token, [batch, longest]; it sums to one per sample.
+        received_attention: Attention that each token receives from prunable queries, [batch, longest]; it sums to one
+            per sample.
+        dictionary_logits: Logits of each token against the dictionary, [batch, longest, atoms].
+        key_metric: Attention keys, averaged over the heads, [batch, longest, head width].
+        exportable: Whether only operators are allowed that exporters support: no stable sort, no loop over tokens.
+    """
+
+    mask: Tensor
+    tokens: Tensor
+    arrange: Callable[[Tensor], Tensor]
+    class_attention: Tensor | None = None
+    received_attention: Tensor | None = None
+    dictionary_logits: Tensor | None = None
+    key_metric: Tensor | None = None
+    exportable: bool = False
+
+    SCORES: ClassVar[tuple[str, ...]] = ("class_attention", "received_attention", "dictionary_logits", "key_metric")
+
+    def token_values(self, step: int = 1) -> Tensor:
+        """Return every `step`-th number of each token, [batch, longest, numbers], without gradients."""
+        return self.arrange(self.tokens.detach()[..., ::step])
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What suits a method unless told: see `models.encoder.PruningSettings`.
+    """Which blocks a method prunes by default.
 
-    `unpruned` names towers that are left alone; the others are pruned in the first block and then in `every` so many.
+    Attributes:
+        every: Distance between pruned blocks; the first block is pruned.
+        unpruned: Towers that are not pruned.
     """
 
-    proportional: bool
-    temperature: float = 1.0
-    queries: int = 0
     every: int = 1
     unpruned: tuple[str, ...] = ()
 
     def scales(self, tower: str, blocks: int) -> list[float]:
-        """By what each of a tower's blocks multiplies the knob: 1 or 0.
+        """Return 1 for each block of a tower that is pruned and 0 for the others.
 
-        >>> Preset(proportional=True, every=2).scales("vision", 3)
+        >>> Preset(every=2).scales("vision", 3)
         [1.0, 0.0, 1.0]
         """
         return [float(tower not in self.unpruned and block % self.every == 0) for block in range(blocks)]
 
 
-class Method(Protocol):
-    """A module of this package."""
+@dataclass(frozen=True)
+class TokenSizes:
+    """Sizes that the cost of a method depends on.
 
+    Attributes:
+        width: Numbers of a token.
+        head_width: Numbers of a token in one attention head, and hence of its key metric.
+        atoms: Atoms of the dictionary.
+    """
+
+    width: int
+    head_width: int
+    atoms: int
+
+
+class Method(Protocol):
+    """The contract of a file of this package."""
+
+    #: Any of the constants above.
+    NEEDS: frozenset[str]
+    #: Class of the method's parameters; its defaults are what suits the method.
+    PARAMETERS: type[Parameters]
+    #: Which blocks are pruned by default.
     PRESET: Preset
-    #: Tokens made of those that went, beside those that stay.
+    #: Tokens per sample that are added for the pruned ones: 0 or 1.
     MERGED_TOKENS: int
 
-    def keep(self, attended: BlockInputs, rule: Rule) -> PruneDecision:
-        """Choose the tokens that go on to the feed-forward."""
+    def keep(self, inputs: BlockInputs, rule: Rule) -> PruneDecision:
+        """Choose the tokens that go on to the feed-forward layer, for each sample by itself."""
 
-    def place(self, seen: PaddedBlockInputs, rule: Rule) -> PaddedPruneDecision:
-        """The same choice on a padded block, as exporters need it."""
+    def cost(self, tokens: np.ndarray, sizes: TokenSizes, parameters: Any) -> np.ndarray:
+        """Return the multiply-adds of `keep` itself.
 
-    def cost(self, tokens: np.ndarray, width: int, atoms: int) -> np.ndarray:
-        """Multiply-adds of `keep` for samples of so many prunable tokens; the dictionary's logits are given."""
+        Not included: the scores that `NEEDS` lists.
+
+        Args:
+            tokens: Prunable tokens that enter the block, any shape.
+            sizes: Sizes of a token.
+            parameters: The method's `PARAMETERS`.
+        """
 
 
-def pruned_by(prune: Callable[..., PruneDecision], attended: BlockInputs, rule: Rule, **more: Tensor) -> PruneDecision:
-    """What a function of `pruning.dynamic` makes of a block, given `more` than the scores."""
-    return prune(
-        attended.lengths,
-        (attended.class_attention, attended.self_attention),
-        attended.logits,
-        rule.threshold_scale,
-        temperature=rule.temperature,
-        min_keep=rule.min_keep,
-        **more,
+def keep_each(method: Method, inputs: BlockInputs, lengths: Sequence[int], rule: Rule) -> PruneDecision:
+    """Return what `method.keep` returns, computed sample by sample.
+
+    This is slower, but no multiply-add is spent on padding: fvcore counts the cost of the samples alone.
+
+    Args:
+        method: Pruning method.
+        inputs: Inputs whose prunable tokens stand first in each sample.
+        lengths: Prunable tokens of each sample.
+        rule: How strongly to prune.
+    """
+    parts = [method.keep(_one_sample(inputs, sample, length), rule) for sample, length in enumerate(lengths)]
+    goes_to = torch.cat([part.goes_to[0] for part in parts])
+    weights = torch.cat([part.weights[0] for part in parts])
+    return PruneDecision(segments.pad(goes_to, lengths), segments.pad(weights, lengths))
+
+
+def _one_sample(inputs: BlockInputs, sample: int, length: int) -> BlockInputs:
+    """Return the inputs of one sample, without padding."""
+
+    def cut(values: Tensor) -> Tensor:
+        return values[sample : sample + 1, :length]
+
+    scores = {name: getattr(inputs, name) for name in BlockInputs.SCORES}
+    return replace(
+        inputs,
+        mask=cut(inputs.mask),
+        arrange=lambda values: cut(inputs.arrange(values)),
+        **{name: cut(score) for name, score in scores.items() if score is not None},
     )
 
 
-def keep_each(method: Method, attended: BlockInputs, rule: Rule) -> PruneDecision:
-    """The same as `method.keep`, sample by sample: slower, but no multiply-add is spent on padding."""
-    first = segments.offsets(attended.lengths)
-    of_prunable = [f.name for f in fields(attended) if f.name not in ("tokens", "lengths")]
-    parts = []
-    for sample, length in enumerate(attended.lengths):
-        own = slice(first[sample], first[sample + 1])
-        parts.append(
-            method.keep(
-                replace(attended, lengths=[length], **{name: getattr(attended, name)[own] for name in of_prunable}),
-                rule,
-            )
-        )
-    lengths = [length for part in parts for length in part.lengths]
-    place = segments.offsets(lengths)
-    positions = [torch.where(part.positions >= 0, part.positions + first[at], -1) for at, part in enumerate(parts)]
-    places = [part.places + place[at] for at, part in enumerate(parts)]
-    return PruneDecision(lengths, torch.cat(positions), torch.cat(places), torch.cat([part.shares for part in parts]))
-
-
 def names() -> list[str]:
-    """Names for --method: the files of this folder."""
+    """Return the names for `--method`: the files of this folder."""
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
 def get(name: str) -> Method:
-    """The method of that name; UsageError lists those there are."""
+    """Return the method of that name.
+
+    Raises:
+        UsageError: There is no such method.
+    """
     if name not in names():
         raise UsageError(f"There is no method {name!r}. Choose one of: {', '.join(names())}.")
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

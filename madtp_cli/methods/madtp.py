@@ -1,49 +1,88 @@
-"""Dynamic token pruning as we do it: what is important and not said already stays, the rest joins its like.
+"""`--method madtp`, the default: keep tokens that are important and distinct; each pruned token joins a similar one.
 
-What differs from `madtp_paper` and why (`examples/ablation.py` prints what each is worth): importance
-counts as far as no more important token is alike; an atom of the dictionary looks for few tokens
-(temperature 0.2); pruned tokens join the one they are most like instead of all becoming one, and a token
-is then attended to as often as it stands for others, so that a model which counts with its attention
-still can; the few words of the text stay. And it costs little: every second block prunes, where 32 of
-the queries are asked and a part of each token is compared.
+Differences from `madtp_paper` (`examples/ablation.py` prints what each is worth):
+
+* A token counts for its importance and for its distance from the most similar more important token.
+* The dictionary's attention is sharper: its temperature is 0.2.
+* A pruned token joins the most similar kept token, instead of all of them becoming one.
+* A token is attended to in proportion to the number of tokens it stands for, so a model can still count.
+* The text tower is not pruned, because each of its few tokens carries much information.
+* It costs little: every second block prunes, received attention comes from 32 queries, and tokens are compared by
+  64 of their numbers.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from madtp_cli.methods import (
+    CLASS_ATTENTION,
+    DICTIONARY,
+    RECEIVED_ATTENTION,
     BlockInputs,
-    PaddedBlockInputs,
-    PaddedPruneDecision,
+    Parameters,
     Preset,
     PruneDecision,
     Rule,
-    pruned_by,
+    TokenSizes,
 )
-from madtp_cli.pruning import density_peaks, dynamic, padded
+from madtp_cli.pruning import density_peaks, importance, mag, thresholds
 
-PRESET = Preset(proportional=True, temperature=0.2, queries=32, every=2, unpruned=("text",))
+NEEDS = frozenset({CLASS_ATTENTION, RECEIVED_ATTENTION, DICTIONARY})
+PRESET = Preset(every=2, unpruned=("text",))
 MERGED_TOKENS = 0
 
 
-def keep(attended: BlockInputs, rule: Rule) -> PruneDecision:
-    """Keep the tokens that are important and distinct, by more than the threshold; the others join their leaders."""
-    return pruned_by(dynamic.prune_peaks, attended, rule, tokens=attended.tokens, rows=attended.rows)
+@dataclass(frozen=True)
+class MadtpParameters(Parameters):
+    """Parameters of this method.
+
+    Attributes:
+        temperature: Divides the dictionary logits; values below 1 sharpen the attention.
+        compared_width: Numbers of a token that are compared at most.
+    """
+
+    proportional: bool = True
+    queries: int = 32
+    temperature: float = 0.2
+    compared_width: int = 64
 
 
-def place(seen: PaddedBlockInputs, rule: Rule) -> PaddedPruneDecision:
-    """As `keep`, on a padded block."""
-    return padded.place_peaks(seen, rule.threshold_scale, temperature=rule.temperature, min_keep=rule.min_keep)
+PARAMETERS = MadtpParameters
 
 
-def cost(tokens: np.ndarray, width: int, atoms: int) -> np.ndarray:
-    """Cosines among the tokens, of the numbers that are compared."""
-    return comparisons(tokens) * len(range(0, width, density_peaks.spacing(width)))
+def keep(inputs: BlockInputs, rule: Rule) -> PruneDecision:
+    """Keep tokens whose score exceeds the threshold; each of the others joins its nearest more important token.
+
+    The score is the root of the importance times the distinctness (see `density_peaks`). The threshold is the
+    threshold scale times the quadratic mean of the sample's scores: an image of many different things keeps more
+    tokens than an empty one.
+    """
+    parameters, mask = rule.parameters, inputs.mask
+    attention = mag.dictionary_attention(inputs.dictionary_logits, mask, parameters.temperature)
+    weight = importance.token_importance(inputs.class_attention, inputs.received_attention, attention, mask)
+    values = inputs.token_values(density_peaks.spacing(inputs.tokens.shape[-1], parameters.compared_width))
+    search = density_peaks.compare_all_pairs if inputs.exportable else density_peaks.nearest_more_important
+    nearest, distinctness = search(values, weight, mask)
+    score = weight.detach().sqrt() * distinctness
+    threshold = rule.threshold_scale * thresholds.quadratic_mean(score, mask)
+    # The most important token always stays: the chains of nearest more important tokens end there.
+    score = score.masked_fill(density_peaks.is_most_important(nearest, mask), float("inf"))
+    kept = thresholds.keep_above(score, threshold, mask, rule.min_keep)
+    longest = density_peaks.MOST_TOKENS if inputs.exportable else mask.shape[1]
+    return PruneDecision(density_peaks.resolve_targets(nearest, kept, longest), weight)
+
+
+def cost(tokens: np.ndarray, sizes: TokenSizes, parameters: MadtpParameters) -> np.ndarray:
+    """Return the multiply-adds of the cosines among the tokens."""
+    step = density_peaks.spacing(sizes.width, parameters.compared_width)
+    return comparisons(tokens) * len(range(0, sizes.width, step))
 
 
 def comparisons(tokens: np.ndarray) -> np.ndarray:
-    """How many cosines are formed among so many tokens of a sample, [samples].
+    """Return how many cosines `density_peaks.nearest_more_important` computes for samples of these token counts.
 
     >>> comparisons(np.array([2, density_peaks.AT_ONCE, density_peaks.AT_ONCE + 2])).tolist()
     [4, 20736, 21028]

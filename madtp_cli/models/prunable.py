@@ -11,11 +11,13 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from madtp_cli import methods
 from madtp_cli.execution.attention import Backend
-from madtp_cli.execution.block_pruner import PINNED, BlockPruner, PruningSettings, TokenTrace
+from madtp_cli.execution.block_pruner import BlockPruner, PruningSettings, TokenTrace
 from madtp_cli.execution.packed import Packed, pack
-from madtp_cli.execution.padded import PaddedPruner, pad
-from madtp_cli.execution.statistics import Statistics
+from madtp_cli.execution.padded import pad
+from madtp_cli.execution.padded_pruner import PaddedPruner
+from madtp_cli.execution.statistics import ReadOut
 from madtp_cli.pruning import mag
 from madtp_cli.pruning.mag import AlignmentDictionary
 
@@ -57,8 +59,10 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
     TEXT_TOKENS: ClassVar[int] = 36
     #: Number of inputs per sample, for towers where it is not 1.
     INPUTS_PER_SAMPLE: ClassVar[dict[str, int]] = {}
-    #: A tower's pinned tokens, where not its first alone.
-    PINS: ClassVar[dict[str, Statistics]] = {}
+    #: Token that a tower's result is read from, for towers where it is not the first one.
+    READ_OUT: ClassVar[dict[str, ReadOut]] = {}
+    #: Number of protected tokens of a tower's inputs, for towers where it is not one. The tower's forward marks them.
+    PROTECTED: ClassVar[dict[str, int]] = {}
     #: Further runs of a tower: their names in the trace, and the tower, whose pruning settings they share.
     SHARED_TOWERS: ClassVar[dict[str, str]] = {}
     #: Whether the forward compares every image with every text. Their numbers may differ then.
@@ -91,8 +95,10 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
         return {tower: self._tower(tower).num_hidden_layers for tower in self.TOWERS}
 
     def attach(self, settings: PruningSettings) -> None:
-        """Set the pruning settings, and add a dictionary if there is none yet."""
-        if self.madtp is None:
+        """Set the pruning settings. Add a dictionary if the method needs one and the model has none."""
+        if methods.DICTIONARY not in settings.needs:
+            self.madtp = None
+        elif self.madtp is None:
             own = next(self.parameters())
             dictionary = AlignmentDictionary(self.widths, settings.dictionary_size, settings.dictionary_width)
             self.madtp = dictionary.to(own.device, own.dtype)
@@ -124,7 +130,7 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
             self.madtp,
             pooling=self.training,
             backend=self.backend,
-            pinned=self.PINS.get(tower, PINNED),
+            read_out=self.READ_OUT.get(tower, "first"),
         )
 
     def to_tokens(self, block: Tensor, mask: Tensor | None = None) -> Packed:

@@ -1,102 +1,133 @@
-"""Density peaks: which important tokens say something that no more important one says already.
+"""Density peaks: important tokens that differ from every more important token.
 
-Importance alone keeps ten patches of one big object and loses a small one. Here a token counts for
-its importance times its distance from the most alike token that is more important, its leader: Rodriguez
-and Laio, "Clustering by fast search and find of density peaks", Science 344 (2014), with importance
-in place of density. What does not stay follows its leader.
+Importance alone keeps ten patches of one large object and loses a small one. Here a token's score also depends on its
+distance from the most similar token that is more important. A token that is pruned joins that token. Source: Rodriguez
+and Laio, "Clustering by fast search and find of density peaks", Science 344 (2014), with importance in place of
+density.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from madtp_cli.pruning import segments
-
-#: Numbers of a token that are compared, at most.
-COMPARED = 64
-#: Tokens, ranked by importance, that are compared at once with all that rank before the last of them.
+#: Tokens, sorted by importance, that are compared at once with all tokens up to the last of them.
 AT_ONCE = 144
+#: Upper bound of the tokens per sample in an exported model, where the number is not known in advance.
+MOST_TOKENS = 4096
 
 
-def spacing(width: int) -> int:
-    """Every which number of tokens of this width is compared: their cosine is nearly that of all, for less.
+def spacing(width: int, compared_width: int) -> int:
+    """Return the distance between the numbers of a token that are compared.
 
-    >>> spacing(128), spacing(768)
+    The cosine of these numbers is close to the cosine of all numbers, at a lower cost.
+
+    >>> spacing(128, 64), spacing(768, 64)
     (2, 12)
     """
-    return -(-width // COMPARED)
+    return -(-width // compared_width)
 
 
-def nearest_more_important(
-    tokens: Tensor, importance: Tensor, lengths: Sequence[int], rows: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Row of each token's leader, [total], and how distinct the token is from it, [total] in 0-2.
+def nearest_more_important(values: Tensor, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the most similar more important token of each token.
 
-    The leader is the most alike (by cosine, of numbers `spacing` apart) of the sample's tokens that are more
-    important, or as important and earlier; the most important token leads itself and is as distinct as can be, 2.
+    Similarity is the cosine. Among equally important tokens the earlier one counts as more important.
 
     Args:
-        tokens: Packed, [total, width]; gradients do not pass.
-        importance: [total], 0 or more.
-        lengths: Tokens of each sample.
-        rows: Which rows of `tokens` are meant, [total]; all of them unless given.
+        values: Numbers of each token to compare, [batch, longest, numbers]; gradients do not pass.
+        importance: Non-negative, [batch, longest].
+        mask: bool [batch, longest]; true for prunable tokens.
 
-    >>> tokens = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]])
-    >>> leader, distinct = nearest_more_important(tokens, torch.tensor([0.2, 0.5, 0.3]), [3])
-    >>> leader.tolist(), distinct.tolist()
-    ([1, 1, 1], [1.0, 2.0, 0.0])
+    Returns:
+        Index of that token within its sample, [batch, longest], the own index for the most important token of a
+        sample; and the distinctness, one minus the cosine, [batch, longest] in 0-2, 2 for the most important token.
+
+    >>> values, mask = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]]]), torch.ones(1, 3, dtype=torch.bool)
+    >>> nearest, distinctness = nearest_more_important(values, torch.tensor([[0.2, 0.5, 0.3]]), mask)
+    >>> nearest.tolist(), distinctness.tolist()
+    ([[1, 1, 1]], [[1.0, 2.0, 0.0]])
     """
-    some = tokens.detach()[:, :: spacing(tokens.shape[1])]
-    some = (some if rows is None else some[rows]).float()
-    directions = segments.pad(functional.normalize(some, dim=1), lengths)
-    if not len(some):
-        return importance.new_zeros(0, dtype=torch.long), importance.detach()
-    # Sorted, the candidates of each token are those before it, and padding comes last.
-    order = segments.pad(importance.detach(), lengths, -1.0).argsort(dim=1, descending=True, stable=True)
-    ranked = directions.gather(1, order[:, :, None].expand_as(directions))
-    cosine, leader = _most_alike_before(ranked)
-    first = torch.tensor(segments.offsets(lengths)[:-1], device=tokens.device)[:, None]
-    led_by = order.gather(1, leader) + first
-    scattered = torch.empty_like(led_by).scatter_(1, order, led_by), torch.empty_like(cosine).scatter_(1, order, cosine)
-    leader, cosine = (segments.unpad(value, lengths) for value in scattered)
-    return leader, (1 - cosine).clamp_min(0)
+    if not mask.shape[1]:
+        return torch.zeros_like(mask, dtype=torch.long), importance.detach()
+    directions = _directions(values)
+    # In descending order the more important tokens of each token precede it. Other tokens come last.
+    order = importance.detach().masked_fill(~mask, -1.0).argsort(dim=1, descending=True, stable=True)
+    cosine, rank = _most_similar_before(directions.gather(1, order[:, :, None].expand_as(directions)))
+    nearest = torch.empty_like(order).scatter_(1, order, order.gather(1, rank))
+    cosine = torch.empty_like(cosine).scatter_(1, order, cosine)
+    return nearest, (1 - cosine).clamp_min(0)
 
 
-def _most_alike_before(ranked: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each direction [samples, longest, numbers] the largest product with one before it, and which that is.
+def _directions(values: Tensor) -> Tensor:
+    """Return float32 vectors of length one."""
+    return functional.normalize(values.detach().float(), dim=-1)
 
-    The first has none: -1 and itself. Formed block by block: most of what comes later is then not compared at all.
+
+def _most_similar_before(directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Find for each vector of [batch, longest, numbers] the most similar one before it.
+
+    Computing the cosines block by block skips most pairs in the wrong order.
+
+    Returns:
+        The largest cosine and the index of that vector, each [batch, longest]; -1 and 0 for the first vector.
     """
-    longest = ranked.shape[1]
-    later = ranked.new_full((min(AT_ONCE, longest),) * 2, -4.0).triu()
+    longest = directions.shape[1]
+    later = directions.new_full((min(AT_ONCE, longest),) * 2, -4.0).triu()
     parts = []
     for start in range(0, longest, AT_ONCE):
         end = min(start + AT_ONCE, longest)
-        cosines = ranked[:, start:end] @ ranked[:, :end].transpose(1, 2)
-        # Added, which takes a third of the time of filling: no later one is then among the most alike.
+        cosines = directions[:, start:end] @ directions[:, :end].transpose(1, 2)
+        # Adding -4 excludes later vectors, in a third of the time of filling.
         cosines[:, :, start:] += later[: end - start, : end - start]
         parts.append(cosines.max(2))
-    cosine, leader = (torch.cat(kind, 1) for kind in zip(*parts, strict=True))
-    cosine[:, :1], leader[:, :1] = -1.0, 0
-    return cosine, leader
+    cosine, index = (torch.cat(kind, 1) for kind in zip(*parts, strict=True))
+    cosine[:, :1], index[:, :1] = -1.0, 0
+    return cosine, index
 
 
-def resolve_targets(leader: Tensor, stays: Tensor, longest: int) -> Tensor:
-    """The row at which each token ends that follows leaders until one stays, [total].
+def compare_all_pairs(values: Tensor, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same as `nearest_more_important`, by operators that exporters support.
+
+    >>> values, mask = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]]]), torch.ones(1, 3, dtype=torch.bool)
+    >>> nearest, distinctness = compare_all_pairs(values, torch.tensor([[0.2, 0.5, 0.3]]), mask)
+    >>> nearest.tolist(), distinctness.tolist()
+    ([[1, 1, 1]], [[1.0, 2.0, 0.0]])
+    """
+    directions = _directions(values)
+    index = torch.arange(mask.shape[1], device=mask.device)
+    own, other = importance[:, :, None], importance[:, None, :]
+    precedes = (other > own) | ((other == own) & (index[None, :] < index[:, None]))
+    precedes = precedes & mask[:, None, :]
+    cosine, nearest = (directions @ directions.transpose(1, 2)).masked_fill(~precedes, -1.0).max(2)
+    return torch.where(precedes.any(2), nearest, index), (1 - cosine).clamp_min(0)
+
+
+def is_most_important(nearest: Tensor, mask: Tensor) -> Tensor:
+    """Return which token is the most important one of its sample, bool [batch, longest].
 
     Args:
-        leader: From `leaders`; who leads himself must be among those who stay.
-        stays: bool [total].
-        longest: Tokens of the largest sample.
-
-    >>> resolve_targets(torch.tensor([0, 0, 1, 2]), torch.tensor([True, False, False, True]), 4).tolist()
-    [0, 0, 0, 3]
+        nearest: From `nearest_more_important`.
+        mask: bool [batch, longest]; true for prunable tokens.
     """
-    goal = torch.where(stays, torch.arange(len(leader), device=leader.device), leader)
-    for _ in range(max(1, (longest - 1).bit_length())):  # each round doubles how far it has gone
-        goal = goal[goal]
-    return goal
+    return (nearest == torch.arange(nearest.shape[1], device=nearest.device)) & mask
+
+
+def resolve_targets(nearest: Tensor, kept: Tensor, longest: int) -> Tensor:
+    """Follow the nearest more important tokens from each token until one is kept.
+
+    Args:
+        nearest: From `nearest_more_important`, [batch, longest]. The most important token must be kept.
+        kept: bool [batch, longest].
+        longest: Tokens of the largest sample, or an upper bound.
+
+    Returns:
+        Index of that kept token, [batch, longest]; the own index for kept tokens.
+
+    >>> resolve_targets(torch.tensor([[0, 0, 1, 2]]), torch.tensor([[True, False, False, True]]), 4).tolist()
+    [[0, 0, 0, 3]]
+    """
+    target = torch.where(kept, torch.arange(kept.shape[1], device=kept.device), nearest)
+    for _ in range(max(1, (int(longest) - 1).bit_length())):  # each round doubles the number of steps
+        target = target.gather(1, target)
+    return target

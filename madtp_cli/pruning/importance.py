@@ -1,66 +1,68 @@
-"""Token importance score: the mean of three scores and the threshold made from it.
+"""Token importance: the mean of class attention, received attention and dictionary attention.
 
-Each score is non-negative and sums to one over a sample's prunable tokens, so that no
-score outweighs another and a threshold means the same at any number of tokens. Everything
-is float32: at 577 tokens bfloat16 cannot tell neighbouring scores apart.
+Each score is non-negative and sums to one over the prunable tokens of a sample. So no score outweighs another, and a
+threshold has the same meaning at any number of tokens.
 
 Source: MADTP, arXiv:2403.02991, section on dynamic token pruning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from madtp_cli.pruning import segments
 
-
-def normalise(score: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Divide each segment of a non-negative score by its sum.
-
-    >>> normalise(torch.tensor([1.0, 3.0, 5.0]), [2, 1]).tolist()
-    [0.25, 0.75, 1.0]
-    """
-    padded = segments.pad(score.float(), lengths)
-    total = padded.sum(1, keepdim=True)
-    # A sample nobody looked at (all zero) counts all its tokens alike.
-    even = 1 / torch.tensor(lengths, device=score.device)[:, None]
-    return segments.unpad(torch.where(total > 0, padded / total.clamp_min(1e-30), even), lengths)
-
-
-def class_attention(readout: Tensor, output: Tensor) -> Tensor:
-    """Attention of the read-out token to each token, [total]; to be normalised over the tokens that count.
+def normalise(score: Tensor, mask: Tensor) -> Tensor:
+    """Divide a non-negative score by its sum over each sample; the result is 0 where the mask is false.
 
     Args:
-        readout: Attention probabilities of the read-out token's row, [total, heads].
-        output: Attention output of each token, [total, heads, head width]; a head counts
-            for a token as much as the norm of what it gives to it.
+        score: [batch, longest].
+        mask: bool [batch, longest]; true for prunable tokens.
+
+    >>> normalise(torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]])).tolist()
+    [[0.25, 0.75, 0.0]]
+    """
+    score = score.float() * mask
+    total = score.sum(1, keepdim=True)
+    # If all scores of a sample are zero, all its tokens are equally important.
+    equal = mask / mask.sum(1, keepdim=True).clamp_min(1)
+    return torch.where(total > 0, score / total.clamp_min(1e-30), equal)
+
+
+def class_attention(read_out: Tensor, output: Tensor) -> Tensor:
+    """Return the attention of the read-out token to each token as one score, [...]; `normalise` it afterwards.
+
+    Args:
+        read_out: Attention probabilities of the read-out token, [..., heads].
+        output: Attention output of each token, [..., heads, head width]. A head's weight for a token is the norm of
+            the head's output for that token.
     """
     norms = output.float().norm(dim=-1)
     weights = norms / norms.sum(-1, keepdim=True).clamp_min(1e-30)
-    return (readout.float() * weights).sum(-1)
+    return (read_out.float() * weights).sum(-1)
 
 
-def dictionary_attention(logits: Tensor, lengths: Sequence[int], temperature: float) -> Tensor:
-    """Each atom's attention over a sample's tokens, padded: [batch, longest, size]."""
-    return segments.pad(logits.float() / temperature, lengths, float("-inf")).softmax(1)
-
-
-def dictionary_score(attention: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Attention of the atom that attends most to each token, [total], from `dictionary_attention`."""
-    return normalise(segments.unpad(attention.amax(-1), lengths), lengths)
-
-
-def pruning_threshold(attention: Tensor, importance: Tensor, lengths: Sequence[int], threshold_scale: float) -> Tensor:
-    """Lowest importance worth keeping, [batch]: the knob times the least of the atoms' mean importance.
+def dictionary_score(attention: Tensor, mask: Tensor) -> Tensor:
+    """Return the attention of the atom that attends most to each token, [batch, longest], normalised.
 
     Args:
-        attention: From `dictionary_attention`, [batch, longest, size].
-        importance: Token importance score, [total].
-        lengths: Prunable tokens of each sample.
-        knob: Budget knob s, 0 or more; 0 keeps everything.
+        attention: From `mag.dictionary_attention`, [batch, longest, atoms].
+        mask: bool [batch, longest]; true for prunable tokens.
     """
-    seen = segments.pad(importance, lengths)[:, None, :] @ attention
-    return threshold_scale * seen.squeeze(1).amin(-1)
+    return normalise(attention.amax(-1), mask)
+
+
+def token_importance(
+    class_attention: Tensor | None, received_attention: Tensor | None, attention: Tensor, mask: Tensor
+) -> Tensor:
+    """Return the token importance score: the mean of the three scores, [batch, longest].
+
+    Args:
+        class_attention: Normalised, [batch, longest].
+        received_attention: Normalised, [batch, longest].
+        attention: From `mag.dictionary_attention`, [batch, longest, atoms].
+        mask: bool [batch, longest]; true for prunable tokens.
+    """
+    if class_attention is None or received_attention is None:
+        raise ValueError("token importance needs class attention and received attention; list them in NEEDS")
+    return torch.stack([class_attention, received_attention, dictionary_score(attention, mask)]).mean(0)

@@ -1,52 +1,53 @@
-"""MAG: a dictionary of learnable tokens that both modalities share, and their alignment.
+"""Multi-modality alignment guidance (MAG): a dictionary of learnable tokens that both modalities share.
 
-Source: MADTP, arXiv:2403.02991, section on multi-modality alignment guidance. The paper's
-figure has one linear layer per modality into the shared space, used by every block.
+Source: MADTP, arXiv:2403.02991, section on multi-modality alignment guidance. As in the paper's figure, each modality
+has one linear layer into the shared space, and all blocks of its tower use it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from madtp_cli.pruning import segments
+#: Logit of a token that takes no part. It is finite: a sample without prunable tokens would give NaN otherwise.
+LOWEST_LOGIT = -1e30
 
 
 class AlignmentDictionary(nn.Module):
-    """`dictionary` [size, width] and one projection into its space per tower.
+    """A dictionary of atoms, `dictionary` [size, width], and one projection per tower into its space.
 
     Args:
         tower_widths: Width of each tower's tokens, by tower name.
-        size: Number of learnable tokens, called atoms; 100 in the paper.
+        size: Number of atoms (learnable tokens); 100 in the paper.
         width: Width of the shared space; 768 in the paper.
     """
 
     def __init__(self, tower_widths: Mapping[str, int], size: int, width: int) -> None:
         super().__init__()
         self.dictionary = nn.Parameter(torch.randn(size, width))
-        # No bias: it would shift all of an atom's logits alike, which no softmax over tokens sees.
+        # No bias: it would add the same number to all logits of an atom, and a softmax over tokens ignores that.
         self.projections = nn.ModuleDict(
             {tower: nn.Linear(tower_width, width, bias=False) for tower, tower_width in tower_widths.items()}
         )
         for tower, tower_width in tower_widths.items():
-            # Normalised tokens then meet each atom with logits of variance one.
+            # The logits of normalised tokens then have variance one.
             nn.init.normal_(self._weight(tower), std=tower_width**-0.5)
-        self._kept: dict[str, tuple[Any, Tensor]] = {}
+        self._folded: dict[str, tuple[Any, Tensor]] = {}
 
     def folded(self, tower: str) -> Tensor:
-        """Projection and dictionary in one matrix, [tower width, size].
+        """Return projection and dictionary as one matrix, [tower width, size].
 
-        Projecting each token in each block would cost up to 8 % of a layer. The logits of
-        normalised tokens x are x @ folded. Without gradients it is made once and kept.
+        The logits of normalised tokens x are x @ folded. Projecting each token in each block instead would cost up to
+        8 % of a layer. Without gradients the matrix is computed once and cached.
         """
         weight = self._weight(tower)
         if torch.is_grad_enabled():
             return self._fold(weight)
-        # The identities tell a copy's parameters from those it was copied from.
+        # A deep copy also copies this cache; the ids distinguish its parameters from the original ones.
         state = (
             id(self.dictionary),
             self.dictionary._version,
@@ -55,9 +56,9 @@ class AlignmentDictionary(nn.Module):
             weight.device,
             weight.dtype,
         )
-        if self._kept.get(tower, (None,))[0] != state:
-            self._kept[tower] = (state, self._fold(weight))
-        return self._kept[tower][1]
+        if self._folded.get(tower, (None,))[0] != state:
+            self._folded[tower] = (state, self._fold(weight))
+        return self._folded[tower][1]
 
     def _weight(self, tower: str) -> nn.Parameter:
         return cast(nn.Parameter, self.projections[tower].weight)
@@ -66,25 +67,39 @@ class AlignmentDictionary(nn.Module):
         return (weight.T @ self.dictionary.T) / self.dictionary.shape[1] ** 0.5
 
     def project(self, tower: str, pooled: Tensor) -> Tensor:
-        """Pooled tokens in the shared space, [..., width]."""
+        """Project pooled tokens [..., tower width] into the shared space, [..., width]."""
         return self.projections[tower](pooled)
 
 
-def pool(logits: Tensor, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
-    """What each atom attends to in each sample, [batch, size, tower width].
+def dictionary_attention(logits: Tensor | None, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """Return each atom's attention over the prunable tokens of a sample, [batch, longest, atoms].
+
+    The softmax runs over the tokens. The values of a sample without prunable tokens have no meaning but are finite.
 
     Args:
-        logits: Packed dictionary logits, [total, size].
-        tokens: Packed tokens, normalised as for the logits, [total, tower width].
-        lengths: Tokens of each sample.
+        logits: Dictionary logits, [batch, longest, atoms].
+        mask: bool [batch, longest]; true for prunable tokens.
+        temperature: Divides the logits; values below 1 sharpen the attention.
     """
-    # Finite, or a sample without a token would pool NaN.
-    attention = segments.pad(logits.float(), lengths, torch.finfo(torch.float32).min).softmax(1)
-    return attention.transpose(1, 2).to(tokens.dtype) @ segments.pad(tokens, lengths)
+    if logits is None:
+        raise ValueError("dictionary attention needs dictionary logits; list the dictionary in NEEDS")
+    return (logits.float() / temperature).masked_fill(~mask[:, :, None], LOWEST_LOGIT).softmax(1)
+
+
+def pool(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of the tokens that each atom attends to, [batch, atoms, tower width].
+
+    Args:
+        logits: Dictionary logits, [batch, longest, atoms].
+        tokens: The normalised tokens that the logits were computed from, [batch, longest, tower width]; 0 for tokens
+            that are not prunable.
+        mask: bool [batch, longest]; true for prunable tokens.
+    """
+    return dictionary_attention(logits, mask).transpose(1, 2).to(tokens.dtype) @ tokens
 
 
 def alignment_loss(first: Tensor, second: Tensor) -> Tensor:
-    """One minus the cosine of both modalities' pooled features, mean over batch and atoms.
+    """Return one minus the cosine of both modalities' pooled features, averaged over batch and atoms.
 
     >>> round(float(alignment_loss(torch.ones(1, 2, 3), -2 * torch.ones(1, 2, 3))), 4)
     2.0

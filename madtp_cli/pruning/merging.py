@@ -1,125 +1,159 @@
-"""What becomes of the tokens that do not stay: one merged token, or each joins one that stays."""
+"""Where pruned tokens go: into one merged token per sample, or each into a token that is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from madtp_cli.pruning import segments
+#: In place of an index: the token becomes part of its sample's merged token.
+MERGED = -1
+#: Added to weights. A score can underflow to zero, and the weights of a mean must not all be zero.
+WEIGHT_FLOOR = 1e-20
 
 
 @dataclass(frozen=True)
 class PruneDecision:
-    """What becomes of `total` tokens: those that share a place become one.
+    """What becomes of each token, in the layout of `methods.BlockInputs`.
 
-    `lengths` says how many tokens each sample has afterwards, `positions` [kept] which of the given rows
-    each of them was; -1 is a merged token, the last of its sample. `places` [total] is the row among the kept that a
-    given token becomes part of, and `shares` [total] its share in it; see `means`.
+    Attributes:
+        goes_to: int64 [batch, longest]; index, within the sample, of the kept token that a token becomes part of:
+            its own index if it is kept, `MERGED` if it becomes part of the sample's merged token. Cells that are not
+            prunable have no meaning.
+        weights: float32 [batch, longest]; non-negative weight of a token in the mean of the tokens that become one.
     """
 
-    lengths: list[int]
-    positions: Tensor
-    places: Tensor
-    shares: Tensor
+    goes_to: Tensor
+    weights: Tensor
 
 
-def merge_others(
-    importance: Tensor,
-    lengths: Sequence[int],
-    threshold: Tensor,
-    min_keep: int = 1,
-) -> PruneDecision:
-    """Keep each sample's tokens above its threshold and merge the others into one.
+@dataclass(frozen=True)
+class Moves:
+    """A decision in terms of rows; every field has the shape of the tokens, [tokens] or [batch, tokens].
 
-    Samples keep different numbers of tokens; no sample's result depends on another's.
+    Attributes:
+        kept: bool; the token stays, as itself or as the mean of the tokens that join it.
+        merged: bool; the token becomes part of its sample's merged token.
+        target: int64; index of the kept token that it becomes part of. For a token that is merged it is the index of
+            the sample's last prunable token, directly after which the merged token stands. For a token that is not
+            prunable it is its own index.
+        closes: bool; the token is its sample's last prunable token, and the sample has a merged token.
+    """
+
+    kept: Tensor
+    merged: Tensor
+    target: Tensor
+    closes: Tensor
+
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Return the new index of each token, and the new index of what is kept of the token itself.
+
+        The order of the tokens stays. Indices count along the last dimension. The second result has a meaning for kept
+        tokens only.
+        """
+        added = self.kept.long() + self.closes.long()
+        total = added.cumsum(-1)
+        own = total - added
+        merged = total.gather(-1, self.target) - 1
+        return torch.where(self.merged, merged, own.gather(-1, self.target)), own
+
+
+def moves(decision: PruneDecision, mask: Tensor) -> Moves:
+    """Return the moves of the prunable tokens, each field [batch, longest].
 
     Args:
-        importance: Token importance score, [total]; sums to 1 over each sample.
-        lengths: Tokens of each sample, in packing order.
-        threshold: Lowest score worth keeping, [batch], from `pruning_threshold`.
-        min_keep: Each sample's best tokens that stay whatever the threshold.
-
-    Returns:
-        The kept tokens in their original order, then the mean of the others, weighted by
-        importance. Where only one token would go, all stay, because merging one saves nothing.
-
-    Source: MADTP (DTP module), arXiv:2403.02991; order and own counts are ours.
-
-    >>> tokens = torch.tensor([[1.0], [2.0], [4.0], [8.0]])
-    >>> importance = torch.tensor([0.5, 0.1, 0.1, 0.3])
-    >>> kept = merge_others(importance, lengths=[4], threshold=torch.tensor([0.25]))
-    >>> kept.lengths, kept.positions.tolist(), means(tokens, kept.places, kept.shares, 3).flatten().tolist()
-    ([3], [0, 3, -1], [1.0, 8.0, 3.0])
+        decision: What becomes of each token.
+        mask: bool [batch, longest]; true for prunable tokens.
     """
-    padded = segments.pad(importance, lengths, -1.0)
-    stays = above(padded, threshold, min_keep)
-    device = importance.device
-    whole = torch.tensor(lengths, device=device)
-    stays = torch.where((stays.sum(1) == whole - 1)[:, None], padded >= 0, stays)
-    counts = stays.sum(1).tolist()
-    kept = segments.unpad(stays, lengths)
-    rows = segments.rows_of(kept, sum(counts))
-    cut = [int(count < length) for count, length in zip(counts, lengths, strict=True)]
-    merged = len(rows) + torch.tensor(segments.offsets(cut)[:-1], device=device)
-    targets = torch.where(kept, kept.cumsum(0) - 1, merged[segments.segment_ids(lengths, device)])
-    order = segments.interleaving([counts, cut], device)
-    places = segments.inverted(order)[targets]
-    return PruneDecision(
-        [count + one for count, one in zip(counts, cut, strict=True)],
-        torch.cat([rows, rows.new_full((sum(cut),), -1)])[order],
-        places,
-        _shares(importance, places, len(order)),
+    index = torch.arange(mask.shape[1], device=mask.device)
+    merged = (decision.goes_to == MERGED) & mask
+    is_last = mask & (mask.cumsum(1) == mask.sum(1, keepdim=True))
+    last = (index * is_last).sum(1, keepdim=True)
+    return Moves(
+        kept=(decision.goes_to == index) & mask,
+        merged=merged,
+        target=torch.where(merged, last, torch.where(mask, decision.goes_to, index)),
+        closes=is_last & merged.any(1, keepdim=True),
     )
 
 
-def join(importance: Tensor, lengths: Sequence[int], goes_to: Tensor) -> PruneDecision:
-    """Let each token join the one whose row `goes_to` [total] names; those that name themselves stay.
+def merge_into_one(kept: Tensor, weights: Tensor, mask: Tensor) -> PruneDecision:
+    """Let the tokens that are not kept become one token, their weighted mean.
 
-    A token that others join becomes their mean, weighted by importance, and keeps its place.
+    If only one token of a sample would be pruned, it is kept, because merging one token saves nothing.
 
-    >>> kept = join(torch.tensor([0.5, 0.1, 0.1, 0.3]), [4], torch.tensor([0, 3, 3, 3]))
-    >>> kept.lengths, kept.positions.tolist(), kept.places.tolist()
-    ([2], [0, 3], [0, 1, 1, 1])
+    Args:
+        kept: bool [batch, longest].
+        weights: Weight of each token in the mean, [batch, longest].
+        mask: bool [batch, longest]; true for prunable tokens.
+
+    Source: MADTP (DTP module), arXiv:2403.02991; keeping the order and the own count of each sample is ours.
+
+    >>> kept, mask = torch.tensor([[True, False, False, True]]), torch.ones(1, 4, dtype=torch.bool)
+    >>> merge_into_one(kept, torch.tensor([[0.5, 0.1, 0.1, 0.3]]), mask).goes_to.tolist()
+    [[0, -1, -1, 3]]
     """
-    stays = goes_to == torch.arange(len(goes_to), device=goes_to.device)
-    counts = segments.pad(stays, lengths).sum(1).tolist()
-    rows = segments.rows_of(stays, sum(counts))
-    places = (stays.cumsum(0) - 1)[goes_to]
-    return PruneDecision(counts, rows, places, _shares(importance, places, len(rows)))
+    one_left = kept.sum(1) == mask.sum(1) - 1
+    kept = kept | (one_left[:, None] & mask)  # no torch.where: onnxruntime has none for booleans
+    index = torch.arange(mask.shape[1], device=mask.device)
+    return PruneDecision(torch.where(kept, index, MERGED), weights)
+
+
+def mean_shares(weights: Tensor, places: Tensor, number: int) -> Tensor:
+    """Return the share of each token in the token it becomes part of, [total]; a token alone has 1.
+
+    Args:
+        weights: Positive, [total].
+        places: New index of each token, [total].
+        number: Tokens afterwards.
+    """
+    return weights / weights.new_zeros(number).index_add(0, places, weights)[places]
 
 
 def means(tokens: Tensor, places: Tensor, shares: Tensor, number: int) -> Tensor:
-    """The tokens that share a place become their weighted mean, [number, width]; no place is empty.
+    """Return the weighted mean of the tokens that become one, [number, width]; every place has a token.
 
     Args:
         tokens: Packed, [total, width].
-        places: Row that each token becomes part of, [total].
-        shares: Its share, [total]; they sum to one over a place, so that a token alone stays bit for bit.
-        number: Places.
+        places: New index of each token, [total].
+        shares: From `mean_shares`, [total]; they sum to one per place, so a token alone does not change at all.
+        number: Tokens afterwards.
 
     >>> means(torch.tensor([[1.0], [2.0], [6.0]]), torch.tensor([0, 1, 0]), torch.tensor([0.8, 1.0, 0.2]), 2).tolist()
     [[2.0], [2.0]]
     """
-    # Tokens are read once and written once; weighting them and adding them up takes twice as long.
+    # Tokens are read once and written once; multiplying and index_add take twice as long.
     order = places.argsort(stable=True)
     members = places.new_zeros(number).index_add(0, places, torch.ones_like(places))
     weights = shares.to(tokens.dtype)[order]
     return functional.embedding_bag(order, tokens, members.cumsum(0) - members, mode="sum", per_sample_weights=weights)
 
 
-def above(score: Tensor, threshold: Tensor, min_keep: int) -> Tensor:
-    """Which cells of a padded score exceed the threshold [batch], or are among the best; padding holds -1."""
-    best = score.topk(min(min_keep, score.shape[1]), dim=1).indices
-    stays = (score > threshold[:, None]) | (torch.zeros_like(score).scatter(1, best, 1.0) > 0)
-    return stays & (score >= 0)
+def padded_means(tokens: Tensor, weights: Tensor, places: Tensor, longest: int) -> Tensor:
+    """Return the same means for padded tokens, by operators that exporters support; [batch, longest, width].
+
+    Places without a token hold 0.
+
+    Args:
+        tokens: [batch, tokens, width].
+        weights: [batch, tokens]; 0 for what is not a token.
+        places: [batch, tokens]; each below `longest`.
+        longest: Places of each sample.
+
+    >>> tokens, places = torch.tensor([[[1.0], [2.0], [4.0]]]), torch.tensor([[0, 1, 1]])
+    >>> padded_means(tokens, torch.tensor([[1.0, 1.0, 3.0]]), places, 2).tolist()
+    [[[1.0], [3.5]]]
+    """
+    batch, width = tokens.shape[0], tokens.shape[2]
+    shares = weights / padded_sums(weights, places, longest).gather(1, places).clamp_min(1e-30)
+    rows = places + longest * torch.arange(batch, device=places.device)[:, None]
+    empty = tokens.new_zeros(batch * longest, width)
+    sums = empty.index_put((rows.flatten(),), (shares[:, :, None].to(tokens.dtype) * tokens).flatten(0, 1), True)
+    return sums.unflatten(0, (batch, longest))
 
 
-def _shares(importance: Tensor, places: Tensor, number: int) -> Tensor:
-    """Each token's part of the importance in its place, [total]."""
-    # A tiny floor: scores can underflow to zero, and a mean must stay a mean.
-    weights = importance + 1e-20
-    return weights / weights.new_zeros(number).index_add(0, places, weights)[places]
+def padded_sums(numbers: Tensor, places: Tensor, longest: int) -> Tensor:
+    """Add up the numbers [batch, tokens] that have the same place, [batch, longest]."""
+    return numbers.new_zeros(numbers.shape[0], longest).scatter_add(1, places, numbers)

@@ -1,7 +1,7 @@
-"""Segments of a packed tensor: `[total, ...]` rows of which each sample owns a run.
+"""Segments of a packed tensor [total, ...]: the rows of each sample stand together.
 
-Every function takes the `lengths` of the runs in packing order; they sum to `total`.
-Nothing crosses a segment's border, which is why no sample depends on its batch mates.
+Every function takes the `lengths` of the segments in packing order; they sum to `total`. No function mixes rows of
+different segments, so no sample depends on the other samples of its batch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def segment_ids(lengths: Sequence[int], device: torch.device) -> Tensor:
-    """Which segment each row belongs to, int64 [total].
+    """Return the segment that each row belongs to, int64 [total].
 
     >>> segment_ids([2, 1], torch.device("cpu")).tolist()
     [0, 0, 1]
@@ -22,8 +22,18 @@ def segment_ids(lengths: Sequence[int], device: torch.device) -> Tensor:
     return torch.repeat_interleave(counts, output_size=sum(lengths))
 
 
+def index_in_segment(lengths: Sequence[int], device: torch.device) -> Tensor:
+    """Return the index of each row within its segment, int64 [total].
+
+    >>> index_in_segment([2, 1], torch.device("cpu")).tolist()
+    [0, 1, 0]
+    """
+    ids, first = segment_ids(lengths, device), torch.tensor(offsets(lengths), device=device)
+    return torch.arange(len(ids), device=device) - first[ids]
+
+
 def offsets(lengths: Sequence[int]) -> list[int]:
-    """First row of each segment, and the total last.
+    """Return the first row of each segment, and the total last.
 
     >>> offsets([2, 1])
     [0, 2, 3]
@@ -35,18 +45,18 @@ def offsets(lengths: Sequence[int]) -> list[int]:
 
 
 def is_uniform(lengths: Sequence[int]) -> bool:
-    """Whether all segments have one length, so that a reshape stands for padding."""
+    """Return whether all segments have the same length, so a reshape can replace padding."""
     return min(lengths) == max(lengths)
 
 
 def real_rows(lengths: Sequence[int], device: torch.device) -> Tensor:
-    """Which cells of the padded layout hold a row, bool [segments, longest]."""
+    """Return which cells of the padded layout hold a row, bool [segments, longest]."""
     counts = torch.tensor(lengths, device=device)
     return torch.arange(max(lengths), device=device) < counts[:, None]
 
 
 def cells(lengths: Sequence[int], device: torch.device) -> Tensor:
-    """Cell of each row in the padded layout, counted through, int64 [total].
+    """Return the cell of each row in the flattened padded layout, int64 [total].
 
     >>> cells([2, 1], torch.device("cpu")).tolist()
     [0, 1, 2]
@@ -59,7 +69,7 @@ def cells(lengths: Sequence[int], device: torch.device) -> Tensor:
 
 
 def pad(rows: Tensor, lengths: Sequence[int], fill: float = 0.0) -> Tensor:
-    """Spread packed rows to [segments, longest, ...], cells without a row hold `fill`.
+    """Copy packed rows to [segments, longest, ...]; cells without a row hold `fill`.
 
     >>> pad(torch.tensor([1.0, 2.0, 3.0]), [2, 1]).tolist()
     [[1.0, 2.0], [3.0, 0.0]]
@@ -71,45 +81,18 @@ def pad(rows: Tensor, lengths: Sequence[int], fill: float = 0.0) -> Tensor:
 
 
 def unpad(padded: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Gather the rows of `pad` again, [total, ...]."""
+    """Undo `pad`: return the rows, [total, ...]."""
     if is_uniform(lengths):
         return padded[:, : lengths[0]].flatten(0, 1)
     return padded[:, : max(lengths)].flatten(0, 1).index_select(0, cells(lengths, padded.device))
 
 
 def rows_of(chosen: Tensor, number: int) -> Tensor:
-    """Rows where `chosen` [total] is true, int64 [number]; as `nonzero`, but without waiting for the device.
+    """Return the rows where `chosen` [total] is true, int64 [number], without waiting for the device as `nonzero` does.
 
     >>> rows_of(torch.tensor([False, True, True]), 2).tolist()
     [1, 2]
     """
     rows = torch.arange(len(chosen), device=chosen.device)
-    targets = torch.where(chosen, chosen.cumsum(0) - 1, number)  # the others share a place behind all
+    targets = torch.where(chosen, chosen.cumsum(0) - 1, number)  # the other rows share an extra cell at the end
     return rows.new_zeros(number + 1).scatter_(0, targets, rows)[:number]
-
-
-def interleave(parts: Sequence[Tensor], lengths: Sequence[Sequence[int]]) -> Tensor:
-    """Join packed tensors sample by sample: first part's rows, then the second's, ...
-
-    >>> interleave([torch.tensor([1, 2]), torch.tensor([7, 8, 9])], [[1, 1], [2, 1]]).tolist()
-    [1, 7, 8, 2, 9]
-    """
-    return torch.cat(list(parts))[interleaving(lengths, parts[0].device)]
-
-
-def interleaving(lengths: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Which row of the parts, one behind the other, stands at each place once they are interleaved.
-
-    >>> interleaving([[1, 1], [2, 1]], torch.device("cpu")).tolist()
-    [0, 2, 3, 1, 4]
-    """
-    return torch.argsort(torch.cat([segment_ids(part, device) for part in lengths]), stable=True)
-
-
-def inverted(order: Tensor) -> Tensor:
-    """Where each row stands in an order of all rows, int64 [total].
-
-    >>> inverted(torch.tensor([2, 0, 1])).tolist()
-    [1, 2, 0]
-    """
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))

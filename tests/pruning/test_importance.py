@@ -1,8 +1,7 @@
-"""Three scores, their scale, and the threshold made from them."""
+"""The scores of token importance and their scale."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import pytest
@@ -11,90 +10,83 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from madtp_cli.pruning import importance, segments
+from madtp_cli.pruning import importance, mag, segments
 
 LENGTHS = st.lists(st.integers(1, 6), min_size=1, max_size=4)
+CPU = torch.device("cpu")
 
 
 @given(LENGTHS, st.integers(0, 10_000), st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
 def test_every_score_is_float32_and_sums_to_one_over_each_sample(
     lengths: list[int], seed: int, dtype: torch.dtype
 ) -> None:
-    """Else one score would outweigh the others, or a threshold mean something else for longer texts."""
+    """Otherwise one score would outweigh the others, or a threshold would depend on the number of tokens."""
     generator = torch.Generator().manual_seed(seed)
-    total = sum(lengths)
-    readout = torch.rand(total, 3, generator=generator).to(dtype)
-    output = torch.randn(total, 3, 4, generator=generator).to(dtype)
-    logits = (3 * torch.randn(total, 5, generator=generator)).to(dtype)
-    attention = importance.dictionary_attention(logits, lengths, 0.5)
-    scores = [
-        importance.normalise(importance.class_attention(readout, output), lengths),
-        importance.normalise(readout[:, 0], lengths),
-        importance.dictionary_score(attention, lengths),
-    ]
-    for score in scores:
+    batch, longest, mask = len(lengths), max(lengths), segments.real_rows(lengths, CPU)
+    read_out = torch.rand(batch, longest, 3, generator=generator).to(dtype)
+    output = torch.randn(batch, longest, 3, 4, generator=generator).to(dtype)
+    logits = (3 * torch.randn(batch, longest, 5, generator=generator)).to(dtype)
+    attention = mag.dictionary_attention(logits, mask, 0.5)
+    first = importance.normalise(importance.class_attention(read_out, output), mask)
+    second = importance.normalise(read_out[:, :, 0], mask)
+    for score in (
+        first,
+        second,
+        importance.dictionary_score(attention, mask),
+        importance.token_importance(first, second, attention, mask),
+    ):
         assert score.dtype == torch.float32
         assert score.min() >= 0
-        sums = segments.pad(score, lengths).sum(1)
-        torch.testing.assert_close(sums, torch.ones(len(lengths)))
-    threshold = importance.pruning_threshold(attention, scores[0], lengths, 1.0)
-    assert threshold.dtype == torch.float32
+        assert not score[~mask].any()
+        torch.testing.assert_close(score.sum(1), torch.ones(batch))
 
 
-def test_a_sample_that_nobody_looks_at_counts_its_tokens_alike() -> None:
-    """Nothing divided by nothing would make the whole batch NaN."""
-    assert importance.normalise(torch.tensor([0.0, 0.0, 1.0, 3.0]), [2, 2]).tolist() == [0.5, 0.5, 0.25, 0.75]
+def test_tokens_are_equally_important_if_all_scores_are_zero() -> None:
+    """Dividing zero by zero would make the whole batch NaN."""
+    mask = torch.tensor([[True, True], [True, True], [False, False]])
+    score = importance.normalise(torch.tensor([[0.0, 0.0], [1.0, 3.0], [5.0, 5.0]]), mask)
+    assert score.tolist() == [[0.5, 0.5], [0.25, 0.75], [0.0, 0.0]]
 
 
-def test_a_head_counts_for_a_token_as_much_as_it_gives_to_it() -> None:
+def test_a_heads_weight_is_the_norm_of_its_output() -> None:
     """Norms 3 and 1 weigh 0.2 and 0.6 to 0.3; norms 1 and 1 weigh 0.8 and 0.4 to 0.6: one third and two thirds."""
-    readout = torch.tensor([[0.2, 0.6], [0.8, 0.4]])
-    output = torch.tensor([[[3.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
-    expected = torch.tensor([1 / 3, 2 / 3])
-    score = importance.normalise(importance.class_attention(readout, output), [2])
-    torch.testing.assert_close(score, expected)
+    read_out = torch.tensor([[[0.2, 0.6], [0.8, 0.4]]])
+    output = torch.tensor([[[[3.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]]])
+    score = importance.normalise(importance.class_attention(read_out, output), torch.ones(1, 2, dtype=torch.bool))
+    torch.testing.assert_close(score, torch.tensor([[1 / 3, 2 / 3]]))
 
 
-def test_dictionary_attention_is_a_softmax_over_each_samples_own_tokens() -> None:
-    """At temperature 0.5 a difference of log(3)/2 is one of log 3, hence 1/4 and 3/4; padding gets nothing."""
-    logits = torch.tensor([[0.0], [math.log(3) / 2], [8.0]])
-    attention = importance.dictionary_attention(logits, [2, 1], temperature=0.5)
-    torch.testing.assert_close(attention, torch.tensor([[[0.25], [0.75]], [[1.0], [0.0]]]))
-
-
-def test_the_dictionary_score_is_that_of_the_most_attentive_atom() -> None:
-    """Maxima of 0.5, 0.7 and 0.3 over the atoms, divided by their sum of 1.5."""
+def test_the_dictionary_score_is_the_attention_of_the_most_attentive_atom() -> None:
+    """The maxima over the atoms are 0.5, 0.7 and 0.3; they are divided by their sum, 1.5."""
     attention = torch.tensor([[[0.5, 0.1], [0.2, 0.7], [0.3, 0.2]]])
-    expected = torch.tensor([0.5, 0.7, 0.3]) / 1.5
-    torch.testing.assert_close(importance.dictionary_score(attention, [3]), expected)
+    score = importance.dictionary_score(attention, torch.ones(1, 3, dtype=torch.bool))
+    torch.testing.assert_close(score, torch.tensor([[0.5, 0.7, 0.3]]) / 1.5)
 
 
-@pytest.mark.parametrize("threshold_scale", [0.0, 1.0, 2.5])
-def test_the_threshold_is_the_knob_times_the_least_mean_importance(threshold_scale: float) -> None:
-    """The atoms see 0.7 * 0.8 + 0.3 * 0.2 = 0.62 and 0.1 * 0.8 + 0.9 * 0.2 = 0.26; a lone token's mean is itself."""
-    attention = torch.tensor([[[0.7, 0.1], [0.3, 0.9]], [[1.0, 1.0], [0.0, 0.0]]])
-    score = torch.tensor([0.8, 0.2, 1.0])
-    threshold = importance.pruning_threshold(attention, score, [2, 1], threshold_scale)
-    torch.testing.assert_close(threshold, threshold_scale * torch.tensor([0.26, 1.0]))
+def test_missing_attention_is_refused() -> None:
+    """The error says what a method must declare."""
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match="list them in NEEDS"):
+        importance.token_importance(None, torch.ones(1, 2), torch.ones(1, 2, 3), mask)
 
 
-def _scores(rows: Sequence[Tensor], lengths: list[int]) -> list[Tensor]:
-    logits, readout, output = rows
-    attention = importance.dictionary_attention(logits, lengths, 0.7)
-    score = importance.normalise(importance.class_attention(readout, output), lengths)
-    dictionary = importance.dictionary_score(attention, lengths)
-    return [score, dictionary, importance.pruning_threshold(attention, (score + dictionary) / 2, lengths, 1.2)]
+def _scores(values: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
+    logits, read_out, output = values
+    score = importance.normalise(importance.class_attention(read_out, output), mask)
+    return [score, importance.dictionary_score(mag.dictionary_attention(logits, mask, 0.7), mask)]
 
 
-def test_a_samples_scores_do_not_depend_on_its_batch_mates() -> None:
-    """Nothing crosses a segment: each sample's scores and threshold are those it has alone."""
+def test_the_scores_of_a_sample_do_not_depend_on_other_samples() -> None:
+    """Nothing is mixed across the batch, and no argument is changed."""
     torch.manual_seed(0)
     lengths = [4, 1, 6]
-    given_rows = [torch.randn(11, 5), torch.rand(11, 3), torch.randn(11, 3, 2)]
-    before = [rows.clone() for rows in given_rows]
-    together = _scores(given_rows, lengths)
-    parts = [_scores(part, [length]) for length, *part in
-             zip(lengths, *[rows.split(lengths) for rows in given_rows], strict=True)]  # fmt: skip
-    for whole, alone in zip(together, zip(*parts, strict=True), strict=True):
-        torch.testing.assert_close(whole, torch.cat(alone), rtol=1e-6, atol=0)
-    assert all(torch.equal(old, new) for old, new in zip(before, given_rows, strict=True))
+    values = [torch.randn(3, 6, 5), torch.rand(3, 6, 3), torch.randn(3, 6, 3, 2)]
+    before = [value.clone() for value in values]
+    together = _scores(values, segments.real_rows(lengths, CPU))
+    for sample, length in enumerate(lengths):
+        alone = _scores(
+            [value[sample : sample + 1, :length] for value in values], torch.ones(1, length, dtype=torch.bool)
+        )
+        for whole, own in zip(together, alone, strict=True):
+            torch.testing.assert_close(whole[sample, :length], own[0], rtol=1e-6, atol=0)
+    assert all(torch.equal(old, new) for old, new in zip(before, values, strict=True))

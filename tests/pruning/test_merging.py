@@ -1,8 +1,6 @@
-"""Which tokens go on, and what becomes of the others."""
+"""Where pruned tokens go and what the tokens become."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import pytest
 import torch
@@ -10,156 +8,133 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from madtp_cli.pruning import merging, segments
 from madtp_cli.pruning.importance import normalise
-from madtp_cli.pruning.merging import PruneDecision, join, means, merge_others
+from madtp_cli.pruning.merging import MERGED, PruneDecision
 
-LENGTHS = st.lists(st.integers(0, 7), min_size=1, max_size=4)
-
-
-def _keep(score: list[float], threshold: float, min_keep: int = 1) -> PruneDecision:
-    return merge_others(torch.tensor(score), [len(score)], torch.tensor([threshold]), min_keep)
+LENGTHS = st.lists(st.integers(1, 7), min_size=1, max_size=4)
+CPU = torch.device("cpu")
 
 
-def _made(kept: PruneDecision, tokens: Tensor) -> Tensor:
-    return means(tokens, kept.places, kept.shares, sum(kept.lengths))
+def _sample(kept: list[int], weights: list[float]) -> PruneDecision:
+    """Merge all tokens of one sample that are not listed."""
+    number = len(weights)
+    mask = torch.ones(1, number, dtype=torch.bool)
+    listed = torch.tensor([[index in kept for index in range(number)]])
+    return merging.merge_into_one(listed, torch.tensor([weights]), mask)
+
+
+def _made(decision: PruneDecision, tokens: Tensor) -> Tensor:
+    """Apply a decision to the tokens of one sample, [tokens, width]."""
+    moves = merging.moves(decision, torch.ones(1, len(tokens), dtype=torch.bool))
+    places, number = moves.places()[0][0], int(moves.kept.sum() + moves.closes.sum())
+    shares = merging.mean_shares(decision.weights[0] + merging.WEIGHT_FLOOR, places, number)
+    return merging.means(tokens, places, shares, number)
 
 
 def _steps(number: int) -> Tensor:
-    """Tokens [0, 0], [1, 10], [2, 20], ..."""
+    """Return tokens [0, 0], [1, 10], [2, 20], ..."""
     return torch.arange(float(number))[:, None] * torch.tensor([1.0, 10.0])
 
 
-def test_the_kept_keep_their_order_and_the_others_become_their_weighted_mean() -> None:
-    """(0.05 * 0 + 0.1 * 2 + 0.05 * 4) / 0.2 = 2, though token 2 alone has that place's score."""
-    kept = _keep([0.05, 0.3, 0.1, 0.5, 0.05], threshold=0.2)
-    torch.testing.assert_close(_made(kept, _steps(5)), torch.tensor([[1.0, 10.0], [3.0, 30.0], [2.0, 20.0]]))
-    assert (kept.lengths, kept.positions.tolist()) == ([3], [1, 3, -1])
+def test_kept_tokens_keep_their_order_and_the_others_become_their_weighted_mean() -> None:
+    """(0.05 * 0 + 0.1 * 2 + 0.05 * 4) / 0.2 = 2."""
+    decision = _sample([1, 3], [0.05, 0.3, 0.1, 0.5, 0.05])
+    assert decision.goes_to.tolist() == [[MERGED, 1, MERGED, 3, MERGED]]
+    torch.testing.assert_close(_made(decision, _steps(5)), torch.tensor([[1.0, 10.0], [3.0, 30.0], [2.0, 20.0]]))
 
 
-def test_the_merged_token_weighs_by_importance() -> None:
+def test_the_merged_token_is_weighted_by_importance() -> None:
     """(0.3 * 0 + 0.1 * 1) / 0.4 = 0.25; a plain mean would be 0.5."""
-    kept = _keep([0.3, 0.1, 0.6], threshold=0.4)
-    torch.testing.assert_close(_made(kept, _steps(3))[-1], torch.tensor([0.25, 2.5]))
+    torch.testing.assert_close(_made(_sample([2], [0.3, 0.1, 0.6]), _steps(3))[-1], torch.tensor([0.25, 2.5]))
 
 
-def test_tokens_without_any_importance_still_merge_into_their_mean() -> None:
-    """Scores can underflow to zero; a merged token of zeros would be no token of this picture."""
-    kept = _keep([0.0, 0.0, 1.0, 0.0], threshold=0.5)
-    torch.testing.assert_close(_made(kept, _steps(4))[-1], torch.tensor([4 / 3, 40 / 3]))
+def test_tokens_with_zero_weight_merge_into_their_plain_mean() -> None:
+    """Scores can underflow to zero; a merged token of zeros would be no token of this image."""
+    made = _made(_sample([2], [0.0, 0.0, 1.0, 0.0]), _steps(4))
+    torch.testing.assert_close(made[-1], torch.tensor([4 / 3, 40 / 3]))
 
 
-def test_removing_a_single_token_changes_nothing() -> None:
-    """It would be replaced by itself, at another place."""
-    kept = _keep([0.3, 0.1, 0.6], threshold=0.2)
-    assert torch.equal(_made(kept, _steps(3)), _steps(3))
-    assert (kept.lengths, kept.positions.tolist()) == ([3], [0, 1, 2])
+def test_pruning_a_single_token_changes_nothing() -> None:
+    """It would only move to another place."""
+    decision = _sample([0, 2], [0.3, 0.1, 0.6])
+    assert decision.goes_to.tolist() == [[0, 1, 2]]
+    assert torch.equal(_made(decision, _steps(3)), _steps(3))
 
 
-def test_a_score_equal_to_the_threshold_goes() -> None:
-    """Kept is what exceeds it, so that equal scores at a knob of 1 do not all stay."""
-    assert _keep([0.25, 0.25, 0.25, 0.25], threshold=0.25).lengths == [2]
+def test_a_token_that_others_join_becomes_the_mean_and_keeps_its_place() -> None:
+    """(0.3 * 1 + 0.1 * 3) / 0.4 = 1.5, and (0.4 * [2, 0] + 0.2 * [5, 3]) / 0.6 = [3, 1]."""
+    tokens = torch.tensor([[1.0, 0], [3.0, 0], [2.0, 0], [5.0, 3.0]])
+    decision = PruneDecision(torch.tensor([[0, 0, 2, 2]]), torch.tensor([[0.3, 0.1, 0.4, 0.2]]))
+    torch.testing.assert_close(_made(decision, tokens), torch.tensor([[1.5, 0], [3.0, 1.0]]))
 
 
-def test_who_is_joined_becomes_the_mean_and_keeps_its_place() -> None:
-    """(0.3 * 1 + 0.1 * 3) / 0.4 = 1.5, and (0.4 * [2, 0] + 0.2 * [5, 3]) / 0.6 = [3, 1]; samples do not mix."""
-    tokens = torch.tensor([[1.0, 0], [3.0, 0], [2.0, 0], [5.0, 3.0], [7.0, 7.0]])
-    kept = join(torch.tensor([0.3, 0.1, 0.4, 0.2, 1.0]), [4, 1], torch.tensor([0, 0, 2, 2, 4]))
-    torch.testing.assert_close(_made(kept, tokens), torch.tensor([[1.5, 0], [3.0, 1.0], [7.0, 7.0]]))
-    assert (kept.lengths, kept.positions.tolist(), kept.places.tolist()) == ([2, 1], [0, 2, 4], [0, 0, 1, 1, 2])
+def test_the_merged_token_stands_after_the_last_prunable_token_for_any_mask() -> None:
+    """Token 0, 3 and 5 are protected: 1 is kept, 2 and 4 merge, and the merged token stands between 4 and 5."""
+    mask = torch.tensor([[False, True, True, False, True, False]])
+    moves = merging.moves(PruneDecision(torch.tensor([[9, 1, -1, 9, -1, 9]]), torch.ones(1, 6)), mask)
+    assert moves.kept.tolist() == [[False, True, False, False, False, False]]
+    assert moves.closes.tolist() == [[False, False, False, False, True, False]]
+    index = torch.arange(6)
+    everything = merging.Moves(moves.kept | ~mask, moves.merged, torch.where(mask, moves.target, index), moves.closes)
+    assert everything.places()[0].tolist() == [[0, 1, 3, 2, 3, 4]]
 
 
-@pytest.mark.parametrize(
-    ("min_keep", "positions"),
-    [
-        (0, [-1]),
-        (1, [3, -1]),
-        (2, [1, 3, -1]),
-        (3, [1, 2, 3, -1]),
-        *[(number, [0, 1, 2, 3, 4]) for number in (4, 5, 9)],
-    ],
-)
-@pytest.mark.parametrize("threshold", [1e9, float("inf"), float("nan")])
-def test_min_keep_holds_at_any_threshold(min_keep: int, positions: list[int], threshold: float) -> None:
-    """The best stay, in their order; an infinite knob times an importance of zero is not a number."""
-    kept = _keep([0.05, 0.3, 0.12, 0.45, 0.08], threshold, min_keep=min_keep)
-    assert kept.positions.tolist() == positions
+def test_a_sample_without_prunable_tokens_has_no_merged_token() -> None:
+    """It must not change the samples beside it."""
+    mask = torch.tensor([[False, False], [True, True]])
+    decision = merging.merge_into_one(torch.zeros(2, 2, dtype=torch.bool), torch.ones(2, 2), mask)
+    moves = merging.moves(decision, mask)
+    assert moves.closes.tolist() == [[False, False], [False, True]]
+    assert moves.merged.tolist() == [[False, False], [True, True]]
 
 
-def _random(lengths: list[int], seed: int) -> tuple[Tensor, Tensor]:
+@given(LENGTHS, st.integers(0, 10_000), st.booleans())
+def test_padded_means_are_those_of_packed_tokens(lengths: list[int], seed: int, one_token: bool) -> None:
+    """An exported model computes the same tokens and the same sizes."""
     generator = torch.Generator().manual_seed(seed)
-    tokens = torch.randn(sum(lengths), 3, generator=generator)
-    return tokens, normalise(torch.rand(sum(lengths), generator=generator), lengths)
+    mask = segments.real_rows(lengths, CPU)
+    tokens = torch.randn(*mask.shape, 5, generator=generator)
+    weights = normalise(torch.rand(mask.shape, generator=generator), mask) + merging.WEIGHT_FLOOR
+    kept = torch.rand(mask.shape, generator=generator).lt(0.4) & mask
+    kept[:, 0] = True
+    first_kept = torch.where(kept, torch.arange(mask.shape[1]), 0)
+    decision = merging.merge_into_one(kept, weights, mask) if one_token else PruneDecision(first_kept, weights)
+    moves = merging.moves(decision, mask)
+    counts = (moves.kept.sum(1) + moves.closes.sum(1)).tolist()
+    places, longest = torch.where(mask, moves.places()[0], 0), max(counts)
+    padded = merging.padded_means(tokens, weights * mask, places, longest)
+    sizes = merging.padded_sums(mask.float(), places, longest)
+    first = torch.tensor(segments.offsets(counts)[:-1])[:, None]
+    rows = segments.unpad(places + first, lengths)
+    shares = merging.mean_shares(segments.unpad(weights, lengths), rows, sum(counts))
+    packed = merging.means(segments.unpad(tokens, lengths), rows, shares, sum(counts))
+    torch.testing.assert_close(segments.unpad(padded, counts), packed, rtol=1e-5, atol=1e-5)
+    assert segments.unpad(sizes, counts).tolist() == rows.bincount().tolist()
 
 
-@given(LENGTHS, st.integers(0, 10_000), st.integers(1, 3), st.data())
-def test_every_sample_is_treated_as_if_alone(lengths: list[int], seed: int, min_keep: int, data: st.DataObject) -> None:
-    """The released code keeps the batch's largest count, so answers depended on batch mates."""
-    tokens, score = _random(lengths, seed)
-    threshold = torch.tensor(data.draw(st.lists(st.floats(0, 0.625, width=32), min_size=len(lengths),
-                                                max_size=len(lengths))))  # fmt: skip
-    given_before = [value.clone() for value in (tokens, score, threshold)]
-    together = merge_others(score, lengths, threshold, min_keep)
-    made = _made(together, tokens)
-    assert all(torch.equal(*pair) for pair in zip(given_before, (tokens, score, threshold), strict=True))
-    row = start = 0
-    for sample, length in enumerate(lengths):
-        own, limit = slice(start, start + length), threshold[sample : sample + 1]
-        alone = merge_others(score[own], [length], limit, min_keep)
-        part = slice(row, row + together.lengths[sample])
-        assert alone.lengths == [together.lengths[sample]]
-        torch.testing.assert_close(made[part], _made(alone, tokens[own]))
-        assert together.positions[part].tolist() == [p + start if p >= 0 else -1 for p in alone.positions.tolist()]
-        row, start = part.stop, own.stop
-
-
-@given(LENGTHS, st.integers(0, 10_000), st.floats(0, 0.625, width=32))
-def test_positions_ascend_and_name_the_tokens_they_stand_for(lengths: list[int], seed: int, limit: float) -> None:
-    """The released code's order is whatever top-k returns; here only the merged token has no place of its own."""
-    tokens, score = _random(lengths, seed)
-    kept = merge_others(score, lengths, torch.full((len(lengths),), limit))
-    real = kept.positions >= 0
-    assert torch.equal(_made(kept, tokens)[real], tokens[kept.positions[real]])
-    for positions in kept.positions.split(kept.lengths):
-        own = positions.tolist()
-        assert -1 not in own[:-1]
-        names = own[:-1] if own and own[-1] == -1 else own
-        assert names == sorted(set(names))
-
-
-@given(LENGTHS, st.integers(0, 10_000), st.lists(st.floats(0, 1, width=32), min_size=2, max_size=5))
-def test_fewer_stay_as_the_threshold_rises(lengths: list[int], seed: int, limits: list[float]) -> None:
-    """The search for the knob relies on it."""
-    _, score = _random(lengths, seed)
-    counts = [merge_others(score, lengths, torch.full((len(lengths),), limit)).lengths for limit in sorted(limits)]
-    for before, after in pairwise(counts):
-        assert all(b >= a for b, a in zip(before, after, strict=True))
-
-
-def test_a_change_in_one_sample_leaves_the_other_alone() -> None:
-    """Even wild values: a product with zero is not nothing where one factor is infinite."""
-    tokens, score = _random([4, 3], seed=0)
-    threshold = torch.tensor([0.3, 0.3])
-    kept = merge_others(score, [4, 3], threshold)
-    before = _made(kept, tokens)
+def test_a_change_in_one_sample_does_not_reach_another() -> None:
+    """Not even infinity: zero times infinity would be NaN."""
+    tokens, places = torch.randn(7, 3), torch.tensor([0, 1, 0, 1, 2, 2, 2])
+    shares = merging.mean_shares(torch.rand(7), places, 3)
+    before = merging.means(tokens, places, shares, 3)
     tokens[4:] = float("inf")
-    after = _made(kept, tokens)
-    assert torch.equal(before[: kept.lengths[0]], after[: kept.lengths[0]])
+    assert torch.equal(before[:2], merging.means(tokens, places, shares, 3)[:2])
 
 
-def test_gradients_reach_the_importance_of_merged_tokens_and_no_other() -> None:
-    """This is how the dictionary hears of the task; m = (a x + b y) / (a + b) has dm/da = (x - m) / (a + b)."""
+def test_gradients_reach_the_weights_of_merged_tokens_and_no_other() -> None:
+    """This is how the task trains the dictionary; m = (a x + b y) / (a + b) has dm/da = (x - m) / (a + b)."""
     tokens = torch.tensor([[1.0], [3.0], [7.0]], requires_grad=True)
-    score = torch.tensor([0.1, 0.3, 0.6], requires_grad=True)
-    _made(merge_others(score, [3], torch.tensor([0.4])), tokens)[-1].sum().backward()
+    score = torch.tensor([[0.1, 0.3, 0.6]], requires_grad=True)
+    kept, mask = torch.tensor([[False, False, True]]), torch.ones(1, 3, dtype=torch.bool)
+    _made(merging.merge_into_one(kept, score, mask), tokens)[-1].sum().backward()
     assert score.grad is not None
     assert tokens.grad is not None
-    torch.testing.assert_close(score.grad, torch.tensor([(1 - 2.5) / 0.4, (3 - 2.5) / 0.4, 0.0]))
+    torch.testing.assert_close(score.grad, torch.tensor([[(1 - 2.5) / 0.4, (3 - 2.5) / 0.4, 0.0]]))
     torch.testing.assert_close(tokens.grad, torch.tensor([[0.25], [0.75], [0.0]]))
 
 
-def test_tokens_keep_their_number_format() -> None:
-    """Half-precision towers stay half-precision though the scores are float32."""
-    tokens, score = _random([5], seed=1)
-    kept = merge_others(score, [5], torch.tensor([0.25]))
-    assert kept.lengths < [5]
-    assert _made(kept, tokens.bfloat16()).dtype == torch.bfloat16
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_tokens_keep_their_dtype(dtype: torch.dtype) -> None:
+    """Half-precision towers stay in half precision though the scores are float32."""
+    assert _made(_sample([2], [0.3, 0.1, 0.6]), _steps(3).to(dtype)).dtype == dtype

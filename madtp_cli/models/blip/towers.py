@@ -16,8 +16,8 @@ from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 from madtp_cli.execution.attention import Attention, Backend
 from madtp_cli.execution.block_pruner import BlockPruner
 from madtp_cli.execution.packed import Packed
-from madtp_cli.execution.padded import attend
-from madtp_cli.execution.statistics import Statistics
+from madtp_cli.execution.padded_attention import attend
+from madtp_cli.execution.statistics import AttentionRequest
 from madtp_cli.models.prunable import Prunable
 
 #: The cross-attention of a text layer, given the layer and its tokens. It returns the new states, [tokens, width].
@@ -53,14 +53,13 @@ class PrunableBlip(Prunable, BlipPreTrainedModel):
 
     def encode_images(self, pixel_values: Tensor, pruner: BlockPruner) -> Packed:
         """Run the image tower on [images, 3, height, width]; return the kept tokens of each image, [CLS] first."""
-        tokens = self.to_tokens(self.vision_model.embeddings(pixel_values))
+        tokens = self.to_tokens(self.vision_model.embeddings(pixel_values)).protect_ends(first=True)  # [CLS]
         for layer in self.vision_model.encoder.layers:
             normed = layer.layer_norm1(tokens.data)
             qkv = tokens.apply_rowwise(layer.self_attn.qkv, normed).unflatten(-1, (3, layer.self_attn.num_heads, -1))
-            statistics = pruner.statistics()
             query, key, value = qkv.unbind(-3)
-            lengths = tokens.lengths
-            attention = attend(query, key, value, lengths, lengths, statistics, self.backend, tokens.sizes)
+            lengths, request = tokens.lengths, pruner.request(tokens)
+            attention = attend(query, key, value, lengths, lengths, request, self.backend, tokens.sizes)
             tokens = tokens.replace(
                 tokens.data + tokens.apply_rowwise(layer.self_attn.projection, attention.output.flatten(-2))
             )
@@ -91,9 +90,10 @@ class PrunableBlip(Prunable, BlipPreTrainedModel):
             causal: Whether each token attends only to itself and earlier tokens.
         """
         tokens = self.to_tokens(encoder.embeddings(input_ids), attention_mask)
+        tokens = tokens.protect_ends(first=True)  # [CLS] or [ENC]
         for layer in encoder.encoder.layer:
             attention = attend_from(
-                layer.attention.self, tokens, tokens, self.backend, pruner.statistics(), causal=causal
+                layer.attention.self, tokens, tokens, self.backend, pruner.request(tokens), causal=causal
             )
             attended = tokens.replace(layer.attention.output(attention.output.flatten(-2), tokens.data))
             tokens = pruner.prune(attended, tokens.data, attention)
@@ -120,7 +120,7 @@ def attend_from(
     tokens: Packed,
     memory: Packed,
     backend: Backend,
-    statistics: Statistics | None = None,
+    request: AttentionRequest | None = None,
     *,
     causal: bool = False,
 ) -> Attention:
@@ -137,4 +137,4 @@ def attend_from(
     heads = (module.num_attention_heads, module.attention_head_size)
     query = module.query(tokens.data).unflatten(-1, heads)
     key, value = (memory.apply_rowwise(layer, memory.data).unflatten(-1, heads) for layer in (module.key, module.value))
-    return attend(query, key, value, tokens.lengths, memory.lengths, statistics, backend, memory.sizes, causal=causal)
+    return attend(query, key, value, tokens.lengths, memory.lengths, request, backend, memory.sizes, causal=causal)

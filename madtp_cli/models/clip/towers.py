@@ -15,8 +15,8 @@ from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoder
 from madtp_cli.execution.attention import Attention
 from madtp_cli.execution.block_pruner import BlockPruner
 from madtp_cli.execution.packed import Packed
-from madtp_cli.execution.padded import attend
-from madtp_cli.execution.statistics import Statistics
+from madtp_cli.execution.padded_attention import attend
+from madtp_cli.execution.statistics import AttentionRequest, ReadOut
 from madtp_cli.models.prunable import Prunable
 
 
@@ -36,8 +36,10 @@ class MadtpClipConfig(CLIPConfig):
 class PrunableClip(Prunable, CLIPPreTrainedModel):
     """Base class of the CLIP models: the image tower `vision_model` and the text tower `text_model`, both pre-norm."""
 
-    #: The text's start, which sees only itself, and its end, from which the model reads the text.
-    PINS: ClassVar[dict[str, Statistics]] = {"text": Statistics(leading=1, trailing=1)}
+    #: The model reads a text from its end.
+    READ_OUT: ClassVar[dict[str, ReadOut]] = {"text": "last"}
+    #: A text's start, which sees only itself, and its end.
+    PROTECTED: ClassVar[dict[str, int]] = {"text": 2}
     ALL_PAIRS: ClassVar[bool] = True
 
     config: MadtpClipConfig
@@ -56,7 +58,8 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
     def encode_images(self, pixel_values: Tensor, pruner: BlockPruner) -> Packed:
         """Run the image tower on [images, 3, height, width]; return the kept tokens of each image, [CLS] first."""
         tower = self.vision_model
-        return self._encode(tower.encoder, self.to_tokens(tower.pre_layrnorm(tower.embeddings(pixel_values))), pruner)
+        tokens = self.to_tokens(tower.pre_layrnorm(tower.embeddings(pixel_values))).protect_ends(first=True)  # [CLS]
+        return self._encode(tower.encoder, tokens, pruner)
 
     def encode_text(
         self,
@@ -77,6 +80,7 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
             states: The states after each block, [tokens, width], are appended to this list.
         """
         tokens = self.to_tokens(self.text_model.embeddings(input_ids), self._up_to_end(input_ids, attention_mask))
+        tokens = tokens.protect_ends(first=True, last=True)  # start and end of the text
         return self._encode(self.text_model.encoder, tokens, pruner, causal=True, states=states)
 
     def _up_to_end(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -96,7 +100,7 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
     ) -> Packed:
         for layer in encoder.layers:
             normed = layer.layer_norm1(tokens.data)
-            attention = self._attend(layer.self_attn, tokens.replace(normed), pruner.statistics(), causal=causal)
+            attention = self._attend(layer.self_attn, tokens.replace(normed), pruner.request(tokens), causal=causal)
             tokens = tokens.replace(
                 tokens.data + tokens.apply_rowwise(layer.self_attn.out_proj, attention.output.flatten(-2))
             )
@@ -107,11 +111,11 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
         return tokens
 
     def _attend(
-        self, module: CLIPAttention, tokens: Packed, statistics: Statistics | None, *, causal: bool
+        self, module: CLIPAttention, tokens: Packed, request: AttentionRequest | None, *, causal: bool
     ) -> Attention:
         query, key, value = (
             tokens.apply_rowwise(projection, tokens.data).unflatten(-1, (module.num_heads, module.head_dim))
             for projection in (module.q_proj, module.k_proj, module.v_proj)
         )
         lengths = tokens.lengths
-        return attend(query, key, value, lengths, lengths, statistics, self.backend, tokens.sizes, causal=causal)
+        return attend(query, key, value, lengths, lengths, request, self.backend, tokens.sizes, causal=causal)

@@ -14,7 +14,7 @@ from madtp_cli.checkpoint import load
 from madtp_cli.checkpoint.formats import CheckpointOverrides
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
-from madtp_cli.pruning import dynamic
+from madtp_cli.pruning import thresholds
 from tests.paths import GOLDEN
 
 FOLDER = GOLDEN / "blip_nlvr_a"
@@ -229,13 +229,13 @@ def test_merge_layers_begin_at_merge_from(blip) -> None:
 
 def test_scores_are_float32_under_autocast(attached, collate, samples, monkeypatch) -> None:
     """Importance scores and thresholds of every block, as with `--dtype bfloat16`."""
-    dtypes, above = [], dynamic.above
+    dtypes, keep_above = [], thresholds.keep_above
 
-    def recorded(score, threshold, min_keep):
+    def recorded(score, threshold, mask, min_keep):
         dtypes.append((score.dtype, threshold.dtype))
-        return above(score, threshold, min_keep)
+        return keep_above(score, threshold, mask, min_keep)
 
-    monkeypatch.setattr(dynamic, "above", recorded)
+    monkeypatch.setattr(thresholds, "keep_above", recorded)
     model = attached(0.4)
     with torch.autocast("cpu", torch.bfloat16):
         output = forward(model, collate(samples))

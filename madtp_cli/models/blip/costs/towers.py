@@ -9,7 +9,15 @@ import numpy as np
 
 from madtp_cli.execution.text_runs import TextRun
 from madtp_cli.flops.counts import Counts, LayerCost
-from madtp_cli.flops.parts import feed_forward, keys_and_values, looks, norm, patches, pruning, self_attention
+from madtp_cli.flops.parts import (
+    cross_attention_queries,
+    feed_forward,
+    keys_and_values,
+    norm,
+    patches,
+    pruning,
+    self_attention,
+)
 
 #: Cost of a text layer's cross-attention, given the layer's tokens, [samples, inputs], and its number.
 CrossCost = Callable[[np.ndarray, int], np.ndarray]
@@ -21,7 +29,7 @@ def vision(config: Any, counts: Counts) -> list[LayerCost]:
     width = tower.hidden_size
     costs = [LayerCost("vision", "patches", patches(images.entered[0], tower).sum(-1))]
     for block, (n, m) in enumerate(zip(images.entered, images.left, strict=True)):
-        cost = self_attention(n, width) + norm(n, width) + pruning(n, width, config.madtp) * images.scored[block]
+        cost = self_attention(n, width) + norm(n, width) + pruning(n, tower, config.madtp) * images.scored[block]
         cost = cost + norm(m, width) + feed_forward(m, width, tower.intermediate_size)
         costs.append(LayerCost("vision", f"layer {block}", cost.sum(-1)))
     return [*costs, LayerCost("vision", "final norm", norm(images.left[-1], width).sum(-1))]
@@ -40,7 +48,7 @@ def text(config: Any, counts: Counts, tower: str = "text", cross: CrossCost | No
     width = sizes.hidden_size
     costs = [LayerCost(tower, "embeddings", norm(words.entered[0], width).sum(-1))]
     for block, (n, m) in enumerate(zip(words.entered, words.left, strict=True)):
-        cost = self_attention(n, width) + norm(n, width) + pruning(n, width, config.madtp) * words.scored[block]
+        cost = self_attention(n, width) + norm(n, width) + pruning(n, sizes, config.madtp) * words.scored[block]
         cost = cost + feed_forward(m, width, sizes.intermediate_size) + norm(m, width)
         if cross:
             cost = cost + cross(m, block)
@@ -74,8 +82,8 @@ def text_run(config: Any, run: TextRun, memory: np.ndarray, memory_width: int) -
     for block in run.blocks:
         n, m = np.array(block.entered), np.array(block.left)
         cost = cost + self_attention(n, width, run.cached) + norm(n, width)
-        cost = cost + pruning(n, width, config.madtp) * block.scored
-        cost = cost + looks(m, memory_of_texts, width) + norm(m, width)
+        cost = cost + pruning(n, sizes, config.madtp) * block.scored
+        cost = cost + cross_attention_queries(m, memory_of_texts, width) + norm(m, width)
         cost = cost + feed_forward(m, width, sizes.intermediate_size) + norm(m, width)
     keys = keys_and_values(memory, width, memory_width).sum() * len(run.blocks) * run.new_keys
     return int(cost.sum() + keys)

@@ -10,7 +10,7 @@ from madtp_cli.flops.counts import Counts, LayerCost, Lengths
 from madtp_cli.flops.parts import feed_forward, image_tokens, norm, patches, pruning, self_attention
 
 #: Pinned tokens of each tower: [CLS]; a text's start and end.
-PINNED = {"vision": 1, "text": 2}
+PROTECTED = {"vision": 1, "text": 2}
 #: Number of read-out tokens of each image or text.
 READ_OUT = np.ones(1, dtype=int)
 
@@ -48,7 +48,7 @@ def _blocks(name: str, tower: Any, config: Any, counts: Counts) -> list[LayerCos
     width, inner, tokens = tower.hidden_size, tower.intermediate_size, counts[name]
     costs = []
     for block, (n, m) in enumerate(zip(tokens.entered, tokens.left, strict=True)):
-        scoring = pruning(n, width, config.madtp, PINNED[name]) * tokens.scored[block]
+        scoring = pruning(n, tower, config.madtp, PROTECTED[name]) * tokens.scored[block]
         cost = norm(n, width) + self_attention(n, width) + scoring + norm(m, width) + feed_forward(m, width, inner)
         costs.append(LayerCost(name, f"layer {block}", cost.sum(-1)))
     embedding = np.full(tokens.entered.shape[1], (norm(READ_OUT, width) + width * config.projection_dim).item())

@@ -1,0 +1,57 @@
+"""Pruning inside a block on padded tokens, for exporters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from madtp_cli.execution.attention import Attention
+from madtp_cli.execution.block_pruner import BlockPruner, BlockTrace
+from madtp_cli.execution.padded import Padded, cut
+from madtp_cli.execution.statistics import AttentionRequest
+from madtp_cli.pruning import merging
+
+
+class PaddedPruner(BlockPruner):
+    """Prunes padded tokens; it pools nothing, because training runs on packed tokens."""
+
+    def request(self, tokens: Any) -> AttentionRequest | None:
+        """Return the statistics that the next block's self-attention must return, or None."""
+        needed = self._needed_statistics()
+        return None if needed is None else AttentionRequest(_protected(tokens), **needed)
+
+    def prune(self, tokens: Any, normed: Tensor, attention: Attention) -> Any:
+        """Return the tokens that go on, as `BlockPruner.prune`, for `Padded` tokens."""
+        rule = self._rule()
+        if rule is None:
+            self.blocks.append(BlockTrace(tokens.lengths, tokens.lengths))
+            return tokens
+        real = tokens.real
+        prunable = real & ~_protected(tokens)
+        inputs = self._inputs(tokens.data, normed, attention, _unchanged, prunable, exportable=True)
+        decision = self.method.keep(inputs, rule)
+        moves = merging.moves(decision, prunable)
+        moves = replace(moves, kept=moves.kept | (real & ~prunable))
+        places, _ = moves.places()
+        weights = torch.where(prunable, decision.weights + merging.WEIGHT_FLOOR, 1.0)
+        sizes = None
+        if self.settings.parameters.proportional:
+            sizes = torch.ones_like(weights) if tokens.sizes is None else tokens.sizes
+        left = cut(tokens, real, places, moves.kept.sum(1) + moves.closes.sum(1), weights, sizes)
+        self.blocks.append(BlockTrace(cast(list[int], tokens.lengths), cast(list[int], left.lengths)))
+        return left
+
+
+def _unchanged(values: Tensor) -> Tensor:
+    """Padded tokens already have the layout of a method's inputs."""
+    return values
+
+
+def _protected(tokens: Padded) -> Tensor:
+    """Return which tokens are protected, bool [batch, longest]."""
+    if tokens.protected is None:
+        raise ValueError("a tower that is pruned must state its protected tokens; call `protect_ends` on its tokens")
+    return tokens.protected

@@ -1,0 +1,70 @@
+"""How a model prunes, as saved in its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from madtp_cli import methods
+
+
+@dataclass(frozen=True)
+class PruningSettings:
+    """How a model prunes; saved as `madtp` in its config.
+
+    Attributes:
+        method: One of `methods.names()`.
+        threshold_scale: Factor of each sample's threshold; 0 is the dense model.
+        min_keep: Tokens that each sample keeps at least per tower, not counting protected ones.
+        dictionary_size: Atoms of the dictionary.
+        dictionary_width: Width of the dictionary's space.
+        scales: Factor of the threshold scale per tower and block; a block with 0 is not pruned.
+        parameters: The method's own parameters. A mapping, as in config.json, changes some of the method's defaults.
+    """
+
+    method: str = "madtp"
+    threshold_scale: float = 0.0
+    min_keep: int = 1
+    dictionary_size: int = 100
+    dictionary_width: int = 768
+    scales: dict[str, list[float]] = field(default_factory=dict)
+    parameters: Any = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.parameters, Mapping):
+            parameters = methods.get(self.method).PARAMETERS(**self.parameters)
+            object.__setattr__(self, "parameters", parameters)
+
+    @classmethod
+    def preset(cls, method: str, widths: Mapping[str, int], blocks: Mapping[str, int]) -> PruningSettings:
+        """Return the default settings of a method for a model.
+
+        A model of the paper's full size gets the paper's 100 atoms of width 768. Narrow models get fewer atoms;
+        otherwise the dictionary would cost more than pruning saves.
+
+        Args:
+            method: One of `methods.names()`.
+            widths: Width of each tower.
+            blocks: Number of blocks of each tower.
+        """
+        width = widths.get("text", widths["vision"])  # caption models have no text tower
+        preset = methods.get(method).PRESET
+        return cls(
+            method,
+            dictionary_size=min(100, width // 4),
+            dictionary_width=width,
+            scales={tower: preset.scales(tower, number) for tower, number in blocks.items()},
+        )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the method needs, see `methods.Method.NEEDS`."""
+        return methods.get(self.method).NEEDS
+
+    def rule(self, tower: str, block: int) -> methods.Rule | None:
+        """Return the rule of one block, or None for a block that is not pruned and hence not scored."""
+        scales = self.scales.get(tower, [])
+        scale = scales[block] if block < len(scales) else 1.0
+        threshold_scale = self.threshold_scale * scale if scale else 0.0  # infinity times 0 would be NaN
+        return methods.Rule(threshold_scale, self.min_keep, self.parameters) if threshold_scale > 0 else None
