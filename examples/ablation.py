@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from madtp_cli import config
-from madtp_cli.compression import fine_tuning
-from madtp_cli.evaluation import session as sessions
+from madtp_cli.compression import budget, calibration
+from madtp_cli.compression.student import prunable_student
+from madtp_cli.evaluation import run, sample_costs
 from madtp_cli.evaluation.intervals import paired_interval95
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.execution.block_pruner import PruningSettings
@@ -68,21 +69,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     settings = config.resolve({"gflops_budget": options.gflops_budget, "limit": options.samples}, None, {})
     session = Session.open(Path(__file__).with_name("blip.pt"), settings, ProgressReporter())
-    dense = session.run(session.model, "val", options.samples).scores
+    dense = run.run_split(session, session.model, "val", options.samples).scores
     print(f"dense: {session.task.quality(dense):.2f} % of {len(dense):,} validation pairs")
     first: list[float] = []
     for name, change in WITHOUT.items():
         torch.manual_seed(settings.seed)  # the same dictionary for all
-        model = fine_tuning.attached(session.model, settings)
+        model = prunable_student(session.model, settings.method)
         if isinstance(change, dict):
             model.attach(replace(model.pruning or PruningSettings(), **change))
         with nullcontext() if isinstance(change, dict) else mock.patch.object(*change):
-            target = fine_tuning.feasible_budget(session, model, options.gflops_budget)
-            fine_tuning.calibrated(session, model, target, CALIBRATION_SAMPLES)
-            measured = session.run(model, "val", options.samples)
+            target = budget.feasible_budget(session, model, settings.gflops_budget)
+            calibration.calibrate(session, model, target, CALIBRATION_SAMPLES)
+            measured = run.run_split(session, model, "val", options.samples)
         first = first or measured.scores
         low, high = paired_interval95(first, measured.scores)
-        share = measured.gflops(model).mean() / sessions.dense_gflops(session, "val", options.samples).mean()
+        share = measured.gflops(model).mean() / sample_costs.dense_gflops(session, "val", options.samples).mean()
         quality = session.task.quality(measured.scores)
         print(f"{quality:6.2f} %  ({low:+.1f} to {high:+.1f})  at {share:.3f}  {name}", flush=True)
 

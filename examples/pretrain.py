@@ -32,7 +32,7 @@ from transformers import BertTokenizer
 
 from madtp_cli.checkpoint.formats import salesforce_blip
 from madtp_cli.cli.memory import reuse_freed_memory
-from madtp_cli.compression.distillation import inner_matrices
+from madtp_cli.compression.optimizers import tower_matrices
 from madtp_cli.execution.packed import Packed, pack
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
 from madtp_cli.models.blip.towers import MadtpBlipConfig
@@ -267,7 +267,7 @@ def save(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, folder: Path) -> No
 
 def optimizers(model: nn.Module, others: Sequence[nn.Parameter]) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the towers' layers, AdamW for everything else."""
-    inner = inner_matrices(model)
+    inner = tower_matrices(model)
     known = {id(parameter) for parameter in inner}
     rest = [parameter for parameter in [*model.parameters(), *others] if id(parameter) not in known]
     return [

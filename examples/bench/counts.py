@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from madtp_cli import config
-from madtp_cli.compression import fine_tuning
-from madtp_cli.compression.budget import Budget, calibrate
+from madtp_cli.compression import calibration
+from madtp_cli.compression.budget import Budget, feasible_budget
+from madtp_cli.compression.student import prunable_student
+from madtp_cli.compression.threshold_search import search
 from madtp_cli.evaluation import run, sample_costs
 from madtp_cli.evaluation.run import Batch, ComputeConfig
 from madtp_cli.evaluation.session import Session
@@ -37,9 +39,9 @@ def example_shares(source: Path, budget: float, pairs: int) -> np.ndarray:
     settings = config.resolve({"gflops_budget": str(budget), "limit": pairs}, None, {})
     bench = Session.open(source, settings, ProgressReporter())
     torch.manual_seed(settings.seed)
-    student = fine_tuning.attached(bench.model, settings)
-    fine_tuning.calibrated(bench, student, fine_tuning.feasible_budget(bench, student, str(budget)), None)
-    images = bench.run(student, "val").counts["vision"]
+    student = prunable_student(bench.model, settings.method)
+    calibration.calibrate(bench, student, feasible_budget(bench, student, settings.gflops_budget), None)
+    images = run.run_split(bench, student, "val").counts["vision"]
     tokens = images.entered[0] - PINNED
     return ((images.left - PINNED) / tokens).reshape(len(images.left), -1).T
 
@@ -53,9 +55,7 @@ def own_spread(model: Prunable, batch: Batch, compute: ComputeConfig, budget: fl
         run.set_threshold_scale(model, threshold_scale)
         return run.mean_gflops(model, [batch], compute)
 
-    run.set_threshold_scale(
-        model, calibrate(cost, Budget(f"{budget:g}", budget, budget * dense, dense)).threshold_scale
-    )
+    run.set_threshold_scale(model, search(cost, Budget(f"{budget:g}", budget, budget * dense, dense)).threshold_scale)
     return spread(run.counted(model, [batch], compute)["vision"].left - PINNED)
 
 

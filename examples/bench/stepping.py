@@ -16,13 +16,14 @@ from torch import nn
 from examples.bench import counts
 from examples.bench.page import times_faster
 from examples.bench.running import SCORED
-from madtp_cli.compression import distillation, fine_tuning
+from madtp_cli.compression import distillation, optimizers
+from madtp_cli.compression.student import dense_teacher
 from madtp_cli.evaluation import run
 from madtp_cli.evaluation.run import Batch, ComputeConfig
 from madtp_cli.models.prunable import Prunable
 
 #: Rates that change next to nothing: what is timed is the step.
-SCHEDULE = distillation.Schedule(steps=1000, learning_rate=1e-9, dictionary_learning_rate=1e-9)
+SCHEDULE = optimizers.Schedule(steps=1000, learning_rate=1e-9, dictionary_learning_rate=1e-9)
 DENSE = "dense, labels alone"
 #: Steps of each turn and budget, in their order.
 PRUNED = ("the dense model asked", "its answer kept")
@@ -54,7 +55,7 @@ def seconds(
         next(steps)
         taken[name].append(time.perf_counter() - started)
 
-    teacher = fine_tuning.dense_copy(model)
+    teacher = dense_teacher(model)
     run.set_threshold_scale(model, SCORED)
     student = copy.deepcopy(model).requires_grad_(True)
     dense = copy.deepcopy(model).requires_grad_(True)
@@ -73,14 +74,14 @@ def seconds(
 
 def labels_alone(model: Prunable, batch: Batch, compute: ComputeConfig) -> Iterator[None]:
     """Training steps without a teacher, by the same optimizers."""
-    optimizers = distillation.optimizers_of(model, SCHEDULE)
+    both = optimizers.optimizers_of(model, SCHEDULE)
     while True:
         model.train()
         with compute.precision():
             loss = model(**batch).loss
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), distillation.GRADIENT_NORM)
-        for optimizer in optimizers:
+        for optimizer in both:
             optimizer.step()
         model.zero_grad(set_to_none=True)
         yield

@@ -224,7 +224,7 @@ def profile(
     from madtp_cli.evaluation import timing
     from madtp_cli.pipelines import profile as pipeline
 
-    sizes = timing.asked(clock, batch_sizes)
+    sizes = timing.parse_batch_sizes(clock, batch_sizes)
     report = pipeline.profile(checkpoint, settings, terminal, arch=arch, text_tokens=text_tokens, batch_sizes=sizes)
     _show(report, as_json, terminal.show_profile)
 

@@ -150,7 +150,7 @@ def carve(rows: Sequence[Row], seed: int = 0) -> tuple[list[Row], list[Row]]:
     Rows that share an image, directly or through others, stay together; a group larger
     than what is still wanted stays in train, so validation can stay empty.
     """
-    groups = _groups(rows)
+    groups = groups_by_image(rows)
     rng = random.Random(f"carve/{seed}")
     wanted = min(CARVED_MOST, max(1, round(CARVED_SHARE * len(rows))))
     chosen: set[int] = set()
@@ -161,8 +161,8 @@ def carve(rows: Sequence[Row], seed: int = 0) -> tuple[list[Row], list[Row]]:
     return train, [row for number, row in enumerate(rows) if number in chosen]
 
 
-def _groups(rows: Sequence[Row]) -> list[list[int]]:
-    """Numbers of the rows that hang together by their images, in the order of their first row."""
+def groups_by_image(rows: Sequence[Row]) -> list[list[int]]:
+    """Return the row numbers of each group; rows that share an image, directly or through others, are one group."""
     leaders: dict[ImageSource, ImageSource] = {}
 
     def leader(image: ImageSource) -> ImageSource:

@@ -71,6 +71,8 @@ class CheckedGflops(GflopsPart):
 class ChangePart(_Part):
     """Quality before and after on the same samples; `interval95` is of the paired change.
 
+    `groups` is the number of groups of samples that share an image; the interval treats groups as independent.
+
     `unit` is that of both: points, or, for CIDEr, percent of the dense score. `parts` are further figures
     by name, dense and pruned.
     """
@@ -78,6 +80,7 @@ class ChangePart(_Part):
     metric: str
     split: str
     samples: int
+    groups: int
     dense: float
     pruned: float
     change: float
@@ -87,15 +90,26 @@ class ChangePart(_Part):
 
 
 class QualityPart(_Part):
-    """Quality of one model in `unit` with its 95 % interval; `parts` are further figures by name, in percent."""
+    """Quality of one model in `unit` with its 95 % interval; `parts` are further figures by name, in percent.
+
+    `groups` is the same as in `ChangePart`.
+    """
 
     metric: str
     split: str
     samples: int
+    groups: int
     value: float
     interval95: tuple[float, float]
     unit: str = "percent"
     parts: dict[str, float] = {}
+
+
+class CurvePoint(_Part):
+    """A threshold scale that was tried, and the cost of the validation samples as a share of the dense GFLOPs."""
+
+    threshold_scale: float
+    share: float
 
 
 class TimesPart(_Part):
@@ -194,7 +208,7 @@ class CompressReport(_Report):
     latency: LatencyPart
     tokens: dict[str, list[LayerPart]]
     threshold_scale: float
-    curve: list[tuple[float, float]]
+    curve: list[CurvePoint]
     settings: dict[str, object]
     environment: Environment
     seconds: float

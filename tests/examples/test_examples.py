@@ -66,7 +66,14 @@ def test_a_row_of_the_results_says_what_its_report_says() -> None:
         budget=BudgetPart(requested="0.2", share=0.2, gflops=2.0, achieved_val=1.99, achieved_share=0.199, samples=9),
         gflops=GflopsPart.of(10.0, 1.98),
         quality=ChangePart(
-            metric="VQA accuracy", split="test", samples=2000, dense=70.0, pruned=69.0, change=-1.0, interval95=(-2, 0)
+            metric="VQA accuracy",
+            split="test",
+            samples=2000,
+            groups=2000,
+            dense=70.0,
+            pruned=69.0,
+            change=-1.0,
+            interval95=(-2, 0),
         ),
         settings={"steps": 120},
     )

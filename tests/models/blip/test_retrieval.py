@@ -249,7 +249,7 @@ def test_what_a_student_learns(blip) -> None:
     """Similarities, the match, and both readings of the text; a text that loses words has no words to compare."""
     teacher = dense().requires_grad_(False)
     batch = {**collate(samples()), "labels": torch.arange(5)}
-    taught = TeacherCache(teacher, CPU).of(batch)
+    taught = TeacherCache(teacher, CPU).targets(batch)
     assert taught.keys() == forward(blip, collate(samples())).targets.keys()
     assert {"words.text", "words.pair"} <= taught.keys()
     learned = distillation.step_losses(attached(blip, 0.5).train()(**batch), taught)
@@ -266,8 +266,8 @@ def test_a_lesson_looks_at_its_own_sample_alone(blip) -> None:
     teacher = dense().requires_grad_(False)
     teacher_cache, each = TeacherCache(teacher, CPU), samples()
     for sample in each:
-        teacher_cache.of(sample)
-    for name, value in teacher_cache.of(collate(each[::-1])).items():
+        teacher_cache.targets(sample)
+    for name, value in teacher_cache.targets(collate(each[::-1])).items():
         whole = forward(blip, collate(each[::-1])).targets[name]
         one, other = (part.data if isinstance(part, Packed) else part for part in (value, whole))
         torch.testing.assert_close(one.float(), other, rtol=2e-3, atol=2e-3)  # kept tokens have eleven bits

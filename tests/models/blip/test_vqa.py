@@ -292,9 +292,9 @@ def test_a_student_at_knob_zero_has_nothing_to_learn() -> None:
     """Teacher and student meet answer by answer, whatever the batch they were asked in."""
     teacher, each = vqa(), questions()
     teacher_cache = TeacherCache(teacher, CPU)
-    teacher_cache.of(collate(each[2:]))
+    teacher_cache.targets(collate(each[2:]))
     batch = {name: value for name, value in collate(each, extra=1).items() if name != "labels"}
-    losses = step_losses(attached(teacher, 0.0).train()(**batch), teacher_cache.of(batch))
+    losses = step_losses(attached(teacher, 0.0).train()(**batch), teacher_cache.targets(batch))
     assert losses.keys() == {"logits", "state", "tokens", "words"}
     assert max(losses.values()).item() < 1e-4
 
