@@ -46,33 +46,39 @@ class RunSettings(BaseModel):
     )
 
     data: UserPath | None = None
-    """Data set: a folder or an annotation file; the built-in scenes if not given."""
+    """Folder or file with annotations, or the name of a cached Hugging Face data set. Default: the built-in scenes."""
     image_root: UserPath | None = None
-    """Folder of the images, if they are not next to the annotations."""
+    """Folder of the images; its usual subfolders, such as images/, are searched too. Default: the folder of the
+    annotations."""
     task: str | None = None
-    """Task of the checkpoint: nlvr2, vqa, caption or retrieval; read from the checkpoint if not given."""
+    """Task that the checkpoint must have; another task is an error. Default: the task of the checkpoint."""
     split: Literal["train", "val", "test"] = "test"
-    """Split whose results are reported: train, val or test."""
+    """Split of the reported samples: train, val or test."""
     limit: int | None = Field(default=None, ge=1)
-    """Use at most this many samples of each split, 1 or more; all if not given."""
+    """Maximum number of samples per split, 1 or more. Default: all samples."""
     batch_size: int = Field(default=16, ge=1)
     """Samples per batch, 1 or more."""
     workers: int | None = Field(default=None, ge=0)
-    """Processes that load images, 0 or more; if not given, one less than the CPU cores, at most 4; 0 for scenes."""
+    """Number of processes that decode images, 0 or more; 0 decodes in the main process. Results stay the same.
+    Default: the number of CPU cores minus one, at most 4; for the built-in scenes 0."""
     k_test: int | None = Field(default=None, ge=1)
-    """Candidates that get the full, slower scoring, 1 or more; if not given 128 answers for VQA, 16 for retrieval."""
+    """Number of candidates that are scored in full, 1 or more: answers per VQA question, if the data set lists all
+    answers (default: 128), or matches per query in BLIP retrieval (default: 16)."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
-    """Device to compute on: auto, cpu, cuda, cuda:1 or mps."""
+    """Device of the computation: auto, cpu, cuda, cuda:1 or mps. auto uses cuda if there is a GPU, and cpu if not."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format to compute in: auto, float32, bfloat16 or float16; weights are stored in float32. auto: float32."""
+    """Number format of the forward passes: auto, float32, bfloat16 or float16. auto means float32. Weights are always
+    saved in float32."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of all random numbers, from 0 to 4294967295."""
     tokenizer: UserPath | None = None
-    """Folder with the tokenizer files; searched for next to the checkpoint if not given."""
+    """Folder with the tokenizer files. Default: next to the checkpoint, or in the local Hugging Face cache."""
     head_width: int | None = Field(default=None, ge=1)
-    """Width of one attention head, 1 or more; 64 if not given, as in all published models."""
+    """Width of an attention head, 1 or more, for checkpoint files that do not store it. Default: 64, as in all
+    published models."""
     activation: Literal["gelu", "quick_gelu"] | None = None
-    """Activation of a CLIP file: gelu (OpenCLIP's models) or quick_gelu (OpenAI's); quick_gelu if not given."""
+    """Activation function of the feed-forward layers in CLIP files: quick_gelu or gelu. Default: quick_gelu, as in
+    OpenAI models; OpenCLIP trains with gelu."""
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _notes: list[str] = PrivateAttr(default_factory=list)
@@ -102,19 +108,21 @@ class CompressSettings(RunSettings):
     """The settings of `compress`."""
 
     gflops_budget: BudgetField
-    """Budget of the pruned model: a share of the dense GFLOPs (0.2 or 20%) or GFLOPs per sample (26.5G)."""
+    """Cost that remains after pruning: a share of the dense GFLOPs (0.2 or 20%) or GFLOPs per sample (26.5G)."""
     output: UserPath | None = None
-    """Folder to write; ./CHECKPOINT-madtp if not given."""
+    """Folder to write. Default: ./CHECKPOINT-madtp."""
     overwrite: bool = False
-    """Replace the output folder if it exists: true or false."""
+    """Replace the output folder if madtp wrote it: true or false."""
     method: str = "madtp"
-    """Rule that selects the tokens to prune: madtp, or madtp-paper for the rule of the paper."""
+    """Pruning method: madtp, or madtp-paper for the rule of the paper."""
     steps: int | None = Field(default=None, ge=0)
-    """Fine-tuning steps, 0 or more; 0 calibrates only; 360 if neither steps nor epochs are given."""
+    """Number of fine-tuning steps, 0 or more; 0 only calibrates. Give steps or epochs, not both. Default: 360."""
     epochs: float | None = Field(default=None, ge=0)
-    """Fine-tuning passes over the training split instead of steps, 0 or more; fractions are allowed."""
+    """Fine-tuning length in passes over the train split, 0 or more; fractions are allowed. Give steps or epochs, not
+    both."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
-    """Peak learning rate of the pretrained weights, above 0, at most 1; 0.02 / model width if not given."""
+    """Peak learning rate of the pretrained weight matrices, above 0, at most 1. Default: 0.02 divided by the width of
+    the model."""
     dictionary_learning_rate: float = Field(default=DICTIONARY_LEARNING_RATE, gt=0, le=1)
     """Peak learning rate of the dictionary and its projections, above 0, at most 1."""
 

@@ -149,7 +149,7 @@ def _message(error: ValidationError, values: _Values, kind: type[RunSettings], s
     if not first["loc"]:
         return f"{values['steps'].origin} and {values['epochs'].origin}: {reason}."
     name = str(first["loc"][0])
-    allowed = kind.model_fields[name].description
+    allowed = " ".join(str(kind.model_fields[name].description).split())
     if first["type"] == "missing":
         return f"{spelling(name)} is missing. {allowed}"
     value = values[name]

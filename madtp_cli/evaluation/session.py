@@ -98,7 +98,8 @@ def notes(session: Session) -> list[str]:
     sentences = [*session.data.notes, *session.settings.notes]
     if not session.labelled:
         sentences.append(
-            "The checkpoint was not trained on the built-in scenes. So the quality is the agreement with the dense "
-            "model, and on your own data the same threshold scale can cost more or less. Give --data to use your data."
+            "The checkpoint was not trained on the built-in scenes, so the quality is its agreement with the dense "
+            "model. The same threshold scale can cost more or less on your own data. "
+            "Give --data to calibrate on it."
         )
     return sentences
