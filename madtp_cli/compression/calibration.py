@@ -27,7 +27,7 @@ def calibrate(
         session: Data and compute config.
         student: A model with a dictionary; its threshold scale changes.
         target: The budget.
-        samples: Use the first so many validation samples; all if None.
+        samples: Number of validation samples to use, from the first one; all if None.
         start: First threshold scale to try.
         rough: Stop at this distance from the budget, as a share of it, instead of the usual one.
     """

@@ -66,7 +66,7 @@ def fine_tune(
         target: The budget.
         slope: How the cost falls with the threshold scale, see `Calibration.slope`.
         schedule: Steps and learning rates.
-        samples: Train on the first so many training samples; on all if None.
+        samples: Number of training samples to use, from the first one; all if None.
 
     Returns:
         The calibration of that state; None if no step was done.

@@ -26,7 +26,7 @@ class TeacherCache:
     """Runs the frozen dense teacher on samples that it has not seen before, and keeps the targets of each.
 
     A dense forward pass is half of a fine-tuning step at a small budget. The key of a sample is its content: an image
-    that is augmented anew is a new sample, and a known sample is found in any batch.
+    with another augmentation is a new sample, and a known sample is found in any batch.
 
     Attributes:
         teacher: The dense model, frozen and in evaluation mode.

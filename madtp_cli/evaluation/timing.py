@@ -23,8 +23,8 @@ from madtp_cli.reporting.schema import LatencyPart, TimesPart
 
 #: Batch sizes that are timed by default.
 BATCH_SIZES = (1, 8, 32)
-#: Turns of one batch size: at least and at most so many, and within these limits as many as take so many seconds.
-#: Both limits are even, so that each model is the first of a turn equally often.
+#: Smallest and largest number of turns of one batch size, and the seconds they should take within these limits. Both
+#: numbers are even, so that each model is the first of a turn equally often.
 LEAST_TURNS, MOST_TURNS, SECONDS = 8, 50, 10.0
 #: Different batches of one size, if there are enough samples: one for the warm-up and one for each of the least turns.
 BATCHES = 1 + LEAST_TURNS

@@ -122,7 +122,7 @@ def test_a_person_reads_the_table_on_stdout_and_progress_on_stderr(madtp, checkp
     for words in ("GFLOPs per sample", "accuracy, %", "16 test samples", "0.7", "multiply-adds", "not bytes"):
         assert words in done.stdout
     assert "Calibrating" not in done.stdout
-    assert "Calibrating the knob" in done.stderr
+    assert "Calibrating the threshold scale" in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
 
 

@@ -51,7 +51,7 @@ def test_k_test_is_heard_of(madtp) -> None:
     few, many = [document["answering"] for document in documents]
     assert few["dense"] < many["dense"]
     assert few["pruned"] is few["share"] is None
-    assert "the likeliest 2 in full" in few["what"]
+    assert "the 2 most likely ones in full" in few["what"]
     assert documents[0]["gflops"] == documents[1]["gflops"]
 
 

@@ -30,7 +30,7 @@ def test_scripts_get_one_entry_per_batch_size(timed) -> None:
         assert part["flops_ratio"] > 1
         assert part["dense"].keys() == part["pruned"].keys() >= {"p5_ms", "p95_ms", "samples_per_second"}
     assert report["environment"].keys() >= {"torch", "transformers", "python", "madtp"}
-    assert any("Batches of 99" in note and note.endswith("the same 3 in each turn.") for note in report["notes"])
+    assert any("batch size 3 was timed instead of 99" in note for note in report["notes"])
 
 
 def test_people_read_what_became_time_in_words(timed) -> None:
@@ -38,8 +38,8 @@ def test_people_read_what_became_time_in_words(timed) -> None:
     _, human = timed
     assert "fewer multiply-adds" in human.stdout
     assert "a realised efficiency of" in human.stdout
-    assert "Batches of 99 were timed with all the samples there are, the same 3 in each turn." in human.stdout
-    assert "Time, batch 3" in human.stderr
+    assert "The data have 3 samples, so batch size 3 was timed instead of 99." in human.stdout
+    assert "Timing, batch size 3" in human.stderr
 
 
 def test_a_dense_checkpoint_has_times_of_its_own(madtp, checkpoint) -> None:
