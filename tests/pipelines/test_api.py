@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Required, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -103,12 +103,11 @@ def test_a_wrong_keyword_or_value_is_a_usage_error(call: Callable[[], Any], mess
 @pytest.mark.parametrize(("keywords", "settings"), [(RunKeywords, RunSettings), (CompressKeywords, CompressSettings)])
 def test_the_keywords_are_the_fields_of_the_settings(keywords, settings) -> None:
     """Type checkers see the keywords, so they must have the same names and the same literals."""
-    hints = get_type_hints(keywords)
+    hints, written = get_type_hints(keywords), get_type_hints(keywords, include_extras=True)
     assert hints.keys() == settings.model_fields.keys()
     for name, field in settings.model_fields.items():
         assert literals(hints[name]) == literals(field.annotation), name
-        required = name in keywords.__required_keys__
-        assert required == field.is_required(), name
+        assert (get_origin(written[name]) is Required) == field.is_required(), name
 
 
 def literals(hint: Any) -> set[Any]:
