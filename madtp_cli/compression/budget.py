@@ -74,5 +74,5 @@ def feasible_budget(session: Session, student: Prunable, request: BudgetRequest)
     dense = float(sample_costs.dense_gflops(session, "val").mean())
     target = resolve(request, dense)
     check_reachable(target, sample_costs.floor_gflops(session, student, "val"))
-    session.progress.say(f"{target}, {CONVENTION}")
+    session.progress.message(f"{target}, {CONVENTION}")
     return target

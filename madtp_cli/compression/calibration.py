@@ -31,7 +31,7 @@ def calibrate(
         start: First threshold scale to try.
         rough: Stop at this distance from the budget, as a share of it, instead of the usual one.
     """
-    session.progress.stage("Calibrating the threshold scale", 0)
+    session.progress.start("Calibrating the threshold scale", 0)
 
     def measure(threshold_scale: float) -> float:
         run.set_threshold_scale(student, threshold_scale)
@@ -42,5 +42,5 @@ def calibrate(
 
     calibration = threshold_search.search(measure, target, start, rough or CLOSE_ENOUGH, rough or NARROWEST)
     run.set_threshold_scale(student, calibration.threshold_scale)
-    session.progress.done()
+    session.progress.finish()
     return calibration

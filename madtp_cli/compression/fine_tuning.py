@@ -41,7 +41,7 @@ def announce(session: Session, student: Prunable, teacher: Prunable, steps: int)
     seconds = steps * (session.settings.batch_size * per_sample + muon)
     weights = sum(parameter.nbytes for parameter in student.parameters())
     duration = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"
-    session.progress.say(
+    session.progress.message(
         f"Fine-tuning for {steps} steps of {session.settings.batch_size} samples takes about {duration} and, "
         # Two models, gradients, momentum and the best state so far, each of the size of the weights.
         f"in addition to activations, {5 * weights / 2**20:,.0f} MiB of memory."
@@ -101,14 +101,14 @@ def _steps(
 ) -> Iterator[int]:
     """Yield the number of each step after it is done and reported; the student is then in evaluation mode."""
     batches = batching.training_batches(session, samples)
-    session.progress.stage("Fine-tuning", schedule.steps)
+    session.progress.start("Fine-tuning", schedule.steps)
     for result in distillation.distill(student, teacher, batches, schedule, session.compute):
         gflops = _follow_cost(student, result, target, slope)
         scale = student.pruning.threshold_scale if student.pruning else 0.0
         state = f"loss {result.loss:.3f} · {gflops:.4g} GFLOPs · threshold scale {scale:.3g}"
         session.progress.advance(result.step, state)
         yield result.step
-    session.progress.done()
+    session.progress.finish()
 
 
 def _follow_cost(student: Prunable, result: distillation.StepResult, target: Budget, slope: float) -> float:

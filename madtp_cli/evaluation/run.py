@@ -53,9 +53,9 @@ class Measured:
 
 def measure(session: Session, title: str, model: Prunable, split: str, limit: int | None = None) -> Measured:
     """Run a model over a split of a session and report the progress under a title."""
-    session.progress.stage(title, len(batching.rows(session, split, limit)))
+    session.progress.start(title, len(batching.rows(session, split, limit)))
     measured = run_split(session, model, split, limit, session.progress.advance)
-    session.progress.done()
+    session.progress.finish()
     return measured
 
 

@@ -78,7 +78,7 @@ class Session:
             )
         data = read_data(settings.data, model.config.task, splits, settings.image_root)
         for note in data.notes:
-            progress.say(note)
+            progress.message(note)
         task = tasks.prepared(model.config.task, processor, data, settings.k_test)
         labelled = settings.data is not None or model.config.trained_on == SCENES
         return cls(model.to(compute.device), processor, task, data, compute, settings, progress, labelled)
@@ -89,7 +89,7 @@ def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressRepor
     torch.manual_seed(settings.seed)
     overrides: dict[str, Any] = {"head_width": settings.head_width, "activation": settings.activation}
     for note in checkpoints.inspect(source, **overrides).notes:
-        progress.say(note)
+        progress.message(note)
     return checkpoints.load(source, tokenizer=settings.tokenizer, **overrides)
 
 

@@ -76,12 +76,12 @@ def latency(
     models = {"dense": dense} if pruned is None else {"dense": dense, "pruned": pruned}
     size = len(batches[0]["pixel_values"])
     costs, peaks = {}, {}
-    progress.stage(f"Measuring memory and multiply-adds, batch size {size}", len(models))
+    progress.start(f"Measuring memory and multiply-adds, batch size {size}", len(models))
     for number, (name, model) in enumerate(models.items()):
         costs[name] = multiply_adds(model, batches[0], compute)
         peaks[name] = peak_memory(model, batches[0], compute)
         progress.advance(number + 1)
-    progress.done()
+    progress.finish()
     with _traced(models) as traces:
         seconds = in_turns(models, batches, compute, turns, progress)
     times = {}
@@ -121,7 +121,7 @@ def in_turns(
             forward(model, batches[0], compute)
         turns = turns or _turns(clock() - started)
         seconds: dict[str, list[float]] = {name: [] for name in names}
-        progress.stage(f"Timing, batch size {len(batches[0]['pixel_values'])}", turns)
+        progress.start(f"Timing, batch size {len(batches[0]['pixel_values'])}", turns)
         for turn in range(turns):
             batch = batches[(1 + turn) % len(batches)]
             for name in reversed(names) if turn % 2 else names:
@@ -129,7 +129,7 @@ def in_turns(
                 forward(models[name], batch, compute)
                 seconds[name].append(clock() - started)
             progress.advance(turn + 1)
-    progress.done()
+    progress.finish()
     return seconds
 
 

@@ -93,14 +93,14 @@ def _check(session: Session, measured: run.Measured) -> CheckedGflops:
     """Return the GFLOPs by the formula, and those that fvcore and the formula count on the first samples."""
     split, model = session.settings.split, session.model.float().cpu()
     samples = batching.full_batches(session, split, 1, FVCORE_SAMPLES)
-    session.progress.stage("Counting with fvcore", len(samples))
+    session.progress.start("Counting with fvcore", len(samples))
     by_fvcore, by_formula = [], []
     for number, sample in enumerate(samples):
         if model.pruning:  # the same run: with other rounding a token may be pruned or kept
             by_formula.append(run.mean_gflops(model, [sample], ComputeConfig.of("cpu", "float32")))
         by_fvcore.append(fvcore_check.count_with_fvcore(model, sample) / 1e9)
         session.progress.advance(number + 1)
-    session.progress.done()
+    session.progress.finish()
     gflops = measured.gflops(model)
     by_formula = by_formula or gflops[: len(samples)].tolist()
     dense = sample_costs.dense_gflops(session, split, CALIBRATION_SAMPLES).mean()

@@ -39,9 +39,9 @@ def profile_without_data(
     text_tokens = text_tokens or model.TEXT_TOKENS
     _check_text(model, text_tokens)
     sample = model.dummy_inputs(text_tokens)
-    progress.stage("Counting with fvcore", 1)
+    progress.start("Counting with fvcore", 1)
     by_fvcore = fvcore_check.count_with_fvcore(model, sample) / 1e9
-    progress.done()
+    progress.finish()
     with torch.inference_mode():
         counts = sample_costs.counts_of(model, model(**sample).trace)
     gflops = float(sample_costs.per_sample(model.config, counts)[0]) / 1e9
