@@ -1,33 +1,165 @@
-"""Compress vision-language models by dropping the tokens they can do without (MADTP, arXiv:2403.02991)."""
+"""Compress vision-language models by pruning tokens that the result does not need (MADTP, arXiv:2403.02991).
+
+The functions here do what the commands of `madtp` do, and return the reports that the commands print with `--json`.
+Their keyword arguments are the settings of the command line, written with underscores. `MADTP_*` variables and config
+files do not apply to them. Importing this package does not load torch.
+
+    import madtp_cli
+
+    report = madtp_cli.compress("blip.pt", gflops_budget=0.2, output="blip-madtp")
+    print(report.quality.change)
+    model, processor = madtp_cli.load("blip-madtp")
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from madtp_cli.checkpoint.processors import Processor
+    from madtp_cli.config.keywords import CompressKeywords, RunKeywords
     from madtp_cli.models.prunable import Prunable
+    from madtp_cli.progress import ProgressReporter
+    from madtp_cli.reporting.schema import CompressReport, EvalReport, ExportReport, ProfileReport
+
+__all__ = ["__version__", "compress", "evaluate", "export", "load", "profile"]
 
 __version__ = "0.1.0"
 
-logger = logging.getLogger(__name__)
 
+def load(source: str | Path) -> tuple[Prunable, Processor]:
+    """Load a checkpoint, dense or pruned, in evaluation mode on the CPU.
 
-def load(path: str | Path) -> tuple[Prunable, Processor]:
-    """Load a checkpoint, dense or pruned, file or folder, in evaluation mode.
+    Args:
+        source: A checkpoint file or folder, or the name of a model of the Hugging Face hub that is in the local cache.
 
     Returns:
         The model and its processor.
 
     Raises:
-        CheckpointError: It cannot be read or used; the message says what to do.
+        CheckpointError: The checkpoint cannot be read or used; the message says what to do.
     """
     from madtp_cli.checkpoint import load
 
-    loaded = load.load(Path(path))
+    loaded = load.load(Path(source))
     for note in loaded.notes:
         # The notes of the inspection state assumptions; a note that only loading adds is about tensors left out.
-        logger.log(logging.INFO if note in loaded.inspection.notes else logging.WARNING, "%s: %s", path, note)
+        level = logging.INFO if note in loaded.inspection.notes else logging.WARNING
+        logging.getLogger(__name__).log(level, "%s: %s", source, note)
     return loaded.model, loaded.processor
+
+
+def compress(
+    source: str | Path, *, progress: bool | ProgressReporter = False, **settings: Unpack[CompressKeywords]
+) -> CompressReport:
+    """Bring a checkpoint to a FLOPs budget and save it as a folder, like `madtp compress`.
+
+    Args:
+        source: As in `load`.
+        progress: True shows progress bars; a reporter receives the progress.
+        settings: `gflops_budget` is required: a share of the dense GFLOPs (0.2 or "20%") or GFLOPs per sample
+            ("26.5G"). `config.CompressSettings` describes all settings.
+
+    Raises:
+        MadtpError: A subclass of it. A keyword that is not a setting is a UsageError.
+    """
+    from madtp_cli.config import CompressSettings
+    from madtp_cli.pipelines import compress, keyword_arguments
+
+    resolved = keyword_arguments.to_settings(CompressSettings, settings)
+    return compress.compress(Path(source), resolved, keyword_arguments.to_reporter(progress))
+
+
+def evaluate(
+    source: str | Path, *, progress: bool | ProgressReporter = False, **settings: Unpack[RunKeywords]
+) -> EvalReport:
+    """Measure the quality and the cost of a checkpoint on labelled samples, like `madtp eval`.
+
+    Args:
+        source: As in `load`.
+        progress: True shows progress bars; a reporter receives the progress.
+        settings: Data and device; `config.RunSettings` describes all settings.
+
+    Raises:
+        MadtpError: A subclass of it. A keyword that is not a setting is a UsageError.
+    """
+    from madtp_cli.config import RunSettings
+    from madtp_cli.pipelines import evaluate, keyword_arguments
+
+    resolved = keyword_arguments.to_settings(RunSettings, settings)
+    return evaluate.evaluate(Path(source), resolved, keyword_arguments.to_reporter(progress))
+
+
+def profile(
+    source: str | Path | None = None,
+    *,
+    arch: str | None = None,
+    text_tokens: int | None = None,
+    batch_sizes: Sequence[int] = (),
+    progress: bool | ProgressReporter = False,
+    **settings: Unpack[RunKeywords],
+) -> ProfileReport:
+    """Count the GFLOPs and tokens of a checkpoint by tower and layer, and time it, like `madtp profile`.
+
+    Args:
+        source: As in `load`; None with `arch`.
+        arch: The name of a published architecture instead of a checkpoint, such as "blip-nlvr-base".
+        text_tokens: Count one text of this length instead of the data's; for dense models only.
+        batch_sizes: Also time the forward passes of these batch sizes.
+        progress: True shows progress bars; a reporter receives the progress.
+        settings: Data and device; `config.RunSettings` describes all settings.
+
+    Raises:
+        MadtpError: A subclass of it. A keyword that is not a setting is a UsageError.
+    """
+    from madtp_cli.config import RunSettings
+    from madtp_cli.pipelines import keyword_arguments, profile
+
+    resolved = keyword_arguments.to_settings(RunSettings, settings, ("arch", "text_tokens", "batch_sizes"))
+    path, reporter = None if source is None else Path(source), keyword_arguments.to_reporter(progress)
+    return profile.profile(path, resolved, reporter, arch=arch, text_tokens=text_tokens, batch_sizes=batch_sizes)
+
+
+def export(
+    source: str | Path,
+    file: str | Path,
+    *,
+    format: str | None = None,
+    overwrite: bool = False,
+    tokenizer: str | Path | None = None,
+    head_width: int | None = None,
+    activation: Literal["gelu", "quick_gelu"] | None = None,
+    progress: bool | ProgressReporter = False,
+) -> ExportReport:
+    """Write a checkpoint as one file that runs without this package, and check the file, like `madtp export`.
+
+    Args:
+        source: As in `load`.
+        file: The file to write, .onnx or .pt2.
+        format: "onnx" or "torch-export"; by the ending of the file if None.
+        overwrite: Replace the file if it exists.
+        tokenizer: Folder with the tokenizer files; searched for next to the checkpoint if None.
+        head_width: Width of one attention head; 64 if None.
+        activation: Activation of a CLIP file; "quick_gelu" if None.
+        progress: True shows progress bars; a reporter receives the progress.
+
+    Raises:
+        MadtpError: A subclass of it.
+    """
+    from madtp_cli.pipelines import export, keyword_arguments
+
+    return export.export(
+        Path(source),
+        Path(file),
+        format,
+        keyword_arguments.to_reporter(progress),
+        overwrite=overwrite,
+        tokenizer=None if tokenizer is None else Path(tokenizer),
+        head_width=head_width,
+        activation=activation,
+    )

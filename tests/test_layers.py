@@ -44,7 +44,7 @@ OUTSIDE: dict[str, set[str]] = {
     "progress": set(),
     "reporting": {"pydantic", "rich"},
     "config": {"pydantic", "yaml"},
-    "metrics": {"numpy", "pycocoevalcap"},
+    "metrics": {"numpy"},
     "pruning": {"torch"},
     "execution": {"torch"},
     "models": {"numpy", "torch", "transformers"},

@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from madtp_cli.cli.app import app
-from madtp_cli.compression import budget
+from madtp_cli.config import BudgetRequest
 from tests.paths import ROOT
 
 COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
@@ -65,7 +65,7 @@ def test_every_command_is_shown_and_its_options_exist():
     for words, _ in shown:
         COMMANDS[words[0]].make_context(words[0], words[1:])
         if "--gflops-budget" in words:
-            budget.parse(words[words.index("--gflops-budget") + 1])
+            BudgetRequest.parse(words[words.index("--gflops-budget") + 1])
 
 
 def test_every_budget_in_the_text_is_one():
@@ -73,7 +73,7 @@ def test_every_budget_in_the_text_is_one():
     written = re.findall(r"--gflops-budget (\S+?)[`\s]", (ROOT / "README.md").read_text("utf-8"))
     assert len(written) >= 3
     for text in written:
-        budget.parse(text)
+        BudgetRequest.parse(text)
 
 
 def test_every_make_target_exists():

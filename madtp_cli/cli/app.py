@@ -140,7 +140,7 @@ def profile(
     from madtp_cli.evaluation import timing
     from madtp_cli.pipelines import profile as pipeline
 
-    sizes = timing.asked(timed, batch_sizes)
+    sizes = timing.parse_batch_sizes(timed, batch_sizes)
     report = pipeline.profile(checkpoint, settings, terminal, arch=arch, text_tokens=text_tokens, batch_sizes=sizes)
     context.print_report(ctx, report, results.profile.show)
 

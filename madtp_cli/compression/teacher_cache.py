@@ -1,4 +1,4 @@
-"""What the dense teacher says of each sample: computed once, kept by the sample's content."""
+"""The teacher cache: the distillation targets of each sample are computed once and kept."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from madtp_cli.evaluation.run import Batch, ComputeConfig, inputs_of
+from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.execution.packed import Packed
 from madtp_cli.models.prunable import DistillationTargets
 from madtp_cli.pruning import segments
 
-#: Memory that kept lessons may take, in bytes; beyond it the teacher is asked anew.
+#: Memory for the kept targets, in bytes. Targets that do not fit are computed again each time.
 MOST_BYTES = 2**30
-#: Of one sample: its row, or its segments, of each part of the teacher's lesson.
+#: The targets of one sample by name: a row of a tensor, or the segments of packed tokens.
 SampleTargets = dict[str, "Tensor | list[Tensor]"]
 
 
 @dataclass
 class TeacherCache:
-    """Asks a frozen dense model, but only about samples it has not yet been asked about.
+    """Runs the frozen dense teacher on samples that it has not seen before, and keeps the targets of each.
 
-    A dense forward is half of a fine-tune step at a small budget. Content is the key, so a
-    sample that is augmented anew is a new sample, and one that comes back is known whatever its place.
+    A dense forward pass is half of a fine-tuning step at a small budget. The key of a sample is its content: an image
+    with another augmentation is a new sample, and a known sample is found in any batch.
+
+    Attributes:
+        teacher: The dense model, frozen and in evaluation mode.
+        compute: Device and number format of its forward passes.
+        most_bytes: Memory for the kept targets.
+        kept: The targets by the sample's key.
     """
 
     teacher: nn.Module
@@ -35,19 +41,20 @@ class TeacherCache:
     kept: dict[bytes, SampleTargets] = field(default_factory=dict)
     _bytes: int = 0
 
-    def of(self, batch: Batch) -> DistillationTargets:
-        """What the teacher says of a batch, without gradients; see `models.prunable.Lesson`."""
+    def targets(self, batch: Batch) -> DistillationTargets:
+        """Return the teacher's distillation targets for a batch, without gradients."""
         inputs = inputs_of(batch)
         keys = keys_of(inputs)
-        asked = [row for row, key in enumerate(keys) if key not in self.kept]
-        told: dict[bytes, SampleTargets] = {}
-        if asked:
+        new_rows = [row for row, key in enumerate(keys) if key not in self.kept]
+        new: dict[bytes, SampleTargets] = {}
+        if new_rows:
             with torch.no_grad(), self.compute.precision():
-                output = self.teacher(**{name: value[asked] for name, value in inputs.items()}, return_targets=True)
-            for row, targets in zip(asked, _by_sample(output.targets, len(asked)), strict=True):
-                told[keys[row]] = targets
+                new_inputs = {name: value[new_rows] for name, value in inputs.items()}
+                output = self.teacher(**new_inputs, return_targets=True)
+            for row, targets in zip(new_rows, _by_sample(output.targets, len(new_rows)), strict=True):
+                new[keys[row]] = targets
                 self._keep(keys[row], targets)
-        return _joined([self.kept.get(key) or told[key] for key in keys])
+        return _joined([self.kept.get(key) or new[key] for key in keys])
 
     def _keep(self, key: bytes, targets: SampleTargets) -> None:
         size = sum(
@@ -59,42 +66,42 @@ class TeacherCache:
 
 
 def _by_sample(targets: DistillationTargets, samples: int) -> list[SampleTargets]:
-    """A forward's lesson sample by sample; each has its own memory."""
-    kept: list[SampleTargets] = [{} for _ in range(samples)]
+    """Split the targets of a forward pass by sample; each sample has memory of its own."""
+    by_sample: list[SampleTargets] = [{} for _ in range(samples)]
     for name, value in targets.items():
-        for sample, mine in enumerate(kept):
+        for sample, sample_targets in enumerate(by_sample):
             if isinstance(value, Tensor):
-                mine[name] = value[sample].clone()
+                sample_targets[name] = value[sample].clone()
                 continue
-            rows = segments.offsets(value.lengths)
-            # Half the memory: what is learned from them is far coarser than their eleven bits.
-            own = range(sample, len(value.lengths), samples)
-            mine[name] = [value.data[rows[number] : rows[number + 1]].half() for number in own]
-    return kept
+            offsets = segments.offsets(value.lengths)
+            # float16 needs half the memory; its 11 bits are far more precise than what a student learns.
+            numbers = range(sample, len(value.lengths), samples)
+            sample_targets[name] = [value.data[offsets[number] : offsets[number + 1]].half() for number in numbers]
+    return by_sample
 
 
-def _joined(kept: Sequence[SampleTargets]) -> DistillationTargets:
-    """The lesson of a batch of these samples."""
+def _joined(samples: Sequence[SampleTargets]) -> DistillationTargets:
+    """Join the targets of samples to those of a batch."""
     joined: DistillationTargets = {}
-    for name, first in kept[0].items():
+    for name, first in samples[0].items():
         if isinstance(first, Tensor):
-            joined[name] = torch.stack([cast(Tensor, targets[name]) for targets in kept])
+            joined[name] = torch.stack([cast(Tensor, targets[name]) for targets in samples])
             continue
-        parts = [targets[name][number] for number in range(len(first)) for targets in kept]
+        parts = [targets[name][number] for number in range(len(first)) for targets in samples]
         joined[name] = Packed(torch.cat(parts), [len(part) for part in parts])
     return joined
 
 
 def keys_of(batch: Batch) -> list[bytes]:
-    """A digest of each sample's pixels and words; padding takes no part."""
-    host = {name: value.cpu() for name, value in sorted(batch.items())}
-    digests = [hashlib.blake2b(digest_size=16) for _ in host["pixel_values"]]
-    for name, values in host.items():
-        mask = host.get(name.replace("input_ids", "attention_mask")) if name.endswith("input_ids") else None
+    """Return a digest of each sample's pixels and tokens; padding is left out."""
+    on_cpu = {name: value.cpu() for name, value in sorted(batch.items())}
+    digests = [hashlib.blake2b(digest_size=16) for _ in on_cpu["pixel_values"]]
+    for name, values in on_cpu.items():
+        mask = on_cpu.get(name.replace("input_ids", "attention_mask")) if name.endswith("input_ids") else None
         if name.endswith("attention_mask"):
             continue
         for row, digest in enumerate(digests):
-            own = values[row] if mask is None else values[row][mask[row].bool()]
-            digest.update(f"{name} {tuple(own.shape)}".encode())
-            digest.update(own.contiguous().numpy().tobytes())
+            content = values[row] if mask is None else values[row][mask[row].bool()]
+            digest.update(f"{name} {tuple(content.shape)}".encode())
+            digest.update(content.contiguous().numpy().tobytes())
     return [digest.digest() for digest in digests]

@@ -32,14 +32,14 @@ def hold_out_validation(rows: Sequence[Row], seed: int = 0) -> tuple[list[Row], 
     rng = random.Random(f"carve/{seed}")
     wanted = min(MAX_HELD_OUT, max(1, round(HELD_OUT_SHARE * len(rows))))
     chosen: set[int] = set()
-    for _, group in sorted((rng.random(), group) for group in _groups(rows)):
+    for _, group in sorted((rng.random(), group) for group in groups_by_image(rows)):
         if len(chosen) + len(group) <= wanted and len(group) < len(rows):
             chosen.update(group)
     train = [row for number, row in enumerate(rows) if number not in chosen]
     return train, [row for number, row in enumerate(rows) if number in chosen]
 
 
-def _groups(rows: Sequence[Row]) -> list[list[int]]:
+def groups_by_image(rows: Sequence[Row]) -> list[list[int]]:
     """Groups of row numbers whose rows are connected by shared images, in the order of their first rows.
 
     Disjoint sets: every image points to another image of its group, and the root of the group points to itself.

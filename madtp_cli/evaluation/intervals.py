@@ -1,10 +1,11 @@
-"""How sure a figure is: 95 % intervals for a quality and for a change of it.
+"""95 % confidence intervals of a quality and of its change.
 
-`interval95` and `paired_interval95` are for scores in 0-1, right or wrong or in between (VQA
-accuracy); `mean_interval95`, `paired_mean_interval95` and `relative_interval95` for scores of
-any size (CIDEr-D). Samples that hang together, such as the five captions of an image, are not
-as many witnesses as they are: `groups` names the one each sample belongs to, and groups are
-then what is independent.
+`interval95` and `paired_interval95` are for scores in 0-1: correct or wrong, or in between (VQA accuracy).
+`mean_interval95`, `paired_mean_interval95` and `relative_interval95` are for scores of any size (CIDEr-D). Samples that
+share an image, such as five questions about it, are not independent. `groups` has the group of each sample; the
+intervals then treat the groups as independent.
+
+scipy has the quantiles of Student's t, but it is no dependency of this package; `_t95` is a known approximation.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ Groups = Sequence[Hashable] | None
 
 
 def interval95(scores: Sequence[float], groups: Groups = None) -> tuple[float, float]:
-    """Interval of a mean of scores in 0-1, in percent (Wilson's, which never leaves 0-100).
+    """Return the interval of a mean of scores in 0-1, in percent (Wilson's interval, which stays within 0-100).
 
-    Exact in its meaning for right and wrong; a little too wide for scores in between. With
-    groups, for as many independent samples as would vary as much (Kish's effective size, at
-    most all); for as many as there are groups if nothing varies.
+    It holds for scores of 0 or 1 and is slightly too wide for scores in between. With groups, the number of samples is
+    the number of independent samples whose mean would vary as much (Kish's effective sample size), at most all; if the
+    scores do not vary, it is the number of groups.
 
     >>> low, high = interval95([1, 1, 1, 0])
     >>> round(low, 1), round(high, 1)
@@ -33,19 +34,18 @@ def interval95(scores: Sequence[float], groups: Groups = None) -> tuple[float, f
     (30.1, 95.4)
     """
     mean = math.fsum(scores) / len(scores)
-    weight = Z95**2 / (len(scores) if groups is None else _effective(scores, mean, groups))
+    weight = Z95**2 / (len(scores) if groups is None else _effective_samples(scores, mean, groups))
     centre = (mean + weight / 2) / (1 + weight)
     half = math.sqrt(weight * (mean * (1 - mean) + weight / 4)) / (1 + weight)
     return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
 
 
 def paired_interval95(before: Sequence[float], after: Sequence[float], groups: Groups = None) -> tuple[float, float]:
-    """Interval of the change of a mean when the same samples were scored twice, in points.
+    """Return the interval of the change of a mean if the same samples were scored twice, in points.
 
-    The normal interval of the differences, after adding half a sample that got better, half
-    a sample that got worse and one that stayed (Agresti and Min, Statistics in Medicine
-    2005): so the interval is never of width zero, even if no sample changed. With groups,
-    what is added is a group of mean size, all of which got better, and so on.
+    This is the normal interval of the differences after adding half a sample that became correct, half a sample that
+    became wrong and one that did not change (Agresti and Min, Statistics in Medicine 2005). So the width is never
+    zero, even if no sample changed. With groups, groups of mean size are added instead of samples.
 
     >>> low, high = paired_interval95([1.0] * 98, [1.0] * 98)
     >>> round(low, 2), round(high, 2)
@@ -55,32 +55,32 @@ def paired_interval95(before: Sequence[float], after: Sequence[float], groups: G
     added = len(changes) / len(_totals(changes, groups))
     count = len(changes) + 2 * added
     mean = math.fsum(changes) / count
-    squares = _squares([change - mean for change in changes], groups) + added**2 * (1 + 2 * mean**2)
+    squares = _sum_of_squares([change - mean for change in changes], groups) + added**2 * (1 + 2 * mean**2)
     half = Z95 * math.sqrt(squares) / count
     return 100 * max(-1.0, mean - half), 100 * min(1.0, mean + half)
 
 
 def mean_interval95(scores: Sequence[float], groups: Groups = None) -> tuple[float, float]:
-    """Interval of a mean of scores of any size, in their unit: Student's t over the groups.
+    """Return the interval of a mean of scores of any size, in their unit: Student's t over the groups.
 
-    All numbers for a single group, of which nothing can be said.
+    The interval of a single group is infinite, because one group has no variance.
 
     >>> low, high = mean_interval95([1.0, 2.0, 3.0])
     >>> round(low, 2), round(high, 2)
     (-0.48, 4.48)
     """
     mean = math.fsum(scores) / len(scores)
-    half = _half([score - mean for score in scores], groups)
+    half = _half_width([score - mean for score in scores], groups)
     return mean - half, mean + half
 
 
 def paired_mean_interval95(
     before: Sequence[float], after: Sequence[float], groups: Groups = None
 ) -> tuple[float, float]:
-    """Interval of the change of a mean of scores of any size, in their unit.
+    """Return the interval of the change of a mean of scores of any size, in their unit.
 
-    Student's t over the differences, after adding one that is as large as the scores before
-    spread, for the reason for which `paired_interval95` adds some.
+    This is Student's t over the differences after adding a difference of one standard deviation of the scores before,
+    for the same reason for which `paired_interval95` adds samples.
 
     >>> low, high = paired_mean_interval95([1.0, 2.0, 3.0, 6.0], [1.0, 1.5, 2.5, 5.0])
     >>> round(low, 2), round(high, 2)
@@ -88,15 +88,15 @@ def paired_mean_interval95(
     """
     changes = _changes(before, after)
     mean = math.fsum(changes) / len(changes)
-    half = _half([change - mean for change in changes], groups, added=_spread(before))
+    half = _half_width([change - mean for change in changes], groups, added=_standard_deviation(before))
     return mean - half, mean + half
 
 
 def relative_interval95(before: Sequence[float], after: Sequence[float], groups: Groups = None) -> tuple[float, float]:
-    """Interval of the change of a mean in percent of the mean before, when samples were scored twice.
+    """Return the interval of the change of a mean in percent of the mean before, if samples were scored twice.
 
-    The ratio of two means, linearised (the delta method); else as `paired_mean_interval95`. All
-    numbers if the mean before is not positive, for then there is nothing to lose a share of.
+    The ratio of the means is linearised (delta method); otherwise it is computed as in `paired_mean_interval95`. The
+    interval is infinite if the mean before is not positive.
 
     >>> low, high = relative_interval95([2.0] * 50 + [1.0] * 50, [1.9] * 50 + [0.95] * 50)
     >>> round(low, 2), round(high, 2)
@@ -107,7 +107,7 @@ def relative_interval95(before: Sequence[float], after: Sequence[float], groups:
         return -math.inf, math.inf
     ratio = 1 + math.fsum(_changes(before, after)) / len(before) / mean
     residuals = [(new - ratio * old) / mean for old, new in zip(before, after, strict=True)]
-    half = _half(residuals, groups, added=_spread(before) / mean)
+    half = _half_width(residuals, groups, added=_standard_deviation(before) / mean)
     return 100 * (ratio - 1 - half), 100 * (ratio - 1 + half)
 
 
@@ -116,7 +116,7 @@ def _changes(before: Sequence[float], after: Sequence[float]) -> list[float]:
 
 
 def _totals(values: Sequence[float], groups: Groups) -> list[float]:
-    """The sum of each group's values; without groups every value is one."""
+    """Return the sum of the values of each group; without groups each value is a group."""
     if groups is None:
         return list(values)
     totals: dict[Hashable, float] = {}
@@ -125,34 +125,34 @@ def _totals(values: Sequence[float], groups: Groups) -> list[float]:
     return list(totals.values())
 
 
-def _squares(residuals: Sequence[float], groups: Groups) -> float:
+def _sum_of_squares(residuals: Sequence[float], groups: Groups) -> float:
     return math.fsum(total**2 for total in _totals(residuals, groups))
 
 
-def _effective(scores: Sequence[float], mean: float, groups: Groups) -> float:
-    """How many independent right-or-wrong samples would make the mean vary as much."""
-    squares = _squares([score - mean for score in scores], groups)
+def _effective_samples(scores: Sequence[float], mean: float, groups: Groups) -> float:
+    """Return the number of independent samples with scores 0 or 1 whose mean would vary as much."""
+    squares = _sum_of_squares([score - mean for score in scores], groups)
     if squares == 0:
         return len(_totals(scores, groups))
     return min(float(len(scores)), mean * (1 - mean) * len(scores) ** 2 / squares)
 
 
-def _half(residuals: Sequence[float], groups: Groups, added: float = 0.0) -> float:
-    """Half the t interval of a mean, `added` being one more residual, of a sample of each group."""
+def _half_width(residuals: Sequence[float], groups: Groups, added: float = 0.0) -> float:
+    """Return half the width of the t interval of a mean; `added` is one more residual in each group."""
     count = len(_totals(residuals, groups))
     if count == 1:
         return math.inf
-    squares = _squares(residuals, groups) * count / (count - 1) + (added * len(residuals) / count) ** 2
+    squares = _sum_of_squares(residuals, groups) * count / (count - 1) + (added * len(residuals) / count) ** 2
     return _t95(count - 1) * math.sqrt(squares) / len(residuals)
 
 
-def _spread(scores: Sequence[float]) -> float:
+def _standard_deviation(scores: Sequence[float]) -> float:
     mean = math.fsum(scores) / len(scores)
     return math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / len(scores))
 
 
 def _t95(freedom: int) -> float:
-    """Two-sided 95 % quantile of Student's t (Abramowitz and Stegun 26.7.5: to 0.1 % from 3 on)."""
+    """Return the two-sided 95 % quantile of Student's t (Abramowitz and Stegun 26.7.5, within 0.1 % from 3 on)."""
     if freedom < 3:
         return {1: 12.7062, 2: 4.3027}[freedom]
     z = Z95

@@ -1,8 +1,8 @@
-"""What samples cost: the FLOPs formula of a model's family and task, applied to token counts.
+"""The cost of samples: the FLOPs formula of a model's family and task, applied to token counts.
 
-A model of the family `blip` for the task `nlvr2` has its formula in `models/blip/costs/nlvr2.py`, with two functions:
-`tokens(config, lengths)`, the inputs of a dense forward by tower, and `costs(config, counts)`, its layers. A model
-that generates or ranks answers after its forward has two names more, see `GenerationFormula`.
+The formula of the family `blip` for the task `nlvr2` is in `models/blip/costs/nlvr2.py`. It has two functions:
+`tokens(config, lengths)` gives the inputs of a dense forward pass by tower, and `costs(config, counts)` the cost of
+each layer. A model that generates or ranks answers after its forward pass has two more names, see `GenerationFormula`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from madtp_cli import methods, models
+from madtp_cli.evaluation import batching
+from madtp_cli.evaluation.session import Session
 from madtp_cli.execution.block_pruner import TokenTrace
 from madtp_cli.execution.text_runs import OnTextRun, TextRun
 from madtp_cli.flops.counts import Counts, LayerCost, Lengths, TokenCounts
@@ -21,66 +23,72 @@ from madtp_cli.models.prunable import Prunable
 
 
 class Formula(Protocol):
-    """A file of this package."""
+    """The functions of a cost module."""
 
     def tokens(self, config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
-        """By tower: tokens of a dense forward's inputs, [samples, inputs], and the tower's blocks."""
+        """Return, by tower, the tokens of a dense forward pass, [samples, inputs], and the number of blocks."""
 
     def costs(self, config: Any, counts: Counts) -> list[LayerCost]:
-        """Cost of each layer per sample."""
+        """Return the cost of each layer per sample."""
 
 
 class GenerationFormula(Formula, Protocol):
-    """A file of a kind whose text tower runs again to find answers."""
+    """The functions of a cost module whose text tower runs again to find answers."""
 
-    #: The tower whose last tokens the texts look at.
+    #: The tower whose last tokens the texts attend to.
     MEMORY: str
 
     def text_run(self, config: Any, run: TextRun, memory: np.ndarray) -> int:
-        """Return the multiply-adds of one run; `memory` [samples] are the tokens that the texts attend to."""
+        """Return the multiply-adds of one text run, all samples together.
+
+        Args:
+            config: The model's configuration.
+            run: The text run.
+            memory: Tokens of each sample that the texts attend to, [samples].
+        """
 
 
 def formula(config: Any) -> Formula:
-    """The formula of a configuration's kind of model."""
+    """Return the formula for a model's configuration."""
     return cast(Formula, importlib.import_module(models.costs_module(config)))
 
 
-def searches(config: Any) -> bool:
-    """Whether a kind of model goes on to search for answers, as `Searching` says."""
+def generates(config: Any) -> bool:
+    """Return whether a model runs its text tower again to find answers, see `GenerationFormula`."""
     return hasattr(formula(config), "text_run")
 
 
 def costs(config: Any, counts: Counts) -> list[LayerCost]:
-    """Cost of each layer per sample."""
+    """Return the cost of each layer per sample."""
     return formula(config).costs(config, counts)
 
 
 def per_sample(config: Any, counts: Counts) -> np.ndarray:
-    """Multiply-adds of each sample, [samples]."""
+    """Return the multiply-adds of each sample, [samples]."""
     return total(costs(config, counts))
 
 
 def total(layers: list[LayerCost], tower: str | None = None) -> np.ndarray:
-    """Multiply-adds per sample, [samples], of all layers or of one tower's."""
+    """Return the multiply-adds per sample, [samples], of all layers or of the layers of one tower."""
     return np.sum([cost.flops for cost in layers if tower in (None, cost.tower)], axis=0)
 
 
 def counts_of(model: Prunable, trace: TokenTrace) -> dict[str, TokenCounts]:
-    """Token counts by tower from a forward's trace."""
+    """Return the token counts by tower of a forward pass, from its trace."""
     return {tower: TokenCounts.of(blocks, model.INPUTS_PER_SAMPLE.get(tower, 1)) for tower, blocks in trace.items()}
 
 
 def dense_counts(config: Any, lengths: Lengths) -> dict[str, TokenCounts]:
-    """Counts of the dense model for samples with texts of these lengths."""
+    """Return the token counts of the dense model for samples with texts of these lengths."""
     inputs = formula(config).tokens(config, lengths)
     return {tower: TokenCounts.dense(tokens, blocks) for tower, (tokens, blocks) in inputs.items()}
 
 
 def least_counts(model: Prunable, lengths: Lengths) -> dict[str, TokenCounts]:
-    """Counts of a model with a dictionary at a knob of infinity, the floor of its cost."""
+    """Return the token counts at an infinite threshold scale: the lowest cost that the model can have."""
     settings = model.pruning
     if settings is None:
-        raise ValueError("a dense model has no knob")
+        raise ValueError("a dense model has no threshold scale")
     endless = replace(settings, threshold_scale=float("inf"))
     keep = settings.min_keep + methods.get(settings.method).MERGED_TOKENS
     counts = {}
@@ -92,21 +100,48 @@ def least_counts(model: Prunable, lengths: Lengths) -> dict[str, TokenCounts]:
     return counts
 
 
+def text_lengths(session: Session, split: str, limit: int | None = None) -> dict[str, list[int]]:
+    """Return the tokens of each row's texts by tower. No image is loaded."""
+    return session.task.text_lengths(batching.rows(session, split, limit), session.processor)
+
+
+def dense_gflops(session: Session, split: str, limit: int | None = None) -> np.ndarray:
+    """Return the GFLOPs of each sample in the dense model, [samples], by the formula without a forward pass."""
+    counts = dense_counts(session.model.config, text_lengths(session, split, limit))
+    return per_sample(session.model.config, counts) / 1e9
+
+
+def floor_gflops(session: Session, model: Prunable, split: str, limit: int | None = None) -> float:
+    """Return the mean GFLOPs per sample at an infinite threshold scale: the lowest budget that can be met."""
+    counts = least_counts(model, text_lengths(session, split, limit))
+    return float(per_sample(model.config, counts).mean()) / 1e9
+
+
 @dataclass
 class GenerationCost:
-    """Multiply-adds of finding answers, beside the forward, of all samples: `own`, and the same runs unpruned."""
+    """The multiply-adds of the text runs of all samples: as they ran, and the same runs without pruning.
+
+    Attributes:
+        config: The model's configuration.
+        total: Multiply-adds of the text runs.
+        dense: Multiply-adds of the same text runs if nothing were pruned.
+    """
 
     config: Any
-    own: int = field(default=0, init=False)
+    total: int = field(default=0, init=False)
     dense: int = field(default=0, init=False)
 
-    def about(self, counts: Counts) -> OnTextRun:
-        """To be told of the runs that look at these samples, numbered as in `counts`."""
+    def recorder(self, counts: Counts) -> OnTextRun:
+        """Return a function that adds the cost of each text run.
 
-        def hear(read: TextRun) -> None:
-            searching = cast(GenerationFormula, formula(self.config))
-            memory, samples = counts[searching.MEMORY], list(read.samples)
-            self.own += searching.text_run(self.config, read, memory.left[-1][samples, 0])
-            self.dense += searching.text_run(self.config, read.unpruned(), memory.entered[0][samples, 0])
+        Args:
+            counts: Token counts of the samples; a text run refers to samples by their position in it.
+        """
 
-        return hear
+        def record(text_run: TextRun) -> None:
+            generation = cast(GenerationFormula, formula(self.config))
+            memory, samples = counts[generation.MEMORY], list(text_run.samples)
+            self.total += generation.text_run(self.config, text_run, memory.left[-1][samples, 0])
+            self.dense += generation.text_run(self.config, text_run.unpruned(), memory.entered[0][samples, 0])
+
+        return record

@@ -1,1 +1,1 @@
-"""How good answers are: one kind of answer per file, from words and numbers alone."""
+"""Scores of answers, computed from texts and numbers alone: one kind of answer per file."""

@@ -1,33 +1,31 @@
-"""BLEU-4 and CIDEr-D, our own, on words as we split them; `official` gives the published programs' figures.
+"""BLEU-4 and CIDEr-D of captions.
 
-Papers quote pycocoevalcap after Stanford's PTBTokenizer, which needs Java. On the same words the
-figures here are pycocoevalcap's; on raw captions they differ a little, because the words do.
-BLEU-4 is 0 to 1 and CIDEr-D 0 to 10 as in their papers; tables print 100 times as much.
+Papers report the figures of pycocoevalcap on the words of Stanford's PTBTokenizer, which needs Java. On the same words
+the figures here are equal to those of pycocoevalcap (a test compares them). On raw captions they differ slightly,
+because `tokens` splits some words differently. BLEU-4 is 0 to 1 and CIDEr-D 0 to 10; tables print 100 times as much.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from madtp_cli.errors import DataError, UsageError
+from madtp_cli.errors import DataError
 
 Ngrams = Counter[tuple[str, ...]]
 Tokenise = Callable[[str], list[str]]
 
-#: Both metrics look at one to four words in a row.
+#: Both metrics use n-grams of one to four words.
 LONGEST = 4
-#: CIDEr-D's penalty for a wrong length, in words.
+#: Width of CIDEr-D's penalty for a different length, in words.
 SIGMA = 6.0
 #: CIDEr-D's scale: a caption of four words or more that equals its only reference scores 10.
 SCALE = 10.0
 
-#: Clitics and what only looks like one; numbers; words with what stands inside them; symbols that are read aloud.
+#: In this order: clitics (n't, 's), numbers, words with hyphens and similar characters inside, symbols such as $.
 _TOKEN = re.compile(
     r"""
       \w+?(?=n't\b) | n't\b | (?<=\w)'(?:s|m|d|re|ve|ll)\b | o'\w+
@@ -40,11 +38,10 @@ _TOKEN = re.compile(
 
 
 def tokens(caption: str) -> list[str]:
-    """The words of a caption, lower case and without punctuation.
+    """Return the words of a caption, in lower case and without punctuation.
 
-    Like the Penn Treebank's for plain captions: hyphens stay, clitics are words of their own.
-    Unlike PTBTokenizer's, abbreviations lose their last dot, brackets vanish, and "cannot" and
-    "gonna" stay whole.
+    Plain captions are split as by the Penn Treebank rules: hyphens stay, clitics are separate words. Differences from
+    PTBTokenizer: abbreviations lose their last dot, brackets are removed, "cannot" and "gonna" are one word.
 
     >>> tokens("A man's T-shirt, size 10.5; he doesn't mind!")
     ['a', 'man', "'s", 't-shirt', 'size', '10.5', 'he', 'does', "n't", 'mind']
@@ -53,14 +50,14 @@ def tokens(caption: str) -> list[str]:
 
 
 def bleu4(candidates: Sequence[str], references: Sequence[Sequence[str]], tokenise: Tokenise | None = None) -> float:
-    """BLEU-4 of a corpus, 0 to 1, without smoothing.
+    """Return the BLEU-4 of a corpus, 0 to 1, without smoothing.
 
-    Each candidate's reference length is the closest one, of two equally close the shorter.
+    The reference length of a candidate is the closest one, and of two equally close lengths the shorter one.
 
     Args:
         candidates: One caption per sample.
         references: Each sample's captions, at least one.
-        tokenise: Splits a caption into words; `tokens` unless given.
+        tokenise: Splits a caption into words; `tokens` by default.
 
     Raises:
         DataError: A sample has no reference.
@@ -70,32 +67,31 @@ def bleu4(candidates: Sequence[str], references: Sequence[Sequence[str]], tokeni
     >>> round(bleu4(["a red ring on a box"], [["a red ring on the box", "a ring"]]), 4)
     0.5373
     """
-    matched, made = [0] * LONGEST, [0] * LONGEST
-    length = wanted = 0
+    matched, total = [0] * LONGEST, [0] * LONGEST
+    length = reference_length = 0
     for candidate, alternatives in _split(candidates, references, tokenise):
         length += len(candidate)
-        wanted += min((len(words) for words in alternatives), key=lambda size: (abs(size - len(candidate)), size))
+        lengths = [len(words) for words in alternatives]
+        reference_length += min(lengths, key=lambda size: (abs(size - len(candidate)), size))
         most: Ngrams = Counter()
         for words in alternatives:
             most |= _ngrams(words)
         for ngram, count in _ngrams(candidate).items():
-            made[len(ngram) - 1] += count
+            total[len(ngram) - 1] += count
             matched[len(ngram) - 1] += min(count, most[ngram])
     if not all(matched):
         return 0.0
-    precision = math.fsum(math.log(right / total) for right, total in zip(matched, made, strict=True)) / LONGEST
-    return math.exp(precision + min(0.0, 1 - wanted / length))
+    precision = math.fsum(math.log(right / count) for right, count in zip(matched, total, strict=True)) / LONGEST
+    return math.exp(precision + min(0.0, 1 - reference_length / length))
 
 
 def cider_d(
     candidates: Sequence[str], references: Sequence[Sequence[str]], tokenise: Tokenise | None = None
 ) -> list[float]:
-    """CIDEr-D of each sample, 0 to 10; the mean is the corpus' figure.
+    """Return the CIDEr-D of each sample, 0 to 10; the figure of the corpus is their mean.
 
-    How rare an n-gram is, and so every score, depends on all references given: figures of
-    different samples, or of fewer of them, cannot be compared. A single sample scores 0.
-
-    Args and errors are those of `bleu4`.
+    The weight of an n-gram, and so each score, depends on all references: figures of different sets of samples cannot
+    be compared. A single sample scores 0. Arguments and errors are those of `bleu4`.
 
     Source: Vedantam et al., CVPR 2015 (arXiv:1411.5726), section 5.
 
@@ -108,48 +104,17 @@ def cider_d(
     ]
     documents: Ngrams = Counter()
     for _, alternatives in samples:
-        documents.update({ngram for wanted in alternatives for ngram in wanted})
+        documents.update({ngram for reference in alternatives for ngram in reference})
     vector = _Rarity(documents, len(samples)).vector
     scores = []
     for candidate, alternatives in samples:
-        made = vector(candidate)
-        scores.append(SCALE * math.fsum(_alike(made, vector(wanted)) for wanted in alternatives) / len(alternatives))
+        own = vector(candidate)
+        scores.append(SCALE * math.fsum(_similarity(own, vector(other)) for other in alternatives) / len(alternatives))
     return scores
 
 
-def official(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
-    """The published programs' "BLEU-4" and "CIDEr-D" of a corpus: pycocoevalcap on PTBTokenizer's words.
-
-    Raises:
-        UsageError: pycocoevalcap or Java is missing or does not run.
-        DataError: A sample has no reference.
-    """
-    try:
-        from pycocoevalcap.bleu.bleu import Bleu
-        from pycocoevalcap.cider.cider import Cider
-        from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-    except ImportError as error:
-        raise UsageError(
-            f"The official caption metrics need pycocoevalcap and Java ({error}).\n"
-            "Install the first with: pip install 'madtp[caption]'"
-        ) from error
-    pairs = list(_paired(candidates, references))
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # they print as they go
-            made = PTBTokenizer().tokenize({i: [_line(candidate)] for i, (candidate, _) in enumerate(pairs)})
-            wanted = PTBTokenizer().tokenize({i: [_line(text) for text in texts] for i, (_, texts) in enumerate(pairs)})
-            bleus, _ = Bleu(LONGEST).compute_score(wanted, made)
-            cider, _ = Cider().compute_score(wanted, made)
-    except OSError as error:
-        raise UsageError(
-            f"PTBTokenizer, which the official caption metrics need, does not run: {error}.\n"
-            "Install Java, and make pycocoevalcap's folder writable."
-        ) from error
-    return {"BLEU-4": float(bleus[-1]), "CIDEr-D": float(cider)}
-
-
 class _Vector(NamedTuple):
-    """A caption as weighted n-grams; `norms` holds one Euclidean norm for each n."""
+    """A caption as weighted n-grams; `norms` has one Euclidean norm for each n."""
 
     weights: dict[tuple[str, ...], float]
     norms: list[float]
@@ -157,13 +122,13 @@ class _Vector(NamedTuple):
 
 
 class _Rarity(NamedTuple):
-    """In how many of so many samples' references each n-gram occurs."""
+    """The number of samples in whose references each n-gram occurs, and the number of all samples."""
 
     documents: Ngrams
     samples: int
 
     def vector(self, ngrams: Ngrams) -> _Vector:
-        """Counts times the logarithm of their rarity; an n-gram no reference has is as rare as can be."""
+        """Weight n-gram counts by the inverse document frequency; an n-gram without a reference counts as in one."""
         weights, squares = {}, [0.0] * LONGEST
         for ngram, count in ngrams.items():
             weights[ngram] = count * math.log(self.samples / max(1, self.documents[ngram]))
@@ -172,19 +137,19 @@ class _Rarity(NamedTuple):
         return _Vector(weights, [math.sqrt(square) for square in squares], words)
 
 
-def _alike(candidate: _Vector, reference: _Vector) -> float:
-    """Mean over n of the cosines, the candidate's weights clipped to the reference's, times the length's penalty."""
+def _similarity(candidate: _Vector, reference: _Vector) -> float:
+    """Return the mean cosine over n, with weights clipped to the reference's, times the length penalty."""
     products = [0.0] * LONGEST
     for ngram, weight in candidate.weights.items():
-        wanted = reference.weights.get(ngram, 0.0)
-        products[len(ngram) - 1] += min(weight, wanted) * wanted
+        other = reference.weights.get(ngram, 0.0)
+        products[len(ngram) - 1] += min(weight, other) * other
     norms = (a * b for a, b in zip(candidate.norms, reference.norms, strict=True))
     cosine = math.fsum(product / norm for product, norm in zip(products, norms, strict=True) if norm) / LONGEST
     return cosine * math.exp(-((candidate.words - reference.words) ** 2) / (2 * SIGMA**2))
 
 
 def _ngrams(words: Sequence[str]) -> Ngrams:
-    """All one to four words in a row, each with its count."""
+    """Return the n-grams of one to four words with their counts."""
     return Counter(tuple(words[at : at + n]) for n in range(1, LONGEST + 1) for at in range(len(words) - n + 1))
 
 
@@ -201,8 +166,3 @@ def _split(
     words = tokenise or tokens
     for candidate, texts in _paired(candidates, references):
         yield words(candidate), [words(text) for text in texts]
-
-
-def _line(caption: str) -> dict[str, str]:
-    """A caption as PTBTokenizer takes it: on one line, whatever ends a line."""
-    return {"caption": " ".join(caption.split())}

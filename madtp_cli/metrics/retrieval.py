@@ -1,7 +1,7 @@
-"""Recall at 1, 5 and 10 between images and texts, where an image may own several texts.
+"""Recall at 1, 5 and 10 between images and texts; an image can have several texts.
 
-TR (text retrieval) asks with an image for any of its texts, IR (image retrieval) with a text for
-its image, as the tables of CLIP, BLIP and MADTP do.
+In TR (text retrieval) the query is an image, and any of its texts is correct. In IR (image retrieval) the query is a
+text, and its image is correct. The tables of CLIP, BLIP and MADTP use these names.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from madtp_cli.errors import DataError
 
-#: How many candidates a query may look at.
+#: The k of recall at k.
 DEPTHS = (1, 5, 10)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """How many wrong candidates come before each query's first right one; 0 is the best.
+    """The rank of the first correct candidate of each query: the number of wrong candidates before it.
 
-    `texts_found` [images] belongs to TR, `images_found` [texts] to IR, `image_of_text` [texts]
-    says which image owns each text: the groups for an interval over texts.
+    Attributes:
+        texts_found: Ranks in TR, [images].
+        images_found: Ranks in IR, [texts].
+        image_of_text: The image of each text, [texts].
     """
 
     texts_found: NDArray[np.int64]
@@ -31,15 +33,15 @@ class Ranks:
     image_of_text: NDArray[np.int64]
 
     def text_hits(self, depth: int) -> list[float]:
-        """1 for each image that has a text of its own among its first `depth`, else 0."""
+        """Return 1 for each image with a correct text among its first `depth` candidates, else 0."""
         return _hits(self.texts_found, depth).tolist()
 
     def image_hits(self, depth: int) -> list[float]:
-        """1 for each text whose image is among its first `depth`, else 0."""
+        """Return 1 for each text whose image is among its first `depth` candidates, else 0."""
         return _hits(self.images_found, depth).tolist()
 
     def recalls(self) -> dict[str, float]:
-        """TR@1, TR@5, TR@10, their mean TR; the same for IR; and R, the mean of all six; all 0 to 1."""
+        """Return TR@1, TR@5, TR@10, their mean TR, the same for IR, and R, the mean of all six; all 0 to 1."""
         found = {"TR": self.texts_found, "IR": self.images_found}
         figures: dict[str, float] = {}
         for name, ranks in found.items():
@@ -48,11 +50,10 @@ class Ranks:
         return figures | {"R": (figures["TR"] + figures["IR"]) / 2}
 
     def scores(self) -> list[float]:
-        """Each image's part in R, so that their mean is R: what an interval over images needs.
+        """Return a score for each image such that their mean is R, as confidence intervals over images need it.
 
-        The image's own recall and its texts', averaged over the depths; a text counts for as
-        much as any other, so an image with many texts may score above 1. Intervals for scores of
-        any size fit them best.
+        The score is the mean of the image's own recall and the recall of its texts, averaged over the depths. Each text
+        has the same weight, so an image with many texts can have a score above 1.
         """
         own = np.mean([_hits(self.texts_found, depth) for depth in DEPTHS], axis=0)
         texts = np.mean([_hits(self.images_found, depth) for depth in DEPTHS], axis=0)
@@ -64,18 +65,16 @@ class Ranks:
 def rank(
     image_to_text: ArrayLike, image_of_text: Sequence[int] | NDArray[np.integer], text_to_image: ArrayLike | None = None
 ) -> Ranks:
-    """Rank the texts for each image and the images for each text, higher scores first.
+    """Rank the texts for each image and the images for each text, highest score first.
 
-    Ties count against the model: a wrong candidate with the same score, or where one of the
-    two is NaN, comes first. So a model that gives every pair the same score finds nothing, and
-    a pair that was left out of a re-ranking (-inf) is found only where too few candidates are
-    left to miss it.
+    Ties count against the model: a wrong candidate with the same score, or with a NaN on either side, comes first. So
+    a model that gives all pairs the same score has a recall of 0.
 
     Args:
         image_to_text: Scores [images, texts].
-        image_of_text: Which image (row) owns each text (column) [texts].
-        text_to_image: Scores [texts, images] where they are others than the transposed ones, as
-            after a re-ranking of each query's best candidates.
+        image_of_text: The image (row) of each text (column), [texts].
+        text_to_image: Scores [texts, images], if they are not the transposed ones: re-ranking scores different pairs
+            in each direction.
 
     Raises:
         DataError: The scores do not fit the texts, or an image has no text.
@@ -95,8 +94,8 @@ def rank(
         )
     if set(owner.tolist()) != set(images.tolist()):
         raise DataError(
-            f"The texts' images are not just 0 to {len(images) - 1}, each with a text or more.\n"
-            "Leave out images without texts and texts without an image."
+            f"The images of the texts must be 0 to {len(images) - 1}, each with at least one text.\n"
+            "Remove images without texts and texts without an image."
         )
     return Ranks(_ranks(forth, images, owner), _ranks(back, owner, images), owner)
 
@@ -104,13 +103,13 @@ def rank(
 def _ranks(
     scores: NDArray[np.floating], queries: NDArray[np.int64], candidates: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Wrong candidates not surely below the best right one; right is who belongs to the query's image."""
+    """Return the number of wrong candidates that are not below the best correct one."""
     ranks = np.empty(len(queries), dtype=np.int64)
     for at, image in enumerate(queries):
-        right = candidates == image
-        # Not "above or equal": comparisons with NaN are false, and must count against the model.
-        not_below = ~(scores[at] < scores[at][right].max())
-        ranks[at] = np.count_nonzero(not_below & ~right)
+        correct = candidates == image
+        # Not ">=": a comparison with NaN is false, and NaN must count against the model.
+        not_below = ~(scores[at] < scores[at][correct].max())
+        ranks[at] = np.count_nonzero(not_below & ~correct)
     return ranks
 
 

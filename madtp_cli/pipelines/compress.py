@@ -8,84 +8,91 @@ from pathlib import Path
 from madtp_cli import methods
 from madtp_cli.checkpoint.atomic_write import check_output_folder
 from madtp_cli.checkpoint.save import save
-from madtp_cli.compression import budget, fine_tuning
+from madtp_cli.compression.compress_model import CompressedModel, compress_model
 from madtp_cli.config import CompressSettings
-from madtp_cli.evaluation import run, timing
+from madtp_cli.evaluation import batching, timing
+from madtp_cli.evaluation import session as sessions
+from madtp_cli.evaluation.quality import change
+from madtp_cli.evaluation.report_parts import generation_part, layer_parts
+from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting import card
-from madtp_cli.reporting.schema import (
-    BudgetPart,
-    CompressReport,
-    CurvePoint,
-    Environment,
-    GflopsPart,
-)
+from madtp_cli.reporting.schema import BudgetPart, CompressReport, CurvePoint, Environment, GflopsPart
 
 
 def compress(source: Path, settings: CompressSettings, progress: ProgressReporter | None = None) -> CompressReport:
     """Bring a checkpoint to a FLOPs budget and save it as a folder.
 
     Args:
-        source: Checkpoint file or folder.
-        settings: The budget and everything else; see `config.resolve`.
-        listener: Hears of the progress.
+        source: A checkpoint file or folder, or the name of a cached model of the Hugging Face hub.
+        settings: The budget and all other settings, see `config.resolve`.
+        progress: Receives the progress.
 
     Raises:
-        MadtpError: One of its kinds, each with its exit code; nothing is saved then.
+        MadtpError: A subclass with its exit code. Nothing is saved then.
     """
     started, progress = time.monotonic(), progress or ProgressReporter()
     output = settings.output or Path(f"{source.resolve().stem}-madtp")
-    budget.parse(settings.gflops_budget)
     methods.get(settings.method)
     check_output_folder(output, settings.overwrite)
     session = Session.open(source, settings, progress)
-    pruned = fine_tuning.prune(session, settings)
-    before = session.measured("Evaluating the dense model", pruned.teacher, settings.split)
-    after = session.measured("Evaluating the pruned model", pruned.student, settings.split)
-    report = _compress_report(source, output, session, pruned, before, after, started)
-    readme = card.model_card(report, session.task.pipeline_tag, session.task.title)
-    files = {"report.json": report.model_dump_json(indent=2) + "\n", "README.md": readme}
-    save(pruned.student.cpu(), session.processor, output, files=files, overwrite=settings.overwrite)
+    compressed = compress_model(session, settings)
+    dense = measure(session, "Evaluating the dense model", compressed.teacher, settings.split)
+    pruned = measure(session, "Evaluating the pruned model", compressed.student, settings.split)
+    report = _report(source, output, session, compressed, dense, pruned, started)
+    files = {
+        "report.json": report.model_dump_json(indent=2) + "\n",
+        "README.md": card.model_card(report, session.task.pipeline_tag, session.task.title),
+    }
+    save(compressed.student.cpu(), session.processor, output, files=files, overwrite=settings.overwrite)
     return report
 
 
-def _compress_report(
+def _report(
     source: Path,
     output: Path,
     session: Session,
-    pruned: fine_tuning.Pruned,
-    before: run.Measured,
-    after: run.Measured,
+    compressed: CompressedModel,
+    dense: Measured,
+    pruned: Measured,
     started: float,
 ) -> CompressReport:
-    layers = run.layer_parts(pruned.student, after.counts)
-    target, final = pruned.target, pruned.calibration
-    batches = session.to_time(session.settings.split, session.settings.batch_size)
+    teacher, student, calibration = compressed.teacher, compressed.student, compressed.calibration
+    layers = layer_parts(student, pruned.counts)
+    batches = batching.full_batches(session, session.settings.split, session.settings.batch_size, timing.BATCHES)
     return CompressReport(
         command="compress",
         checkpoint=str(source),
         output=str(output),
         task=session.task.name,
         data=session.data.source,
-        method=pruned.settings.method,
-        notes=session.notes(),
-        budget=BudgetPart(
-            requested=target.requested,
-            share=target.share,
-            gflops=target.gflops,
-            achieved_val=final.gflops,
-            achieved_share=final.gflops / target.dense,
-            samples=len(session.rows("val")),
-        ),
-        gflops=GflopsPart.of(before.gflops(pruned.teacher).mean(), after.gflops(pruned.student).mean()),
-        generation=run.answering(session.task, pruned.student, after, before),
-        quality=session.change(before, after),
-        latency=timing.latency(pruned.teacher, pruned.student, batches, session.compute),
-        tokens={name: [part for part in layers if part.tower == name and part.tokens_in] for name in after.counts},
-        threshold_scale=final.threshold_scale,
-        curve=[CurvePoint(threshold_scale=scale, share=gflops / target.dense) for scale, gflops in final.tried],
+        method=compressed.settings.method,
+        notes=sessions.notes(session),
+        budget=_budget_part(session, compressed),
+        gflops=GflopsPart.of(dense.gflops(teacher).mean(), pruned.gflops(student).mean()),
+        generation=generation_part(session.task, student, pruned, dense),
+        quality=change(session, dense, pruned),
+        latency=timing.latency(teacher, student, batches, session.compute),
+        tokens={tower: [part for part in layers if part.tower == tower and part.tokens_in] for tower in pruned.counts},
+        threshold_scale=calibration.threshold_scale,
+        curve=[
+            CurvePoint(threshold_scale=scale, share=gflops / compressed.target.dense)
+            for scale, gflops in calibration.tried
+        ],
         settings=session.settings.model_dump(mode="json"),
         environment=Environment.here(),
         seconds=time.monotonic() - started,
+    )
+
+
+def _budget_part(session: Session, compressed: CompressedModel) -> BudgetPart:
+    target, gflops = compressed.target, compressed.calibration.gflops
+    return BudgetPart(
+        requested=target.requested,
+        share=target.share,
+        gflops=target.gflops,
+        achieved_val=gflops,
+        achieved_share=gflops / target.dense,
+        samples=len(batching.rows(session, "val")),
     )

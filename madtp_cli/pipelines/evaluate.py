@@ -7,35 +7,45 @@ from pathlib import Path
 
 from madtp_cli.config import RunSettings
 from madtp_cli.errors import UsageError
-from madtp_cli.evaluation import run
+from madtp_cli.evaluation import sample_costs
 from madtp_cli.evaluation import session as sessions
+from madtp_cli.evaluation.quality import quality
+from madtp_cli.evaluation.report_parts import generation_part
+from madtp_cli.evaluation.run import measure
 from madtp_cli.evaluation.session import Session
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.reporting.schema import (
-    EvalReport,
-    GflopsPart,
-)
+from madtp_cli.reporting.schema import EvalReport, GflopsPart
 
 
 def evaluate(source: Path, settings: RunSettings, progress: ProgressReporter | None = None) -> EvalReport:
-    """Measure a checkpoint, dense or pruned, on labelled samples."""
+    """Measure the quality and the cost of a checkpoint, dense or pruned, on labelled samples.
+
+    Args:
+        source: A checkpoint file or folder, or the name of a cached model of the Hugging Face hub.
+        settings: The data and all other settings, see `config.resolve`.
+        progress: Receives the progress.
+
+    Raises:
+        MadtpError: A subclass with its exit code.
+    """
     started = time.monotonic()
     session = Session.open(source, settings, progress or ProgressReporter(), [settings.split])
     if not session.labelled:
         raise UsageError(
-            f"{source} was not trained on the built-in scenes, so their labels say nothing about it.\n"
-            "Give --data with samples of its own task."
+            f"{source} was not trained on the built-in scenes, so it cannot be evaluated on them.\n"
+            "Give --data with labelled samples of its task."
         )
-    measured = session.measured("Evaluating the model", session.model, settings.split)
-    pruned = measured.gflops(session.model).mean() if session.model.pruning else None
+    model = session.model
+    measured = measure(session, "Evaluating the model", model, settings.split)
+    pruned = measured.gflops(model).mean() if model.pruning else None
     return EvalReport(
         command="eval",
         checkpoint=str(source),
         task=session.task.name,
         data=session.data.source,
-        notes=session.notes(),
-        quality=session.quality(measured),
-        gflops=GflopsPart.of(sessions.dense_gflops(session, settings.split).mean(), pruned),
-        generation=run.answering(session.task, session.model, measured),
+        notes=sessions.notes(session),
+        quality=quality(session, measured),
+        gflops=GflopsPart.of(sample_costs.dense_gflops(session, settings.split).mean(), pruned),
+        generation=generation_part(session.task, model, measured),
         seconds=time.monotonic() - started,
     )

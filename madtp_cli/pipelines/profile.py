@@ -1,30 +1,25 @@
-"""madtp profile: count the FLOPs of a checkpoint by tower and layer, and time it."""
+"""madtp profile: count the FLOPs of a checkpoint by tower and layer, check them with fvcore, and time the model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from madtp_cli.compression import fine_tuning
+from madtp_cli.compression.student import dense_teacher
 from madtp_cli.config import RunSettings
 from madtp_cli.errors import UsageError
-from madtp_cli.evaluation import run, sample_costs, timing
+from madtp_cli.evaluation import batching, run, sample_costs, timing
 from madtp_cli.evaluation import session as sessions
+from madtp_cli.evaluation.compute import ComputeConfig
+from madtp_cli.evaluation.report_parts import by_tower, generation_part, layer_parts
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.flops import fvcore_check
+from madtp_cli.pipelines.profile_without_data import profile_without_data
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.reporting.schema import (
-    CheckedGflops,
-    Environment,
-    GflopsPart,
-    LatencyPart,
-    ProfileReport,
-)
+from madtp_cli.reporting.schema import CheckedGflops, Environment, GflopsPart, LatencyPart, ProfileReport
 from madtp_cli.tasks import TaskResult
 
-#: Samples that fvcore traces in `profile`; each takes about as long as twenty forwards.
+#: Samples that fvcore traces; each takes about as long as twenty forward passes.
 FVCORE_SAMPLES = 8
 
 
@@ -37,120 +32,102 @@ def profile(
     text_tokens: int | None = None,
     batch_sizes: Sequence[int] = (),
 ) -> ProfileReport:
-    """Count what a checkpoint costs, by tower and layer, with fvcore as a witness; time it where asked.
+    """Count the GFLOPs of a checkpoint by tower and layer, and compare the formula with fvcore.
 
     Args:
-        source: Checkpoint file or folder; or `arch`, the name of a published architecture.
-        settings: Data, split, limit; the data decides how many tokens a pruned model keeps.
-        listener: Hears of the progress.
-        arch: See `models.architectures`; needs neither weights nor data.
-        text_tokens: Count one text of this length instead of the data's; dense models only.
-        batch_sizes: Time forwards of so many of the first samples, dense and pruned in turns.
+        source: A checkpoint file or folder, or the name of a cached model of the Hugging Face hub.
+        settings: Data, split and limit; the number of tokens that a pruned model keeps depends on the data.
+        progress: Receives the progress.
+        arch: A published architecture instead of a checkpoint, see `models.architectures`. It needs no data.
+        text_tokens: Count one text of this length instead of the data's; for dense models only.
+        batch_sizes: Also time the forward passes of these batch sizes.
 
     Raises:
-        MadtpError: One of its kinds.
+        MadtpError: A subclass with its exit code.
     """
     progress = progress or ProgressReporter()
     if (source is None) == (arch is None):
-        raise UsageError("Give either a checkpoint or --arch, one of them.")
+        raise UsageError("Give either a checkpoint or --arch, not both.")
     if source is None or text_tokens is not None:
         if batch_sizes:
             raise UsageError(
-                "--time needs samples to run, so it goes with neither --arch nor --text-tokens.\nLeave them out."
+                "--time needs samples, so it cannot be used with --arch or --text-tokens.\nLeave out one of them."
             )
-        return _profile_without_data(source, arch, text_tokens, settings, progress)
+        return profile_without_data(source, arch, text_tokens, settings, progress)
     session = Session.open(source, settings, progress, [settings.split])
-    measured = _counted(session)
-    timed, told = _timed(session, batch_sizes)
-    fvcore_samples = session.single_samples(settings.split, FVCORE_SAMPLES)
-    progress.start("Counting with fvcore", len(fvcore_samples))
-    counted, claimed, plain = [], [], session.model.float().cpu()
-    for number, sample in enumerate(fvcore_samples):
-        if plain.pruning:  # the formula on the same run: rounded otherwise, a token may have gone the other way
-            claimed.append(run.mean_gflops(plain, [sample], run.ComputeConfig.of("cpu", "float32")))
-        counted.append(fvcore_check.count_with_fvcore(plain, sample) / 1e9)
-        progress.advance(number + 1)
-    progress.finish()
-    dense = sessions.dense_gflops(session, settings.split, CALIBRATION_SAMPLES).mean()
-    own = measured.gflops(session.model)
-    layers = run.layer_parts(session.model, measured.counts)
+    return _report(source, session, _measure(session), batch_sizes)
+
+
+def _report(source: Path, session: Session, measured: run.Measured, batch_sizes: Sequence[int]) -> ProfileReport:
+    model = session.model
+    latency, timing_notes = _time(session, batch_sizes)
+    gflops = _check(session, measured)  # moves the model to the CPU in float32, so it comes after the timing
+    layers = layer_parts(model, measured.counts)
     return ProfileReport(
         command="profile",
         checkpoint=str(source),
         task=session.task.name,
         data=session.data.source,
-        notes=[*session.notes(), *told],
-        samples=len(own),
-        gflops=CheckedGflops(
-            **GflopsPart.of(dense, own.mean() if session.model.pruning else None).model_dump(),
-            fvcore=sum(counted) / len(counted),
-            formula=sum(claimed) / len(claimed) if claimed else float(own[: len(counted)].mean()),
-            fvcore_samples=len(counted),
-        ),
-        generation=run.answering(session.task, session.model, measured),
-        towers=run.by_tower(layers),
+        notes=[*sessions.notes(session), *timing_notes],
+        samples=measured.samples,
+        gflops=gflops,
+        generation=generation_part(session.task, model, measured),
+        towers=by_tower(layers),
         layers=layers,
-        latency=timed,
-        parameters=sum(parameter.numel() for parameter in session.model.parameters()),
-        environment=Environment.here(),
-    )
-
-
-def _counted(session: Session) -> run.Measured:
-    """A pass over the samples; a dense model whose forward is all there is has known counts, and needs none."""
-    split, config = session.settings.split, session.model.config
-    if session.model.pruning or sample_costs.searches(config):
-        return session.measured("Counting tokens", session.model, split, CALIBRATION_SAMPLES)
-    counts = sample_costs.dense_counts(config, session.text_lengths(split, CALIBRATION_SAMPLES))
-    return run.Measured(TaskResult([], []), counts, sample_costs.GenerationCost(config))
-
-
-def _timed(session: Session, batch_sizes: Sequence[int]) -> tuple[list[LatencyPart], list[str]]:
-    """Times at each batch size, a pruned model's beside its dense one's; and what to say about the sizes."""
-    model, split = session.model, session.settings.split
-    there = len(session.rows(split))
-    dense, pruned = (fine_tuning.dense_copy(model), model) if batch_sizes and model.pruning else (model, None)
-    timed = [
-        timing.latency(dense, pruned, session.to_time(split, size), session.compute, progress=session.progress)
-        for size in sorted({min(size, there) for size in batch_sizes})
-    ]
-    large = sorted(size for size in set(batch_sizes) if size > there)
-    sizes = " and ".join(map(str, large))
-    told = f"Batches of {sizes} were timed with all the samples there are, the same {there} in each turn."
-    return timed, [told] if large else []
-
-
-def _profile_without_data(
-    source: Path | None, arch: str | None, text_tokens: int | None, settings: RunSettings, progress: ProgressReporter
-) -> ProfileReport:
-    """One sample with a text of the given length through a dense model."""
-    model = sessions.load(source, settings, progress)[0] if source else sessions.empty(str(arch))
-    if model.pruning:
-        raise UsageError(
-            "How many tokens a pruned model keeps depends on the images, so --text-tokens is for dense ones.\n"
-            "Leave it out; the data decides."
-        )
-    text_tokens = text_tokens or model.TEXT_TOKENS
-    longest = model.config.text_config.max_position_embeddings
-    if text_tokens > longest:
-        raise UsageError(f"--text-tokens {text_tokens} is more than the model's {longest} positions.\nGive fewer.")
-    sample = model.dummy_inputs(text_tokens)
-    progress.start("Counting with fvcore", 1)
-    counted = fvcore_check.count_with_fvcore(model, sample) / 1e9
-    progress.finish()
-    with torch.inference_mode():
-        counts = sample_costs.counts_of(model, model(**sample).trace)
-    own = float(sample_costs.per_sample(model.config, counts)[0]) / 1e9
-    layers = run.layer_parts(model, counts)
-    return ProfileReport(
-        command="profile",
-        checkpoint=str(source or arch),
-        task=model.config.task,
-        data=f"no data: one text of {text_tokens} tokens",
-        samples=1,
-        gflops=CheckedGflops(dense=own, fvcore=counted, formula=own, fvcore_samples=1),
-        towers=run.by_tower(layers),
-        layers=layers,
+        latency=latency,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         environment=Environment.here(),
     )
+
+
+def _measure(session: Session) -> run.Measured:
+    """Return the token counts of the samples. A dense model needs no forward pass if nothing runs after it."""
+    split, config = session.settings.split, session.model.config
+    if session.model.pruning or sample_costs.generates(config):
+        return run.measure(session, "Counting tokens", session.model, split, CALIBRATION_SAMPLES)
+    counts = sample_costs.dense_counts(config, sample_costs.text_lengths(session, split, CALIBRATION_SAMPLES))
+    return run.Measured(TaskResult([], []), counts, sample_costs.GenerationCost(config))
+
+
+def _check(session: Session, measured: run.Measured) -> CheckedGflops:
+    """Return the GFLOPs by the formula, and those that fvcore and the formula count on the first samples."""
+    split, model = session.settings.split, session.model.float().cpu()
+    samples = batching.full_batches(session, split, 1, FVCORE_SAMPLES)
+    session.progress.start("Counting with fvcore", len(samples))
+    by_fvcore, by_formula = [], []
+    for number, sample in enumerate(samples):
+        if model.pruning:  # the same run: with other rounding a token may be pruned or kept
+            by_formula.append(run.mean_gflops(model, [sample], ComputeConfig.of("cpu", "float32")))
+        by_fvcore.append(fvcore_check.count_with_fvcore(model, sample) / 1e9)
+        session.progress.advance(number + 1)
+    session.progress.finish()
+    gflops = measured.gflops(model)
+    by_formula = by_formula or gflops[: len(samples)].tolist()
+    dense = sample_costs.dense_gflops(session, split, CALIBRATION_SAMPLES).mean()
+    return CheckedGflops(
+        **GflopsPart.of(dense, gflops.mean() if model.pruning else None).model_dump(),
+        fvcore=sum(by_fvcore) / len(samples),
+        formula=sum(by_formula) / len(samples),
+        fvcore_samples=len(samples),
+    )
+
+
+def _time(session: Session, batch_sizes: Sequence[int]) -> tuple[list[LatencyPart], list[str]]:
+    """Return the times of the model, and of its dense model if it is pruned, and notes about the batch sizes."""
+    model, split = session.model, session.settings.split
+    available = len(batching.rows(session, split))
+    dense, pruned = (dense_teacher(model), model) if batch_sizes and model.pruning else (model, None)
+    parts = [
+        timing.latency(
+            dense,
+            pruned,
+            batching.full_batches(session, split, size, timing.BATCHES),
+            session.compute,
+            progress=session.progress,
+        )
+        for size in sorted({min(size, available) for size in batch_sizes})
+    ]
+    too_large = " and ".join(str(size) for size in sorted(set(batch_sizes)) if size > available)
+    if not too_large:
+        return parts, []
+    return parts, [f"The data have {available} samples, so batch size {available} was timed instead of {too_large}."]

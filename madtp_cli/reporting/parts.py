@@ -120,6 +120,8 @@ class ChangePart(Part):
     """The split of the samples: train, val or test."""
     samples: int
     """Number of samples."""
+    groups: int
+    """Number of groups of samples that share an image; the interval takes groups as independent."""
     dense: float
     """Quality of the dense model, in percent; CIDEr times 100."""
     pruned: float
@@ -143,6 +145,8 @@ class QualityPart(Part):
     """The split of the samples: train, val or test."""
     samples: int
     """Number of samples."""
+    groups: int
+    """Number of groups of samples that share an image; the interval takes groups as independent."""
     value: float
     """The quality, in `unit`."""
     interval95: Interval

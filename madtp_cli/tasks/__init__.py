@@ -1,4 +1,4 @@
-"""What a model is asked to do: one task per file, which holds an object `TASK`."""
+"""The tasks: what a model predicts and how that is scored. One task per file, which has an object `TASK`."""
 
 from __future__ import annotations
 
@@ -19,26 +19,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a model answered to each sample, as can be compared, and how right it was.
+    """The answers of a model to all samples of a split, and their scores.
 
-    `scores` has one number for each thing that is scored (a sample, or a query of retrieval), such that
-    `Task.quality` is their mean in the task's unit; `unlabelled` counts samples that could not be scored.
-    `parts` are further figures for which papers have a column, by name, in percent.
+    Attributes:
+        answers: One answer per sample, or per query of retrieval; answers of two models can be compared by `==`.
+        scores: One score per labelled sample, or per image of retrieval. `Task.quality` is their mean in the task's
+            unit.
+        unlabelled: Number of samples that have no label.
+        parts: Further figures that papers report, by name, in percent.
+        answer_samples: The sample of each answer, if there is not exactly one answer per sample.
     """
 
     answers: list[Any]
     scores: list[float]
     unlabelled: int = 0
     parts: dict[str, float] = field(default_factory=dict)
+    answer_samples: list[int] | None = None
 
 
 class Task(Protocol):
-    """What a file here offers.
+    """The interface of a task.
 
-    `unit` is that of `quality`, "percent" for all but CIDEr, which is 100 times the mean of the scores for all.
-    `shares` says that each score is a share of right, 0 to 1; `relative` that a change is told in percent of
-    what was before, and not in points. `answering` says what is run beside the forward to find an answer, if
-    anything is; whoever is `heard` is told of each run. `pipeline_tag` is what model hubs file such models under.
+    Attributes:
+        name: The task's name, which is the name of its file.
+        title: The task's name in full.
+        pipeline_tag: The tag of such models on the Hugging Face hub.
+        metric: Name of the quality.
+        unit: Unit of the quality: "percent", or "100 x CIDEr-D".
+        shares: Whether each score is a share of correct, 0 to 1.
+        relative: Whether a change is given in percent of the dense quality instead of in points.
     """
 
     name: str
@@ -51,65 +60,79 @@ class Task(Protocol):
     relative: bool
 
     @property
-    def answering(self) -> str:
-        """In some words, for a line of figures."""
+    def generation_cost_description(self) -> str:
+        """What is run in addition to the forward pass to find an answer; empty if nothing is."""
         ...
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
-        """Make the arguments of the model's forward, one row of each per sample.
+        """Return the inputs of a forward pass for some rows.
 
-        "labels" are there if every row has what the task's loss needs. Names with a dot ("judge.input_ids")
-        are no arguments of the forward, but for `evidence`.
+        "labels" is there if every row has what the task's loss needs. Names with a dot ("captions.input_ids") are
+        inputs of `predict`, not of the forward pass.
         """
         ...
 
     def text_lengths(self, rows: Sequence[Row], processor: Any) -> dict[str, list[int]]:
-        """Tokens of each row's texts as `collate` would make them, by the tower that reads them."""
+        """Return the tokens of each row's texts as `collate` encodes them, by the tower that reads them."""
         ...
 
-    def predictions(self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ...) -> list[Any]:
-        """What `judge` needs of each sample of a batch, given the forward's output; may run the model further."""
+    def predict(self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ...) -> list[Any]:
+        """Return a prediction for each sample of a batch.
+
+        Args:
+            model: The model.
+            output: Output of its forward pass; the text tower may run again to generate or rank answers.
+            batch: The collated batch.
+            on_text_run: Called with each text run.
+        """
         ...
 
     def score(
         self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ...
     ) -> TaskResult:
-        """Answers and scores of all samples of a split; `rows` is empty where labels do not count."""
+        """Return the answers and scores of all samples of a split.
+
+        Args:
+            model: The model.
+            predictions: The predictions of all batches in order.
+            rows: The rows of the split; empty if their labels do not apply to the model.
+            on_text_run: Called with each text run.
+        """
         ...
 
     def quality(self, scores: Sequence[float]) -> float:
-        """The metric over all scores, in its unit."""
+        """Return the metric over all scores, in its unit."""
         ...
 
 
 @runtime_checkable
 class GenerativeTask(Protocol):
-    """A task whose answers are words."""
+    """A task whose answers are texts."""
 
-    def writing(self, tokenizer: Any, answers: Sequence[str]) -> Task:
-        """The task with the tokenizer that reads a model's words, and the answers to choose from, if any."""
+    def with_tokenizer(self, tokenizer: Any, answers: Sequence[str]) -> Task:
+        """Return the task with the tokenizer of the model, and the answers to choose from (empty: any text)."""
         ...
 
 
 @runtime_checkable
 class RankingTask(Protocol):
-    """A task whose answers are chosen among candidates, of which few are looked at closely."""
+    """A task that ranks candidates and scores only the best of them in full."""
 
-    def choosing(self, k_test: int) -> Task:
-        """The task that looks closely at so many candidates."""
+    def with_candidates(self, k_test: int) -> Task:
+        """Return the task that scores `k_test` candidates in full."""
         ...
 
 
 def names() -> list[str]:
-    """Every task there is; imports none of them."""
+    """Return the names of all tasks, without importing one."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
 
 
 def get(name: str) -> Task:
-    """The task of this name.
+    """Return the task of this name.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is no such task.
     """
     if name not in names():
         raise UsageError(f"There is no task {name!r}.\nChoose one of: {', '.join(names())}.")
@@ -117,14 +140,20 @@ def get(name: str) -> Task:
 
 
 def prepared(name: str, processor: Any, data: Dataset, k_test: int | None = None) -> Task:
-    """The task of this name, for a model with this processor and these data; `k_test` as for `Choosing`.
+    """Return the task of this name, prepared for a model's processor and a data set.
+
+    Args:
+        name: The task.
+        processor: Has the tokenizer of the model.
+        data: Has the list of possible answers, if there is one.
+        k_test: Candidates to score in full; the task's default if None.
 
     Raises:
-        UsageError: There is none, or it has no candidates.
+        UsageError: There is no such task, or it has no candidates.
     """
     task = get(name)
     if k_test is not None:
         if not isinstance(task, RankingTask):
-            raise UsageError(f"The task {name} has no candidates that --k-test could number.\nLeave it out.")
-        task = task.choosing(k_test)
-    return task.writing(processor.tokenizer, data.answers) if isinstance(task, GenerativeTask) else task
+            raise UsageError(f"The task {name} has no candidates to rank.\nLeave out --k-test.")
+        task = task.with_candidates(k_test)
+    return task.with_tokenizer(processor.tokenizer, data.answers) if isinstance(task, GenerativeTask) else task

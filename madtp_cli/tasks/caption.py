@@ -1,4 +1,4 @@
-"""Image captioning: what does this image show?"""
+"""Image captioning: describe an image in a sentence."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from madtp_cli.metrics.captioning import bleu4, cider_d
 from madtp_cli.models.blip.decoding import IGNORED
 from madtp_cli.tasks import TaskResult, _texts
 
-#: Begins each of BLIP's captions; the loss leaves it out.
+#: BLIP's prompt, which begins each caption and takes no part in the loss.
 PROMPT = "a picture of"
-#: BLIP reads at most so many words of a caption, and so many tokens, the prompt's, [DEC] and [SEP] among them.
+#: Largest number of words of a caption, and of tokens with the prompt, [DEC] and [SEP], as BLIP was trained.
 MOST_WORDS, MOST_TOKENS = 30, 40
 
 
 def cleaned(caption: str) -> str:
-    """A caption as BLIP was trained on it: lower case, without some marks, 30 words.
+    """Return a caption as BLIP was trained on it: lower case, without some characters, at most 30 words.
 
     >>> cleaned('A "Red" ring; two (or more)!')
     'a red ring two or more'
@@ -33,7 +33,7 @@ def cleaned(caption: str) -> str:
 
 @dataclass(frozen=True)
 class Caption:
-    """An image, described in a sentence; judged by CIDEr-D, of which papers print 100 times as much."""
+    """Describe an image in a sentence; scored by CIDEr-D, which papers multiply by 100."""
 
     name = "caption"
     schema = "captions"
@@ -42,21 +42,21 @@ class Caption:
     metric = "CIDEr"
     unit = "100 x CIDEr-D"
     shares, relative = False, True
-    answering = "writing a caption by beam search, as many steps as the longest of its batch"
+    generation_cost_description = "generating a caption by beam search, as many steps as the longest of its batch"
 
     tokenizer: Any = None
 
-    def writing(self, tokenizer: Any, answers: Sequence[str]) -> Caption:
-        """The task with the tokenizer that reads a model's words; captions are never chosen from a list."""
+    def with_tokenizer(self, tokenizer: Any, answers: Sequence[str]) -> Caption:
+        """Return the task with the tokenizer of the model; captions are never chosen from a list."""
         return replace(self, tokenizer=tokenizer)
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
-        """Make the arguments of the model's forward; a row's own caption is the one that is teacher-forced.
+        """Return the inputs of a forward pass; the caption in `Row.text` is teacher-forced.
 
         Returns:
-            pixel_values [batch, 3, height, width]; input_ids and attention_mask [batch, tokens] of the
-            captions after the prompt, the first token [DEC]; labels [batch, tokens], the captions with -100
-            for the prompt and for padding, if every row has a caption.
+            pixel_values [batch, 3, height, width]; input_ids and attention_mask [batch, tokens]: [DEC], prompt and
+            caption; labels [batch, tokens]: the same with -100 for the prompt and for padding, if every row has a
+            caption.
         """
         captions = _captions(rows, processor.tokenizer)
         batch = {
@@ -70,27 +70,27 @@ class Caption:
         return batch
 
     def text_lengths(self, rows: Sequence[Row], processor: Any) -> dict[str, list[int]]:
-        """Tokens of each caption after the prompt, first and last included."""
+        """Return the tokens of each caption with the prompt, [DEC] and [SEP]."""
         return {"decoder": _captions(rows, processor.tokenizer)["attention_mask"].sum(1).tolist()}
 
-    def predictions(
+    def predict(
         self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run
     ) -> list[Any]:
-        """A caption of each image, without the prompt."""
+        """Return a caption for each image, without the prompt."""
         prompt = _prompt(self.tokenizer).to(output.memory.data.device)
-        written = model.generate_from(output.memory, prompt, on_text_run=on_text_run)
-        return _texts.texts(written[:, prompt.shape[1] :], self.tokenizer)
+        generated = model.generate_from(output.memory, prompt, on_text_run=on_text_run)
+        return _texts.texts(generated[:, prompt.shape[1] :], self.tokenizer)
 
     def score(
         self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ignore_text_run
     ) -> TaskResult:
-        """CIDEr-D of each caption, 0 to 10, against the references of all rows."""
-        written, references = _referred(predictions, rows)
-        parts = {"BLEU-4": 100 * bleu4(written, references)} if written else {}
-        return TaskResult(predictions, cider_d(written, references), len(predictions) - len(written), parts)
+        """Return the CIDEr-D of each caption, 0 to 10, against the references of all rows."""
+        captions, references = _with_references(predictions, rows)
+        parts = {"BLEU-4": 100 * bleu4(captions, references)} if captions else {}
+        return TaskResult(predictions, cider_d(captions, references), len(predictions) - len(captions), parts)
 
     def quality(self, scores: Sequence[float]) -> float:
-        """CIDEr as papers print it."""
+        """Return CIDEr as papers print it."""
         return 100 * fsum(scores) / len(scores)
 
 
@@ -99,12 +99,12 @@ def _captions(rows: Sequence[Row], tokenizer: Any) -> dict[str, Tensor]:
 
 
 def _prompt(tokenizer: Any) -> Tensor:
-    """[DEC] and the prompt, [1, tokens]."""
+    """Return [DEC] and the prompt, [1, tokens]."""
     return _texts.tokens([PROMPT], tokenizer, "[DEC]", MOST_TOKENS)["input_ids"][:, :-1]
 
 
-def _referred(captions: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Sequence[str]]]:
-    """Captions of the rows that have references, and these."""
+def _with_references(captions: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[Sequence[str]]]:
+    """Return the captions of the rows that have references, and the references."""
     pairs = [(caption, row.references) for caption, row in zip(captions, rows, strict=False) if row.references]
     return [caption for caption, _ in pairs], [references for _, references in pairs]
 

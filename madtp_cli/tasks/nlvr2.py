@@ -1,4 +1,4 @@
-"""NLVR2: is this sentence true of these two images?"""
+"""NLVR2: decide whether a sentence is true of two images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from madtp_cli.data.pixels import pixel_values
 from madtp_cli.execution.text_runs import OnTextRun, ignore_text_run
 from madtp_cli.tasks import TaskResult, _texts
 
-#: BLIP reads at most so many words of a sentence.
+#: Largest number of words of a sentence, as BLIP was trained.
 MOST_WORDS = 40
-#: And as many tokens as it has positions.
+#: Largest number of tokens: the positions of BLIP's text tower.
 MOST_TOKENS = 512
 
 
 def cleaned(sentence: str) -> str:
-    """A sentence as BLIP was trained on it: lower case, without some marks, 40 words.
+    """Return a sentence as BLIP was trained on it: lower case, without some characters, at most 40 words.
 
     >>> cleaned('Both images: a "Red" ring (two, or more)!')
     'both images a red ring two, or more'
@@ -30,7 +30,7 @@ def cleaned(sentence: str) -> str:
 
 
 class Nlvr2:
-    """A pair of images and a sentence, judged true or false."""
+    """Decide whether a sentence is true of a pair of images."""
 
     name = "nlvr2"
     schema = "statements"
@@ -39,15 +39,14 @@ class Nlvr2:
     metric = "accuracy"
     unit = "percent"
     shares, relative = True, False
-    answering = ""
+    generation_cost_description = ""
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
-        """Make the arguments of the model's forward.
+        """Return the inputs of a forward pass.
 
         Returns:
-            pixel_values [batch, 2, 3, height, width], left image first; input_ids and
-            attention_mask [batch, tokens], the first token [ENC]; labels [batch] if every
-            row has one.
+            pixel_values [batch, 2, 3, height, width], left image first; input_ids and attention_mask [batch, tokens],
+            the first token is [ENC]; labels [batch] if every row has one.
         """
         images = pixel_values([image for row in rows for image in row.images], processor.image_processor)
         tokens = _tokens([row.text for row in rows], processor.tokenizer)
@@ -58,20 +57,20 @@ class Nlvr2:
         return batch
 
     def text_lengths(self, rows: Sequence[Row], processor: Any) -> dict[str, list[int]]:
-        """Tokens of each sentence, [ENC] and [SEP] included."""
+        """Return the tokens of each sentence with [ENC] and [SEP]."""
         return {"text": _tokens([row.text for row in rows], processor.tokenizer)["attention_mask"].sum(1).tolist()}
 
-    def predictions(
+    def predict(
         self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run
     ) -> list[Any]:
-        """1 where the statement is judged true, else 0; one number per sample."""
+        """Return 1 for each sample whose sentence the model takes for true, else 0."""
         answers: list[int] = output.logits.argmax(-1).tolist()
         return answers
 
     def score(
         self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ignore_text_run
     ) -> TaskResult:
-        """Right where the judgement equals the label."""
+        """Score 1 if the prediction equals the label, else 0."""
         labels = [row.label for row in rows]
         scores = [
             float(answer == label) for answer, label in zip(predictions, labels, strict=False) if label is not None
@@ -79,7 +78,7 @@ class Nlvr2:
         return TaskResult(predictions, scores, len(predictions) - len(scores))
 
     def quality(self, scores: Sequence[float]) -> float:
-        """Percent of the samples that are right."""
+        """Return the percentage of correct samples."""
         return 100 * fsum(scores) / len(scores)
 
 

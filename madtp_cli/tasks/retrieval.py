@@ -1,4 +1,4 @@
-"""Retrieval: which of all texts belong to this image, and which of all images to this text?"""
+"""Retrieval: find the texts that belong to an image, and the image that belongs to a text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import CLIPTokenizer
 
 from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import pixel_values
@@ -19,19 +18,19 @@ from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
 from madtp_cli.metrics.retrieval import Ranks, rank
 from madtp_cli.tasks import TaskResult, _texts
 
-#: BLIP reads at most so many words of a caption; MADTP cleans CLIP's captions likewise.
+#: Largest number of words of a caption, as BLIP was trained; MADTP prepares CLIP's captions in the same way.
 MOST_WORDS = 30
-#: And at most so many tokens, the first and the last among them; CLIP has so many positions.
-BLIP_TOKENS, CLIP_TOKENS = 35, 77
-#: Candidates of each query that a model which reranks looks at again; recall at 10 needs 10. BLIP looks at 256 on
-#: COCO and at 128 on Flickr30k, which takes as many runs of the text encoder for each query.
+#: Largest number of tokens of a caption, the first and the last included, by the class of the processor.
+MOST_TOKENS = {"BlipProcessor": 35, "CLIPProcessor": 77}
+#: Candidates of each query that a model with re-ranking scores in full; recall at 10 needs 10. BLIP uses 256 on COCO
+#: and 128 on Flickr30k. Each candidate is a run of the text tower.
 K_TEST = 16
-#: Pairs that are matched in one forward.
+#: Pairs that are matched in one forward pass.
 PAIRS_AT_ONCE = 256
 
 
 def cleaned(caption: str) -> str:
-    """A caption as BLIP was trained on it: lower case, without some marks, 30 words.
+    """Return a caption as BLIP was trained on it: lower case, without some characters, at most 30 words.
 
     >>> cleaned('A "Red" ring; two (or more)!')
     'a red ring two or more'
@@ -40,13 +39,17 @@ def cleaned(caption: str) -> str:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What is kept of an image and its captions until a whole split was seen; on the CPU.
+class EmbeddedSample:
+    """An image and its captions until all samples of a split are there; all tensors are on the CPU.
 
-    `image` [width] and `texts` [captions, width] are normalised; `words` has each caption's tokens. Only a
-    model that reranks needs `tokens` [image tokens, tower width] and their `sizes`; in float16 5,000 COCO
-    images take 4.4 GB in a dense BLIP-base at 384 pixels, and the share of it that is left of their tokens
-    in a pruned one.
+    The tokens of 5,000 COCO images take 4.4 GB in float16 in a dense BLIP-base at 384 pixels, and less in a pruned one.
+
+    Attributes:
+        image: Normalised embedding of the image, [width].
+        texts: Normalised embeddings of its captions, [captions, width].
+        words: Token ids of each caption.
+        tokens: The image's last tokens, [tokens, tower width], in float16; None for a model without re-ranking.
+        sizes: How many patches each token stands for; None if the model does not record it.
     """
 
     image: Tensor
@@ -57,7 +60,7 @@ class Found:
 
 
 class Retrieval:
-    """Images and their captions, each to be found by the other."""
+    """Find texts by an image and images by a text."""
 
     name = "retrieval"
     schema = "captions"
@@ -65,157 +68,164 @@ class Retrieval:
     pipeline_tag = "zero-shot-image-classification"
     metric = "mean recall"
     unit = "percent"
-    shares, relative = False, False  # an image with more captions than the mean weighs more
+    shares, relative = False, False  # the score of an image with more captions than the mean can be above 1
 
     def __init__(self, k_test: int = K_TEST) -> None:
         self.k_test = k_test
 
     @property
-    def answering(self) -> str:
-        """How a query, an image or a text, is answered by a model that reranks."""
-        return f"matching a query with its {self.k_test:,} most similar candidates, a pair once for both its queries"
+    def generation_cost_description(self) -> str:
+        """How a model with re-ranking answers a query, which is an image or a text."""
+        return f"matching a query with its {self.k_test:,} most similar candidates, each pair once for both directions"
 
-    def choosing(self, k_test: int) -> Retrieval:
-        """The task that matches so many candidates of each query."""
+    def with_candidates(self, k_test: int) -> Retrieval:
+        """Return the task that matches `k_test` candidates of each query."""
         return Retrieval(k_test)
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
-        """Make the arguments of the model's forward, and all captions to be judged by.
+        """Return the inputs of a forward pass, and all captions of the rows.
 
         Returns:
-            pixel_values [batch, 3, height, width]; input_ids and attention_mask [batch, tokens] of each row's
-            own caption; labels [batch], the first row with the same image. judge.input_ids and
-            judge.attention_mask [captions, tokens] of all captions, judge.samples [captions] whose they are.
+            pixel_values [batch, 3, height, width]; input_ids and attention_mask [batch, tokens] of the caption in
+            `Row.text`; labels [batch], the first row with the same image. captions.input_ids and
+            captions.attention_mask [captions, tokens] of all captions, captions.sample [captions], the row of each.
         """
         captions = [row.references or (row.text,) for row in rows]
-        every = _tokens([caption for those in captions for caption in those], processor.tokenizer)
-        firsts: dict[Any, int] = {}
+        encoded = _encode([caption for of_row in captions for caption in of_row], processor)
+        first_rows: dict[Any, int] = {}
         return {
             "pixel_values": pixel_values([row.images[0] for row in rows], processor.image_processor),
-            **_tokens([row.text for row in rows], processor.tokenizer),
-            "labels": torch.tensor([firsts.setdefault(row.images, number) for number, row in enumerate(rows)]),
-            **{f"judge.{name}": value for name, value in every.items()},
-            "judge.samples": torch.tensor([number for number, those in enumerate(captions) for _ in those]),
+            **_encode([row.text for row in rows], processor),
+            "labels": torch.tensor([first_rows.setdefault(row.images, number) for number, row in enumerate(rows)]),
+            **{f"captions.{name}": value for name, value in encoded.items()},
+            "captions.sample": torch.tensor([number for number, of_row in enumerate(captions) for _ in of_row]),
         }
 
     def text_lengths(self, rows: Sequence[Row], processor: Any) -> dict[str, list[int]]:
-        """Tokens of each row's own caption, the first and the last included."""
-        return {"text": _tokens([row.text for row in rows], processor.tokenizer)["attention_mask"].sum(1).tolist()}
+        """Return the tokens of the caption in `Row.text`, the first and the last included."""
+        return {"text": _encode([row.text for row in rows], processor)["attention_mask"].sum(1).tolist()}
 
-    def predictions(
+    def predict(
         self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run
     ) -> list[Any]:
-        """Each image and all its captions, embedded, as `Found`."""
+        """Return each image and all its captions as an `EmbeddedSample`."""
         images, tokens = output.image_embedding, output.memory
-        mask = batch["judge.attention_mask"]
-        texts = model.embed_texts(batch["judge.input_ids"], mask).float().cpu()
-        ids, real, owner = batch["judge.input_ids"].cpu(), mask.bool().cpu(), batch["judge.samples"].cpu()
-        found = []
+        mask = batch["captions.attention_mask"]
+        texts = model.embed_texts(batch["captions.input_ids"], mask).float().cpu()
+        ids, real = batch["captions.input_ids"].cpu(), mask.bool().cpu()
+        samples = []
         for sample, image in enumerate(images.float().cpu()):
-            own = (owner == sample).nonzero()[:, 0].tolist()
-            kept = _kept(tokens.part(slice(sample, sample + 1))) if model.reranks else (None, None)
-            found.append(Found(image, texts[own], [ids[text][real[text]] for text in own], *kept))
-        return found
+            captions = (batch["captions.sample"].cpu() == sample).nonzero()[:, 0].tolist()
+            kept = _to_cpu(tokens.part(slice(sample, sample + 1))) if model.reranks else (None, None)
+            words = [ids[caption][real[caption]] for caption in captions]
+            samples.append(EmbeddedSample(image, texts[captions], words, *kept))
+        return samples
 
     def score(
         self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ignore_text_run
     ) -> TaskResult:
-        """The best text of each image, then the best image of each text; scores are `Ranks.scores`, one per image."""
-        texts_of, images_of = self.candidates(model, predictions, on_text_run)
-        answers = [*texts_of.argmax(1).tolist(), *images_of.argmax(1).tolist()]
+        """Return the best text of each image, then the best image of each text; the scores are `Ranks.scores`."""
+        texts_by_image, images_by_text = self.candidates(model, predictions, on_text_run)
+        answers = [*texts_by_image.argmax(1).tolist(), *images_by_text.argmax(1).tolist()]
+        samples = [*range(len(predictions)), *_image_of_text(predictions)]
         if not rows:
-            return TaskResult(answers, [], len(predictions))
-        ranks = ranked(predictions, texts_of, images_of)
+            return TaskResult(answers, [], len(predictions), answer_samples=samples)
+        ranks = ranked(predictions, texts_by_image, images_by_text)
         parts = {name: 100 * share for name, share in ranks.recalls().items() if "@" in name}
-        return TaskResult(answers, ranks.scores(), parts=parts)
+        return TaskResult(answers, ranks.scores(), parts=parts, answer_samples=samples)
 
     def candidates(
-        self, model: Any, predictions: Sequence[Found], on_text_run: OnTextRun = ignore_text_run
+        self, model: Any, predictions: Sequence[EmbeddedSample], on_text_run: OnTextRun = ignore_text_run
     ) -> tuple[Tensor, Tensor]:
-        """Scores of all texts for each image [images, texts], and of all images for each text [texts, images].
+        """Return the scores of all texts by image [images, texts], and of all images by text [texts, images].
 
-        A pair's score is the similarity of its embeddings; where the model reranks the log-odds of a match are
-        added, and pairs that are not among a query's best `k_test` have -inf. No score depends on other pairs.
+        The score of a pair is the similarity of its embeddings. A model with re-ranking adds the log-odds of a match,
+        and a pair that is not among the best `k_test` of a query has -inf. The score of a pair does not depend on
+        other pairs.
         """
-        images, texts = torch.stack([one.image for one in predictions]), torch.cat([one.texts for one in predictions])
-        with torch.autocast("cpu", enabled=False):  # ranks want more than the eleven bits of half precision
+        images = torch.stack([sample.image for sample in predictions])
+        texts = torch.cat([sample.texts for sample in predictions])
+        with torch.autocast("cpu", enabled=False):  # half precision has too few bits to rank
             similar = images @ texts.T
         if not model.reranks:
             return similar, similar.T
         by_image, by_text = self._best(similar), self._best(similar.T).T
         pairs = (by_image | by_text).nonzero()
         scores = torch.full_like(similar, float("-inf"))
-        scores[pairs[:, 0], pairs[:, 1]] = similar[pairs[:, 0], pairs[:, 1]] + _matched(
-            model, predictions, pairs, on_text_run
-        )
+        matches = _match(model, predictions, pairs, on_text_run)
+        scores[pairs[:, 0], pairs[:, 1]] = similar[pairs[:, 0], pairs[:, 1]] + matches
         return scores.masked_fill(~by_image, float("-inf")), scores.masked_fill(~by_text, float("-inf")).T
 
     def quality(self, scores: Sequence[float]) -> float:
-        """Mean of recall at 1, 5 and 10 in both directions, in percent."""
+        """Return the mean of recall at 1, 5 and 10 in both directions, in percent."""
         return 100 * fsum(scores) / len(scores)
 
     def _best(self, similar: Tensor) -> Tensor:
-        """Which columns are among each row's most similar, at most `k_test`, bool."""
+        """Return a mask of the most similar columns of each row, at most `k_test`."""
         best = similar.topk(min(self.k_test, similar.shape[1]), 1).indices
         return torch.zeros_like(similar, dtype=torch.bool).scatter_(1, best, value=True)
 
 
-def ranked(predictions: Sequence[Found], texts_of: Tensor, images_of: Tensor) -> Ranks:
-    """Where the right candidates stand among the `candidates`."""
-    return rank(texts_of.numpy(), _owners(predictions), images_of.numpy())
+def ranked(predictions: Sequence[EmbeddedSample], texts_by_image: Tensor, images_by_text: Tensor) -> Ranks:
+    """Return the ranks of the correct candidates in the scores that `Retrieval.candidates` returns."""
+    return rank(texts_by_image.numpy(), _image_of_text(predictions), images_by_text.numpy())
 
 
-def _owners(predictions: Sequence[Found]) -> list[int]:
-    """The image of each text."""
-    return [number for number, one in enumerate(predictions) for _ in one.words]
+def _image_of_text(predictions: Sequence[EmbeddedSample]) -> list[int]:
+    """Return the image of each text."""
+    return [number for number, sample in enumerate(predictions) for _ in sample.words]
 
 
-def _kept(tokens: Packed) -> tuple[Tensor, Tensor | None]:
-    """One image's tokens, half as large, and their sizes."""
+def _to_cpu(tokens: Packed) -> tuple[Tensor, Tensor | None]:
+    """Return the tokens of one image in float16, and their sizes."""
     return tokens.data.half().cpu(), None if tokens.sizes is None else tokens.sizes.cpu()
 
 
-def _matched(model: Any, predictions: Sequence[Found], pairs: Tensor, on_text_run: OnTextRun) -> Tensor:
-    """The model's judgement of pairs [pairs, 2] of an image and a text, sorted by image, [pairs]."""
-    words = [text for one in predictions for text in one.words]
-    own = next(model.parameters())
-    result = []
-    for some in pairs.split(PAIRS_AT_ONCE):
-        images, texts = some[:, 0].unique_consecutive(return_counts=True)
-        tokens = _joined([predictions[image] for image in images.tolist()], own)
-        asked = [words[text] for text in some[:, 1].tolist()]
-        ids = pad_sequence(asked, batch_first=True).to(own.device)
-        mask = pad_sequence([torch.ones_like(text) for text in asked], batch_first=True).to(own.device)
-        numbered = _numbered(on_text_run, images.tolist())
-        result.append(model.match(tokens, ids, mask, texts.tolist(), numbered).float().cpu())
-    return torch.cat(result)
+def _match(model: Any, predictions: Sequence[EmbeddedSample], pairs: Tensor, on_text_run: OnTextRun) -> Tensor:
+    """Return the log-odds of a match of each pair [pairs, 2] of an image and a text, sorted by image, [pairs]."""
+    words = [text for sample in predictions for text in sample.words]
+    weight = next(model.parameters())
+    matches = []
+    for part in pairs.split(PAIRS_AT_ONCE):
+        images, texts_per_image = part[:, 0].unique_consecutive(return_counts=True)
+        tokens = _joined([predictions[image] for image in images.tolist()], weight)
+        texts = [words[text] for text in part[:, 1].tolist()]
+        ids = pad_sequence(texts, batch_first=True).to(weight.device)
+        mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True).to(weight.device)
+        renumbered = _renumbered(on_text_run, images.tolist())
+        matches.append(model.match(tokens, ids, mask, texts_per_image.tolist(), renumbered).float().cpu())
+    return torch.cat(matches)
 
 
-def _numbered(on_text_run: OnTextRun, images: Sequence[int]) -> OnTextRun:
-    """Tells of runs over some images by their numbers in the split."""
+def _renumbered(on_text_run: OnTextRun, images: Sequence[int]) -> OnTextRun:
+    """Return a function that passes on text runs with the images' numbers in the split."""
 
-    def hear(read: TextRun) -> None:
-        on_text_run(replace(read, samples=[images[sample] for sample in read.samples]))
+    def renumber(text_run: TextRun) -> None:
+        on_text_run(replace(text_run, samples=[images[sample] for sample in text_run.samples]))
 
-    return hear
+    return renumber
 
 
-def _joined(found: Sequence[Found], like: Tensor) -> Packed:
-    """The images' tokens in one batch, where and in the number format in which the model has its weights."""
-    # Each by itself: autocast on a CPU refuses to join what is in float16.
-    parts = [one.tokens.to(like.device, like.dtype) for one in found if one.tokens is not None]
-    sizes = [one.sizes for one in found if one.sizes is not None]
+def _joined(samples: Sequence[EmbeddedSample], like: Tensor) -> Packed:
+    """Return the images' tokens, packed, on the device and in the number format of a weight."""
+    # Each part is converted by itself: autocast on a CPU cannot concatenate float16 tensors.
+    parts = [sample.tokens.to(like.device, like.dtype) for sample in samples if sample.tokens is not None]
+    sizes = [sample.sizes for sample in samples if sample.sizes is not None]
     return Packed(torch.cat(parts), [len(part) for part in parts], torch.cat(sizes).to(like.device) if sizes else None)
 
 
-def _tokens(captions: Sequence[str], tokenizer: Any) -> dict[str, Tensor]:
-    """[CLS] or CLIP's start first, [SEP] or its end last, padded to the longest."""
-    own = CLIP_TOKENS if isinstance(tokenizer, CLIPTokenizer) else BLIP_TOKENS
-    encoded = tokenizer(
+def _most_tokens(processor: Any) -> int:
+    """Return the largest number of tokens of a caption for the model family of a processor."""
+    return MOST_TOKENS[type(processor).__name__]
+
+
+def _encode(captions: Sequence[str], processor: Any) -> dict[str, Tensor]:
+    """Encode captions with the tokenizer's first and last special token, padded to the longest."""
+    encoded = processor.tokenizer(
         [cleaned(caption) for caption in captions],
         padding=True,
         truncation=True,
-        max_length=min(own, tokenizer.model_max_length),
+        max_length=min(_most_tokens(processor), processor.tokenizer.model_max_length),
         return_tensors="pt",
     )
     return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}

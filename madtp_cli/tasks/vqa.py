@@ -1,4 +1,4 @@
-"""Visual question answering: what is the answer to this question about this image?"""
+"""Visual question answering: answer a question about an image."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from madtp_cli.models.blip.decoding import IGNORED
 from madtp_cli.models.blip.vqa import RANKED
 from madtp_cli.tasks import TaskResult, _texts
 
-#: BLIP reads at most so many words of a question, and so many tokens, the first and the last among them.
+#: Largest number of words and of tokens ([ENC] and [SEP] included) of a question, as BLIP was trained.
 MOST_WORDS, QUESTION_TOKENS = 50, 35
-#: Of an answer as many as BLIP has positions.
+#: Largest number of tokens of an answer: the positions of BLIP's decoder.
 ANSWER_TOKENS = 512
 
 
 def cleaned(question: str) -> str:
-    """A question as BLIP was trained on it: lower case, without some marks, 50 words.
+    """Return a question as BLIP was trained on it: lower case, without some characters, at most 50 words.
 
     >>> cleaned('What is "this" (the red ring)?')
     'what is this the red ring?'
@@ -33,10 +33,10 @@ def cleaned(question: str) -> str:
     return " ".join(_texts.DROPPED.sub("", question.lower()).split()[:MOST_WORDS])
 
 
-def commonest(references: Sequence[str]) -> str:
-    """The answer that most people gave, of several the one that came first; nothing if nobody answered.
+def most_frequent(references: Sequence[str]) -> str:
+    """Return the most frequent answer, the first of several equally frequent ones; "" if there is none.
 
-    >>> commonest(["red", "dark red", "dark red"]), commonest(["2", "two"]), commonest([])
+    >>> most_frequent(["red", "dark red", "dark red"]), most_frequent(["2", "two"]), most_frequent([])
     ('dark red', '2', '')
     """
     return Counter(references).most_common(1)[0][0] if references else ""
@@ -44,10 +44,12 @@ def commonest(references: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Vqa:
-    """An image and a question, answered in words.
+    """Answer a question about an image.
 
-    Where the data list all `answers`, the model chooses among the `k_test` with the likeliest first words;
-    otherwise it writes one.
+    Attributes:
+        tokenizer: The model's tokenizer.
+        answers: The possible answers, if the data list them. Otherwise the model generates an answer.
+        k_test: Answers with the most likely first tokens that are scored in full.
     """
 
     name = "vqa"
@@ -63,29 +65,29 @@ class Vqa:
     k_test: int = RANKED
 
     @property
-    def answering(self) -> str:
+    def generation_cost_description(self) -> str:
         """How an answer is found."""
         if not self.answers:
-            return "writing an answer by beam search, as many steps as the longest of its batch"
-        closely = min(self.k_test, len(self.answers))
-        return f"ranking {len(self.answers):,} answers by their first words, the likeliest {closely:,} in full"
+            return "generating an answer by beam search, as many steps as the longest of its batch"
+        in_full = min(self.k_test, len(self.answers))
+        return f"ranking {len(self.answers):,} answers by their first tokens, the {in_full:,} most likely ones in full"
 
-    def choosing(self, k_test: int) -> Vqa:
-        """The task that ranks so many answers of a list in full."""
+    def with_candidates(self, k_test: int) -> Vqa:
+        """Return the task that scores `k_test` answers of a list in full."""
         return replace(self, k_test=k_test)
 
-    def writing(self, tokenizer: Any, answers: Sequence[str]) -> Vqa:
-        """The task with the tokenizer that reads a model's words, and the answers to choose from, if any."""
+    def with_tokenizer(self, tokenizer: Any, answers: Sequence[str]) -> Vqa:
+        """Return the task with the tokenizer of the model, and the answers to choose from, if there are any."""
         return replace(self, tokenizer=tokenizer, answers=tuple(answers))
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
-        """Make the arguments of the model's forward; the commonest answer is the one that is teacher-forced.
+        """Return the inputs of a forward pass; the most frequent answer is teacher-forced.
 
         Returns:
-            pixel_values [batch, 3, height, width]; input_ids and attention_mask [batch, tokens] of the
-            questions, the first token [ENC]; decoder_input_ids and decoder_attention_mask [batch, tokens] of
-            the answers, the first token [DEC], nothing between it and [SEP] where nobody answered; labels
-            [batch, tokens], the answers with -100 for padding, if every row has an answer.
+            pixel_values [batch, 3, height, width]; input_ids and attention_mask [batch, tokens] of the questions, the
+            first token is [ENC]; decoder_input_ids and decoder_attention_mask [batch, tokens] of the answers, the
+            first token is [DEC], followed by [SEP] if there is no answer; labels [batch, tokens], the answers with
+            -100 for padding, if every row has an answer.
         """
         questions, answers = _questions(rows, processor.tokenizer), _answers(rows, processor.tokenizer)
         batch = {
@@ -98,33 +100,33 @@ class Vqa:
         return batch
 
     def text_lengths(self, rows: Sequence[Row], processor: Any) -> dict[str, list[int]]:
-        """Tokens of each question and of the answer that is teacher-forced, first and last included."""
+        """Return the tokens of each question and of its teacher-forced answer, special tokens included."""
         texts = {"text": _questions(rows, processor.tokenizer), "decoder": _answers(rows, processor.tokenizer)}
         return {tower: tokens["attention_mask"].sum(1).tolist() for tower, tokens in texts.items()}
 
-    def predictions(
+    def predict(
         self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run
     ) -> list[Any]:
-        """The answer to each question, in words."""
+        """Return the answer to each question as text."""
         if not self.answers:
             return _texts.texts(model.generate_from(output.memory, on_text_run=on_text_run), self.tokenizer)
-        listed = {
+        encoded = {
             name: value.to(output.memory.data.device)
             for name, value in _texts.tokens(self.answers, self.tokenizer, "[DEC]", ANSWER_TOKENS).items()
         }
-        best = model.rank(output.memory, listed["input_ids"], listed["attention_mask"], self.k_test, on_text_run)
+        best = model.rank(output.memory, encoded["input_ids"], encoded["attention_mask"], self.k_test, on_text_run)
         return [self.answers[number] for number in best.tolist()]
 
     def score(
         self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ignore_text_run
     ) -> TaskResult:
-        """As right as the official evaluation says, 0 to 1: see `metrics.vqa.soft_score`."""
-        asked = zip(predictions, rows, strict=False)
-        scores = [soft_score(answer, row.references) for answer, row in asked if row.references]
+        """Return the score of each answer, 0 to 1, by the official rule, see `metrics.vqa.soft_score`."""
+        pairs = zip(predictions, rows, strict=False)
+        scores = [soft_score(answer, row.references) for answer, row in pairs if row.references]
         return TaskResult(predictions, scores, len(predictions) - len(scores))
 
     def quality(self, scores: Sequence[float]) -> float:
-        """VQA accuracy in percent."""
+        """Return the VQA accuracy in percent."""
         return 100 * fsum(scores) / len(scores)
 
 
@@ -133,7 +135,7 @@ def _questions(rows: Sequence[Row], tokenizer: Any) -> dict[str, Tensor]:
 
 
 def _answers(rows: Sequence[Row], tokenizer: Any) -> dict[str, Tensor]:
-    return _texts.tokens([commonest(row.references) for row in rows], tokenizer, "[DEC]", ANSWER_TOKENS)
+    return _texts.tokens([most_frequent(row.references) for row in rows], tokenizer, "[DEC]", ANSWER_TOKENS)
 
 
 TASK = Vqa()

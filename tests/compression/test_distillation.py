@@ -1,4 +1,4 @@
-"""The fine-tune: what it learns from, how fast, and what it leaves alone."""
+"""Distillation: its losses, its optimizers, and what it does not change."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from madtp_cli.compression import distillation
-from madtp_cli.compression.distillation import Schedule, StepResult
+from madtp_cli.compression import distillation, optimizers
+from madtp_cli.compression.distillation import StepResult
+from madtp_cli.compression.optimizers import Schedule
 from madtp_cli.compression.teacher_cache import TeacherCache
-from madtp_cli.evaluation.run import ComputeConfig
+from madtp_cli.evaluation.compute import ComputeConfig
 
 SCHEDULE = Schedule(steps=3, learning_rate=1e-3, dictionary_learning_rate=5e-3)
 
@@ -21,7 +22,7 @@ CPU = ComputeConfig.of("cpu", "float32")
 
 @pytest.fixture
 def batches(collate, samples):
-    """Two batches of unlike sizes, over and over."""
+    """Two batches of different sizes, repeated without end."""
     return itertools.cycle([collate(samples[:3]), collate(samples[3:])])
 
 
@@ -31,8 +32,8 @@ def teacher(blip):
     return copy.deepcopy(blip).requires_grad_(False)
 
 
-def test_the_teacher_is_untouched(attached, teacher, batches) -> None:
-    """Bit for bit, and in evaluation mode; a teacher that drifts teaches nothing."""
+def test_the_teacher_does_not_change(attached, teacher, batches) -> None:
+    """The weights stay identical to the bit, and the teacher stays in evaluation mode."""
     before = copy.deepcopy(teacher.state_dict())
     list(distillation.distill(attached(0.4), teacher, batches, SCHEDULE, CPU))
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
@@ -42,29 +43,29 @@ def test_the_teacher_is_untouched(attached, teacher, batches) -> None:
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_the_task_loss_is_there_where_labels_are(attached, teacher, batches, labelled) -> None:
-    """Everything else is learned from the dense model, on any user's unlabelled pairs."""
+def test_batches_with_labels_have_a_task_loss(attached, teacher, batches, labelled) -> None:
+    """All other losses need only the dense model, so unlabelled data can be used."""
     batch = dict(next(batches))
     if not labelled:
         batch.pop("labels")
-    losses = distillation.step_losses(attached(0.4).train()(**batch), TeacherCache(teacher, CPU).of(batch))
+    losses = distillation.step_losses(attached(0.4).train()(**batch), TeacherCache(teacher, CPU).targets(batch))
     assert losses.keys() == {"logits", "state", "tokens", "alignment"} | ({"task"} if labelled else set())
     assert all(loss.isfinite() and loss >= 0 and loss.requires_grad for loss in losses.values())
 
 
-def test_a_student_that_is_the_teacher_has_nothing_to_learn(attached, teacher, batches) -> None:
-    """At knob 0 both are one model, to rounding; a loss above that would be the harness's own."""
+def test_a_student_equal_to_the_teacher_has_no_loss(attached, teacher, batches) -> None:
+    """At threshold scale 0 both are the same model up to rounding."""
     batch = dict(next(batches))
     batch.pop("labels")
-    taught = TeacherCache(teacher, CPU).of(batch)
-    losses = distillation.step_losses(attached(0.0).train()(**batch), taught)
+    targets = TeacherCache(teacher, CPU).targets(batch)
+    losses = distillation.step_losses(attached(0.0).train()(**batch), targets)
     assert max(loss.item() for loss in losses.values()) < 1e-6
-    pruned = distillation.step_losses(attached(0.7).train()(**batch), taught)
+    pruned = distillation.step_losses(attached(0.7).train()(**batch), targets)
     assert min(pruned["logits"].item(), pruned["state"].item()) > 1e-3
 
 
-def test_every_madtp_parameter_learns(attached, teacher, batches) -> None:
-    """In the released code the threshold gets no gradient and the dictionary hardly moves."""
+def test_all_madtp_parameters_are_trained(attached, teacher, batches) -> None:
+    """In the released code the threshold has no gradient and the dictionary hardly changes."""
     student = attached(0.4)
     before = copy.deepcopy(student.madtp.state_dict())
     list(distillation.distill(student, teacher, batches, SCHEDULE, CPU))
@@ -72,16 +73,16 @@ def test_every_madtp_parameter_learns(attached, teacher, batches) -> None:
         assert (value - before[name]).abs().mean() > SCHEDULE.learning_rate, name
 
 
-def test_dictionary_and_pretrained_weights_have_their_own_rates(attached) -> None:
-    """The dictionary starts from random values. Vectors (norms, biases) have no decay, in either."""
+def test_the_dictionary_has_another_learning_rate_than_pretrained_weights(attached) -> None:
+    """The dictionary starts from random values. Vectors (norms, biases) have no weight decay."""
     student = attached(0.4)
-    muon, adamw = distillation.optimizers_of(student, SCHEDULE)
+    muon, adamw = optimizers.optimizers_of(student, SCHEDULE)
     names = {id(value): name for name, value in student.named_parameters()}
     groups = [*muon.param_groups, *adamw.param_groups]
     assert sorted(id(value) for group in groups for value in group["params"]) == sorted(names)
     for group in groups:
-        own = {names[id(value)].startswith("madtp.") for value in group["params"]}
-        assert own == {group["lr"] == SCHEDULE.dictionary_learning_rate}
+        in_dictionary = {names[id(value)].startswith("madtp.") for value in group["params"]}
+        assert in_dictionary == {group["lr"] == SCHEDULE.dictionary_learning_rate}
         assert all((value.dim() <= 1) == (group["weight_decay"] == 0) for value in group["params"])
     assert {names[id(value)].split(".")[0] for group in muon.param_groups for value in group["params"]} == {
         "vision_model",
@@ -90,8 +91,8 @@ def test_dictionary_and_pretrained_weights_have_their_own_rates(attached) -> Non
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 300])
-def test_rates_warm_up_and_then_fall_towards_zero(steps) -> None:
-    """A full first step would throw the pretrained weights about; a full last one would leave them shaking."""
+def test_learning_rates_rise_and_then_fall_towards_zero(steps) -> None:
+    """No step has a rate of zero: a fine-tune may have few steps."""
     factors = [Schedule(steps, 1, 1).factor(step) for step in range(steps)]
     assert all(0 < factor <= 1 for factor in factors)
     peak = factors.index(1.0)
@@ -101,7 +102,7 @@ def test_rates_warm_up_and_then_fall_towards_zero(steps) -> None:
 
 
 def test_the_schedule_follows_its_formula() -> None:
-    """Of 300 steps 30 are warm-up; half way through the other 270 the cosine stands at one half."""
+    """Of 300 steps 30 are warm-up; in the middle of the other 270 the cosine is one half."""
     schedule = Schedule(300, 1, 1)
     assert schedule.factor(0) == pytest.approx(1 / 30)
     assert schedule.factor(29) == schedule.factor(30) == 1
@@ -109,8 +110,22 @@ def test_the_schedule_follows_its_formula() -> None:
     assert 0 < schedule.factor(299) < 1e-4
 
 
+def test_the_optimizers_follow_the_schedule() -> None:
+    """Each step uses its peak rate times the factor, to the bit."""
+    schedule = Schedule(12, 1e-3, 5e-3)
+    parameter = nn.Parameter(torch.ones(2, 2))
+    both = [torch.optim.SGD([parameter], lr=rate) for rate in (1e-3, 5e-3)]
+    schedulers = schedule.schedulers(both)
+    for step in range(12):
+        rates = [optimizer.param_groups[0]["lr"] for optimizer in both]
+        assert rates == [1e-3 * schedule.factor(step), 5e-3 * schedule.factor(step)]
+        for optimizer, scheduler in zip(both, schedulers, strict=True):
+            optimizer.step()
+            scheduler.step()
+
+
 def test_the_same_run_gives_the_same_weights(attached, teacher, collate, samples) -> None:
-    """Bit for bit after three steps, so that a result can be had again from its command line."""
+    """The weights are identical to the bit after three steps, so a command gives the same result again."""
     runs = []
     for _ in range(2):
         student, batches = attached(0.4), [collate(samples[:3]), collate(samples[3:]), collate(samples[1:4])]
@@ -122,47 +137,40 @@ def test_the_same_run_gives_the_same_weights(attached, teacher, collate, samples
 
 
 def test_half_precision_learns_as_full_precision_does(attached, teacher, collate, samples) -> None:
-    """Autocast keeps the weights it has cast until it ends: around all steps each would see those of the first."""
-    fell = dict.fromkeys(("float32", "bfloat16"), 0.0)
-    threshold_scales = (
-        0.2,
-        0.3,
-        0.4,
-        0.5,
-        0.6,
-    )  # of each alone, what rounding does to tokens at a threshold is up to 13 %
-    for dtype, threshold_scale in itertools.product(fell, threshold_scales):
-        student, schedule = attached(threshold_scale), Schedule(20, 1e-3, 1e-3)
+    """Autocast caches weights until it ends. One context around all steps would keep the weights of the first."""
+    remaining = dict.fromkeys(("float32", "bfloat16"), 0.0)
+    # With a single scale the difference is up to 13 %, because rounding changes which tokens are pruned.
+    scales = (0.2, 0.3, 0.4, 0.5, 0.6)
+    for dtype, scale in itertools.product(remaining, scales):
+        student, schedule = attached(scale), Schedule(20, 1e-3, 1e-3)
         batches = itertools.repeat(collate(samples))
-        losses = [
-            one.loss
-            for one in distillation.distill(student, teacher, batches, schedule, ComputeConfig.of("cpu", dtype))
-        ]
-        fell[dtype] += losses[-1] / losses[0] / len(threshold_scales)
+        steps = distillation.distill(student, teacher, batches, schedule, ComputeConfig.of("cpu", dtype))
+        losses = [step.loss for step in steps]
+        remaining[dtype] += losses[-1] / losses[0] / len(scales)
         assert {value.dtype for value in student.parameters()} == {torch.float32}
-    assert fell["float32"] < 0.8
-    assert fell["bfloat16"] == pytest.approx(fell["float32"], rel=0.1)
+    assert remaining["float32"] < 0.8
+    assert remaining["bfloat16"] == pytest.approx(remaining["float32"], rel=0.1)
 
 
-def test_the_student_is_ready_for_use_at_every_yield(attached, teacher, batches) -> None:
-    """In evaluation mode, counted from one; the run ends with its steps or its batches."""
+def test_after_each_step_the_student_is_in_evaluation_mode(attached, teacher, batches) -> None:
+    """Steps are counted from one; the training ends if the batches end."""
     student, steps = attached(0.4), []
     for step_result in distillation.distill(student, teacher, itertools.islice(batches, 2), SCHEDULE, CPU):
         assert not student.training
-        assert all(value.grad is None for value in student.parameters())  # they would lie beside the next activations
+        assert all(value.grad is None for value in student.parameters())  # gradients need as much memory as the weights
         steps.append(step_result.step)
     assert steps == [1, 2]
 
 
-def test_muons_cost_is_that_of_its_products() -> None:
-    """Five iterations of three products each; a wide matrix costs as much as a tall one."""
+def test_the_cost_of_muon_is_that_of_its_matrix_products() -> None:
+    """There are five iterations with three products each; a wide matrix costs as much as a tall one."""
     tower = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(200, 100), nn.Linear(100, 200)])})
     model = nn.ModuleDict({"tower": tower, "head": nn.Linear(100, 7)})
     once = 100 * 200 * 100 + 100**3 + 100 * 100 * 200
-    assert distillation.muon_gflops(model) == pytest.approx(2 * 5 * once / 1e9)
+    assert optimizers.muon_gflops(model) == pytest.approx(2 * 5 * once / 1e9)
 
 
-def test_a_steps_loss_is_the_sum_of_its_parts() -> None:
-    """The parts are weighted already."""
+def test_the_loss_of_a_step_is_the_sum_of_its_losses() -> None:
+    """The losses already include their weights."""
     step_result = StepResult(step=4, steps=10, losses={"logits": 0.5, "task": 0.25}, seconds=8.0)
     assert step_result.loss == 0.75

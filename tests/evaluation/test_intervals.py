@@ -1,4 +1,4 @@
-"""How sure a figure is."""
+"""95 % confidence intervals of qualities and changes."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SCORES = st.lists(st.tuples(st.floats(0.1, 1), st.floats(0, 1)), min_size=3, max
 
 @pytest.mark.parametrize(
     ("right", "count", "low", "high"),
-    # Wilson's interval worked out from its closed form with z = 1.96.
+    # Wilson's interval computed from its closed form with z = 1.96.
     [(0, 10, 0.0, 27.75), (10, 10, 72.25, 100.0), (5, 10, 23.66, 76.34), (1800, 2000, 88.61, 91.24)],
 )
 def test_the_interval_of_a_share_is_wilsons(right, count, low, high):
-    """The plain normal interval would be empty at 0 and 100 percent."""
+    """The normal interval would have width zero at 0 and 100 percent."""
     assert interval95([1.0] * right + [0.0] * (count - right)) == pytest.approx((low, high), abs=0.01)
 
 
-def test_a_change_is_surer_than_its_two_figures():
-    """The same samples are scored twice: only those that changed count."""
+def test_the_interval_of_a_change_is_narrower_than_that_of_a_figure():
+    """The same samples are scored twice, so only those that changed add variance."""
     before = [1.0] * 900 + [0.0] * 100
     after = [0.0] * 10 + [1.0] * 890 + [0.0] * 100
     low, high = paired_interval95(before, after)
@@ -44,63 +44,63 @@ def test_a_change_is_surer_than_its_two_figures():
 
 
 def test_the_paired_interval_is_the_closed_form():
-    """Three worse, one better of ten: twelve samples, sum -2, squares 5."""
+    """Three of ten samples get worse and one better: twelve samples, sum -2, sum of squares 5."""
     before, after = [1, 1, 1, 0, 1, 1, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 0, 0, 1, 1]
     half = 1.959964 * ((5 / 12 - (2 / 12) ** 2) / 12) ** 0.5
     expected = (100 * (-2 / 12 - half), 100 * (-2 / 12 + half))
     assert paired_interval95(before, after) == pytest.approx(expected)
 
 
-def test_no_change_is_not_certainty():
-    """2,000 samples without a difference leave room for a tenth of a point."""
+def test_the_interval_without_changes_is_not_empty():
+    """2,000 samples without a change: the interval is a tenth of a point to each side."""
     low, high = paired_interval95([1.0] * 2000, [1.0] * 2000)
     assert low == -high
     assert 0.09 < high < 0.11
 
 
-def test_the_paired_interval_holds_the_truth_as_often_as_it_says():
-    """A change of -2 points on 500 samples, 2,000 times over."""
+def test_the_paired_interval_has_the_coverage_that_it_claims():
+    """A change of -2 points on 500 samples, drawn 2,000 times."""
     rng = random.Random(0)
-    held = 0
+    covered = 0
     for _ in range(2000):
         draws = [rng.random() for _ in range(500)]
         before, after = [float(d > 0.03) for d in draws], [float(d > 0.05) for d in draws]
         low, high = paired_interval95(before, after)
-        held += low <= -2 <= high
-    assert 0.93 < held / 2000 < 0.99
+        covered += low <= -2 <= high
+    assert 0.93 < covered / 2000 < 0.99
 
 
 def test_samples_must_be_paired():
-    """Different samples before and after would make a meaningless figure."""
+    """The interval of different samples before and after has no meaning."""
     with pytest.raises(ValueError, match="shorter"):
         paired_interval95([1, 0, 1], [1, 0])
 
 
 @given(SCORES)
-def test_groups_of_one_are_no_groups(pairs):
-    """Else the same data would have two intervals."""
+def test_groups_of_one_sample_change_nothing(pairs):
+    """Otherwise the same data would have two intervals."""
     before, after = zip(*pairs, strict=True)
-    own = range(len(pairs))
-    assert interval95([1.0, 0.0, 1.0], own[:3]) == pytest.approx(interval95([1.0, 0.0, 1.0]))
-    assert mean_interval95(after, own) == pytest.approx(mean_interval95(after))
+    singles = range(len(pairs))
+    assert interval95([1.0, 0.0, 1.0], singles[:3]) == pytest.approx(interval95([1.0, 0.0, 1.0]))
+    assert mean_interval95(after, singles) == pytest.approx(mean_interval95(after))
     for paired in PAIRED:
-        assert paired(before, after, own) == pytest.approx(paired(before, after))
+        assert paired(before, after, singles) == pytest.approx(paired(before, after))
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=3, max_size=8))
-def test_samples_that_repeat_each_other_tell_no_more(pairs):
-    """Every sample five times over, as five captions that are right together: the interval stays as wide."""
+def test_repeated_samples_do_not_make_the_interval_narrower(pairs):
+    """Each sample is there five times, in one group: the interval is as wide as for one."""
     before, after = ([float(score) for score in scores] for scores in zip(*pairs, strict=True))
     groups = [number for number in range(len(pairs)) for _ in range(5)]
-    often_before, often_after = ([scores[number] for number in groups] for scores in (before, after))
+    repeated_before, repeated_after = ([scores[number] for number in groups] for scores in (before, after))
     for single in SINGLE:
-        assert single(often_after, groups) == pytest.approx(single(after))
+        assert single(repeated_after, groups) == pytest.approx(single(after))
     for paired in PAIRED:
-        assert paired(often_before, often_after, groups) == pytest.approx(paired(before, after))
+        assert paired(repeated_before, repeated_after, groups) == pytest.approx(paired(before, after))
 
 
-def test_groups_never_make_a_share_surer():
-    """Right and wrong in equal parts in nearly every group look as if nothing could vary; all right likewise."""
+def test_groups_never_make_the_interval_of_a_share_narrower():
+    """If nearly all groups have the same mean, or all samples are correct, the variance between groups is too small."""
     alternating, pairs = [1.0, 0.0] * 20 + [1.0, 1.0], [number // 2 for number in range(42)]
     assert interval95(alternating, pairs) == pytest.approx(interval95(alternating))
     assert interval95([1.0] * 42, pairs) == pytest.approx(interval95([1.0] * 21))
@@ -121,8 +121,8 @@ def test_the_interval_of_a_mean_is_student_s(samples, quantile):
     assert (high - low) / 2 == pytest.approx(quantile * error, rel=2e-3)
 
 
-def test_captions_that_stay_the_same_leave_room():
-    """As for right and wrong: no change among 100 samples is not certainty about the next."""
+def test_the_interval_of_equal_scores_is_not_empty():
+    """As for shares: no change among 100 samples does not mean that no sample ever changes."""
     scores = [2.0, 0.5] * 50
     low, high = paired_mean_interval95(scores, scores)
     assert low == -high
@@ -141,32 +141,32 @@ def test_the_relative_change_has_no_unit(scale):
     assert sum(scaled) / 2 == pytest.approx(100 * (10.8 / 12 - 1))
 
 
-def test_what_cannot_be_told_is_not_told():
-    """One sample shows no spread; nothing is a share of nothing."""
+def test_too_few_groups_have_an_infinite_interval():
+    """One group has no variance, and a relative change needs a positive quality before."""
     assert mean_interval95([3.0]) == (-math.inf, math.inf)
     assert mean_interval95([3.0, 4.0], groups=["a", "a"]) == (-math.inf, math.inf)
     assert relative_interval95([0.0, 0.0], [1.0, 0.0]) == (-math.inf, math.inf)
 
 
 def caption(rng: random.Random) -> tuple[float, float]:
-    """A score like CIDEr-D's, many low and few high, and the same after losing 5 percent on average, often nothing."""
+    """Return a score with a distribution like CIDEr-D's, and the score after pruning, 5 percent lower on average."""
     before = rng.gammavariate(1.5, 0.8)
     return before, before if rng.random() < 0.5 else before * (0.9 + rng.gauss(0, 0.3))
 
 
 def answer(rng: random.Random) -> tuple[float, float]:
-    """VQA scores: 70 percent on average, 1.6 points less after."""
+    """Return a VQA score with a mean of 70 percent, and the score after pruning, 1.6 points lower on average."""
     before = rng.choice([0.0, 0.3, 0.6, 0.9, *[1.0] * 4, 1.0, 0.2])
     return before, before if rng.random() < 0.92 else rng.choice([0.0, 0.3, 0.6, 1.0, 0.5])
 
 
 def sides(pairs: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    """All scores before, and all after."""
+    """Return all scores before, and all scores after."""
     return [before for before, _ in pairs], [after for _, after in pairs]
 
 
-def held(runs: int, interval, truth: float) -> float:
-    """Share of the runs in which the interval holds the truth."""
+def coverage(runs: int, interval, truth: float) -> float:
+    """Return the share of the runs whose interval contains the true value."""
     bounds = [interval(random.Random(f"interval/{run}")) for run in range(runs)]
     return sum(low <= truth <= high for low, high in bounds) / runs
 
@@ -181,7 +181,7 @@ def held(runs: int, interval, truth: float) -> float:
 )
 def test_intervals_of_captions_hold_the_truth_as_often_as_they_say(interval, truth):
     """Skewed scores, half of which do not change; 150 samples, 600 times over."""
-    assert 0.92 < held(600, lambda rng: interval([caption(rng) for _ in range(150)]), truth) < 0.98
+    assert 0.92 < coverage(600, lambda rng: interval([caption(rng) for _ in range(150)]), truth) < 0.98
 
 
 @pytest.mark.parametrize(
@@ -192,15 +192,15 @@ def test_intervals_of_captions_hold_the_truth_as_often_as_they_say(interval, tru
     ],
 )
 def test_intervals_of_soft_answers_are_wide_enough(interval, truth):
-    """Scores between 0 and 1 vary less than right and wrong: the interval may only be too wide."""
-    assert 0.94 < held(600, lambda rng: interval([answer(rng) for _ in range(150)]), truth) <= 1
+    """Scores between 0 and 1 vary less than scores of 0 or 1, so the interval can only be too wide."""
+    assert 0.94 < coverage(600, lambda rng: interval([answer(rng) for _ in range(150)]), truth) <= 1
 
 
 def images(rng: random.Random, count: int = 100) -> tuple[list[float], list[float], list[int]]:
-    """Hits of five captions of each image, before and after, and the images: 80 and 74 percent.
+    """Return scores of five captions per image before and after (means 80 and 74 percent), and the image of each.
 
-    Most captions of a clear image are found and few of others; four fifths of the images are
-    clear, and a tenth of these no longer afterwards.
+    Most captions of a clear image are found, and few captions of other images. 80 % of the images are clear; 10 % of
+    these are not clear after pruning.
     """
     before, after = [], []
     for _ in range(count):
@@ -212,8 +212,8 @@ def images(rng: random.Random, count: int = 100) -> tuple[list[float], list[floa
     return before, after, [number for number in range(count) for _ in range(5)]
 
 
-def test_captions_of_one_image_are_not_as_many_witnesses():
-    """Counted one by one they would claim a precision they do not have; by image the interval holds what it says."""
+def test_captions_of_one_image_are_not_independent():
+    """Without groups the intervals are too narrow; with groups by image they have the coverage that they claim."""
 
     def single(rng, grouped):
         before, _, groups = images(rng)
@@ -224,5 +224,5 @@ def test_captions_of_one_image_are_not_as_many_witnesses():
         return paired_interval95(before, after, groups if grouped else None)
 
     for interval, truth in ((single, 80), (paired, -6)):
-        assert 0.92 < held(400, lambda rng, interval=interval: interval(rng, True), truth) < 0.98
-        assert held(400, lambda rng, interval=interval: interval(rng, False), truth) < 0.85
+        assert 0.92 < coverage(400, lambda rng, interval=interval: interval(rng, True), truth) < 0.98
+        assert coverage(400, lambda rng, interval=interval: interval(rng, False), truth) < 0.85

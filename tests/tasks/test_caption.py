@@ -1,4 +1,4 @@
-"""What captioning makes of rows, and how it describes and scores."""
+"""The caption task: its batches, predictions and scores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from madtp_cli import tasks
 from madtp_cli.data.dataset import Dataset, Row
 from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.evaluation import run
-from madtp_cli.evaluation.run import ComputeConfig
+from madtp_cli.evaluation.compute import ComputeConfig
 from madtp_cli.metrics.captioning import bleu4, cider_d
 from madtp_cli.tasks.caption import MOST_TOKENS, TASK, cleaned
 from tests.decoding import attached, captioner
@@ -23,7 +23,7 @@ CPU = ComputeConfig(torch.device("cpu"), torch.float32)
 
 @pytest.fixture
 def rows(tmp_path: Path) -> list[Row]:
-    """Three pictures with their own caption and all of them."""
+    """Three images, each with a caption and a list of all its captions."""
     texts = [("A red ring.", ("A red ring.", "a ring in the dark")), ("two", ("two", "two blue box")), ("", ())]
     for number in range(3):
         Image.effect_noise((48, 48), 40 + 60 * number).convert("RGB").save(tmp_path / f"{number}.png")
@@ -36,8 +36,8 @@ def _ids(words: str) -> list[int]:
     return made
 
 
-def test_a_batch_holds_what_the_model_takes(rows) -> None:
-    """The prompt stands before each caption and takes no part in the loss; nor does padding."""
+def test_a_batch_has_the_inputs_of_the_model(rows) -> None:
+    """The prompt is before each caption. The prompt and padding take no part in the loss."""
     batch = TASK.collate(rows[:2], processor())
     assert batch.keys() == {"pixel_values", "input_ids", "attention_mask", "labels"}
     assert batch["pixel_values"].shape == (2, 3, 48, 48)
@@ -48,21 +48,21 @@ def test_a_batch_holds_what_the_model_takes(rows) -> None:
                                         [*[-100] * 4, *_ids("two [SEP]"), -100, -100]]  # fmt: skip
 
 
-def test_an_image_without_a_caption_is_looked_at_without(rows) -> None:
-    """Calibration needs none: the prompt alone is there, and no loss."""
+def test_an_image_without_a_caption_has_only_the_prompt(rows) -> None:
+    """Calibration needs no captions, so there are no labels."""
     batch = TASK.collate(rows, processor())
     assert "labels" not in batch
     assert batch["input_ids"][2, :5].tolist() == _ids("[DEC] a picture of [SEP]")
 
 
-def test_lengths_are_those_of_a_batch(rows) -> None:
-    """Costs are told before a batch is made."""
+def test_text_lengths_equal_those_of_a_batch(rows) -> None:
+    """Costs are computed before a batch is made."""
     batch = TASK.collate(rows, processor())
     assert TASK.text_lengths(rows, processor()) == {"decoder": batch["attention_mask"].sum(1).tolist()}
 
 
 def test_captions_are_cleaned_as_blip_was_trained(rows) -> None:
-    """Thirty words, marks replaced by spaces; forty tokens, or the model's fewer positions."""
+    """At most 30 words, punctuation replaced by spaces; at most 40 tokens, or the positions of the model."""
     assert cleaned('A "Red" ring; a.b') == "a red ring a b"
     assert cleaned("word " * 40) == "word " * 29 + "word"
     wide = processor()
@@ -72,31 +72,31 @@ def test_captions_are_cleaned_as_blip_was_trained(rows) -> None:
     assert TASK.text_lengths(long, processor()) == {"decoder": [24]}
 
 
-def test_captions_are_the_models_words_without_the_prompt(rows) -> None:
-    """Three beams go on from it; alone as in a batch."""
-    model, own = attached(captioner(), 0.4), processor()
-    task = tasks.prepared("caption", own, Dataset("caption", "here", {}))
-    batch = task.collate(rows, own)
+def test_predicted_captions_do_not_have_the_prompt(rows) -> None:
+    """They equal the output of `generate`, and do not depend on the batch."""
+    model, small = attached(captioner(), 0.4), processor()
+    task = tasks.prepared("caption", small, Dataset("caption", "here", {}))
+    batch = task.collate(rows, small)
     measured = run.run(model, [batch], task, CPU)
     prompt = torch.tensor([_ids("[DEC] a picture of")] * 3)
-    written = model.generate(batch["pixel_values"], prompt)
+    generated = model.generate(batch["pixel_values"], prompt)
     known = tokenizer()
-    assert measured.answers == [known.decode(row[4:], skip_special_tokens=True).strip() for row in written]
-    assert measured.answers == [run.run(model, [task.collate([row], own)], task, CPU).answers[0] for row in rows]
+    assert measured.answers == [known.decode(row[4:], skip_special_tokens=True).strip() for row in generated]
+    assert measured.answers == [run.run(model, [task.collate([row], small)], task, CPU).answers[0] for row in rows]
     assert not any(answer.startswith("a picture of") for answer in measured.answers)
 
 
-def test_a_caption_is_as_right_as_people_would_have_said_it(rows) -> None:
-    """CIDEr-D of each image that has captions, 100 times its mean as papers print it; BLEU-4 beside it."""
-    written = ["a red ring", "a blue box", "no"]
-    result = TASK.score(None, written, rows)
+def test_captions_are_scored_by_cider_and_bleu(rows) -> None:
+    """Each image with references has a CIDEr-D score; the quality is 100 times the mean, as in papers."""
+    captions = ["a red ring", "a blue box", "no"]
+    result = TASK.score(None, captions, rows)
     references = [row.references for row in rows[:2]]
-    assert result.scores == cider_d(written[:2], references)
-    assert (result.answers, result.unlabelled) == (written, 1)
+    assert result.scores == cider_d(captions[:2], references)
+    assert (result.answers, result.unlabelled) == (captions, 1)
     assert TASK.quality([1.0, 1.5]) == 125
-    said = ["a ring in the dark", "two blue box"]
-    assert TASK.score(None, said, rows).parts == {"BLEU-4": pytest.approx(100)}
-    assert result.parts == {"BLEU-4": 100 * bleu4(written[:2], references)}
-    unscored = TASK.score(None, written, ())
+    perfect = ["a ring in the dark", "two blue box"]
+    assert TASK.score(None, perfect, rows).parts == {"BLEU-4": pytest.approx(100)}
+    assert result.parts == {"BLEU-4": 100 * bleu4(captions[:2], references)}
+    unscored = TASK.score(None, captions, ())
     assert (unscored.scores, unscored.parts) == ([], {})
     assert (TASK.name, TASK.metric) == ("caption", "CIDEr")

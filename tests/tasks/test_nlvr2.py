@@ -1,4 +1,4 @@
-"""What NLVR2 makes of rows, and how it scores."""
+"""The NLVR2 task: its batches, predictions and scores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "ring", "is",
 
 @pytest.fixture
 def tokenizer() -> BertTokenizer:
-    """Eleven words, [DEC] and [ENC]; the latter is number 12."""
+    """A tokenizer with eleven words, [DEC] and [ENC]; [ENC] is number 12."""
     made = BertTokenizer(vocab={word: number for number, word in enumerate(WORDS)})
     made.add_special_tokens({"bos_token": "[DEC]"})
     made.add_tokens(["[ENC]"], special_tokens=True)
@@ -34,14 +34,14 @@ def tokenizer() -> BertTokenizer:
 
 @pytest.fixture
 def processor(tokenizer) -> BlipProcessor:
-    """For pictures of 6 x 4 pixels."""
+    """A processor for images of 6 x 4 pixels."""
     images = BlipImageProcessorPil(size={"height": 4, "width": 6}, image_mean=[0, 0, 0], image_std=[1, 1, 1])
     return BlipProcessor(image_processor=images, tokenizer=tokenizer)
 
 
 @pytest.fixture
 def rows(tmp_path: Path) -> list[Row]:
-    """Two rows; the first channel of each picture is its number x 50."""
+    """Two rows; the first channel of each image is its number x 50."""
     for number in range(4):
         Image.new("RGB", (9, 7), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
     pictures = [ImageFile(tmp_path / f"{number}.png") for number in range(4)]
@@ -51,8 +51,8 @@ def rows(tmp_path: Path) -> list[Row]:
     ]
 
 
-def test_a_batch_holds_what_the_model_takes(rows, processor):
-    """Left image first, [ENC] in place of [CLS], padding masked."""
+def test_a_batch_has_the_inputs_of_the_model(rows, processor):
+    """The left image is first, [ENC] is in place of [CLS], and padding is masked."""
     batch = tasks.get("nlvr2").collate(rows, processor)
     assert batch.keys() == {"pixel_values", "input_ids", "attention_mask", "labels"}
     assert batch["pixel_values"].shape == (2, 2, 3, 4, 6)
@@ -63,8 +63,8 @@ def test_a_batch_holds_what_the_model_takes(rows, processor):
     assert batch["labels"].tolist() == [1, 0]
 
 
-def test_rows_without_labels_make_a_batch_without(rows, processor):
-    """Calibration and distillation need none."""
+def test_a_batch_has_labels_only_if_all_rows_have_one(rows, processor):
+    """Calibration and distillation need no labels."""
     unlabelled = Row("c", rows[0].images, "a ring")
     assert "labels" not in tasks.get("nlvr2").collate([rows[0], unlabelled], processor)
 
@@ -80,7 +80,7 @@ def test_rows_without_labels_make_a_batch_without(rows, processor):
     ],
 )
 def test_sentences_are_cleaned_as_blip_was_trained(sentence, expected):
-    """Other words than in training would cost accuracy without a word of warning."""
+    """Texts that differ from those of the training would lower the accuracy."""
     assert cleaned(sentence) == expected
 
 
@@ -92,50 +92,49 @@ def test_a_sentence_longer_than_the_positions_is_cut(rows, processor):
 
 
 def test_a_tokenizer_without_enc_is_refused(rows, processor):
-    """It would put [UNK] where the model reads its answer."""
+    """[UNK] would be in the position that the model reads."""
     processor.tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(WORDS)})
     with pytest.raises(CheckpointError, match=r"no \[ENC\] token"):
         tasks.get("nlvr2").collate(rows, processor)
 
 
-def test_a_judgement_scores_one_if_it_equals_the_label():
-    """Column 1 is "true"."""
+def test_a_correct_prediction_scores_one():
+    """Column 1 of the logits is "true"."""
     task = tasks.get("nlvr2")
     output = SimpleNamespace(logits=torch.tensor([[0.1, 2.0], [3.0, -1.0], [0.0, 0.5], [1.0, 0.9]]))
     rows = [Row(str(label), (), "a ring", label) for label in (1, 0, 0, 1)]
-    result = task.score(None, task.predictions(None, output, {}), rows)
+    result = task.score(None, task.predict(None, output, {}), rows)
     assert (result.answers, result.scores, result.unlabelled) == ([1, 0, 1, 0], [1, 1, 0, 0], 0)
     assert task.quality(result.scores) == 50
     assert (task.metric, task.unit) == ("accuracy", "percent")
 
 
 def test_worker_processes_make_the_same_batches(rows, processor):
-    """The processor travels to them."""
+    """The processor is sent to the processes."""
     alone = list(batches(rows, tasks.get("nlvr2"), processor, batch_size=1, workers=0))
-    helped = list(batches(rows, tasks.get("nlvr2"), processor, batch_size=1, workers=2))
-    for one, other in zip(alone, helped, strict=True):
+    in_processes = list(batches(rows, tasks.get("nlvr2"), processor, batch_size=1, workers=2))
+    for one, other in zip(alone, in_processes, strict=True):
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_worker_processes_say_nothing(rows, processor, capfd):
-    """The tokenizers library warns on standard error when a process forks after use."""
+def test_worker_processes_print_nothing(rows, processor, capfd):
+    """The tokenizers library warns on standard error if a process forks after it was used."""
     processor.tokenizer(["a red ring"] * 300, padding=True)
     assert len(list(batches(rows, tasks.get("nlvr2"), processor, batch_size=1, workers=2))) == 2
     assert capfd.readouterr() == ("", "")
 
 
-def test_tasks_are_found_by_their_files():
-    """And listing them, as `--help` does, loads no torch."""
+def test_each_file_is_a_task():
+    """Listing the tasks, as `--help` does, does not load torch."""
     assert "nlvr2" in tasks.names()
     assert all(tasks.get(name).name == name for name in tasks.names())
     code = "import sys; from madtp_cli import tasks; tasks.names(); print('torch' in sys.modules)"
-    root = ROOT
-    told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert told.stdout == "False\n"
+    listed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert listed.stdout == "False\n"
 
 
-def test_a_task_that_is_not_there_is_refused():
-    """The message names those that are."""
+def test_an_unknown_task_is_refused():
+    """The message lists the tasks."""
     with pytest.raises(UsageError, match=r"no task 'poetry'\.\nChoose one of: .*nlvr2"):
         tasks.get("poetry")

@@ -1,4 +1,4 @@
-"""What VQA makes of rows, and how it answers and scores."""
+"""The VQA task: its batches, answers and scores."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from madtp_cli.data.dataset import Dataset, Row
 from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.errors import CheckpointError
 from madtp_cli.evaluation import run
-from madtp_cli.evaluation.run import ComputeConfig
+from madtp_cli.evaluation.compute import ComputeConfig, inputs_of
 from madtp_cli.execution.text_runs import TextRun
-from madtp_cli.tasks.vqa import MOST_WORDS, QUESTION_TOKENS, TASK, cleaned, commonest
+from madtp_cli.tasks.vqa import MOST_WORDS, QUESTION_TOKENS, TASK, cleaned, most_frequent
 from tests.decoding import attached, vqa
 from tests.tasks.words import processor, tokenizer
 
@@ -26,7 +26,7 @@ DATA = Dataset("vqa", "here", {})
 
 @pytest.fixture
 def rows(tmp_path: Path) -> list[Row]:
-    """Three questions, the first channel of each picture its number x 50; nobody answered the last."""
+    """Three questions; the first channel of each image is its number x 50, and the last one has no answers."""
     for number in range(3):
         Image.new("RGB", (9, 7), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
     return [
@@ -41,8 +41,8 @@ def _ids(words: str) -> list[int]:
     return made
 
 
-def test_a_batch_holds_what_the_model_takes(rows) -> None:
-    """[ENC] before the question, [DEC] before the commonest answer, padding masked."""
+def test_a_batch_has_the_inputs_of_the_model(rows) -> None:
+    """[ENC] is before the question, [DEC] before the most frequent answer, and padding is masked."""
     batch = TASK.collate(rows[:2], processor(4))
     assert batch["pixel_values"].shape == (2, 3, 4, 4)
     torch.testing.assert_close(batch["pixel_values"][:, 0, 0, 0] * 255, torch.tensor([0.0, 50.0]))
@@ -54,15 +54,15 @@ def test_a_batch_holds_what_the_model_takes(rows) -> None:
     assert batch["labels"].tolist() == [_ids("[DEC] a box [SEP]"), [*_ids("[DEC] yes [SEP]"), -100]]
 
 
-def test_a_question_that_nobody_answered_is_read_without(rows) -> None:
-    """Calibration needs no answers: nothing stands between [DEC] and [SEP], and there is no loss."""
+def test_a_question_without_answers_has_an_empty_answer(rows) -> None:
+    """Calibration needs no answers: [DEC] is followed by [SEP], and there are no labels."""
     batch = TASK.collate(rows, processor(4))
     assert "labels" not in batch
     assert batch["decoder_input_ids"][2].tolist() == _ids("[DEC] [SEP] [PAD] [PAD]")
 
 
-def test_lengths_are_those_of_a_batch(rows) -> None:
-    """Costs are told before a batch is made."""
+def test_text_lengths_equal_those_of_a_batch(rows) -> None:
+    """Costs are computed before a batch is made."""
     batch, lengths = TASK.collate(rows, processor(4)), TASK.text_lengths(rows, processor(4))
     assert lengths == {"text": batch["attention_mask"].sum(1).tolist(),
                        "decoder": batch["decoder_attention_mask"].sum(1).tolist()}  # fmt: skip
@@ -77,12 +77,12 @@ def test_lengths_are_those_of_a_batch(rows) -> None:
     ],
 )
 def test_questions_are_cleaned_as_blip_was_trained(question, expected) -> None:
-    """Unlike in captions, what is left out leaves no space."""
+    """A removed character leaves no space, in contrast to captions."""
     assert cleaned(question) == expected
 
 
 def test_a_long_question_is_cut(rows) -> None:
-    """At 35 tokens, or at the model's fewer positions; [SEP] stays last."""
+    """It has at most 35 tokens, or the positions of the model; [SEP] stays last."""
     long = [Row("d", rows[0].images, "red " * 49)]
     assert TASK.text_lengths(long, processor())["text"] == [24]
     wide = processor()
@@ -92,13 +92,13 @@ def test_a_long_question_is_cut(rows) -> None:
     assert batch["input_ids"][0, -1] == 2
 
 
-def test_the_first_of_equally_common_answers_is_taught() -> None:
-    """The same one every time."""
-    assert commonest(("no", "yes", "yes", "no", "red")) == "no"
+def test_the_first_of_equally_frequent_answers_is_taken() -> None:
+    """So the target is the same each time."""
+    assert most_frequent(("no", "yes", "yes", "no", "red")) == "no"
 
 
-def test_a_tokenizer_without_blips_tokens_is_refused(rows) -> None:
-    """It would put [UNK] where the model reads."""
+def test_a_tokenizer_without_the_tokens_of_blip_is_refused(rows) -> None:
+    """[UNK] would be in the position that the model reads."""
     bare = processor()
     words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a")
     bare.tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(words)})
@@ -107,34 +107,34 @@ def test_a_tokenizer_without_blips_tokens_is_refused(rows) -> None:
 
 
 @pytest.mark.parametrize("answers", [(), ("a box", "two", "blue ring", "yes")])
-def test_answers_are_the_models_words(rows, answers) -> None:
-    """One of the list where the data have one, else what three beams write; alone as in a batch."""
-    model, own = attached(vqa(), 0.4), processor()
-    task = tasks.prepared("vqa", own, Dataset("vqa", "here", {}, answers=answers))
-    measured = run.run(model, [task.collate(rows, own)], task, CPU, rows)
-    alone = [run.run(model, [task.collate([row], own)], task, CPU).answers[0] for row in rows]
+def test_answers_are_from_the_list_or_generated(rows, answers) -> None:
+    """If the data list answers, one of them is chosen. Answers do not depend on the batch."""
+    model, small = attached(vqa(), 0.4), processor()
+    task = tasks.prepared("vqa", small, Dataset("vqa", "here", {}, answers=answers))
+    measured = run.run(model, [task.collate(rows, small)], task, CPU, rows)
+    alone = [run.run(model, [task.collate([row], small)], task, CPU).answers[0] for row in rows]
     assert measured.answers == alone
     assert measured.result.unlabelled == 1
     assert measured.gflops(model).shape == (3,)
     if answers:
         assert set(alone) <= set(answers)
     else:
-        written = model.generate(**{name: value for name, value in run.inputs_of(task.collate(rows, own)).items()
+        generated = model.generate(**{name: value for name, value in inputs_of(task.collate(rows, small)).items()
                                     if not name.startswith("decoder")})  # fmt: skip
         known = tokenizer()
-        assert alone == [known.decode(row, skip_special_tokens=True).strip() for row in written]
+        assert alone == [known.decode(row, skip_special_tokens=True).strip() for row in generated]
         assert not any("[" in answer for answer in alone)
 
 
-def test_the_best_of_the_list_is_chosen(rows) -> None:
-    """By the scores of the whole answers."""
-    model, own, answers = vqa(), processor(), ("no", "a box on the box", "two")
-    task = tasks.prepared("vqa", own, Dataset("vqa", "here", {}, answers=answers))
-    batch = task.collate(rows, own)
-    encoded = [own.tokenizer(answer, return_tensors="pt")["input_ids"] for answer in answers]
+def test_the_answer_with_the_best_score_is_chosen(rows) -> None:
+    """The scores are those of the whole answers."""
+    model, small, answers = vqa(), processor(), ("no", "a box on the box", "two")
+    task = tasks.prepared("vqa", small, Dataset("vqa", "here", {}, answers=answers))
+    batch = task.collate(rows, small)
+    encoded = [small.tokenizer(answer, return_tensors="pt")["input_ids"] for answer in answers]
     with torch.no_grad():
-        output = model(**run.inputs_of(batch))
-        for number, answer in enumerate(task.predictions(model, output, batch)):
+        output = model(**inputs_of(batch))
+        for number, answer in enumerate(task.predict(model, output, batch)):
             question = output.memory.part(slice(number, number + 1))
             for ids in encoded:
                 ids[:, 0] = 68
@@ -142,8 +142,8 @@ def test_the_best_of_the_list_is_chosen(rows) -> None:
             assert answer == answers[scores.index(max(scores))]
 
 
-def test_an_answer_is_as_right_as_people_agree(rows) -> None:
-    """Of fewer than ten people by the simple rule; a question without answers is not scored."""
+def test_answers_are_scored_by_the_references(rows) -> None:
+    """The simple rule applies to fewer than ten references; a question without references is not scored."""
     result = TASK.score(None, ["A box.", "yes", "yes"], rows)
     assert result.answers == ["A box.", "yes", "yes"]
     assert result.scores == pytest.approx([2 / 3, 1 / 2])
@@ -153,27 +153,28 @@ def test_an_answer_is_as_right_as_people_agree(rows) -> None:
     assert (TASK.name, TASK.unit) == ("vqa", "percent")
 
 
-def test_k_test_answers_are_ranked_in_full(rows) -> None:
-    """Those with the likeliest first words, one run for each question; the others' last words are not looked at."""
-    model, own = vqa(), processor()
+def test_k_test_answers_are_scored_in_full(rows) -> None:
+    """They are those with the most likely first tokens; the other answers are not scored further."""
+    model, small = vqa(), processor()
     data = Dataset("vqa", "here", {}, answers=("no", "a box on the box", "two", "yes"))
     for k_test, ranked in ((None, 4), (3, 3)):
-        task = tasks.prepared("vqa", own, data, k_test)
-        batch = task.collate(rows, own)
+        task = tasks.prepared("vqa", small, data, k_test)
+        batch = task.collate(rows, small)
         runs: list[TextRun] = []
         with torch.no_grad():
-            task.predictions(model, model(**run.inputs_of(batch)), batch, runs.append)
+            task.predict(model, model(**inputs_of(batch)), batch, runs.append)
         assert [list(run.texts) for run in runs] == [[1, 1, 1], *[[ranked]] * 3]
-        assert f"ranking 4 answers by their first words, the likeliest {ranked} in full" == task.answering
+        description = f"ranking 4 answers by their first tokens, the {ranked} most likely ones in full"
+        assert description == task.generation_cost_description
 
 
-def test_answers_that_are_written_are_told_as_such(rows) -> None:
-    """The line of figures says what was run."""
-    model, own = vqa(), processor()
+def test_generated_answers_are_described_as_such(rows) -> None:
+    """The report says what was run."""
+    model, small = vqa(), processor()
     runs: list[TextRun] = []
-    task = tasks.prepared("vqa", own, DATA)
-    batch = task.collate(rows, own)
+    task = tasks.prepared("vqa", small, DATA)
+    batch = task.collate(rows, small)
     with torch.no_grad():
-        task.predictions(model, model(**run.inputs_of(batch)), batch, runs.append)
-    assert "writing" in task.answering
+        task.predict(model, model(**inputs_of(batch)), batch, runs.append)
+    assert "generating" in task.generation_cost_description
     assert all(list(run.texts) == [3, 3, 3] for run in runs)

@@ -1,4 +1,4 @@
-"""A tokenizer with the 70 word pieces of the small models, and their processor."""
+"""A tokenizer with the 70 word pieces of the small models, and a processor."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WORDS = [
 
 
 def tokenizer() -> BertTokenizer:
-    """Return the tokenizer: [DEC] is number 68, [ENC] 69, and the words are followed by w0, w1 and so on."""
+    """Return a tokenizer; [DEC] is number 68 and [ENC] 69. After the words come w0, w1 ..."""
     words = [*SPECIAL, *WORDS]
     words += [f"w{number}" for number in range(68 - len(words))]
     made = BertTokenizer(vocab={word: number for number, word in enumerate(words)}, model_max_length=24)
@@ -37,6 +37,6 @@ def tokenizer() -> BertTokenizer:
 
 
 def processor(side: int = 48) -> BlipProcessor:
-    """Return a processor for square images of this side."""
+    """Return a processor for square images with this side."""
     images = BlipImageProcessorPil(size={"height": side, "width": side}, image_mean=[0, 0, 0], image_std=[1, 1, 1])
     return BlipProcessor(image_processor=images, tokenizer=tokenizer())

@@ -167,7 +167,7 @@ def test_the_distillation_loss_is_zero_at_threshold_scale_zero(dense) -> None:
     batch = {name: value for name, value in collate(captions(), extra=1).items() if name != "labels"}
     output = attached(dense, 0.0).train()(**batch)
     assert output.targets.keys() == {"logits", "state.image", "tokens.vision", "words.decoder"}
-    losses = step_losses(output, TeacherCache(dense, CPU).of(batch))
+    losses = step_losses(output, TeacherCache(dense, CPU).targets(batch))
     assert losses.keys() == {"logits", "state", "tokens", "words"}
     assert max(losses.values()).item() < 1e-4
 

@@ -294,9 +294,9 @@ def test_the_distillation_loss_is_zero_at_threshold_scale_zero() -> None:
     """The teacher's targets are found by sample, also if the samples were in another batch."""
     teacher, each = vqa(), questions()
     teacher_cache = TeacherCache(teacher, CPU)
-    teacher_cache.of(collate(each[2:]))
+    teacher_cache.targets(collate(each[2:]))
     batch = {name: value for name, value in collate(each, extra=1).items() if name != "labels"}
-    losses = step_losses(attached(teacher, 0.0).train()(**batch), teacher_cache.of(batch))
+    losses = step_losses(attached(teacher, 0.0).train()(**batch), teacher_cache.targets(batch))
     assert losses.keys() == {"logits", "state", "tokens", "words"}
     assert max(losses.values()).item() < 1e-4
 

@@ -1,4 +1,4 @@
-"""Settings: which source wins, what is refused, and what the user is told about it."""
+"""The sources of settings: which one wins, which values are refused, and the notes for the user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from madtp_cli.errors import UsageError
 
 BUDGET = {"gflops_budget": "0.2"}
 
-#: The settings of a BLIP NLVR2 run in that project's own keys.
+#: The settings of an NLVR2 run of the BLIP project, with its own keys.
 BLIP_YAML = """
 image_root: 'datasets/NLVR2/'
 ann_root: 'annotation'
@@ -32,7 +32,7 @@ min_lr: 0
 
 
 def write(folder: Path, text: str) -> Path:
-    """A config file with this text."""
+    """Write a config file with this text."""
     path = folder / "run.yaml"
     path.write_text(text, encoding="utf-8")
     return path
@@ -41,7 +41,7 @@ def write(folder: Path, text: str) -> Path:
 def refusal(
     flags: Mapping[str, object], text: str | None = None, environ: dict[str, str] | None = None, folder: Path = Path()
 ) -> str:
-    """The message with which these sources are refused."""
+    """Return the error message for these sources."""
     with pytest.raises(UsageError) as caught:
         resolve(flags, write(folder, text) if text is not None else None, environ or {})
     assert caught.value.exit_code == 2
@@ -49,8 +49,8 @@ def refusal(
     return str(caught.value)
 
 
-def test_a_flag_beats_a_variable_beats_a_file_beats_the_default(tmp_path: Path) -> None:
-    """Taking the sources away one by one uncovers the next."""
+def test_option_wins_over_variable_over_file_over_default(tmp_path: Path) -> None:
+    """If a source is removed, the next one applies."""
     path, environ = write(tmp_path, "seed: 1\nlimit: 5"), {"MADTP_SEED": "2", "MADTP_LIMIT": "6", "PATH": "/bin"}
     all_three = resolve({**BUDGET, "seed": 3, "limit": None}, path, environ)
     assert (all_three.seed, all_three.limit) == (3, 6)
@@ -59,8 +59,8 @@ def test_a_flag_beats_a_variable_beats_a_file_beats_the_default(tmp_path: Path) 
     assert resolve(BUDGET, None, {}).seed == 0
 
 
-def test_every_value_remembers_its_origin(tmp_path: Path) -> None:
-    """A user who wonders about a value must be able to find the place that set it."""
+def test_each_setting_has_its_origin(tmp_path: Path) -> None:
+    """A user must be able to find where a value was set."""
     settings = resolve(BUDGET, write(tmp_path, "\nseed: 1"), {"MADTP_LIMIT": "6"})
     assert settings.origins.keys() == CompressSettings.model_fields.keys()
     assert {name: origin for name, origin in settings.origins.items() if origin != "default"} == {
@@ -70,24 +70,24 @@ def test_every_value_remembers_its_origin(tmp_path: Path) -> None:
     }
 
 
-def test_every_setting_says_what_it_means() -> None:
-    """The sentence under a field is what a user reads after a wrong value."""
+def test_each_setting_has_a_description() -> None:
+    """The description is the help text and part of the message about a wrong value."""
     for name, field in CompressSettings.model_fields.items():
         assert field.description, name
         assert field.description.endswith("."), name
 
 
-def test_a_run_without_a_budget_asks_for_one() -> None:
-    """The budget is the one setting without a default."""
+def test_a_missing_budget_is_an_error() -> None:
+    """The budget is the only setting without a default."""
     assert refusal({}).startswith("--gflops-budget is missing.")
 
 
-def test_eval_and_profile_share_the_file_but_not_the_flags(tmp_path: Path) -> None:
-    """One file serves all commands; a flag a command does not have is a slip."""
+def test_files_may_have_settings_of_other_commands_but_options_may_not(tmp_path: Path) -> None:
+    """One file serves all commands; an option that a command does not have is a mistake."""
     settings = resolve({}, write(tmp_path, "steps: 10\nbatch_size: 4"), {"MADTP_EPOCHS": "1"}, RunSettings)
     assert settings.batch_size == 4
     assert not hasattr(settings, "steps")
-    with pytest.raises(UsageError, match="--steps is no setting of this command"):
+    with pytest.raises(UsageError, match="--steps is not a setting of this command"):
         resolve({"steps": 10}, None, {}, RunSettings)
 
 
@@ -110,29 +110,29 @@ def test_eval_and_profile_share_the_file_but_not_the_flags(tmp_path: Path) -> No
         ("output", "", "-madtp"),
     ],
 )
-def test_a_value_out_of_range_is_refused_with_the_range(name: str, value: object, allowed: str) -> None:
-    """The message names the flag, the value and what would be accepted."""
+def test_a_value_out_of_range_is_refused_with_the_allowed_range(name: str, value: object, allowed: str) -> None:
+    """The message names the option, the value and what is allowed."""
     message = refusal({**BUDGET, name: value})
     assert message.startswith(f"{flag(name)}: {value!r} cannot be used")
     assert allowed in message
 
 
-def test_a_wrong_value_is_traced_to_its_variable_or_line(tmp_path: Path) -> None:
-    """Without the place, a user searches three sources for one number."""
+def test_a_wrong_value_is_reported_with_its_variable_or_line(tmp_path: Path) -> None:
+    """Otherwise the user must search three sources."""
     assert refusal(BUDGET, environ={"MADTP_BATCH_SIZE": "many"}).startswith("MADTP_BATCH_SIZE: 'many' cannot be used")
     message = refusal(BUDGET, "seed: 1\n\nbatch_size: 0", folder=tmp_path)
     assert message.startswith("run.yaml line 3 (batch_size): 0 cannot be used")
 
 
-def test_yes_is_no_number(tmp_path: Path) -> None:
-    """YAML reads `steps: yes` as true, which Python would count as one."""
+def test_true_is_not_a_number(tmp_path: Path) -> None:
+    """YAML reads `steps: yes` as true, which is 1 in Python."""
     assert "cannot be used" in refusal(BUDGET, "steps: yes", folder=tmp_path)
     assert resolve(BUDGET, write(tmp_path, "overwrite: yes"), {}).overwrite is True
 
 
-def test_unknown_names_are_refused_with_the_nearest_one(tmp_path: Path) -> None:
-    """A misspelt setting must not run for hours with the default."""
-    assert "run.yaml line 1: batchsize is no setting. Did you mean batch_size?" in refusal(
+def test_an_unknown_name_is_refused_with_the_most_similar_one(tmp_path: Path) -> None:
+    """A run with a misspelt setting would use the default for hours."""
+    assert "run.yaml line 1: batchsize is not a setting. Did you mean batch_size?" in refusal(
         BUDGET, "batchsize: 4", folder=tmp_path
     )
     assert "Did you mean learning_rate?" in refusal(BUDGET, "init_lr: 1e-5", folder=tmp_path)
@@ -142,21 +142,21 @@ def test_unknown_names_are_refused_with_the_nearest_one(tmp_path: Path) -> None:
 
 
 @given(st.text(st.characters(categories=["Ll", "Nd"], include_characters="_"), min_size=1, max_size=12))
-def test_no_variable_of_ours_is_silently_ignored(name: str) -> None:
-    """Either it sets something or it is refused."""
+def test_no_madtp_variable_is_ignored(name: str) -> None:
+    """A variable with our prefix sets a setting or is refused."""
     variable = "MADTP_" + name.upper()
     if variable.removeprefix("MADTP_").lower() not in CompressSettings.model_fields and variable != "MADTP_CONFIG":
         assert variable in refusal(BUDGET, environ={variable: "1"})
 
 
 def test_empty_variables_and_lines_count_as_not_given(tmp_path: Path) -> None:
-    """CI systems define variables they have no value for; `seed:` is YAML's null."""
+    """CI systems define variables without a value; `seed:` is null in YAML."""
     settings = resolve(BUDGET, write(tmp_path, "seed:\n"), {"MADTP_LIMIT": "", "MADTP_CONFIG": ""})
     assert settings == resolve(BUDGET, None, {})
 
 
 def test_a_variable_can_name_the_config_file(tmp_path: Path) -> None:
-    """`--config` is an option like others, so it has a variable like others; the option wins."""
+    """`MADTP_CONFIG` is the variable of `--config`; the option wins."""
     path = write(tmp_path, "seed: 4")
     other = tmp_path / "other.yaml"
     other.write_text("seed: 5")
@@ -179,14 +179,14 @@ def test_a_variable_can_name_the_config_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_malformed_file_is_refused_with_its_line(text: str, reason: str, tmp_path: Path) -> None:
-    """Whatever is in the file, the user gets a sentence, never a traceback."""
+    """The user gets a message and no traceback, whatever the file contains."""
     message = refusal(BUDGET, text, folder=tmp_path)
     assert "run.yaml is not a settings file" in message
     assert reason in message
 
 
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
-    """Missing, a folder, or not text: each is the user's to mend, so exit code 2."""
+    """A missing file, a folder or a binary file is a usage error."""
     for path, reason in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(UsageError, match=f"Cannot read the config file .*{reason}"):
             resolve(BUDGET, path, {})
@@ -196,48 +196,48 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
-    """A file of comments is a file."""
+    """A file may have only comments."""
     assert resolve(BUDGET, write(tmp_path, "# nothing yet\n"), {}) == resolve(BUDGET, None, {})
 
 
 def test_steps_and_epochs_exclude_each_other(tmp_path: Path) -> None:
-    """Two lengths from one source contradict each other; nobody can know which was meant."""
+    """Two lengths from one source contradict each other."""
     assert refusal({**BUDGET, "steps": 1, "epochs": 1.0}).startswith("--steps and --epochs: steps and epochs exclude")
     assert "line 1 (steps) and run.yaml line 2 (epochs)" in refusal(BUDGET, "steps: 1\nepochs: 1", folder=tmp_path)
 
 
-def test_steps_on_the_command_line_overrule_epochs_in_a_file(tmp_path: Path) -> None:
-    """`--steps 0` must work with any config file, and the user is told what it displaced."""
+def test_steps_on_the_command_line_override_epochs_in_a_file(tmp_path: Path) -> None:
+    """`--steps 0` must work with any config file; a note names the line that has no effect."""
     settings = resolve({**BUDGET, "steps": 0}, write(tmp_path, "epochs: 5"), {})
     assert (settings.steps, settings.epochs) == (0, None)
-    assert settings.notes == ["run.yaml line 1 (epochs) gives way to --steps."]
+    assert settings.notes == ["--steps overrides run.yaml line 1 (epochs)."]
 
 
-def test_numbers_and_words_are_both_a_budget(tmp_path: Path) -> None:
-    """YAML reads 0.2 as a number and 20% as a word; the budget's own parser takes both."""
+def test_a_budget_in_a_file_may_be_a_number_or_text(tmp_path: Path) -> None:
+    """YAML reads 0.2 as a number and 20% as text."""
     for text in ("0.2", "20%", "26.5G"):
-        assert resolve({}, write(tmp_path, f"gflops_budget: {text}"), {}).gflops_budget == text
+        assert resolve({}, write(tmp_path, f"gflops_budget: {text}"), {}).gflops_budget.text == text
 
 
 def test_a_home_folder_in_a_file_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No shell has seen a path that stands in a file."""
+    """No shell expands the paths in a file."""
     monkeypatch.setenv("HOME", str(tmp_path))
     assert resolve(BUDGET, write(tmp_path, "data: ~/nlvr2"), {}).data == tmp_path / "nlvr2"
 
 
 def test_a_blip_file_is_recognised_and_translated(tmp_path: Path) -> None:
-    """People who fine-tuned a checkpoint have its YAML; 3e-6 without a point is a string to PyYAML."""
+    """People who fine-tuned a checkpoint have its YAML file; PyYAML reads 3e-6 without a point as text."""
     settings = resolve(BUDGET, write(tmp_path, BLIP_YAML), {})
     assert (settings.data, settings.image_root) == (Path("annotation"), Path("datasets/NLVR2"))
     assert (settings.batch_size, settings.epochs, settings.learning_rate) == (8, 3.0, 3e-6)
     assert settings.origins["learning_rate"] == "run.yaml line 12 (init_lr)"
     (note,) = settings.notes
-    for said in ("init_lr as learning_rate", "ignored pretrained", "sd_num, image_size, weight_decay, min_lr."):
-        assert said in note
+    for part in ("init_lr as learning_rate", "ignored pretrained", "sd_num, image_size, weight_decay, min_lr."):
+        assert part in note
 
 
-def test_blips_number_of_candidates_is_ours(tmp_path: Path) -> None:
-    """Papers' figures hang on it: 128 answers, 256 or 128 candidates; it must not be left out with the foreign keys."""
+def test_k_test_in_a_blip_file_is_our_setting(tmp_path: Path) -> None:
+    """The figures of papers depend on it: 128 answers, 256 or 128 candidates. It must not be ignored."""
     settings = resolve(BUDGET, write(tmp_path, BLIP_YAML + "k_test: 256"), {})
     assert settings.k_test == 256
     assert "k_test" not in settings.notes[0]
@@ -246,25 +246,25 @@ def test_blips_number_of_candidates_is_ours(tmp_path: Path) -> None:
     assert "--k-test" in refusal({"k_test": 0}, "", folder=tmp_path)
 
 
-def test_a_slip_in_a_blip_file_is_still_a_slip(tmp_path: Path) -> None:
-    """Foreign keys are ignored aloud, but a misspelt setting of ours is not foreign."""
+def test_a_misspelt_setting_in_a_blip_file_is_refused(tmp_path: Path) -> None:
+    """Keys of other projects are ignored with a note, but not a key that is similar to one of our settings."""
     settings = resolve(BUDGET, write(tmp_path, BLIP_YAML + "wandb: false"), {})
     assert "wandb" in settings.notes[0]
     assert "Did you mean gflops_budget?" in refusal({}, BLIP_YAML + "gflops_budgett: 0.2", folder=tmp_path)
 
 
-def test_data_on_the_command_line_overrules_the_image_folder_in_a_file(tmp_path: Path) -> None:
-    """Otherwise the user's annotations would be joined with another data set's images."""
+def test_data_on_the_command_line_overrides_the_image_folder_in_a_file(tmp_path: Path) -> None:
+    """Otherwise the annotations would be combined with the images of another data set."""
     settings = resolve({**BUDGET, "data": Path("mine")}, write(tmp_path, BLIP_YAML), {})
     assert (settings.data, settings.image_root) == (Path("mine"), None)
 
 
-def test_translations_lead_to_settings() -> None:
-    """A renamed field must not leave a translation behind."""
+def test_blip_keys_are_translated_to_existing_settings() -> None:
+    """A translation to a field that was renamed would be an error."""
     assert set(BLIP_KEYS.values()) <= CompressSettings.model_fields.keys()
 
 
-def test_the_number_of_workers_is_left_to_the_loader() -> None:
-    """0 by default would decode every user's images in the process that runs the model."""
+def test_the_number_of_workers_has_no_fixed_default() -> None:
+    """With 0 as the default, the process that runs the model would decode all images."""
     assert resolve({}, None, {}, RunSettings).workers is None
     assert resolve({"workers": 0}, None, {}, RunSettings).workers == 0

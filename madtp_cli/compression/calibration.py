@@ -1,0 +1,46 @@
+"""Calibrate the threshold scale of a student on the validation samples."""
+
+from __future__ import annotations
+
+from madtp_cli.compression import threshold_search
+from madtp_cli.compression.budget import Budget
+from madtp_cli.compression.threshold_search import CLOSE_ENOUGH, NARROWEST, Calibration
+from madtp_cli.evaluation import batching, run
+from madtp_cli.evaluation.session import Session
+from madtp_cli.models.prunable import Prunable
+
+#: First threshold scale to try. A budget of a fifth needs a scale of 0.1 to 0.4, one of a half less than 0.04.
+FIRST_GUESS = 0.1
+
+
+def calibrate(
+    session: Session,
+    student: Prunable,
+    target: Budget,
+    samples: int | None,
+    start: float = FIRST_GUESS,
+    rough: float | None = None,
+) -> Calibration:
+    """Set the student's threshold scale so that the validation samples meet the budget.
+
+    Args:
+        session: Data and compute config.
+        student: A model with a dictionary; its threshold scale changes.
+        target: The budget.
+        samples: Number of validation samples to use, from the first one; all if None.
+        start: First threshold scale to try.
+        rough: Stop at this distance from the budget, as a share of it, instead of the usual one.
+    """
+    session.progress.start("Calibrating the threshold scale", 0)
+
+    def measure(threshold_scale: float) -> float:
+        run.set_threshold_scale(student, threshold_scale)
+        gflops = run.mean_gflops(student, batching.batches(session, "val", samples), session.compute)
+        share = gflops / target.dense
+        session.progress.advance(0, f"threshold scale {threshold_scale:.4g} gives {share:.4f} of the dense GFLOPs")
+        return gflops
+
+    calibration = threshold_search.search(measure, target, start, rough or CLOSE_ENOUGH, rough or NARROWEST)
+    run.set_threshold_scale(student, calibration.threshold_scale)
+    session.progress.finish()
+    return calibration

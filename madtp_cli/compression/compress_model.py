@@ -1,0 +1,88 @@
+"""Compress a loaded model: attach pruning, calibrate, fine-tune, calibrate again."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from madtp_cli.compression import calibration, fine_tuning
+from madtp_cli.compression.budget import Budget, feasible_budget
+from madtp_cli.compression.optimizers import Schedule
+from madtp_cli.compression.student import dense_teacher, prunable_student
+from madtp_cli.compression.threshold_search import Calibration
+from madtp_cli.config import CompressSettings
+from madtp_cli.errors import BudgetError
+from madtp_cli.evaluation import batching, run
+from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
+from madtp_cli.execution.block_pruner import PruningSettings
+from madtp_cli.models.prunable import Prunable
+
+#: Without a number of epochs, the fine-tune uses as many different samples as it can see this often. The teacher
+#: cache then saves the dense forward pass, half of the time of a step, on all but the first time.
+PASSES = 3
+#: The first search uses this share of the calibration samples and stops at this distance from the budget: most passes
+#: are spent until the order of magnitude of the threshold scale is known.
+FIRST_SHARE, FIRST_CLOSE = 1 / 8, 0.02
+
+
+@dataclass(frozen=True)
+class CompressedModel:
+    """A student that meets its budget on the validation samples, and its dense teacher."""
+
+    teacher: Prunable
+    student: Prunable
+    target: Budget
+    calibration: Calibration
+
+    @property
+    def settings(self) -> PruningSettings:
+        """The student's pruning settings."""
+        return self.student.pruning or PruningSettings()
+
+
+def compress_model(session: Session, settings: CompressSettings) -> CompressedModel:
+    """Bring the model of a session to the budget of the settings.
+
+    Raises:
+        BudgetError: The budget cannot be reached (found before the first forward pass), or it was missed.
+    """
+    student = prunable_student(session.model, settings.method)
+    target = feasible_budget(session, student, settings.gflops_budget)
+    teacher = dense_teacher(session.model)
+    few = math.ceil(FIRST_SHARE * len(batching.rows(session, "val", CALIBRATION_SAMPLES)))
+    first = calibration.calibrate(session, student, target, few, rough=FIRST_CLOSE)
+    final = _fine_tuned(session, student, teacher, target, first, settings)
+    if final is None:
+        final = calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, first.threshold_scale)
+    if len(batching.rows(session, "val")) > CALIBRATION_SAMPLES:
+        final = calibration.calibrate(session, student, target, None, final.threshold_scale)
+    run.set_threshold_scale(student, final.threshold_scale)
+    if not target.is_met(final.gflops):
+        raise BudgetError(
+            f"{target} was missed: the nearest threshold scale costs {final.gflops:.4g} GFLOPs on the validation "
+            "samples.\nGive more validation samples, so that the mean cost changes in smaller steps, or another budget."
+        )
+    return CompressedModel(teacher, student, target, final)
+
+
+def _fine_tuned(
+    session: Session,
+    student: Prunable,
+    teacher: Prunable,
+    target: Budget,
+    first: Calibration,
+    settings: CompressSettings,
+) -> Calibration | None:
+    """Fine-tune the student if the settings ask for it; return the calibration of its last state, if there is one."""
+    if settings.steps == 0 or settings.epochs == 0:
+        return None
+    schedule = Schedule(
+        settings.number_of_steps(len(batching.rows(session, "train"))),
+        settings.rate(student.widths["vision"]),
+        settings.dictionary_learning_rate,
+    )
+    fine_tuning.announce(session, student, teacher, schedule.steps)
+    samples = None
+    if settings.epochs is None:
+        samples = max(1, math.ceil(schedule.steps * settings.batch_size / PASSES))
+    return fine_tuning.fine_tune(session, student, teacher, target, first.slope(), schedule, samples)

@@ -1,0 +1,38 @@
+"""The student and the teacher of a compression: a copy that can prune, and the frozen dense model."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from madtp_cli.execution.block_pruner import PruningSettings
+from madtp_cli.models.prunable import Prunable
+
+
+def dense_teacher(model: Prunable) -> Prunable:
+    """Return the frozen dense model, without the dictionary if the model has one.
+
+    The weights are shared with the model, not copied.
+    """
+    shared: dict[int, Any] = {
+        id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in model.parameters()
+    }
+    shared |= {id(buffer): buffer for buffer in model.buffers()}
+    teacher = copy.deepcopy(model, shared).eval()
+    teacher.config.madtp, teacher.madtp = None, None
+    return teacher
+
+
+def prunable_student(model: Prunable, method: str) -> Prunable:
+    """Return a copy of the model that prunes by a method; a dictionary that the model already has stays."""
+    student = copy.deepcopy(model)
+    if student.pruning is None:
+        student.attach(PruningSettings.preset(method, student.widths, student.blocks))
+    elif student.pruning.method != method:
+        preset = PruningSettings.preset(method, student.widths, student.blocks)
+        size, width = student.pruning.dictionary_size, student.pruning.dictionary_width
+        student.attach(replace(preset, dictionary_size=size, dictionary_width=width))
+    return student

@@ -1,0 +1,40 @@
+"""The settings as typed keyword arguments of the Python functions; a test compares them with the settings' fields."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Required, TypedDict
+
+from madtp_cli.config.budget_request import BudgetRequest
+
+
+class RunKeywords(TypedDict, total=False):
+    """Keyword arguments of `evaluate` and `profile`; `RunSettings` describes each."""
+
+    data: str | Path | None
+    image_root: str | Path | None
+    task: str | None
+    split: Literal["train", "val", "test"]
+    limit: int | None
+    batch_size: int
+    workers: int | None
+    k_test: int | None
+    device: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    seed: int
+    tokenizer: str | Path | None
+    head_width: int | None
+    activation: Literal["gelu", "quick_gelu"] | None
+
+
+class CompressKeywords(RunKeywords, total=False):
+    """Keyword arguments of `compress`; `CompressSettings` describes each."""
+
+    gflops_budget: Required[str | float | BudgetRequest]
+    output: str | Path | None
+    overwrite: bool
+    method: str
+    steps: int | None
+    epochs: float | None
+    learning_rate: float | None
+    dictionary_learning_rate: float

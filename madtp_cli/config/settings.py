@@ -1,0 +1,143 @@
+"""Every setting of a run, with its type, range, default and help text.
+
+The sentence below a field is its help text on the command line and part of its error message. A path that is not
+absolute is relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from madtp_cli.config.budget_request import BudgetField
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+#: Fine-tuning steps if neither steps nor epochs are given.
+DEFAULT_STEPS = 360
+#: Learning rate times model width. A unit with more inputs takes smaller steps, so that its output changes as much.
+RATE_TIMES_WIDTH = 0.02
+#: The dictionary starts from random values, so it learns much faster than the pretrained weights.
+DICTIONARY_LEARNING_RATE = 2e-3
+
+
+class RunSettings(BaseModel):
+    """The settings that `compress`, `eval` and `profile` share: data, device, how to read a checkpoint."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,
+        str_strip_whitespace=True,
+        use_attribute_docstrings=True,
+    )
+
+    data: UserPath | None = None
+    """Folder or file with annotations, or the name of a cached Hugging Face data set. Default: the built-in scenes."""
+    image_root: UserPath | None = None
+    """Folder of the images; its usual subfolders, such as images/, are searched too. Default: the folder of the
+    annotations."""
+    task: str | None = None
+    """Task that the checkpoint must have; another task is an error. Default: the task of the checkpoint."""
+    split: Literal["train", "val", "test"] = "test"
+    """Split of the reported samples: train, val or test."""
+    limit: int | None = Field(default=None, ge=1)
+    """Maximum number of samples per split, 1 or more. Default: all samples."""
+    batch_size: int = Field(default=16, ge=1)
+    """Samples per batch, 1 or more."""
+    workers: int | None = Field(default=None, ge=0)
+    """Number of processes that decode images, 0 or more; 0 decodes in the main process. Results stay the same.
+    Default: the number of CPU cores minus one, at most 4; for the built-in scenes 0."""
+    k_test: int | None = Field(default=None, ge=1)
+    """Number of candidates that are scored in full, 1 or more: answers per VQA question, if the data set lists all
+    answers (default: 128), or matches per query in BLIP retrieval (default: 16)."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """Device of the computation: auto, cpu, cuda, cuda:1 or mps. auto uses cuda if there is a GPU, and cpu if not."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Number format of the forward passes: auto, float32, bfloat16 or float16. auto means float32. Weights are always
+    saved in float32."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of all random numbers, from 0 to 4294967295."""
+    tokenizer: UserPath | None = None
+    """Folder with the tokenizer files. Default: next to the checkpoint, or in the local Hugging Face cache."""
+    head_width: int | None = Field(default=None, ge=1)
+    """Width of an attention head, 1 or more, for checkpoint files that do not store it. Default: 64, as in all
+    published models."""
+    activation: Literal["gelu", "quick_gelu"] | None = None
+    """Activation function of the feed-forward layers in CLIP files: quick_gelu or gelu. Default: quick_gelu, as in
+    OpenAI models; OpenCLIP trains with gelu."""
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    _notes: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """The origin of each setting: "--seed", "MADTP_SEED", "run.yaml line 3 (seed)" or "default"."""
+        return self._origins
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the user: keys that were translated or ignored, settings that another one overrides."""
+        return self._notes
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_a_value(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse "", which as a path means the working directory, and `yes` where a number is expected."""
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("it is empty")
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("true and false are not allowed here")
+        return value
+
+
+class CompressSettings(RunSettings):
+    """The settings of `compress`."""
+
+    gflops_budget: BudgetField
+    """Cost that remains after pruning: a share of the dense GFLOPs (0.2 or 20%) or GFLOPs per sample (26.5G)."""
+    output: UserPath | None = None
+    """Folder to write. Default: ./CHECKPOINT-madtp."""
+    overwrite: bool = False
+    """Replace the output folder if madtp wrote it: true or false."""
+    method: str = "madtp"
+    """Pruning method: madtp, or madtp-paper for the rule of the paper."""
+    steps: int | None = Field(default=None, ge=0)
+    """Number of fine-tuning steps, 0 or more; 0 only calibrates. Give steps or epochs, not both. Default: 360."""
+    epochs: float | None = Field(default=None, ge=0)
+    """Fine-tuning length in passes over the train split, 0 or more; fractions are allowed. Give steps or epochs, not
+    both."""
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """Peak learning rate of the pretrained weight matrices, above 0, at most 1. Default: 0.02 divided by the width of
+    the model."""
+    dictionary_learning_rate: float = Field(default=DICTIONARY_LEARNING_RATE, gt=0, le=1)
+    """Peak learning rate of the dictionary and its projections, above 0, at most 1."""
+
+    def number_of_steps(self, train_rows: int) -> int:
+        """Return the number of fine-tuning steps for a training split of `train_rows` rows."""
+        if self.epochs is not None:
+            return math.ceil(self.epochs * train_rows / self.batch_size)
+        return DEFAULT_STEPS if self.steps is None else self.steps
+
+    def rate(self, width: int) -> float:
+        """Return the peak learning rate of the pretrained weights of a model whose tokens have this width."""
+        return self.learning_rate or RATE_TIMES_WIDTH / width
+
+    @model_validator(mode="after")
+    def _has_one_length(self) -> CompressSettings:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("steps and epochs exclude each other; give one of them")
+        return self

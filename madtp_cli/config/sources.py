@@ -1,0 +1,171 @@
+"""Combine the sources of settings: command-line option > `MADTP_*` variable > config file > default.
+
+An option `--batch-size`, a variable `MADTP_BATCH_SIZE` and a line `batch_size: 16` set the same setting. A name that
+is not a setting is an error whose message names the most similar setting.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, overload
+
+from pydantic import ValidationError
+
+from madtp_cli.config import yaml_file
+from madtp_cli.config.settings import CompressSettings, RunSettings
+from madtp_cli.errors import UsageError
+
+PREFIX = "MADTP_"
+#: The only `MADTP_*` variable that is not a setting: the config file if `--config` is not given.
+CONFIG_VARIABLE = PREFIX + "CONFIG"
+
+
+class _Value(NamedTuple):
+    """A value as the user wrote it, where it was written, and the rank of that source; a higher rank wins."""
+
+    value: Any
+    origin: str
+    rank: int
+
+
+Settings = TypeVar("Settings", bound=RunSettings)
+_Flags = Mapping[str, object]
+_Environ = Mapping[str, str]
+_Values = dict[str, _Value]
+
+
+def flag(name: str) -> str:
+    """Return the command-line option of a setting.
+
+    >>> flag("batch_size")
+    '--batch-size'
+    """
+    return "--" + name.replace("_", "-")
+
+
+@overload
+def resolve(flags: _Flags, config_file: Path | None, environ: _Environ) -> CompressSettings: ...
+@overload
+def resolve(
+    flags: _Flags,
+    config_file: Path | None,
+    environ: _Environ,
+    kind: type[Settings],
+    spelling: Callable[[str], str] = ...,
+) -> Settings: ...
+def resolve(
+    flags: _Flags,
+    config_file: Path | None,
+    environ: _Environ,
+    kind: type[RunSettings] = CompressSettings,
+    spelling: Callable[[str], str] = flag,
+) -> RunSettings:
+    """Combine all sources of settings and validate the result.
+
+    Args:
+        flags: Values by setting; None means "not given". All must be settings of `kind`; variables and config files
+            may have settings of other commands, so that one file serves all.
+        config_file: A YAML file of settings; the file that `MADTP_CONFIG` names if None.
+        environ: Usually `os.environ`. An empty variable counts as not given.
+        kind: The class of the settings to return.
+        spelling: How messages write the name of a setting in `flags`: as an option, or unchanged for Python keywords.
+
+    Raises:
+        UsageError: A name is not a setting, or a value is not allowed.
+
+    >>> settings = resolve({"gflops_budget": "0.2", "seed": None}, None, {"MADTP_SEED": "7"})
+    >>> settings.seed, settings.origins["seed"], settings.origins["batch_size"]
+    (7, 'MADTP_SEED', 'default')
+    """
+    values, notes = _combine(flags, config_file, environ, kind, spelling)
+    try:
+        settings = kind.model_validate({name: value.value for name, value in values.items()})
+    except ValidationError as error:
+        raise UsageError(_message(error, values, kind, spelling)) from None
+    settings.origins.update({name: values[name].origin if name in values else "default" for name in kind.model_fields})
+    settings.notes.extend(notes)
+    return settings
+
+
+def _combine(
+    flags: _Flags, config_file: Path | None, environ: _Environ, kind: type[RunSettings], spelling: Callable[[str], str]
+) -> tuple[_Values, list[str]]:
+    """Return the value with the highest rank of each setting of `kind`, and the notes for the user."""
+    if config_file is None and environ.get(CONFIG_VARIABLE):
+        config_file = Path(environ[CONFIG_VARIABLE])
+    values, notes = _from_file(config_file) if config_file else ({}, [])
+    values |= _from_environment(environ) | _from_flags(flags, kind, spelling)
+    values = {name: value for name, value in values.items() if name in kind.model_fields}
+    return values, notes + _drop_overridden(values)
+
+
+def _from_flags(flags: _Flags, kind: type[RunSettings], spelling: Callable[[str], str]) -> _Values:
+    for name in flags:
+        if name not in kind.model_fields:
+            hint = nearest(name, kind.model_fields, spelling)
+            raise UsageError(f"{spelling(name)} is not a setting of this command.{hint}")
+    return {name: _Value(value, spelling(name), 3) for name, value in flags.items() if value is not None}
+
+
+def _from_environment(environ: _Environ) -> _Values:
+    values = {}
+    for variable, value in environ.items():
+        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE or not value.strip():
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in CompressSettings.model_fields:
+            hint = nearest(name, CompressSettings.model_fields, lambda setting: PREFIX + setting.upper())
+            raise UsageError(f"The environment variable {variable} is not a setting.{hint}")
+        values[name] = _Value(value, variable, 2)
+    return values
+
+
+def _from_file(path: Path) -> tuple[_Values, list[str]]:
+    """Return the settings in a config file and the notes about it."""
+    file = yaml_file.read(path, CompressSettings.model_fields)
+    if file.unknown:
+        line, key = file.unknown
+        hint = nearest(yaml_file.BLIP_KEYS.get(key, key), CompressSettings.model_fields)
+        raise UsageError(f"{path} line {line}: {key} is not a setting.{hint}")
+    return {name: _Value(value, origin, 1) for name, (value, origin) in file.values.items()}, file.notes
+
+
+def _drop_overridden(values: _Values) -> list[str]:
+    """Remove settings that contradict a setting from a higher source, and return a note about each."""
+    notes = []
+    for weaker, stronger in (("steps", "epochs"), ("epochs", "steps"), ("image_root", "data")):
+        if weaker in values and stronger in values and values[weaker].rank < values[stronger].rank:
+            notes.append(f"{values[stronger].origin} overrides {values[weaker].origin}.")
+            del values[weaker]
+    return notes
+
+
+def _message(error: ValidationError, values: _Values, kind: type[RunSettings], spelling: Callable[[str], str]) -> str:
+    """Return a message about the first error: where the value was written, the value, the reason, what is allowed."""
+    first = error.errors()[0]
+    reason = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"{values['steps'].origin} and {values['epochs'].origin}: {reason}."
+    name = str(first["loc"][0])
+    allowed = " ".join(str(kind.model_fields[name].description).split())
+    if first["type"] == "missing":
+        return f"{spelling(name)} is missing. {allowed}"
+    value = values[name]
+    if reason.endswith("."):  # whole sentences, which say what to do
+        return f"{value.origin}: {reason}"
+    why = "" if first["type"] in ("string_pattern_mismatch", "literal_error") else f": {reason[0].lower()}{reason[1:]}"
+    return f"{value.origin}: {value.value!r} cannot be used{why}.\n{allowed}"
+
+
+def nearest(name: str, known: Collection[str], spelling: Callable[[str], str] = str) -> str:
+    r"""Return the end of an error message: the most similar of the known names, or all of them.
+
+    >>> nearest("step", ["steps", "seed"]), nearest("zzz", ["steps", "seed"])
+    (' Did you mean steps?', '\nThere are steps, seed.')
+    """
+    similar = difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1)
+    if similar:
+        return f" Did you mean {spelling(similar[0])}?"
+    return f"\nThere are {', '.join(map(spelling, known))}."

@@ -1,0 +1,88 @@
+"""The rows and batches of a session's splits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+from madtp_cli.data import Row
+from madtp_cli.data import batches as data_batches
+from madtp_cli.data.caption_sampling import SampledCaptions
+from madtp_cli.errors import DataError
+from madtp_cli.evaluation.compute import Batch, inputs_of
+from madtp_cli.evaluation.session import Session
+
+#: Memory for prepared batches that are kept for the next pass, in bytes, of all splits together.
+MOST_PREPARED_BYTES = 2**30
+
+
+def rows(session: Session, split: str, limit: int | None = None) -> Sequence[Row]:
+    """Return the first rows of a split: at most `limit`, and at most the limit of the settings."""
+    all_rows = session.data.split(split)
+    limits = [number for number in (limit, session.settings.limit) if number is not None]
+    return all_rows[: min(limits)] if limits else all_rows
+
+
+def batches(session: Session, split: str, limit: int | None = None) -> Iterable[Batch]:
+    """Return the batches of a split in order. They stay in memory for the next pass if they fit.
+
+    Raises:
+        DataError: The split has no rows.
+    """
+    chosen = rows(session, split, limit)
+    if not len(chosen):
+        raise DataError(f"The {split} split of {session.data.source} is empty.\nGive data with samples in it.")
+    key = f"{split}/{len(chosen)}"
+    if key in session.prepared_batches:
+        return session.prepared_batches[key]
+    return _keep_if_they_fit(session, key, len(chosen), _collated(session, chosen))
+
+
+def training_batches(session: Session, samples: int | None = None) -> Iterator[Batch]:
+    """Yield shuffled batches of training rows on the device, epoch after epoch without end.
+
+    Each row has one of its captions. Of the first `samples` rows it is the same caption in each epoch, so that the
+    teacher cache holds every target after one epoch. Without `samples` each epoch has another caption.
+    """
+    chosen, seed = rows(session, "train", samples), session.settings.seed
+    for epoch in itertools.count():
+        captioned = SampledCaptions(chosen, seed, epoch if samples is None else 0)
+        for batch in _collated(session, captioned, f"{seed}/{epoch}"):
+            yield session.compute.moved(batch)
+
+
+def full_batches(session: Session, split: str, size: int, number: int) -> list[Batch]:
+    """Return at most `number` full batches of the first rows of a split, without labels.
+
+    If the split has fewer rows than `size`, the result is one batch of all rows.
+    """
+    chosen = rows(session, split, size * number)
+    made = data_batches.batches(chosen, session.task, session.processor, batch_size=size, workers=0)
+    return [inputs_of(batch) for batch in itertools.islice(made, max(1, len(chosen) // size))]
+
+
+def _collated(session: Session, chosen: Sequence[Row], seed: str | None = None) -> Iterator[Batch]:
+    settings = session.settings
+    made = data_batches.batches(
+        chosen, session.task, session.processor, batch_size=settings.batch_size, seed=seed, workers=settings.workers
+    )
+    for batch in made:
+        yield batch if session.labelled else {name: value for name, value in batch.items() if name != "labels"}
+
+
+def _keep_if_they_fit(session: Session, key: str, samples: int, made: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield the batches; keep them in the session if all of them fit in memory."""
+    kept: list[Batch] | None = []
+    used = sum(_bytes(batch) for others in session.prepared_batches.values() for batch in others)
+    for batch in made:
+        if kept is not None and _bytes(batch) / len(batch["pixel_values"]) * samples > MOST_PREPARED_BYTES - used:
+            kept = None
+        if kept is not None:
+            kept.append(batch)
+        yield batch
+    if kept is not None:
+        session.prepared_batches[key] = kept
+
+
+def _bytes(batch: Batch) -> int:
+    return sum(value.nbytes for value in batch.values())

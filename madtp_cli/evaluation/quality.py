@@ -1,0 +1,153 @@
+"""The quality of a model, and its change by pruning, with 95 % confidence intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from madtp_cli.data.dataset import Row
+from madtp_cli.data.validation_split import groups_by_image
+from madtp_cli.errors import DataError
+from madtp_cli.evaluation import batching
+from madtp_cli.evaluation.intervals import (
+    Groups,
+    interval95,
+    mean_interval95,
+    paired_interval95,
+    paired_mean_interval95,
+    relative_interval95,
+)
+from madtp_cli.evaluation.run import Measured
+from madtp_cli.evaluation.session import Session
+from madtp_cli.reporting.schema import AGREEMENT, ChangePart, DensePruned, Interval, QualityPart
+
+Bounds = tuple[float, float]
+
+
+def row_groups(rows: Sequence[Row]) -> list[int]:
+    """Return the number of each row's group. Rows that share an image, directly or through others, are one group.
+
+    Samples of one group are not independent, so the confidence intervals are computed from groups.
+    """
+    groups = [0] * len(rows)
+    for number, members in enumerate(groups_by_image(rows)):
+        for row in members:
+            groups[row] = number
+    return groups
+
+
+def quality(session: Session, measured: Measured) -> QualityPart:
+    """Return the quality of one model on the split of the settings.
+
+    Raises:
+        DataError: A sample has no label.
+    """
+    require_labels(session, measured)
+    groups = row_groups(batching.rows(session, session.settings.split))
+    mean = _recall_interval if session.task.unit == "percent" else _percent(mean_interval95)
+    interval = interval95 if session.task.shares else mean
+    return QualityPart(
+        metric=session.task.metric,
+        split=session.settings.split,
+        samples=measured.samples,
+        groups=len(set(groups)),
+        value=session.task.quality(measured.scores),
+        unit=session.task.unit,
+        interval95=Interval.of(interval(measured.scores, _shared(groups))),
+        parts=measured.result.parts,
+    )
+
+
+def change(session: Session, dense: Measured, pruned: Measured) -> ChangePart:
+    """Return the quality of the dense and the pruned model on the same samples, and the difference.
+
+    If the labels of the data do not apply to the model, the quality is its agreement with the dense model.
+
+    Raises:
+        DataError: A sample has no label.
+    """
+    groups = row_groups(batching.rows(session, session.settings.split))
+    if not session.labelled:
+        return _agreement_change(session, dense, pruned, groups)
+    for measured in (dense, pruned):
+        require_labels(session, measured)
+    task, scores, shared = session.task, (dense.scores, pruned.scores), _shared(groups)
+    interval = paired_interval95 if task.shares else _percent(paired_mean_interval95)
+    part = _in_points(session, task.metric, *scores, dense.samples, groups, interval(*scores, shared))
+    common = [name for name in dense.result.parts if name in pruned.result.parts]
+    update: dict[str, object] = {
+        "parts": {n: DensePruned(dense=dense.result.parts[n], pruned=pruned.result.parts[n]) for n in common}
+    }
+    if task.relative and part.dense:
+        update |= {
+            "change": 100 * part.change / part.dense,
+            "interval95": Interval.of(relative_interval95(*scores, shared)),
+            "unit": "percent of the dense score",
+        }
+    return part.model_copy(update=update)
+
+
+def agreement(one: Measured, other: Measured) -> list[float]:
+    """Return 1.0 for each answer that is the same in both runs, else 0.0."""
+    return [float(a == b) for a, b in zip(one.answers, other.answers, strict=True)]
+
+
+def require_labels(session: Session, measured: Measured) -> None:
+    """Check that every measured sample has a label.
+
+    Raises:
+        DataError: A sample has none.
+    """
+    if measured.result.unlabelled:
+        labelled = measured.samples - measured.result.unlabelled
+        raise DataError(
+            f"Only {labelled} of {measured.samples} {session.settings.split} samples of {session.data.source} "
+            "have a label, so the quality cannot be computed.\nAdd the labels, or choose another --split."
+        )
+
+
+def _agreement_change(session: Session, dense: Measured, pruned: Measured, groups: Sequence[int]) -> ChangePart:
+    same = agreement(dense, pruned)
+    perfect = [1.0] * len(same)
+    samples = dense.result.answer_samples or range(len(same))
+    interval = paired_interval95(perfect, same, _shared([groups[sample] for sample in samples]))
+    return _in_points(session, AGREEMENT, perfect, same, dense.samples, groups, interval)
+
+
+def _in_points(
+    session: Session,
+    metric: str,
+    dense: Sequence[float],
+    pruned: Sequence[float],
+    samples: int,
+    groups: Sequence[int],
+    interval: Bounds,
+) -> ChangePart:
+    before, after = (100 * float(np.mean(scores)) for scores in (dense, pruned))
+    return ChangePart(
+        metric=metric,
+        split=session.settings.split,
+        samples=samples,
+        groups=len(set(groups)),
+        dense=before,
+        pruned=after,
+        change=after - before,
+        interval95=Interval.of(interval),
+    )
+
+
+def _shared(groups: Sequence[int]) -> Groups:
+    """Return the groups, or None if each has one member: the simpler formulas then apply."""
+    return groups if len(set(groups)) < len(groups) else None
+
+
+def _percent(interval: Callable[..., Bounds]) -> Callable[..., Bounds]:
+    """Return the interval function in percent."""
+    return lambda *scores: (100 * interval(*scores)[0], 100 * interval(*scores)[1])
+
+
+def _recall_interval(scores: Sequence[float], groups: Groups = None) -> Bounds:
+    """Return the interval, within 0-100, of a mean that lies in 0-100 although a single score may be larger."""
+    low, high = _percent(mean_interval95)(scores, groups)
+    return max(0.0, low), min(100.0, high)

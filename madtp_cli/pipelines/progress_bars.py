@@ -1,0 +1,34 @@
+"""Progress bars for Python code and notebooks; tqdm draws them, on standard error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from madtp_cli.progress import ProgressReporter
+
+
+class ProgressBars(ProgressReporter):
+    """A progress bar for each stage. A stage within another one has no bar."""
+
+    def __init__(self) -> None:
+        self._bars: list[Any] = []
+
+    def say(self, text: str) -> None:
+        """Show a sentence as a line of its own."""
+        tqdm(total=0, bar_format="{desc}", desc=text).close()
+
+    def stage(self, title: str, total: int) -> None:
+        """Open a bar; 0 stands for an unknown total."""
+        self._bars.append(tqdm(total=total or None, desc=title, disable=bool(self._bars)))
+
+    def advance(self, done: int, detail: str = "") -> None:
+        """Move the bar of the current stage to `done`."""
+        bar = self._bars[-1]
+        bar.set_postfix_str(detail, refresh=False)
+        bar.update(done - bar.n)
+
+    def done(self) -> None:
+        """Close the bar of the current stage."""
+        self._bars.pop().close()

@@ -1,0 +1,91 @@
+"""From a checkpoint to a student that meets the budget: memory, weights and the number of calibrations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from madtp_cli import config
+from madtp_cli.compression import calibration, compress_model
+from madtp_cli.compression.budget import Budget
+from madtp_cli.compression.student import dense_teacher
+from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
+from madtp_cli.models.prunable import Prunable
+from madtp_cli.progress import ProgressReporter
+
+STEPS = 10
+
+
+@pytest.fixture
+def settings() -> config.CompressSettings:
+    """A few steps on few samples."""
+    values = {"gflops_budget": "0.7", "limit": 4, "batch_size": 2, "steps": STEPS, "device": "cpu"}
+    return config.resolve(values, None, {})
+
+
+@pytest.fixture
+def session(checkpoint: Path, settings: config.CompressSettings) -> Session:
+    """A tiny BLIP and four pairs of each split."""
+    return Session.open(checkpoint, settings, ProgressReporter())
+
+
+@pytest.fixture
+def calibrations(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """The number of samples of each calibration."""
+    numbers: list[int | None] = []
+    calibrate = calibration.calibrate
+
+    def recorded(session: Session, student: Prunable, target: Budget, samples: int | None, *more: Any, **named: Any):
+        numbers.append(samples)
+        return calibrate(session, student, target, samples, *more, **named)
+
+    monkeypatch.setattr(calibration, "calibrate", recorded)
+    return numbers
+
+
+def test_the_teacher_is_the_dense_model_in_the_same_memory(attached, collate, samples) -> None:
+    """A third copy of the weights would be 1.7 GB for CLIP ViT-L. The model itself can still be trained."""
+    model = attached(0.6)
+    teacher = dense_teacher(model)
+    assert (teacher.pruning, teacher.training) == (None, False)
+    weights = dict(model.named_parameters())
+    for name, value in teacher.named_parameters():
+        assert value.data_ptr() == weights[name].data_ptr()
+        assert not value.requires_grad
+        assert weights[name].requires_grad
+    batch = collate(samples)
+    with torch.no_grad():
+        dense, pruned = (each(**batch).trace["vision"][-1].left for each in (teacher, model))
+    assert min(dense) == 37 > max(pruned)
+
+
+def test_the_student_is_trained_and_the_teacher_is_not(session, settings) -> None:
+    """If they shared memory, the targets would change while the student is trained."""
+    before = {name: value.clone() for name, value in session.model.named_parameters()}
+    compressed = compress_model.compress_model(session, settings)
+    assert all(torch.equal(value, before[name]) for name, value in compressed.teacher.named_parameters())
+    student = dict(compressed.student.named_parameters())
+    assert any(not torch.equal(student[name], value) for name, value in before.items())
+    assert compressed.target.is_met(compressed.calibration.gflops)
+    assert compressed.settings.threshold_scale == compressed.calibration.threshold_scale
+
+
+@pytest.mark.parametrize(
+    ("steps", "later"), [(0, [CALIBRATION_SAMPLES]), (2, [CALIBRATION_SAMPLES]), (STEPS, [CALIBRATION_SAMPLES] * 2)]
+)
+def test_there_is_no_calibration_without_need(session, settings, calibrations, steps, later) -> None:
+    """The first one uses few samples. If the last one used all samples, no other one follows."""
+    compressed = compress_model.compress_model(session, settings.model_copy(update={"steps": steps}))
+    assert calibrations == [1, *later]
+    assert compressed.target.is_met(compressed.calibration.gflops)
+
+
+def test_the_budget_is_met_on_all_validation_samples(session, settings, calibrations, monkeypatch) -> None:
+    """If a calibration used a part of the samples, a last one uses all of them."""
+    monkeypatch.setattr(compress_model, "CALIBRATION_SAMPLES", 2)
+    compressed = compress_model.compress_model(session, settings.model_copy(update={"steps": 0}))
+    assert calibrations == [1, 2, None]
+    assert compressed.target.is_met(compressed.calibration.gflops)

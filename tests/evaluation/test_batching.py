@@ -1,0 +1,48 @@
+"""The batches of a session."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+
+from madtp_cli.config import RunSettings
+from madtp_cli.evaluation import batching
+from madtp_cli.evaluation.session import Session
+from madtp_cli.progress import ProgressReporter
+from tests.paths import EXAMPLES
+
+
+def test_full_batches_or_one_batch_of_all_rows() -> None:
+    """They are in the order of the rows, at most as many as requested, and have no labels."""
+    session = Session.open(EXAMPLES / "blip.pt", RunSettings(limit=25, device="cpu"), ProgressReporter(), ["val"])
+    sizes = {
+        size: [len(batch["pixel_values"]) for batch in batching.full_batches(session, "val", size, 9)]
+        for size in (1, 8, 40)
+    }
+    assert sizes == {1: [1] * 9, 8: [8] * 3, 40: [25]}
+    (whole,), parts = (batching.full_batches(session, "val", size, 9) for size in (25, 5))
+    assert torch.equal(whole["pixel_values"], torch.cat([part["pixel_values"] for part in parts]))
+    assert all("labels" not in part for part in parts)
+
+
+def test_only_training_uses_another_caption_in_each_epoch() -> None:
+    """Costs are those of the first caption of an image; the training uses all five."""
+    settings = RunSettings(limit=2, batch_size=2, device="cpu", seed=5)
+    session = Session.open(EXAMPLES / "blip-caption.pt", settings, ProgressReporter(), ["train"])
+    words = session.processor.tokenizer.batch_decode
+
+    def texts(batch) -> frozenset[str]:
+        return frozenset(words(batch["input_ids"], skip_special_tokens=True))
+
+    passes = [texts(batch) for batch in itertools.islice(batching.training_batches(session), 6)]
+    assert len(set(passes[:5])) == 5
+    assert passes[5] == passes[0]
+    assert passes == [texts(batch) for batch in itertools.islice(batching.training_batches(session), 6)]
+    kept = [texts(batch) for batch in itertools.islice(batching.training_batches(session, 2), 3)]
+    assert kept == [passes[0]] * 3
+    captions = [{f"a picture of {text}" for text in row.references} for row in batching.rows(session, "train")]
+    assert set().union(*passes[:5]) == set().union(*captions)
+    firsts = frozenset(f"a picture of {row.text}" for row in batching.rows(session, "train"))
+    assert [texts(batch) for batch in batching.batches(session, "train")] == [firsts] * 1
+    assert [texts(batch) for batch in batching.batches(session, "train")] == [firsts]
