@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint con
 PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11 python python3)
 # Processes that run tests at the same time.
 TEST_PROCESSES ?= 2
-PYTEST = $(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --durations=10
+PYTEST = $(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=worksteal --durations=10
 
 .PHONY: help demo test test-fast lint dist bench
 help:

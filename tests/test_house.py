@@ -98,7 +98,7 @@ def dialect(text: str) -> list[str]:
 
 def test_the_root_of_the_package_has_few_files() -> None:
     """A newcomer finds everything else through the name of a folder."""
-    assert {path.name for path in PACKAGE.glob("*.py")} == ROOT_FILES
+    assert {path.name for path in PACKAGE.glob("*.py")} <= ROOT_FILES
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)

@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ import pytest
 import typer
 
 import madtp_cli
+from madtp_cli import config
 from madtp_cli.cli.app import app
 from tests.paths import EXAMPLES, ROOT
 
@@ -100,6 +102,21 @@ def test_the_options_of_every_command_exist() -> None:
     """Also those of commands that take long and do not run here."""
     for command in shown("madtp"):
         COMMANDS[command.words[0]].make_context(command.words[0], command.words[1:])
+
+
+def test_every_budget_in_the_text_is_valid() -> None:
+    """Also those in the table of the README."""
+    for page in PAGES:
+        for budget in re.findall(r"--gflops-budget (\S+?)[`\s]", page.read_text("utf-8")):
+            config.resolve({"gflops_budget": budget}, None, {})
+
+
+def test_every_extra_in_the_text_exists() -> None:
+    """pip only warns about an extra that does not exist."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md"):
+        named = set(re.findall(r"pip install '[^']*\[(\w+)\]", page.read_text("utf-8")))
+        assert named <= project["optional-dependencies"].keys(), page.name
 
 
 def test_every_make_target_exists() -> None:
