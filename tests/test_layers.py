@@ -158,7 +158,7 @@ def drawing() -> str:
         targets[part_of(module)].update(map(part_of, own_imports(path.read_text(encoding="utf-8"), module)))
     lines = []
     for part, imports in targets.items():
-        below = sorted(imports - {part}, key=RANK.__getitem__)
+        below = sorted(imports - {part}, key=lambda name: (RANK[name], name))
         lines.append(f"{part:<11} -> {', '.join(below) or 'nothing'}")
     return "\n".join(lines)
 

@@ -104,7 +104,7 @@ def test_the_wheel_runs_in_a_new_environment(environment: Path, tmp_path: Path) 
         "model, processor = madtp_cli.load(sys.argv[1])\n"
         "print(madtp_cli.__file__, type(model).__name__)"
     )
-    command = [environment / "python", "-c", code, EXAMPLES / "blip.pt"]
+    command = [str(environment / "python"), "-c", code, str(EXAMPLES / "blip.pt")]
     loaded = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert loaded.returncode == 0, loaded.stderr
     file, model = loaded.stdout.split()
