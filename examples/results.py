@@ -1,8 +1,8 @@
-"""Every example at several budgets, and every published architecture's GFLOPs: writes results.md beside this file.
+"""Compress every example to several budgets and count the GFLOPs of every published architecture; write results.md.
 
     python examples/results.py [--budgets 0.5 0.3 0.2] [--rows nlvr2 vqa ...] [--folder build/results]
 
-A compressed folder that is there already is read, not made again, so that a broken run goes on where it stopped.
+A compressed folder that exists is read and not made again, so an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -14,114 +14,162 @@ from pathlib import Path
 
 from madtp_cli.config import DEFAULT_STEPS, CompressSettings
 from madtp_cli.errors import MadtpError
-from madtp_cli.models.architectures import ARCHITECTURES
+from madtp_cli.models import architectures
 from madtp_cli.pipelines.profile import profile
 from madtp_cli.reporting.schema import CompressReport
 
 HERE = Path(__file__).parent
-#: The paper's rows: the example, and for the second retrieval set how many captions its images have.
+#: Title and checkpoint of each row, and the captions per image of its retrieval data (None: the default data set).
 ROWS = {
-    "nlvr2": ("BLIP on NLVR2", "blip.pt", None),
-    "vqa": ("BLIP on VQAv2", "blip-vqa.pt", None),
-    "caption": ("BLIP on COCO captions", "blip-caption.pt", None),
-    "retrieval": ("BLIP on COCO retrieval", "blip-retrieval.pt", None),
-    "retrieval-1": ("BLIP on Flickr30k retrieval", "blip-retrieval.pt", 1),
-    "clip": ("CLIP on COCO retrieval", "clip.pt", None),
-    "clip-1": ("CLIP on Flickr30k retrieval", "clip.pt", 1),
+    "nlvr2": ("BLIP, NLVR2 task, built-in scenes", "blip.pt", None),
+    "vqa": ("BLIP, VQA task, built-in scenes", "blip-vqa.pt", None),
+    "caption": ("BLIP, captions of built-in scenes", "blip-caption.pt", None),
+    "retrieval": ("BLIP, retrieval, built-in scenes, five captions per image", "blip-retrieval.pt", None),
+    "retrieval-1": ("BLIP, retrieval, built-in scenes, one long caption per image", "blip-retrieval.pt", 1),
+    "clip": ("CLIP, retrieval, built-in scenes, five captions per image", "clip.pt", None),
+    "clip-1": ("CLIP, retrieval, built-in scenes, one long caption per image", "clip.pt", 1),
 }
-#: Fine-tuning steps at budgets that ask for less; elsewhere as many as the command takes by itself.
+#: Budgets that the page shows unless others are given.
+BUDGETS = ("0.5", "0.3", "0.2")
+#: Fine-tuning steps by budget; other budgets use the default of the command.
 STEPS = {"0.5": 0, "0.3": 120}
-#: Rows that are shown once more, with so many steps.
+#: Rows and budgets that have a second line with this number of fine-tuning steps.
 LONGER = {("retrieval-1", "0.2"): 1000}
-#: The literature's constants, at the architecture and length of text they were measured at, and what they count.
+#: GFLOPs that the literature gives for an architecture, and what they count.
 PUBLISHED = {
-    "blip-nlvr-base": (132.54, "one pair and a sentence of 36 tokens, as ours"),
-    "blip-vqa-base": (186.1, "a batch: 1 image, 32 questions of 14 tokens and 47 answers of 5; ours: one of each"),
-    "blip-caption-base": (65.7, "one image and a caption of 15 tokens, as ours"),
-    "blip-retrieval-base": (153.2, "a training step: towers twice, 3 matches, queues; ours: one image, text and match"),
-    "clip-vit-l-14-336": (395.7, "a training step: towers twice, queues; ours: one image, one text of 77 tokens"),
-}  # fmt: skip
+    "blip-nlvr-base": (132.54, "one image pair and a statement of 36 tokens; the same as ours"),
+    "blip-vqa-base": (186.1, "one image, 32 questions of 14 tokens and 47 answers of 5; ours: one of each"),
+    "blip-caption-base": (65.7, "one image and a caption of 15 tokens; the same as ours"),
+    "blip-retrieval-base": (
+        153.2,
+        "one training step: both towers twice, 3 matching pairs, feature queues; ours: one image, text and pair",
+    ),
+    "clip-vit-l-14-336": (
+        395.7,
+        "one training step: both towers twice, feature queues; ours: one image and one text of 77 tokens",
+    ),
+}
+INTRODUCTION = """\
+# Results
+
+Written by `python examples/results.py`. All rows use the small example checkpoints and the built-in scenes, which are
+drawn images of handwritten digits and coloured shapes. These are **not** results on NLVR2, VQAv2, COCO or Flickr30k.
+
+* **budget**: the requested share of the dense GFLOPs. It is met on validation samples.
+* **steps**: fine-tuning steps.
+* **budget error**: relative difference between the GFLOPs on validation samples and the budget.
+* **share on test**: GFLOPs of the pruned model divided by GFLOPs of the dense model, on test samples.
+* **dense**, **pruned**: quality on test samples, in percent (CIDEr: its usual scale). No choice was made on them.
+* **change**: pruned minus dense, in points, with the 95 % interval of the paired difference. For CIDEr, changes are in
+  percent of the dense score. Where quality rises, fine-tuning also continued the training on the task.
+
+Retrieval has two data sets: five captions per image, and other images with one long caption each. BLIP was trained on
+both, CLIP on the first one only.
+
+| model and data | budget | steps | budget error | share on test | metric | dense | pruned | change | samples |
+|---|---|---|---|---|---|---|---|---|---|"""
+ARCHITECTURES_INTRODUCTION = """
+## GFLOPs of the published architectures
+
+Multiply-adds of the dense model in billions per sample, at the published image size. "Published" is the figure of the
+literature; the last column states what that figure counts.
+
+| architecture | GFLOPs per sample | published | what the published figure counts |
+|---|---|---|---|"""
 
 
-def compressed(row: str, budget: str, options: argparse.Namespace, steps: int | None = None) -> CompressReport:
-    """The report of one run of `madtp compress`, made now unless it is there; with other `steps` where told."""
+def compress(row: str, budget: str, folder: Path, steps: int | None = None) -> CompressReport:
+    """Run `madtp compress`, unless its output exists, and return its report.
+
+    Args:
+        row: A key of `ROWS`.
+        budget: Share of the dense GFLOPs.
+        folder: Where all outputs are.
+        steps: Fine-tuning steps, if different from those of `STEPS`.
+    """
     _, source, captions = ROWS[row]
-    output = options.folder / "-".join([row, budget, *([] if steps is None else [f"{steps}"])])
+    output = folder / "-".join([row, budget, *([] if steps is None else [f"{steps}"])])
     steps = STEPS.get(budget) if steps is None else steps
     if not (output / "report.json").exists():
         command = ["compress", HERE / source, "--gflops-budget", budget, "--output", output, "--overwrite"]
         if captions is not None:
-            command += ["--data", scenes(options.folder, captions)]
+            command += ["--data", write_scenes(folder, captions)]
         if steps is not None:
             command += ["--steps", steps]
-        subprocess.run([sys.executable, "-m", "madtp_cli", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+        run_madtp(command)
     return CompressReport.model_validate_json((output / "report.json").read_text("utf-8"))
 
 
-def scenes(folder: Path, captions: int) -> Path:
-    """The second retrieval set, written out."""
+def write_scenes(folder: Path, captions: int) -> Path:
+    """Write the retrieval data set with this number of captions per image, unless it exists; return its folder."""
     data = folder / f"retrieval-{captions}"
     if not data.exists():
         command = ["scenes", data, "--task", "retrieval", "--captions", captions, "-q"]
-        command += ["--train", 4000, "--val", 500, "--test", 1000]
-        subprocess.run([sys.executable, "-m", "madtp_cli", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+        run_madtp([*command, "--train", 4000, "--val", 500, "--test", 1000])
     return data
 
 
-def row_of(row: str, budget: str, report: CompressReport) -> str:
-    quality, low, high = report.quality, *report.quality.interval95
+def run_madtp(arguments: list[object]) -> None:
+    """Run the command line in a new process; its messages stay visible on standard error."""
+    subprocess.run([sys.executable, "-m", "madtp_cli", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
+
+
+def table_row(row: str, budget: str, report: CompressReport) -> str:
+    """Return the line of the table for one report."""
+    quality = report.quality
+    low, high = quality.interval95.low, quality.interval95.high
     unit = "" if quality.unit == "points" else " %"
-    change = f"{quality.change:+.2f}{unit} ({low:+.2f} to {high:+.2f})"
-    met = report.budget.achieved_val / report.budget.gflops - 1
-    given = report.settings["steps"]
-    steps = str(DEFAULT_STEPS if given is None else given)
+    steps = report.settings["steps"]
     cells = [
         ROWS[row][0],
         budget,
-        steps,
-        f"{met:+.2%}",
+        f"{DEFAULT_STEPS if steps is None else steps}",
+        f"{report.budget.achieved_val / report.budget.gflops - 1:+.2%}",
         f"{report.gflops.share:.3f}",
         quality.metric,
         f"{quality.dense:.2f}",
+        f"{quality.pruned:.2f}",
+        f"{quality.change:+.2f}{unit} ({low:+.2f} to {high:+.2f})",
+        f"{quality.samples:,}",
     ]
-    return " | ".join(["", *cells, f"{quality.pruned:.2f}", change, f"{quality.samples:,}", ""]).strip()
+    return f"| {' | '.join(cells)} |"
 
 
-def architectures() -> list[str]:
-    """GFLOPs per sample of every published architecture."""
-    lines = ["| architecture | GFLOPs per sample | published | what the constant counts |", "|---|---|---|---|"]
-    for name in ARCHITECTURES:
+def architecture_rows() -> list[str]:
+    """Return one line with the GFLOPs per sample of each published architecture."""
+    lines = []
+    for name in architectures():
         dense = profile(None, CompressSettings(gflops_budget="1"), arch=name).gflops.dense
-        constant, counts = PUBLISHED.get(name, ("", ""))
-        lines.append(f"| {name} | {dense:.2f} | {constant} | {counts} |")
+        published, counts = PUBLISHED.get(name, ("", ""))
+        lines.append(f"| {name} | {dense:.2f} | {published} | {counts} |")
+    return lines
+
+
+def result_rows(row: str, budgets: list[str], folder: Path) -> list[str]:
+    """Return the lines of one example, one per budget; a run that fails has a line that says so."""
+    lines = []
+    for budget in budgets:
+        for steps in (None, LONGER[row, budget]) if (row, budget) in LONGER else (None,):
+            try:
+                lines.append(table_row(row, budget, compress(row, budget, folder, steps)))
+            except (subprocess.CalledProcessError, MadtpError) as error:
+                lines.append(f"| {ROWS[row][0]} | {budget} | failed: {error} |")
+            print(lines[-1], flush=True)
     return lines
 
 
 def main() -> None:
+    """Make all rows and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--budgets", nargs="+", default=["0.5", "0.3", "0.2"])
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--folder", type=Path, default=Path("build/results"))
+    parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), help="shares of the dense GFLOPs")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="examples (default: all)")
+    parser.add_argument("--folder", type=Path, default=Path("build/results"), help="where compressed folders are")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    lines = [
-        "# Results", "",
-        "Written by `python examples/results.py`. The example checkpoints on the built-in scenes: the budget on",
-        "validation data, then test samples that nothing was chosen on; intervals are 95 %, of the paired change.",
-        "CIDEr's changes are percent of the dense score. The second retrieval set has one long caption per image; BLIP",
-        "was trained on both, CLIP on the first. Where quality rises, the fine-tune also taught the task.",
-        "", "| | budget | steps | met | share of GFLOPs on test | metric | dense | pruned | change | samples |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    lines = [INTRODUCTION]
     for row in options.rows:
-        for budget in options.budgets:
-            for steps in (None, LONGER[row, budget]) if (row, budget) in LONGER else (None,):
-                try:
-                    lines.append(row_of(row, budget, compressed(row, budget, options, steps)))
-                except (subprocess.CalledProcessError, MadtpError) as error:
-                    lines.append(f"| {ROWS[row][0]} | {budget} | failed: {error} |")
-                print(lines[-1], flush=True)
-    lines += ["", "## Architectures", "", "Dense, multiply-adds; images at the published size.", "", *architectures()]
+        lines += result_rows(row, options.budgets, options.folder)
+    lines += [ARCHITECTURES_INTRODUCTION, *architecture_rows()]
     (HERE / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

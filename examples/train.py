@@ -1,11 +1,13 @@
-"""Train the other example checkpoints on the built-in scenes, each in the file layout of its original.
+"""Train the other example checkpoints on the built-in scenes, each in its original file format.
 
     python examples/train.py vqa|caption|retrieval|clip [--minutes 20]
 
-The image tower starts from that of examples/blip.pt, which `pretrain.py` taught to name what a picture
-shows; everything else starts from random values. First the text side learns on a tower that stands still, which is
-cheap, then all of it together. Only the train split's handwriting is used, every scene is new, and nothing is
-chosen on val or test. One thread; two of these can run beside each other.
+The image tower starts from the image tower of examples/blip.pt, which `pretrain.py` has trained to classify what an
+image shows. All other weights start from random values. In the first quarter of the time the image tower does not
+change, which makes a step cheap. After that the whole model is trained.
+
+Only the handwriting of the train split is used, every scene is drawn once, and no choice is made on the val or test
+split. Training uses one thread, so two trainings can run at the same time on two cores.
 """
 
 from __future__ import annotations
@@ -13,199 +15,120 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from torch import Tensor, nn
-from transformers import CLIPTokenizer
+from torch import Tensor
 
-import madtp_cli.models
-from examples.pretrain import HERE, MUON_RATE, build_tokenizer, draw_weights, optimizers
+from examples.training.checkpoints import MODELS, build_model, load_image_tower, save_blip, save_clip
+from examples.training.optimization import build_optimizers, cosine_decay, finish_step, start_step
+from examples.training.vocabularies import bert_tokenizer, clip_tokenizer
 from madtp_cli import tasks
 from madtp_cli.checkpoint import load, processors
-from madtp_cli.checkpoint.formats import openai_clip, salesforce_blip
 from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.data.batches import batches
-from madtp_cli.data.caption_sampling import Retold
+from madtp_cli.data.caption_sampling import SampledCaptions
 from madtp_cli.evaluation import run
-from madtp_cli.scenes import generator, splits
+from madtp_cli.scenes import splits
 
+HERE = Path(__file__).parent
 SEED = 0
 BATCH = 32
-RATE = 8e-4
-#: Share of the time in which the image tower stands still.
-STILL = 0.25
+#: Peak learning rate, and the share of each phase in which it rises to the peak.
+RATE, WARMUP = 8e-4, 0.05
+#: Share of the time in which the image tower does not change.
+FROZEN = 0.25
+LOG_SECONDS = 30
 TEST_SAMPLES = 2000
-#: Model kind and file of each example.
-KINDS = {"vqa": "blip.vqa", "caption": "blip.caption", "retrieval": "blip.retrieval", "clip": "clip.retrieval"}
+TEXT_POSITIONS = 48
+#: File of each example.
 FILES = {"vqa": "blip-vqa.pt", "caption": "blip-caption.pt", "retrieval": "blip-retrieval.pt", "clip": "clip.pt"}
 
-#: Captions of an image in each data set that an example learns from; unless told only its task's own set. BLIP's
-#: matching head, unlike embeddings, judges long captions badly if it never saw one.
-SETS: dict[str, tuple[int | None, ...]] = {"retrieval": (None, 1)}
+#: Data sets that an example trains on, by the number of captions per image; None is the default data set of the task.
+#: BLIP's matching head scores long captions badly if it has not seen any; CLIP's embeddings do not need them.
+DATA_SETS: dict[str, tuple[int | None, ...]] = {"retrieval": (None, 1)}
 
 
-def clip_tokenizer(positions: int, size: int = 0) -> CLIPTokenizer:
-    """Byte pairs as CLIP's, learned from the words of the scenes; unused ones up to `size`, start and end last."""
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.pre_tokenizer = pre_tokenizers.Whitespace()
-    letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
-    single = [*letters, *(letter + "</w>" for letter in letters)]
-    # Numbered first: pairs as frequent as each other are merged by their numbers, which else differ from run to run.
-    trainer = trainers.BpeTrainer(vocab_size=10_000, end_of_word_suffix="</w>", special_tokens=single)
-    learner.train_from_iterator(sorted({*generator.vocabulary(), *letters}) * 4, trainer)
-    learned = json.loads(learner.to_str())["model"]
-    merges = [tuple(merge) for merge in learned["merges"]]
-    pieces = dict.fromkeys([*single, *("".join(merge) for merge in merges)])
-    unused = [f"<|unused{number}|>" for number in range(size - len(pieces) - 2)]
-    vocabulary = [*pieces, *unused, "<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(
-        vocab={piece: number for number, piece in enumerate(vocabulary)}, merges=merges, model_max_length=positions
-    )
+def new_batches(task: Any, processor: Any, data_sets: Sequence[int | None]) -> Iterator[dict[str, Tensor]]:
+    """Yield batches of train scenes that do not repeat, each scene with one of its captions or questions.
 
-
-def build(kind: str, vocabulary: int) -> Any:
-    """A model of the example's size, all weights random."""
-    shared: dict[str, Any] = {
-        "hidden_size": 128,
-        "num_attention_heads": 2,
-        "num_hidden_layers": 4,
-        "intermediate_size": 512,
-    }
-    vision = shared | {"num_hidden_layers": 8, "image_size": generator.IMAGE_SIZE, "patch_size": 8}
-    text = shared | {"vocab_size": vocabulary, "max_position_embeddings": 48}
-    family = madtp_cli.models.get(KINDS[kind])
-    if kind in ("clip", "retrieval"):  # with a narrower text tower, as every CLIP and BLIP-large have
-        text |= {"hidden_size": 64, "num_attention_heads": 1, "intermediate_size": 256}
-    if kind == "clip":
-        own: dict[str, Any] = {"projection_dim": 64}
-        text |= {"bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1}
-    else:
-        own = {"image_text_hidden_size": 64, "task": kind}
-        vision |= {"layer_norm_eps": 1e-6}
-        text |= {
-            "num_hidden_layers": 4 if kind == "retrieval" else 3,  # all five files together take less than 25 MB
-            "intermediate_size": 256,
-            "bos_token_id": vocabulary - 2,
-            "sep_token_id": 3,
-            "encoder_hidden_size": vision["hidden_size"],
-        }
-    model: Any = family(family.config_class(vision_config=vision, text_config=text, **own))
-    draw_weights(model)
-    return model
-
-
-def start_tower(model: Any, source: Path) -> None:
-    """Give the image tower the weights of the NLVR2 example's."""
-    stored = torch.load(source, weights_only=True)["model"]
-    tower = {salesforce_blip.to_transformers(key): value.float() for key, value in stored.items()}
-    tower = {
-        key.removeprefix("vision_model."): value for key, value in tower.items() if key.startswith("vision_model.")
-    }
-    if model.config.model_type == "madtp_clip":
-        tower = as_clip(tower)
-    missing, unexpected = model.vision_model.load_state_dict(tower, strict=False)
-    assert not unexpected, unexpected
-    assert all(key.startswith("pre_layrnorm") for key in missing), missing
-
-
-def as_clip(tower: dict[str, Tensor]) -> dict[str, Tensor]:
-    """BLIP's image tower in CLIP's: no bias in the patches, so positions take it; queries, keys and values apart."""
-    moved: dict[str, Tensor] = {}
-    bias = tower["embeddings.patch_embedding.bias"]
-    for key, value in tower.items():
-        if key == "embeddings.class_embedding":
-            moved[key] = value.flatten()
-        elif key == "embeddings.position_embedding":
-            moved[f"{key}.weight"] = value[0] + torch.cat(
-                [torch.zeros_like(bias)[None], bias.expand(len(value[0]) - 1, -1)]
-            )
-        elif ".qkv." in key:
-            for name, part in zip(("q_proj", "k_proj", "v_proj"), value.chunk(3), strict=True):
-                moved[key.replace("qkv", name)] = part
-        elif key != "embeddings.patch_embedding.bias":
-            moved[key.replace("self_attn.projection", "self_attn.out_proj")] = value
-    return moved
-
-
-def fresh(task: Any, prepared: Any, sets: Sequence[int | None]) -> Iterator[dict[str, Tensor]]:
-    """Batches of train scenes that never come again, each with one of its captions or questions.
-
-    `sets` are the task's data sets, by captions of an image, which take turns.
+    The data sets take turns; `data_sets` has the number of captions per image of each.
     """
-    drawn = [Retold(splits.rows(task.name, "train", 10**7, captions), SEED, 0) for captions in sets]
-    turns = [batches(rows, task, prepared, batch_size=BATCH, workers=0) for rows in drawn]
+    rows = [SampledCaptions(splits.rows(task.name, "train", 10**7, captions), SEED, 0) for captions in data_sets]
+    turns = [batches(part, task, processor, batch_size=BATCH, workers=0) for part in rows]
     yield from itertools.chain.from_iterable(zip(*turns, strict=True))
 
 
-def train(model: Any, task: Any, prepared: Any, minutes: float, sets: Sequence[int | None]) -> int:
-    """Train for so much time of one core; returns the steps."""
-    muon, adam = optimizers(model, [])
-    started, said, steps = time.process_time(), 0.0, 0
-    for batch in fresh(task, prepared, sets):
-        done = (time.process_time() - started) / (60 * minutes)
-        if done >= 1:
+def learning_rate(progress: float) -> float:
+    """Return the learning rate after a share `progress` of the time.
+
+    Each of the two phases, with the frozen and with the trained image tower, has its own warm-up and cosine decay.
+    """
+    phase = progress / FROZEN if progress < FROZEN else (progress - FROZEN) / (1 - FROZEN)
+    return RATE * min(1, phase / WARMUP) * cosine_decay(phase)
+
+
+def train(model: Any, task: Any, processor: Any, minutes: float, data_sets: Sequence[int | None]) -> int:
+    """Train for `minutes` of CPU time; return the number of steps."""
+    optimizers = build_optimizers(model)
+    started, logged, steps = time.process_time(), 0.0, 0
+    for batch in new_batches(task, processor, data_sets):
+        progress = (time.process_time() - started) / (60 * minutes)
+        if progress >= 1:
             break
-        model.vision_model.requires_grad_(done >= STILL)
-        within = done / STILL if done < STILL else (done - STILL) / (1 - STILL)
-        rate = RATE * min(1, 20 * within) * (0.01 + 0.99 * (1 + math.cos(math.pi * within)) / 2)
-        for optimizer, factor in ((muon, MUON_RATE), (adam, 1)):
-            optimizer.zero_grad()
-            for group in optimizer.param_groups:
-                group["lr"] = factor * rate
+        model.vision_model.requires_grad_(progress >= FROZEN)
+        start_step(optimizers, learning_rate(progress))
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(**run.inputs_of(batch), labels=batch["labels"]).loss
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        muon.step()
-        adam.step()
+        finish_step(optimizers, model.parameters())
         steps += 1
-        if time.process_time() - said > 30:
-            said = time.process_time()
-            print(f"{steps} steps, {60 * minutes * done:.0f} s, loss {loss.item():.3f}", flush=True)
+        if time.process_time() - logged > LOG_SECONDS:
+            logged = time.process_time()
+            print(f"{steps} steps, {60 * minutes * progress:.0f} s, loss {loss.item():.3f}", flush=True)
     return steps
 
 
-def save(model: Any, tokenizer: Any, kind: str, folder: Path) -> None:
-    weights = {key: value.half() for key, value in model.state_dict().items()}
-    form = openai_clip if kind == "clip" else salesforce_blip
-    stored = {"model": form.to_original(weights), "config": {"dataset": "madtp scenes"}}
-    if kind == "retrieval":
-        stored["model"]["temp"] = torch.tensor(model.temperature)
-    torch.save(stored, folder / FILES[kind])
-    tokenizer.save_pretrained(folder / (Path(FILES[kind]).stem + "-tokenizer"))
+def save(model: Any, tokenizer: Any, example: str, folder: Path) -> None:
+    """Write the checkpoint and its tokenizer."""
+    file = folder / FILES[example]
+    write = save_clip if example == "clip" else save_blip
+    write(model, tokenizer, file, folder / f"{file.stem}-tokenizer")
+
+
+def measure_quality(model: Any, task: Any, processor: Any, rows: Sequence[Any]) -> float:
+    """Return the quality of a model on some rows."""
+    compute = run.ComputeConfig(torch.device("cpu"), torch.float32)
+    scores = run.run(model.eval(), batches(rows, task, processor, batch_size=32), task, compute, rows).scores
+    return float(task.quality(scores))
+
+
+def start_model(options: argparse.Namespace, tokenizer: Any) -> Any:
+    """Load the checkpoint of --start, or build a new model with a trained image tower."""
+    if options.start:
+        return load.load(options.start).model
+    model = build_model(options.example, len(tokenizer))
+    load_image_tower(model, options.example, options.tower)
+    return model
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--output", type=Path, default=HERE)
-    parser.add_argument("--tower", type=Path, default=HERE / "blip.pt")
-    parser.add_argument("--start", type=Path, help="go on from this checkpoint")
-    options = parser.parse_args()
+    """Train one example, save it and write the record of its training."""
+    options = parse()
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     reuse_freed_memory()
-    tokenizer: Any = clip_tokenizer(48) if options.kind == "clip" else build_tokenizer()
-    if options.start:
-        model: Any = load.load(options.start)[0]
-    else:
-        model = build(options.kind, len(tokenizer))
-        start_tower(model, options.tower)
-    prepared = processors.build(tokenizer, generator.IMAGE_SIZE)
+    tokenizer: Any = clip_tokenizer(TEXT_POSITIONS) if options.example == "clip" else bert_tokenizer()
+    model = start_model(options, tokenizer)
+    processor = processors.build(model.config, tokenizer)
     data = splits.read(model.config.task, ["test"])
-    task = tasks.prepared(model.config.task, prepared, data)
-    steps = train(model.train(), task, prepared, options.minutes, SETS.get(options.kind, (None,)))
-    save(model, tokenizer, options.kind, options.output)
+    task = tasks.prepared(model.config.task, processor, data)
+    steps = train(model.train(), task, processor, options.minutes, DATA_SETS.get(options.example, (None,)))
+    save(model, tokenizer, options.example, options.output)
     rows = data.split("test")[:TEST_SAMPLES]
-    compute = run.ComputeConfig(torch.device("cpu"), torch.float32)
-    scores = run.run(model.eval(), batches(rows, task, prepared, batch_size=32), task, compute, rows).scores
     record = {
         "seed": SEED,
         "torch": torch.__version__,
@@ -214,10 +137,21 @@ def main() -> None:
         "batch": BATCH,
         "start": options.start.name if options.start else f"image tower of {options.tower.name}",
         "test_samples": len(rows),
-        task.metric: task.quality(scores),
+        task.metric: measure_quality(model, task, processor, rows),
     }
-    (options.output / FILES[options.kind]).with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+    (options.output / FILES[options.example]).with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record, indent=2))
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("example", choices=MODELS, help="checkpoint to train")
+    parser.add_argument("--minutes", type=float, default=20, help="CPU time of the training in minutes (default: 20)")
+    parser.add_argument("--output", type=Path, default=HERE, help="folder to write to (default: examples)")
+    parser.add_argument("--tower", type=Path, default=HERE / "blip.pt", help="checkpoint with the first image tower")
+    parser.add_argument("--start", type=Path, help="checkpoint to continue from (default: none)")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def _settings(given: Mapping[str, Any], kind: type[RunSettings]) -> tuple[Any, T
     flags = {name: value for name, value in given.items() if name in kind.model_fields}
     settings = resolve(flags, given["config"], os.environ, kind)
     for note in settings.notes:
-        terminal.say(note)
+        terminal.message(note)
     return settings, terminal
 
 
@@ -318,7 +318,7 @@ def scenes(
 
     given = {"train": train, "val": val, "test": test}
     sizes = splits.sizes(task) | {split: number for split, number in given.items() if number is not None}
-    terminal.stage("Writing scenes", sum(sizes.values()))
+    terminal.start("Writing scenes", sum(sizes.values()))
     written = writing.write_scenes(
         folder,
         task,
@@ -327,7 +327,7 @@ def scenes(
         overwrite=overwrite,
         progress=lambda done, total: terminal.advance(done),
     )
-    terminal.done()
+    terminal.finish()
     document = dataclasses.asdict(written) | {"folder": str(written.folder)}
     _show_document("scenes", document, as_json, terminal.show_scenes)
 

@@ -115,7 +115,7 @@ def feasible_budget(session: Session, student: Prunable, requested: str) -> Budg
     dense = float(sessions.dense_gflops(session, "val").mean())
     target = budget.resolve(requested, dense)
     budget.check_reachable(target, sessions.floor_gflops(session, student, "val"))
-    session.progress.say(f"{target}, {CONVENTION}")
+    session.progress.message(f"{target}, {CONVENTION}")
     return target
 
 
@@ -128,7 +128,7 @@ def calibrated(
     rough: float | None = None,
 ) -> Calibration:
     """Set the student's knob so that the validation samples cost what the budget says, or `rough`ly so, a share."""
-    session.progress.stage("Calibrating the knob", 0)
+    session.progress.start("Calibrating the knob", 0)
 
     def cost(threshold_scale: float) -> float:
         run.set_threshold_scale(student, threshold_scale)
@@ -138,7 +138,7 @@ def calibrated(
 
     found = budget.calibrate(cost, target, start, *([rough, rough] if rough else []))
     run.set_threshold_scale(student, found.threshold_scale)
-    session.progress.done()
+    session.progress.finish()
     return found
 
 
@@ -161,7 +161,7 @@ def fine_tuned(
     answered = functools.cache(lambda: session.run(teacher, "val", CANDIDATE_SAMPLES))
     calibration = None
     batches = session.training_batches(samples)
-    session.progress.stage("Fine-tuning against the dense model", steps)
+    session.progress.start("Fine-tuning against the dense model", steps)
     for step_result in distillation.distill(student, teacher, batches, schedule, session.compute):
         gflops = _follow(student, step_result, target, slope)
         threshold_scale = student.pruning.threshold_scale if student.pruning else 0.0
@@ -176,7 +176,7 @@ def fine_tuned(
         if best is None or quality >= best[0]:
             last = step_result.step == steps
             best = quality, None if last else copy.deepcopy(student.state_dict()), calibration
-    session.progress.done()
+    session.progress.finish()
     if best is None:
         return calibration
     if best[1] is not None:  # else it is the last one, which the student is in

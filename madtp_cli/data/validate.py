@@ -109,7 +109,7 @@ def _look(
     chosen: dict[ImageSource, None] = {}
     for of_split in images.values():
         chosen.update(dict.fromkeys([image for image in of_split if not isinstance(image, Absent)][:limit]))
-    progress.stage("Decoding images", len(chosen))
+    progress.start("Decoding images", len(chosen))
     pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
     looked = {}
     try:
@@ -118,7 +118,7 @@ def _look(
             progress.advance(len(looked))
     finally:
         pool.shutdown(cancel_futures=True)  # else Ctrl-C would wait for all that is planned
-        progress.done()
+        progress.finish()
     return looked
 
 

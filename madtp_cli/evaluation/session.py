@@ -77,7 +77,7 @@ class Session:
             )
         dataset = read_data(settings.data, model.config.task, splits, settings.image_root)
         for note in dataset.notes:
-            progress.say(note)
+            progress.message(note)
         labelled = settings.data is not None or model.config.trained_on == SCENES
         return cls(
             model.to(compute.device),
@@ -137,9 +137,9 @@ class Session:
 
     def measured(self, title: str, model: Prunable, split: str, limit: int | None = None) -> Measured:
         """One pass over a split, telling the listener."""
-        self.progress.stage(title, len(self.rows(split, limit)))
+        self.progress.start(title, len(self.rows(split, limit)))
         result = self.run(model, split, limit, self.progress.advance)
-        self.progress.done()
+        self.progress.finish()
         return result
 
     def run(
@@ -164,7 +164,7 @@ class Session:
         seconds = steps * (self.settings.batch_size * step + distillation.muon_gflops(student) / rate)
         weights = sum(parameter.nbytes for parameter in student.parameters())
         long = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"
-        self.progress.say(
+        self.progress.message(
             f"Fine-tuning for {steps} x {self.settings.batch_size} samples takes about {long} and, "
             # Two models, gradients, momentum and the best state so far, all of the weights' size.
             f"besides activations, {5 * weights / 2**20:,.0f} MiB of memory."
@@ -272,7 +272,7 @@ def load(source: Path, settings: RunSettings, progress: ProgressReporter) -> tup
     torch.manual_seed(settings.seed)
     told: dict[str, Any] = {"head_width": settings.head_width, "activation": settings.activation}
     for note in loading.inspect(source, **told).notes:
-        progress.say(note)
+        progress.message(note)
     return loading.load(source, tokenizer=settings.tokenizer, **told)
 
 

@@ -86,11 +86,11 @@ def latency(
     models = {"dense": dense} if pruned is None else {"dense": dense, "pruned": pruned}
     batch, size = batches[0], len(batches[0]["pixel_values"])
     costs, peaks = {}, {}
-    progress.stage(f"Memory and multiply-adds, batch {size}", len(models))
+    progress.start(f"Memory and multiply-adds, batch {size}", len(models))
     for number, (name, model) in enumerate(models.items()):
         costs[name], peaks[name] = multiply_adds(model, batch, compute), peak_memory(model, batch, compute)
         progress.advance(number + 1)
-    progress.done()
+    progress.finish()
     with _traced(models) as traces:
         seconds = in_turns(models, batches, compute, turns, progress)
     for name, model in models.items():
@@ -196,7 +196,7 @@ def in_turns(
             _forward(model, batches[0], compute)
         turns = turns or _turns(clock() - started)
         seconds: dict[str, list[float]] = {name: [] for name in names}
-        progress.stage(f"Time, batch {len(batches[0]['pixel_values'])}", turns)
+        progress.start(f"Time, batch {len(batches[0]['pixel_values'])}", turns)
         for turn in range(turns):
             batch = batches[(1 + turn) % len(batches)]
             for name in reversed(names) if turn % 2 else names:
@@ -204,7 +204,7 @@ def in_turns(
                 _forward(models[name], batch, compute)
                 seconds[name].append(clock() - started)
             progress.advance(turn + 1)
-    progress.done()
+    progress.finish()
     return seconds
 
 

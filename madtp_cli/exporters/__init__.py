@@ -117,7 +117,7 @@ def export(
     model = load.load(source, **told)[0]
     notes = _notes(model)
     model = model.float()
-    progress.stage("Tracing, writing, checking", 3)
+    progress.start("Tracing, writing, checking", 3)
     program = _tracing.traced(model)
     progress.advance(1)
     with write_file(file, overwrite) as new:
@@ -126,7 +126,7 @@ def export(
         checked = _checking.check(model, chosen.runner(new))
         size = sum(part.stat().st_size for part in new.parent.iterdir())
     progress.advance(3)
-    progress.done()
+    progress.finish()
     inputs, outputs = _tracing.shapes(program)
     return Exported(
         str(file), name, model.config.task, size, inputs, outputs, checked, notes, time.monotonic() - started

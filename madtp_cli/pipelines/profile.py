@@ -63,14 +63,14 @@ def profile(
     measured = _counted(session)
     timed, told = _timed(session, batch_sizes)
     fvcore_samples = session.single_samples(settings.split, FVCORE_SAMPLES)
-    progress.stage("fvcore as a witness", len(fvcore_samples))
+    progress.start("fvcore as a witness", len(fvcore_samples))
     counted, claimed, plain = [], [], session.model.float().cpu()
     for number, sample in enumerate(fvcore_samples):
         if plain.pruning:  # the formula on the same run: rounded otherwise, a token may have gone the other way
             claimed.append(run.mean_gflops(plain, [sample], run.ComputeConfig.of("cpu", "float32")))
         counted.append(fvcore_check.count_with_fvcore(plain, sample) / 1e9)
         progress.advance(number + 1)
-    progress.done()
+    progress.finish()
     dense = sessions.dense_gflops(session, settings.split, CALIBRATION_SAMPLES).mean()
     own = measured.gflops(session.model)
     layers = run.layer_parts(session.model, measured.counts)
@@ -135,9 +135,9 @@ def _profile_without_data(
     if text_tokens > longest:
         raise UsageError(f"--text-tokens {text_tokens} is more than the model's {longest} positions.\nGive fewer.")
     sample = model.dummy_inputs(text_tokens)
-    progress.stage("fvcore as a witness", 1)
+    progress.start("fvcore as a witness", 1)
     counted = fvcore_check.count_with_fvcore(model, sample) / 1e9
-    progress.done()
+    progress.finish()
     with torch.inference_mode():
         counts = sample_costs.counts_of(model, model(**sample).trace)
     own = float(sample_costs.per_sample(model.config, counts)[0]) / 1e9
