@@ -1,38 +1,50 @@
-# make demo    compress the example checkpoint to a fifth of its GFLOPs, result in build/blip-madtp
-# make test    run the tests
-# make lint    ruff, ruff format and mypy
-# make bench   time full-size models, dense and pruned, into examples/bench.md: hours, or minutes with ARGS=--quick
+# make demo       compress the example checkpoint to a fifth of its GFLOPs; the result is build/blip-madtp
+# make test       run all tests
+# make test-fast  run the tests without the slow ones
+# make lint       run ruff, ruff format and mypy
+# make dist       build the wheel in dist/
+# make bench      time full-size models, dense and pruned, and write examples/bench.md; takes hours, or minutes with ARGS=--quick
 #
-# Each installs what it needs into .venv first, once. Only Python >= 3.11 with pip is needed; choose one with
-# `make PYTHON=/path/to/python3 ...`. constraints.txt says which versions; pip's own settings (PIP_INDEX_URL,
-# PIP_FIND_LINKS ...) say where from, for example an index with torch's CPU build, which is smaller.
+# Each target first installs what it needs in .venv, once. You only need Python >= 3.11 with pip; choose one with
+# `make PYTHON=/path/to/python3 ...`. constraints.txt has the versions. Settings of pip (PIP_INDEX_URL, PIP_FIND_LINKS ...)
+# choose the package index, for example one with the CPU build of torch, which is smaller.
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --constraint constraints.txt
 PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11 python python3)
+# Processes that run tests at the same time.
+TEST_PROCESSES ?= 2
+PYTEST = $(BIN)/python -m pytest --numprocesses=$(TEST_PROCESSES) --dist=worksteal --durations=10
 
-.PHONY: help demo test lint bench
+.PHONY: help demo test test-fast lint dist bench
 help:
-	@sed -n 's/^# \(make [a-z]* .*\)/\1/p' Makefile
+	@sed -n 's/^# \(make [a-z-]* .*\)/\1/p' Makefile
 
 demo: .venv/installed
 	@mkdir -p build
 	$(BIN)/madtp compress examples/blip.pt --gflops-budget 0.2 --output build/blip-madtp --overwrite
 
-# One thread: the tests' models are tiny, and threads that share their cores with another job wait for each other.
-test: export OMP_NUM_THREADS ?= 1
+# One thread per process: the models in the tests are tiny, and threads that share a core wait for each other.
+test test-fast: export OMP_NUM_THREADS ?= 1
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST) $(ARGS)
+
+test-fast: .venv/installed-dev
+	$(PYTEST) -m "not slow" $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# pip builds the wheel in an environment of its own, which needs no other package in .venv.
+dist: $(BIN)/pip
+	$(BIN)/python -m pip --disable-pip-version-check wheel --no-deps --wheel-dir dist .
+
 bench: .venv/installed-bench
 	$(BIN)/python examples/bench_speed.py $(ARGS)
 
-# Stamps: younger than what they were installed from.
+# These files mark what is installed; they are newer than the files that they were installed from.
 .venv/installed: pyproject.toml constraints.txt | $(BIN)/pip
 	$(PIP) --editable .
 	@touch $@
@@ -45,14 +57,14 @@ bench: .venv/installed-bench
 	$(PIP) --editable '.[bench]'
 	@touch $@ .venv/installed
 
-# The first Python that is new enough. pip is written last, so a half-made environment is completed here.
+# Use the first Python that is new enough. pip is written last, so an incomplete environment is completed here.
 $(BIN)/pip:
 	@for python in $(PYTHONS); do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \
 	  echo "madtp needs Python 3.11 or newer, but $$python is $$("$$python" --version 2>&1)." >&2; \
-	  echo "Install one, or say where it is: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; \
+	  echo "Install a newer one, or give its path: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; \
 	fi; \
 	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
 	  echo "$$found cannot make a virtual environment: its module venv or ensurepip is missing." >&2; \

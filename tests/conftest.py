@@ -191,3 +191,14 @@ def madtp() -> Iterator[Callable[..., Result]]:
         yield lambda *words, env=None: CliRunner().invoke(
             app, [str(word) for word in words], env=env, prog_name="madtp"
         )
+
+
+#: Folders and files below tests/ whose tests run whole commands or many processes; `make test-fast` leaves them out.
+SLOW = ("cli", "examples", "checkpoint/test_remote_code.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests in the slow folders and files."""
+    for item in items:
+        if any(item.path.is_relative_to(Path(__file__).parent / part) for part in SLOW):
+            item.add_marker(pytest.mark.slow)

@@ -1,17 +1,21 @@
-"""The house's rules, read off the source: imports point downwards, and only the command line speaks."""
+"""Rules about imports, read from the source: imports point downwards, and only the command line prints.
+
+CONTRIBUTING.md shows the imports between the folders; a test compares that drawing with the real imports.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.paths import PACKAGE
+from tests.paths import PACKAGE, ROOT
 
-#: From top to bottom; a part imports what stands in a line below its own.
+#: From top to bottom. A part (a folder or a file in the root) may import the parts in lower lines.
 LAYERS = (
     ("__main__",),
     ("cli",),
@@ -32,13 +36,13 @@ LAYERS = (
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 
-#: Folders whose entries are alternatives to each other, so that none may import another. An entry whose name begins
-#: with an underscore is shared by all of them.
+#: Folders whose entries are alternatives to each other. No entry may import another one. Entries whose name begins with
+#: an underscore are shared by all of them.
 ALTERNATIVES = ("methods", "tasks", "metrics", "exporters", "checkpoint.formats", "data.readers", "models.blip.costs")
-#: Files that several alternatives share, though their name has no underscore.
+#: Files without an underscore that alternatives share as well, and what they contain.
 SHARED = {"models.blip.costs.towers": "costs of the towers that all BLIP models have"}
 
-#: What a part may import from outside, beside the standard library; parts not named here are free.
+#: Other libraries that a part may import, in addition to the standard library. Parts without an entry are free.
 OUTSIDE: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
@@ -49,8 +53,8 @@ OUTSIDE: dict[str, set[str]] = {
     "execution": {"torch"},
     "models": {"numpy", "torch", "transformers"},
 }
-#: What a part may import from this package, if less than all that lies below: these are read beside the paper or
-#: written beside the weights, or are of use to others.
+#: Parts that may import only some of the lower parts, and which. `pruning` is compared with the paper, `models` is
+#: copied next to the weights, and `metrics` is useful to other projects.
 INSIDE = {
     "models": {"execution", "flops", "methods", "pruning"},
     "execution": {"methods", "pruning"},
@@ -58,12 +62,12 @@ INSIDE = {
     "metrics": {"errors"},
 }
 
-#: The parts that may write to the terminal or end the process.
-SPEAKERS = {"cli", "__main__"}
-#: Ways to write to the terminal or to end the process.
-SPEECH = {"print", "exit", "quit", "SystemExit", "sys.exit", "os._exit", "sys.stdout", "sys.stderr"}
+#: Parts that may write to the terminal or end the process.
+TERMINAL_PARTS = {"cli", "__main__"}
+#: Names that write to the terminal or end the process.
+TERMINAL_NAMES = {"print", "exit", "quit", "SystemExit", "sys.exit", "os._exit", "sys.stdout", "sys.stderr"}
 #: Libraries that only the command line may import.
-SPEAKING_LIBRARIES = {"rich", "typer"}
+TERMINAL_LIBRARIES = {"rich", "typer"}
 
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
@@ -72,12 +76,12 @@ MODULES = {
 
 
 def part_of(module: str) -> str:
-    """The folder or top-level file a module belongs to: "models.blip" is of "models"."""
+    """Return the folder or root file of a module: "models" for "models.blip"."""
     return module.split(".")[0]
 
 
 def imported(source: str, module: str) -> Iterator[str]:
-    """Everything a module imports, also inside functions; ours without the package's name, as "data.rows"."""
+    """Yield everything that a module imports, also inside functions; our modules without "madtp_cli."."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -90,24 +94,24 @@ def imported(source: str, module: str) -> Iterator[str]:
 
 
 def _from(origin: str, names: list[str]) -> Iterator[str]:
-    """`from madtp_cli.data import rows` is about data.rows, `... import COLOURS` about data."""
+    """Yield the module behind each name: data.rows for `from madtp_cli.data import rows`, data for a constant of it."""
     for name in names:
         full = f"{origin}.{name}"
         if full.removeprefix("madtp_cli.") in {*MODULES, *RANK}:
             yield full
-        elif full != "madtp_cli.__version__":  # a constant that every part may quote
+        elif full != "madtp_cli.__version__":  # every part may read the version
             yield origin
 
 
-def ours(source: str, module: str) -> Iterator[str]:
-    """The imports that stay in the house: "data.rows", or "__init__" for the package itself."""
+def own_imports(source: str, module: str) -> Iterator[str]:
+    """Yield the imports from this package, such as "data.rows"; "__init__" is the package itself."""
     for name in imported(source, module):
         if name == "madtp_cli" or name.startswith("madtp_cli."):
             yield name.removeprefix("madtp_cli").removeprefix(".") or "__init__"
 
 
-def neighbours(here: str, there: str) -> bool:
-    """Whether both are alternatives in one folder, so that neither may know of the other."""
+def are_alternatives(here: str, there: str) -> bool:
+    """Return whether both modules are alternatives in the same folder, so that neither may import the other."""
     for folder in ALTERNATIVES:
         entries = [
             name.removeprefix(f"{folder}.").split(".")[0] for name in (here, there) if name.startswith(f"{folder}.")
@@ -119,57 +123,69 @@ def neighbours(here: str, there: str) -> bool:
 
 
 def wrong_imports(source: str, module: str) -> list[str]:
-    """Imports that point up or sideways, or leave what the part may use."""
+    """Return the imports of a module that break a rule, one message each."""
     here, wrong = part_of(module), []
-    for target in ours(source, module):
+    for target in own_imports(source, module):
         there = part_of(target)
-        if neighbours(module, target):
-            wrong.append(f"{module} imports its neighbour {target}")
+        if are_alternatives(module, target):
+            wrong.append(f"{module} imports its alternative {target}")
         elif here != there and RANK[there] <= RANK[here]:
-            wrong.append(f"{module} imports {target}, which does not lie below it")
+            wrong.append(f"{module} imports {target}, which is not in a lower layer")
         elif here != there and there not in INSIDE.get(here, RANK):
-            wrong.append(f"{module} imports {target}, which {here} must do without")
+            wrong.append(f"{module} imports {target}, which {here} may not use")
     for name in {name.split(".")[0] for name in imported(source, module)} - sys.stdlib_module_names - {"madtp_cli"}:
         if name not in OUTSIDE.get(here, {name}):
-            wrong.append(f"{module} imports {name}, which {here} must do without")
-        if name in SPEAKING_LIBRARIES and here not in SPEAKERS:
-            wrong.append(f"{module} imports {name}, which is the command line's")
+            wrong.append(f"{module} imports {name}, which {here} may not use")
+        if name in TERMINAL_LIBRARIES and here not in TERMINAL_PARTS:
+            wrong.append(f"{module} imports {name}, which only the command line may use")
     return wrong
 
 
 def cycles(sources: dict[str, str]) -> list[str]:
-    """Modules that import themselves by way of others."""
-    imports = {module: set(ours(source, module)) for module, source in sources.items()}
+    """Return the modules that import themselves through other modules."""
+    imports = {module: set(own_imports(source, module)) for module, source in sources.items()}
     reached = {module: set(direct) for module, direct in imports.items()}
     for _ in imports:
-        for seen in reached.values():
-            seen.update(*(imports.get(module, set()) for module in tuple(seen)))
-    return [module for module, seen in reached.items() if module in seen]
+        for targets in reached.values():
+            targets.update(*(imports.get(module, set()) for module in tuple(targets)))
+    return [module for module, targets in reached.items() if module in targets]
 
 
-def speech(source: str) -> list[str]:
-    """The places that print or end the process."""
+def drawing() -> str:
+    """Return the imports between the parts, one line each, as CONTRIBUTING.md shows them."""
+    targets: dict[str, set[str]] = {part: set() for part in RANK}
+    for module, path in MODULES.items():
+        targets[part_of(module)].update(map(part_of, own_imports(path.read_text(encoding="utf-8"), module)))
+    lines = []
+    for part, imports in targets.items():
+        below = sorted(imports - {part}, key=lambda name: (RANK[name], name))
+        lines.append(f"{part:<11} -> {', '.join(below) or 'nothing'}")
+    return "\n".join(lines)
+
+
+def terminal_uses(source: str) -> list[str]:
+    """Return the names in a source that print or end the process."""
     return [
         ast.unparse(node)
         for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) in SPEECH
+        if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) in TERMINAL_NAMES
     ]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_downwards(module: str) -> None:
-    """A reader who knows a layer's name knows what it cannot depend on."""
-    assert part_of(module) in RANK, f"say in LAYERS where {module} stands"
+    """The name of a layer tells a reader what it cannot depend on."""
+    assert part_of(module) in RANK, f"add {module} to LAYERS"
     assert wrong_imports(MODULES[module].read_text(encoding="utf-8"), module) == []
 
 
-def test_no_file_imports_itself_by_way_of_others() -> None:
-    """In a cycle no file can be read first."""
+def test_there_are_no_import_cycles() -> None:
+    """A cycle has no file that can be read first."""
     assert cycles({module: path.read_text(encoding="utf-8") for module, path in MODULES.items()}) == []
 
 
 def test_a_cycle_is_caught() -> None:
-    """Also one that takes a detour."""
+    """Also a cycle of three files."""
     one, two, three = (f"from madtp_cli.scenes import {name}" for name in ("generator", "painting", "captions"))
     assert cycles({"scenes.captions": one, "scenes.generator": two, "scenes.painting": ""}) == []
     assert set(cycles({"scenes.captions": one, "scenes.generator": two, "scenes.painting": three})) == {
@@ -179,10 +195,19 @@ def test_a_cycle_is_caught() -> None:
     }
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) not in SPEAKERS])
-def test_only_the_command_line_speaks(module: str) -> None:
-    """Library code that prints spoils `--json`; library code that exits ends its caller."""
-    assert speech(MODULES[module].read_text(encoding="utf-8")) == []
+def test_the_drawing_of_the_imports_is_current() -> None:
+    """CONTRIBUTING.md shows newcomers which folder uses which; if this fails, paste the new lines there."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    shown = re.search(r"^## Folders and their imports$.*?^```text\n(.*?)\n```$", page, re.DOTALL | re.MULTILINE)
+    assert shown
+    if shown[1] != drawing():
+        pytest.fail(f"Replace the drawing in CONTRIBUTING.md with these lines:\n{drawing()}", pytrace=False)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part_of(module) not in TERMINAL_PARTS])
+def test_only_the_command_line_prints(module: str) -> None:
+    """Printing in library code would break `--json`, and exiting would end the caller's program."""
+    assert terminal_uses(MODULES[module].read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
@@ -214,7 +239,7 @@ def test_only_the_command_line_speaks(module: str) -> None:
     ],
 )
 def test_a_wrong_import_is_caught(module: str, source: str) -> None:
-    """A rule that cannot fail guards nothing."""
+    """Each rule can fail."""
     assert wrong_imports(source, module)
 
 
@@ -232,25 +257,25 @@ def test_a_wrong_import_is_caught(module: str, source: str) -> None:
     ],
 )
 def test_a_right_import_passes(module: str, source: str) -> None:
-    """The rule forbids no more than it says."""
+    """Allowed imports are not reported."""
     assert wrong_imports(source, module) == []
 
 
-def test_every_way_to_speak_is_caught() -> None:
-    """Printing, ending the process, and doing either by another name."""
-    for source in ("print(1)", "import sys\nsys.exit(2)", "raise SystemExit", "x = sys.stderr", "say = print"):
-        assert speech(source), source
-    assert speech('"""print(1)"""\nblueprint(1)\nself.print(1)') == []
+def test_every_way_to_print_or_exit_is_caught() -> None:
+    """Also when the function gets another name."""
+    for source in ("print(1)", "import sys\nsys.exit(2)", "raise SystemExit", "x = sys.stderr", "show = print"):
+        assert terminal_uses(source), source
+    assert terminal_uses('"""print(1)"""\nblueprint(1)\nself.print(1)') == []
 
 
 def test_the_list_of_shared_files_is_current() -> None:
-    """An exception for a file that is gone would let a later file of that name in unseen."""
+    """An exception for a deleted file would also apply to a new file of that name."""
     assert SHARED.keys() | set(ALTERNATIVES) <= MODULES.keys()
 
 
 @pytest.mark.parametrize("module", sorted({"__init__", "config", "errors", "progress", "reporting.schema", "cli.app"}))
-def test_the_light_parts_load_no_torch(module: str) -> None:
-    """`madtp --help` must answer at once, and a script may import the package for an error class alone."""
+def test_the_light_parts_do_not_load_torch(module: str) -> None:
+    """`madtp --help` must be fast, and a script may import the package only for an error class."""
     name = "madtp_cli" if module == "__init__" else f"madtp_cli.{module}"
     code = f"import sys, {name}; print(*({{'torch', 'transformers', 'numpy', 'fvcore'}} & sys.modules.keys()))"
     loaded = subprocess.run(

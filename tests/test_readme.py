@@ -1,8 +1,9 @@
-"""What README.md shows works: each fenced `sh` and `python` block, on a tiny checkpoint.
+"""What README.md and the pages in docs/ show works: each fenced `sh` and `python` block runs, in the order of the page.
 
-A line of an `sh` block is a command: `madtp ...` or `make TARGET`, with `NAME=value` before it
-and `> file` behind it. Commands are run in order, but with few samples and a budget that the
-tiny checkpoint can have; the data come first, since the text explains them last.
+A line of an `sh` block is a command: `madtp ...`, `make TARGET`, or one that installs or downloads something, with
+`NAME=value` before it and `> file` after it. The madtp commands run on few samples and without fine-tuning: those of
+README.md on the example checkpoints, those of docs/ on a smaller one with random weights. Commands that install,
+download or make something are only checked. A `text` block directly after a `python` block is the expected output.
 """
 
 from __future__ import annotations
@@ -10,99 +11,193 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from typing import Any
+import textwrap
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import typer
 
+import madtp_cli
+from madtp_cli import config
 from madtp_cli.cli.app import app
-from madtp_cli.config import BudgetRequest
-from tests.paths import ROOT
+from tests.paths import EXAMPLES, ROOT
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 
-#: What each command is given besides, so that it takes a second.
+#: Options that are added to each command, so that it takes seconds.
 SMALLER = {
-    "compress": ["--limit=16", "--steps=0", "--gflops-budget=0.7"],
-    "eval": ["--limit=8"],
-    "profile": ["--limit=1"],
+    "compress": ["--limit=16", "--steps=0"],
+    "eval": ["--limit=16"],
+    "profile": ["--limit=8"],
     "export": [],
     "inspect": [],
     "data": ["--limit=8"],
-    "scenes": ["--train=32", "--val=32", "--test=32", "--overwrite"],
+    "scenes": ["--train=48", "--val=32", "--test=48"],
 }
+#: Programs that need the network.
+INSTALLERS = {"pip", "curl", "hf"}
 
 
-def blocks(language):
-    """The fenced blocks of a language."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+class Block(NamedTuple):
+    """A fenced block and the expected output after it, if the page shows one."""
+
+    language: str
+    text: str
+    output: str | None
 
 
-def command_lines(program):
-    """The words of each command of a program, with the variables set before it."""
+class Command(NamedTuple):
+    """A line of an `sh` block without its redirection."""
+
+    program: str
+    words: list[str]
+    variables: dict[str, str]
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the `sh` and `python` blocks of a page, also those in lists."""
+    fences = re.findall(r"^( *)```(\w+)\n(.*?)^\1```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    found = [Block(language, textwrap.dedent(text), None) for _, language, text in fences]
+    for number, block in enumerate(found[1:], 1):
+        if block.language == "text" and found[number - 1].language == "python":
+            found[number - 1] = found[number - 1]._replace(output=block.text)
+    return [block for block in found if block.language in ("sh", "python")]
+
+
+def commands(text: str) -> list[Command]:
+    """Return the commands of an `sh` block."""
     found = []
-    for line in "".join(blocks("sh")).replace("\\\n", " ").splitlines():
-        words = shlex.split(line.removeprefix("$ "), comments=True)
+    for line in filter(str.strip, text.replace("\\\n", " ").splitlines()):
+        words = shlex.split(line, comments=True)
         variables = [word for word in words if re.match(r"[A-Z_]+=", word)]
-        words = words[len(variables) :]
-        if words[:1] == [program]:
-            end = words.index(">") if ">" in words else len(words)
-            found.append((words[1:end], dict(word.split("=", 1) for word in variables)))
+        program, *words = words[len(variables) :]
+        end = words.index(">") if ">" in words else len(words)
+        found.append(Command(program, words[:end], dict(word.split("=", 1) for word in variables)))
     return found
 
 
-def test_every_line_is_a_command_that_is_tested_here():
-    """A line of another kind would be shown untested."""
-    lines = [line for line in "".join(blocks("sh")).splitlines() if line.strip()]
-    assert len(command_lines("madtp")) + len(command_lines("make")) == len(lines)
+def shown(program: str, *pages: Path) -> list[Command]:
+    """Return the commands of one program on the pages; on all pages if none is given."""
+    lines = [block.text for page in pages or PAGES for block in blocks(page) if block.language == "sh"]
+    return [command for text in lines for command in commands(text) if command.program == program]
 
 
-def test_every_command_is_shown_and_its_options_exist():
-    """The README is the manual."""
-    shown = command_lines("madtp")
-    assert {words[0] for words, _ in shown} == COMMANDS.keys()
-    for words, _ in shown:
-        COMMANDS[words[0]].make_context(words[0], words[1:])
-        if "--gflops-budget" in words:
-            BudgetRequest.parse(words[words.index("--gflops-budget") + 1])
+def test_every_command_is_of_a_known_program() -> None:
+    """Other commands would be shown untested."""
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language == "sh":
+                assert {command.program for command in commands(block.text)} <= {"madtp", "make", *INSTALLERS}, page
 
 
-def test_every_budget_in_the_text_is_one():
-    """The table of spellings, too."""
-    written = re.findall(r"--gflops-budget (\S+?)[`\s]", (ROOT / "README.md").read_text("utf-8"))
-    assert len(written) >= 3
-    for text in written:
-        BudgetRequest.parse(text)
+def test_every_command_is_shown_in_the_readme() -> None:
+    """A reader learns from the README what madtp can do."""
+    assert {command.words[0] for command in shown("madtp", ROOT / "README.md")} == COMMANDS.keys()
 
 
-def test_every_make_target_exists():
-    """The first thing anybody types."""
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
-    shown = {word for words, _ in command_lines("make") for word in words}
-    assert {"demo", "test"} <= shown <= targets
+def test_the_options_of_every_command_exist() -> None:
+    """Also those of commands that take long and do not run here."""
+    for command in shown("madtp"):
+        COMMANDS[command.words[0]].make_context(command.words[0], command.words[1:])
+
+
+def test_every_budget_in_the_text_is_valid() -> None:
+    """Also those in the table of the README."""
+    for page in PAGES:
+        for budget in re.findall(r"--gflops-budget (\S+?)[`\s]", page.read_text("utf-8")):
+            config.resolve({"gflops_budget": budget}, None, {})
+
+
+def test_every_extra_in_the_text_exists() -> None:
+    """pip only warns about an extra that does not exist."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md"):
+        named = set(re.findall(r"pip install '[^']*\[(\w+)\]", page.read_text("utf-8")))
+        assert named <= project["optional-dependencies"].keys(), page.name
+
+
+def test_every_make_target_exists() -> None:
+    """`make demo` and `make test` are the first commands that a new user types."""
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = {command.words[0] for command in shown("make")}
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md"):
+        named |= set(re.findall(r"`make ([\w-]+)", page.read_text("utf-8")))
+    assert {"demo", "test", "dist"} <= named <= targets
+
+
+def test_every_link_to_a_file_leads_somewhere() -> None:
+    """Pages and their parts move."""
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_results_in_the_readme_are_those_of_the_example_page() -> None:
+    """When the results are measured again, the README needs the new figures."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    rows = [line.split("|") for line in (EXAMPLES / "results.md").read_text("utf-8").splitlines()]
+    table: dict[tuple[str, str], str] = {}
+    for cells in ([cell.strip() for cell in row] for row in rows if len(row) == 12):
+        table.setdefault((cells[1], cells[2]), cells[8])
+        table.setdefault((cells[1], "dense"), cells[7])
+    models = [name for name, budget in table if budget == "0.5"]
+    assert len(models) >= 7
+    for name in models:
+        assert " | ".join(table[name, budget] for budget in ("dense", "0.5", "0.3", "0.2")) in readme, name
 
 
 @pytest.fixture
-def finished(madtp, checkpoint, tmp_path, monkeypatch):
-    """A folder in which the README's commands have been run."""
-    shutil.copytree(checkpoint.parent, tmp_path / "examples")
-    shutil.copy(ROOT / "examples" / "clip.pt", tmp_path / "examples")
-    shutil.copytree(ROOT / "examples" / "clip-tokenizer", tmp_path / "examples" / "clip-tokenizer")
-    monkeypatch.chdir(tmp_path)
-    for words, variables in sorted(command_lines("madtp"), key=lambda shown: shown[0][0] != "scenes"):
-        if "--arch" in words:
-            continue  # a full-size model; tests/test_flops.py counts it
-        done = madtp(*words, *SMALLER[words[0]], env=variables)
-        assert done.exit_code == 0, (words, done.stderr)
-    return tmp_path
+def workplace(checkpoint, tmp_path, monkeypatch):
+    """A function that makes a folder with example checkpoints, in which the commands of a page run."""
+
+    def prepare(page: Path) -> list[str]:
+        """Prepare the folder, and return options for `compress`."""
+        examples = tmp_path / "examples"
+        monkeypatch.chdir(tmp_path)
+        if page.name == "README.md":  # its answers are those of trained models
+            examples.mkdir()
+            for name in ("blip.pt", "clip.pt", "tokenizer", "clip-tokenizer"):
+                (examples / name).symlink_to(EXAMPLES / name)
+            return []
+        examples.symlink_to(checkpoint.parent)
+        if page.name == "published-checkpoints.md":
+            stand_ins(tmp_path)
+        return ["--gflops-budget=0.7"]  # the small checkpoint cannot reach less
+
+    return prepare
 
 
-def test_what_the_readme_shows_runs(finished, capsys):
-    """The commands, and then the Python that uses their results."""
-    python = blocks("python")
-    assert python
+def stand_ins(folder: Path) -> None:
+    """Write small files under the names of the published checkpoints and data that a page downloads."""
+    from transformers import CLIPModel
+
+    from madtp_cli.scenes import writing
+
+    shutil.copy(EXAMPLES / "blip-retrieval.pt", folder / "model_base_retrieval_coco.pth")
+    shutil.copytree(EXAMPLES / "blip-retrieval-tokenizer", folder / "model_base_retrieval_coco-tokenizer")
+    for name in ("coco", "flickr30k"):
+        writing.write_scenes(folder / name, "retrieval", {"train": 24, "val": 16, "test": 16})
+    model, processor = madtp_cli.load(EXAMPLES / "clip.pt")
+    CLIPModel(model.config).save_pretrained(folder / "clip-vit-base-patch32")
+    processor.save_pretrained(folder / "clip-vit-base-patch32")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_shows_runs(page, madtp, workplace, capsys) -> None:
+    """Users copy the commands and the code of a page, in its order."""
+    options = SMALLER | {"compress": [*SMALLER["compress"], *workplace(page)]}
     names: dict[str, object] = {}
-    for block in python:
-        exec(compile(block, "README.md", "exec"), names)
-    assert capsys.readouterr().out.split()[0] in ("true", "false")
+    for block in blocks(page):
+        if block.language == "python":
+            capsys.readouterr()
+            exec(compile(block.text, page.name, "exec"), names)
+            assert block.output in (None, capsys.readouterr().out)
+            continue
+        for command in commands(block.text):
+            if command.program == "madtp" and "--arch" not in command.words:  # tests of flops count full-size models
+                done = madtp(*command.words, *options[command.words[0]], env=command.variables)
+                assert done.exit_code == 0, (command.words, done.stderr)
