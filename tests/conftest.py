@@ -116,9 +116,8 @@ def attached_clip(clip: MadtpClipForRetrieval) -> Callable[..., MadtpClipForRetr
     def attach(method: str, threshold_scale: float, **settings: Any) -> MadtpClipForRetrieval:
         model = copy.deepcopy(clip)
         preset = PruningSettings.preset(method, model.widths, model.blocks)
-        model.attach(
-            replace(preset, threshold_scale=threshold_scale, dictionary_size=7, dictionary_width=20, **settings)
-        )
+        sizes = {"dictionary_size": 7, "dictionary_width": 20}
+        model.attach(replace(preset, threshold_scale=threshold_scale, **(sizes | settings)))
         assert model.madtp is not None
         draw(model.madtp, seed=2)
         return model.eval()

@@ -179,7 +179,7 @@ def _one_sample(inputs: BlockInputs, sample: int, length: int) -> BlockInputs:
     def cut(values: Tensor) -> Tensor:
         return values[sample : sample + 1, :length]
 
-    scores = {name: getattr(inputs, name) for name in BlockInputs.SCORES}
+    scores: dict[str, Any] = {name: getattr(inputs, name) for name in BlockInputs.SCORES}
     return replace(
         inputs,
         mask=cut(inputs.mask),

@@ -143,8 +143,8 @@ def test_each_step_of_beam_search_is_one_text_run() -> None:
     """Three beams of five samples get one token per step; keys of the image are computed in the first step only."""
     _, _, runs = measured("caption", "write", None)
     assert [run.blocks[0].entered[0] for run in runs] == [3, *[1] * (len(runs) - 1)]
-    assert [run.before for run in runs] == [0, *range(3, 2 + len(runs))]
-    assert [run.keyed for run in runs] == [True, *[False] * (len(runs) - 1)]
+    assert [run.cached for run in runs] == [0, *range(3, 2 + len(runs))]
+    assert [run.new_keys for run in runs] == [True, *[False] * (len(runs) - 1)]
     assert all(list(run.texts) == [3] * 5 and run.read_out == 15 for run in runs)
     assert 2 <= len(runs) <= 4
 

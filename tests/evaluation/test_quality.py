@@ -12,12 +12,13 @@ import pytest
 from madtp_cli import tasks
 from madtp_cli.config import RunSettings
 from madtp_cli.data.dataset import Dataset, Row
+from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.errors import DataError
 from madtp_cli.evaluation import quality
 from madtp_cli.evaluation.intervals import interval95, paired_interval95
 from madtp_cli.evaluation.run import Measured
 from madtp_cli.flops.counts import TokenCounts
-from madtp_cli.reporting.schema import AGREEMENT
+from madtp_cli.reporting.schema import AGREEMENT, Interval
 from madtp_cli.scenes import splits
 from madtp_cli.tasks import TaskResult
 
@@ -27,7 +28,7 @@ IMAGES, QUESTIONS = 20, 4
 
 def row(number: int, *images: str, **fields: Any) -> Row:
     """Return a row with these images."""
-    return Row(str(number), tuple(map(Path, images)), "what", **fields)
+    return Row(str(number), tuple(ImageFile(Path(image)) for image in images), "what", **fields)
 
 
 def vqa_rows(questions: int = QUESTIONS) -> list[Row]:
@@ -47,9 +48,14 @@ def measured(answers: list[Any], scores: list[float], samples: int, **fields: An
     return Measured(TaskResult(answers, scores, **fields), {"vision": counts}, None)  # type: ignore[arg-type]
 
 
-def width(interval: tuple[float, float]) -> float:
+def width(interval: Interval) -> float:
     """Return the width of an interval."""
-    return interval[1] - interval[0]
+    return interval.high - interval.low
+
+
+def ends(interval: Interval) -> tuple[float, float]:
+    """Return both ends of an interval."""
+    return interval.low, interval.high
 
 
 def test_rows_that_share_an_image_are_one_group() -> None:
@@ -71,8 +77,8 @@ def test_several_questions_per_image_give_a_wider_interval() -> None:
     assert (shared.samples, shared.groups) == (80, 20)
     assert (single.samples, single.groups) == (80, 80)
     assert shared.value == single.value == 75
-    assert single.interval95 == interval95(scores)
-    assert shared.interval95 == pytest.approx(interval95(scores[::QUESTIONS]))
+    assert ends(single.interval95) == interval95(scores)
+    assert ends(shared.interval95) == pytest.approx(interval95(scores[::QUESTIONS]))
     assert width(shared.interval95) > 1.5 * width(single.interval95)
 
 
@@ -83,7 +89,7 @@ def test_the_interval_of_a_change_uses_groups() -> None:
     runs = [measured(["yes"] * len(scores), scores, len(scores)) for scores in (dense, pruned)]
     change = quality.change(session("vqa", vqa_rows()), *runs)
     assert (change.samples, change.groups, change.change) == (80, 20, -20)
-    assert change.interval95 == pytest.approx(paired_interval95(dense[::QUESTIONS], pruned[::QUESTIONS]))
+    assert ends(change.interval95) == pytest.approx(paired_interval95(dense[::QUESTIONS], pruned[::QUESTIONS]))
 
 
 def test_the_interval_of_an_agreement_uses_groups() -> None:
@@ -96,7 +102,7 @@ def test_the_interval_of_an_agreement_uses_groups() -> None:
     change = quality.change(session("retrieval", rows, labelled=False), *runs)
     assert (change.metric, change.samples, change.groups, change.pruned) == (AGREEMENT, 20, 20, 75)
     by_image = [float(n % 4 > 0) for n in range(IMAGES)]
-    assert change.interval95 == pytest.approx(paired_interval95([1.0] * IMAGES, by_image))
+    assert ends(change.interval95) == pytest.approx(paired_interval95([1.0] * IMAGES, by_image))
 
 
 @pytest.mark.parametrize("task", tasks.names())

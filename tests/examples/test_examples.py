@@ -72,6 +72,7 @@ def test_a_results_row_has_the_figures_of_its_report() -> None:
             metric="VQA accuracy",
             split="test",
             samples=2000,
+            groups=2000,
             dense=70.0,
             pruned=69.0,
             change=-1.0,

@@ -1,4 +1,4 @@
-"""Pruning inside a block: what is pinned, what is recorded, what is left alone."""
+"""Pruning inside a block: protected tokens, the trace, and blocks that are not pruned."""
 
 from __future__ import annotations
 
@@ -8,42 +8,46 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from madtp_cli.execution.attention import Attention, attend
-from madtp_cli.execution.block_pruner import PINNED, BlockPruner, BlockTrace, PruningSettings
+from madtp_cli.execution.attention import Attention, Backend, attend
+from madtp_cli.execution.block_pruner import BlockPruner, BlockTrace, PruningSettings
 from madtp_cli.execution.packed import Packed
-from madtp_cli.execution.statistics import Statistics
-from madtp_cli.methods import Rule
+from madtp_cli.methods import Rule, madtp
 from madtp_cli.pruning.mag import AlignmentDictionary
 
-KNOBS = [0.6, 1.0, 1.5, 1e9]
+THRESHOLD_SCALES = [0.6, 1.0, 1.5, 1e9]
 
 
 @pytest.mark.parametrize(
     ("settings", "rule"),
     [
         (PruningSettings(threshold_scale=0.0), None),
-        (PruningSettings(threshold_scale=2.0, temperature=0.3, min_keep=4), Rule(2.0, 0.3, 4)),
-        (PruningSettings(threshold_scale=2.0, scales={"vision": [1.0, 0.5]}), Rule(1.0)),
+        (
+            PruningSettings(threshold_scale=2.0, parameters={"temperature": 0.3}, min_keep=4),
+            Rule(2.0, 4, madtp.PARAMETERS(temperature=0.3)),
+        ),
+        (PruningSettings(threshold_scale=2.0, scales={"vision": [1.0, 0.5]}), Rule(1.0, 1, madtp.PARAMETERS())),
         (PruningSettings(threshold_scale=2.0, scales={"vision": [1.0, 0.0]}), None),
         (PruningSettings(threshold_scale=float("inf"), scales={"vision": [1.0, 0.0]}), None),
-        (PruningSettings(threshold_scale=2.0, scales={"vision": [0.5]}), Rule(2.0)),
-        (PruningSettings(threshold_scale=2.0, scales={"text": [0.0, 0.0]}), Rule(2.0)),
+        (PruningSettings(threshold_scale=2.0, scales={"vision": [0.5]}), Rule(2.0, 1, madtp.PARAMETERS())),
+        (PruningSettings(threshold_scale=2.0, scales={"text": [0.0, 0.0]}), Rule(2.0, 1, madtp.PARAMETERS())),
     ],
 )
-def test_a_blocks_rule_is_the_knob_times_its_scale(settings: PruningSettings, rule: Rule | None) -> None:
-    """A scale of nothing leaves the second block alone at any knob, without the cost of scoring."""
+def test_the_threshold_scale_is_multiplied_by_the_scale_of_the_block(
+    settings: PruningSettings, rule: Rule | None
+) -> None:
+    """With a scale of 0 the second block is neither pruned nor scored, even at an infinite threshold scale."""
     assert settings.rule("vision", 1) == rule
 
 
 @pytest.mark.parametrize(("text_width", "size"), [(768, 100), (1024, 100), (128, 32), (32, 8)])
-def test_the_dictionary_has_the_papers_size_where_the_model_has(text_width: int, size: int) -> None:
-    """100 atoms of width 768 for BLIP; narrow models get fewer, or matching would cost more than it saves."""
+def test_the_dictionary_has_the_papers_size_in_models_of_the_papers_size(text_width: int, size: int) -> None:
+    """100 atoms of width 768 for BLIP; in narrow models the dictionary would cost more than pruning saves."""
     settings = PruningSettings.preset("madtp", {"vision": 48, "text": text_width}, {"vision": 3, "text": 2})
     assert (settings.dictionary_size, settings.dictionary_width) == (size, text_width)
 
 
-def test_ours_scores_every_second_block_and_leaves_the_text_alone() -> None:
-    """The words carry more than patches do; and what is not scored costs nothing."""
+def test_madtp_prunes_every_second_block_of_the_image_tower() -> None:
+    """A word carries more than a patch does; a block that is not scored costs nothing."""
     settings = PruningSettings.preset("madtp", {"vision": 48, "text": 32}, {"vision": 5, "text": 2})
     assert settings.scales == {"vision": [1.0, 0.0, 1.0, 0.0, 1.0], "text": [0.0, 0.0]}
     paper = PruningSettings.preset("madtp-paper", {"vision": 48, "text": 32}, {"vision": 2, "text": 1})
@@ -51,7 +55,7 @@ def test_ours_scores_every_second_block_and_leaves_the_text_alone() -> None:
 
 
 class Waits(TorchDispatchMode):
-    """Counts what a GPU would be waited for: results whose size or value the host must know."""
+    """Records operators whose result the host has to wait for on a GPU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,59 +74,65 @@ class Waits(TorchDispatchMode):
 @pytest.mark.parametrize("method", ["madtp", "madtp-paper"])
 @pytest.mark.parametrize("queries", [0, 3])
 def test_a_block_waits_for_the_device_once(monkeypatch, method: str, queries: int) -> None:
-    """For its counts; every other wait would leave the device idle while Python runs."""
+    """For its token counts; during every other wait the device would be idle while Python runs."""
     lengths = [9, 5, 12]
     dictionary = AlignmentDictionary({"vision": 6}, size=4, width=6)
     settings = PruningSettings(
-        method, threshold_scale=1.0, proportional=True, queries=queries, dictionary_size=4, dictionary_width=6
+        method,
+        threshold_scale=1.0,
+        dictionary_size=4,
+        dictionary_width=6,
+        parameters={"proportional": True, "queries": queries},
     )
     pruner = BlockPruner("vision", settings, dictionary, pooling=False, backend="padded")
     data = torch.randn(sum(lengths), 6)
-    tokens, heads = Packed(data, lengths, torch.ones(len(data))), data.unflatten(1, (2, 3))
-    told: list[str] = []
+    tokens, heads = Packed(data, lengths, torch.ones(len(data))).protect_ends(), data.unflatten(1, (2, 3))
+    calls: list[str] = []
     to_list = torch.Tensor.tolist
 
-    def heard(tensor: torch.Tensor) -> list[int]:
-        told.append("tolist")
+    def recorded(tensor: torch.Tensor) -> list[int]:
+        calls.append("tolist")
         return to_list(tensor)
 
-    monkeypatch.setattr(torch.Tensor, "tolist", heard)
+    monkeypatch.setattr(torch.Tensor, "tolist", recorded)
     with Waits() as waits:
-        seen = attend(heads, heads, heads, lengths, lengths, pruner.statistics(), "padded", tokens.sizes)
+        seen = attend(heads, heads, heads, lengths, lengths, pruner.request(tokens), "padded", tokens.sizes)
         pruner.prune(tokens, data, seen)
-    assert (waits.seen, told) == ([], ["tolist"])
+    assert (waits.seen, calls) == ([], ["tolist"])
 
 
 def _block(
     lengths: list[int],
     threshold_scale: float,
-    backend: str = "auto",
-    pinned: Statistics = PINNED,
+    backend: Backend = "auto",
     *,
+    last: bool = False,
+    protected: torch.Tensor | None = None,
     proportional: bool = False,
     sizes: torch.Tensor | None = None,
 ) -> tuple[BlockPruner, Packed, Packed]:
-    """A pruner, tokens of width 6, and what it made of them."""
+    """Prune one block by the paper's method; return the pruner and the tokens of width 6 before and after."""
     torch.manual_seed(0)
     total = sum(lengths)
     dictionary = AlignmentDictionary({"vision": 6}, size=4, width=5)
-    settings = PruningSettings(
-        "madtp-paper", threshold_scale=threshold_scale, proportional=proportional, dictionary_size=4, dictionary_width=5
-    )
-    pruner = BlockPruner("vision", settings, dictionary, pooling=False, backend=backend, pinned=pinned)  # type: ignore[arg-type]
-    tokens = Packed(torch.randn(total, 6), lengths, sizes)
-    seen = Attention(torch.randn(total, 2, 3), torch.rand(total, 2), torch.rand(total))
-    before = [tokens.data.clone(), seen.output.clone()]
-    pruned = pruner.prune(tokens, torch.randn(total, 6), seen)
+    parameters = {"proportional": proportional}
+    settings = PruningSettings("madtp-paper", threshold_scale, 1, 4, 5, parameters=parameters)
+    pruner = BlockPruner("vision", settings, dictionary, pooling=False, backend=backend)
+    tokens = Packed(torch.randn(total, 6), lengths, sizes, protected=protected)
+    if protected is None:
+        tokens = tokens.protect_ends(first=True, last=last)
+    attention = Attention(torch.randn(total, 2, 3), torch.rand(total, 2), torch.rand(total))
+    before = [tokens.data.clone(), attention.output.clone()]
+    pruned = pruner.prune(tokens, torch.randn(total, 6), attention)
     assert torch.equal(before[0], tokens.data)
-    assert torch.equal(before[1], seen.output)
+    assert torch.equal(before[1], attention.output)
     return pruner, tokens, pruned
 
 
 @pytest.mark.parametrize("backend", ["auto", "loop"])
-@pytest.mark.parametrize("threshold_scale", KNOBS)
-def test_pinned_and_kept_tokens_come_out_bit_for_bit(threshold_scale: float, backend: str) -> None:
-    """The paper's rule chooses; only the merged token is new."""
+@pytest.mark.parametrize("threshold_scale", THRESHOLD_SCALES)
+def test_protected_and_kept_tokens_do_not_change(threshold_scale: float, backend: Backend) -> None:
+    """Only the merged token is new."""
     pruner, tokens, pruned = _block([9, 1, 5, 12], threshold_scale, backend)
     positions = pruner.blocks[0].positions
     assert positions is not None
@@ -135,8 +145,8 @@ def test_pinned_and_kept_tokens_come_out_bit_for_bit(threshold_scale: float, bac
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_sizes_count_what_a_token_stands_for(again: bool) -> None:
-    """A merged token that is merged again stands for all of them; they add up to the tokens there were."""
+def test_sizes_count_the_original_tokens(again: bool) -> None:
+    """A merged token that is merged again stands for all of its tokens; the sum over a sample does not change."""
     lengths = [9, 1, 5, 12]
     given = torch.arange(27.0) if again else None
     pruner, _, pruned = _block(lengths, 1.0, proportional=True, sizes=given)
@@ -153,8 +163,8 @@ def test_sizes_count_what_a_token_stands_for(again: bool) -> None:
         assert after.sum() == before.sum()
 
 
-def test_a_sample_of_the_pinned_token_alone_passes() -> None:
-    """A sentence cut to [ENC] has nothing to score; it must not turn its batch into NaN."""
+def test_a_sample_of_one_protected_token_does_not_change() -> None:
+    """A sentence cut to [ENC] has no prunable token; it must not make its batch NaN."""
     pruner, tokens, pruned = _block([1, 6], 1e9)
     assert pruned.lengths == [1, 3]
     assert torch.equal(pruned.data[0], tokens.data[0])
@@ -162,14 +172,13 @@ def test_a_sample_of_the_pinned_token_alone_passes() -> None:
     assert pruner.blocks[0].entered == [1, 6]
 
 
-@pytest.mark.parametrize("threshold_scale", KNOBS)
-def test_a_pinned_last_token_stays_last_behind_the_merged_one(threshold_scale: float) -> None:
-    """CLIP reads a text off its end; a text may be its start and end alone, or be cut to one token."""
+@pytest.mark.parametrize("threshold_scale", THRESHOLD_SCALES)
+def test_a_protected_last_token_stands_after_the_merged_one(threshold_scale: float) -> None:
+    """CLIP reads a text from its end; a text may consist of start and end alone, or be cut to one token."""
     lengths = [9, 1, 2, 12]
-    pruner, tokens, pruned = _block(lengths, threshold_scale, pinned=Statistics(1, 1))
+    pruner, tokens, pruned = _block(lengths, threshold_scale, last=True)
     positions = pruner.blocks[0].positions
     assert positions is not None
-    assert pruner.statistics() == Statistics(1, 1)
     parts = zip(tokens.data.split(lengths), pruned.data.split(pruned.lengths), positions.split(pruned.lengths),
                 strict=True)  # fmt: skip
     for before, after, own in parts:
@@ -177,16 +186,49 @@ def test_a_pinned_last_token_stays_last_behind_the_merged_one(threshold_scale: f
         assert (own[:-2] >= 0).all()
         assert torch.equal(after[own >= 0], before[own[own >= 0]])
     assert pruned.lengths[1:3] == [1, 2]
+    assert pruned.protected_counts == [2, 1, 2, 2]
     if threshold_scale == 1e9:
         assert pruned.lengths == [4, 1, 2, 4]
         assert (positions[2].item(), positions[-2].item()) == (-1, -1)
 
 
-def test_a_block_that_is_left_alone_asks_for_no_statistics() -> None:
-    """Knob 0 is the dense model at the dense cost."""
+@pytest.mark.parametrize("threshold_scale", THRESHOLD_SCALES)
+@pytest.mark.parametrize("backend", ["auto", "loop"])
+def test_any_token_can_be_protected(threshold_scale: float, backend: Backend) -> None:
+    """Here tokens 0, 3, 4 and 8 of nine, and the second of two: order and mask follow the tokens."""
+    protected = torch.tensor([index in (0, 3, 4, 8, 10) for index in range(11)])
+    pruner, tokens, pruned = _block([9, 2], threshold_scale, backend, protected=protected)
+    positions = pruner.blocks[0].positions
+    assert positions is not None
+    assert pruned.protected is not None
+    for before, after, own, mask, expected in zip(
+        tokens.data.split(tokens.lengths), pruned.data.split(pruned.lengths), positions.split(pruned.lengths),
+        pruned.protected.split(pruned.lengths), ({0, 3, 4, 8}, {1}), strict=True,
+    ):  # fmt: skip
+        named = own[own >= 0]
+        assert set(own[mask].tolist()) == expected
+        assert torch.equal(named, named.sort().values)
+        assert torch.equal(after[own >= 0], before[named])
+    if threshold_scale == 1e9:
+        first = positions[: pruned.lengths[0]].tolist()
+        assert (len(first), first[-2:]) == (6, [-1, 8])  # the last prunable token is 7
+
+
+def test_a_tower_must_state_its_protected_tokens() -> None:
+    """Otherwise its read-out token could be pruned."""
+    settings = PruningSettings(threshold_scale=1.0, dictionary_size=4, dictionary_width=5)
+    pruner = BlockPruner(
+        "vision", settings, AlignmentDictionary({"vision": 6}, size=4, width=5), pooling=False, backend="auto"
+    )
+    with pytest.raises(ValueError, match="must state its protected tokens"):
+        pruner.request(Packed(torch.zeros(3, 6), [3]))
+
+
+def test_a_block_that_is_not_pruned_requests_no_statistics() -> None:
+    """Threshold scale 0 is the dense model at the dense cost."""
     pruner, tokens, pruned = _block([4, 3], 0.0)
     assert pruned is tokens
-    assert pruner.statistics() is None
+    assert pruner.request(tokens) is None
     assert pruner.blocks == [BlockTrace([4, 3], [4, 3])]
 
 
@@ -195,11 +237,11 @@ def _names(blocks: list[BlockTrace]) -> list[list[list[int]]]:
             if block.positions is not None]  # fmt: skip
 
 
-@pytest.mark.parametrize("threshold_scale", KNOBS)
+@pytest.mark.parametrize("threshold_scale", THRESHOLD_SCALES)
 def test_through_all_blocks_positions_ascend_and_merged_tokens_stand_last(
     attached, collate, samples, threshold_scale
 ) -> None:
-    """[CLS] and [ENC] always stay first; a token that is gone does not come back."""
+    """[CLS] and [ENC] always stay first; a pruned token does not return."""
     batch = collate(samples)
     with torch.no_grad():
         trace = attached(threshold_scale)(**batch).trace
@@ -217,7 +259,7 @@ def test_through_all_blocks_positions_ascend_and_merged_tokens_stand_last(
 
 
 def test_what_leaves_a_block_enters_the_next(attached, collate, samples) -> None:
-    """The FLOPs are computed from this record."""
+    """The FLOPs are computed from the trace."""
     with torch.no_grad():
         trace = attached(0.4)(**collate(samples)).trace
     for blocks in trace.values():
@@ -229,8 +271,8 @@ def test_what_leaves_a_block_enters_the_next(attached, collate, samples) -> None
     assert len(set(trace["vision"][-1].left)) > 1
 
 
-def test_a_scale_of_zero_leaves_its_block_alone(attached, collate, samples) -> None:
-    """Where the budget is spent over the layers matters as much as the score."""
+def test_a_block_with_scale_zero_is_not_pruned(attached, collate, samples) -> None:
+    """The allocation of the budget over the blocks matters as much as the score."""
     scales = {"vision": [1.0, 0.0, 1.0], "text": [0.0, 0.0, 0.0]}
     with torch.no_grad():
         trace = attached(1e9, scales=scales)(**collate(samples)).trace

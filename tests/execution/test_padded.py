@@ -1,4 +1,4 @@
-"""Padded tokens: every model's forward on them gives what it gives on packed ones."""
+"""Padded tokens: every model gives the same results as on packed tokens."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ SMALL: dict[str, Callable[[], Prunable]] = {
 
 @pytest.fixture(scope="module")
 def small(blip, clip) -> dict[str, Prunable]:
-    """A dense model of every kind, vision 3 x 48 at 37 tokens."""
+    """Return a dense model of every kind, vision 3 x 48 at 37 tokens."""
     return {"blip.nlvr2": blip, "clip.retrieval": clip} | {kind: make() for kind, make in SMALL.items()}
 
 
 def both_ways(model: Prunable, inputs: dict[str, torch.Tensor]) -> tuple[Any, Any]:
-    """The forward's output on packed tokens and on padded ones."""
+    """Return the outputs of the forward pass on packed and on padded tokens."""
     with torch.no_grad():
         packed = model(**inputs)
         model.padded = True
@@ -44,12 +44,12 @@ def both_ways(model: Prunable, inputs: dict[str, torch.Tensor]) -> tuple[Any, An
 
 
 def lengths(blocks: list[BlockTrace]) -> list[list[int]]:
-    """Tokens of each sample that left each block."""
+    """Return the tokens of each sample after each block."""
     return [counts_of(block.left).tolist() for block in blocks]
 
 
 def test_every_kind_has_a_small_model(small) -> None:
-    """A model that is new shall not go unseen by what follows."""
+    """The next test covers every model, also a new one."""
     assert sorted(small) == models.kinds()
 
 
@@ -60,7 +60,7 @@ def test_every_kind_has_a_small_model(small) -> None:
 def test_padded_tokens_give_what_packed_ones_give(
     small, kind, method, threshold_scale, queries, proportional, min_keep, samples, seed
 ) -> None:
-    """What is exported is the model: ragged texts, every method, every way to attend and to score, in all towers."""
+    """For ragged texts, every method and every setting, in all towers: exporters trace the padded forward."""
     rule = dict(method=method, queries=queries, proportional=proportional, min_keep=min_keep)
     model = drawing.attached(small[kind], threshold_scale, **rule)
     inputs = random_inputs(model, samples, 12, seed)
@@ -76,7 +76,7 @@ def test_padded_tokens_give_what_packed_ones_give(
 
 
 def test_a_block_is_as_long_as_its_largest_sample(small) -> None:
-    """Else what was pruned would still be computed."""
+    """Otherwise pruned tokens would still be computed."""
     model = drawing.attached(small["clip.retrieval"], 0.3)
     model.padded = True
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_a_block_is_as_long_as_its_largest_sample(small) -> None:
 
 
 def test_a_mask_may_leave_out_any_tokens() -> None:
-    """Texts padded on the left are read as packed ones are: what is real moves to the front, in order."""
+    """Real tokens move to the front and keep their order, as in texts padded on the left."""
     block = torch.arange(8.0).view(2, 4, 1)
     tokens = pad(block, torch.tensor([[0, 1, 0, 1], [0, 0, 1, 1]]))
     assert tokens.data.flatten().tolist() == [1.0, 3.0, 6.0, 7.0]
@@ -95,7 +95,7 @@ def test_a_mask_may_leave_out_any_tokens() -> None:
 
 
 def test_first_last_and_part() -> None:
-    """As of packed tokens, whatever stands behind a sample's own."""
+    """They ignore the padding, as those of packed tokens."""
     tokens: Padded = pad(torch.arange(6.0).view(2, 3, 1), torch.tensor([[1, 1, 0], [1, 1, 1]]))
     assert tokens.first().flatten().tolist() == [0.0, 3.0]
     assert tokens.last().flatten().tolist() == [1.0, 5.0]
@@ -103,7 +103,7 @@ def test_first_last_and_part() -> None:
 
 
 def test_packed_and_padded_tokens_do_not_mix(small) -> None:
-    """Their shapes differ, and a sum over the wrong axis would be silent."""
+    """Their shapes differ, and a sum over a wrong axis would go unnoticed."""
     model = copy.deepcopy(small["blip.caption"])
     inputs = random_inputs(model, 2, 5, seed=1)
     with torch.no_grad():
@@ -111,3 +111,15 @@ def test_packed_and_padded_tokens_do_not_mix(small) -> None:
         model.padded = True
         with pytest.raises(TypeError, match="packed tokens cannot attend to padded"):
             model.decode(inputs["input_ids"], None, memory, model.decoder_pruner())
+
+
+def test_protected_tokens_follow_the_real_ones() -> None:
+    """The mask moves with the tokens; padding is never protected."""
+    block = torch.arange(8.0).view(2, 4, 1)
+    protected = torch.tensor([[True, True, False, False], [True, False, False, True]])
+    tokens = pad(block, torch.tensor([[0, 1, 0, 1], [0, 0, 1, 1]]), protected=protected)
+    assert tokens.protected is not None
+    assert tokens.protected.tolist() == [[True, False], [False, True]]
+    ends = tokens.protect_ends(first=True, last=True).protected
+    assert ends is not None
+    assert ends.tolist() == [[True, True], [True, True]]

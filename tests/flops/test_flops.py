@@ -1,4 +1,4 @@
-"""What a forward costs, by a closed formula and by a witness that counts the operators."""
+"""The cost of a forward pass: the closed formula against fvcore's count of the operators."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from madtp_cli.models import architectures
 
 
 def formula(model, batch) -> np.ndarray:
-    """Cost of each sample of a batch."""
+    """Return the cost of each sample of a batch by the closed formula."""
     with torch.no_grad():
         trace = model(**batch).trace
     return sample_costs.per_sample(model.config, sample_costs.counts_of(model, trace))
@@ -31,7 +31,7 @@ def _inputs(sample: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_the_formula_is_fvcores_count_of_the_dense_model(blip, samples, number) -> None:
-    """To the digit, on a model whose every size is another, so that no two terms can stand for each other."""
+    """To the digit, on a model whose sizes all differ, so no term can be confused with another."""
     sample = _inputs(samples[number])
     assert formula(blip, sample).tolist() == [fvcore_check.count_with_fvcore(blip, sample)]
 
@@ -40,13 +40,13 @@ def test_the_formula_is_fvcores_count_of_the_dense_model(blip, samples, number) 
 @pytest.mark.parametrize("threshold_scale", [0.0, 0.15, 0.3, 1e9])
 @pytest.mark.parametrize("number", [0, 2])
 def test_the_formula_is_fvcores_count_of_a_pruned_model(attached, samples, number, threshold_scale, method) -> None:
-    """Dictionary, threshold and merge included; at knob 0 they cost nothing, since nothing is scored."""
+    """Dictionary, threshold and merging are included; at threshold scale 0 nothing is scored and they cost nothing."""
     model, sample = attached(threshold_scale, method=method), _inputs(samples[number])
     assert formula(model, sample).tolist() == [fvcore_check.count_with_fvcore(model, sample)]
 
 
-def test_the_witness_has_seen_images_of_unlike_counts(attached, samples) -> None:
-    """Else a formula that took one image for both would have passed."""
+def test_the_fvcore_check_uses_images_with_different_counts(attached, samples) -> None:
+    """Otherwise a formula that uses one image for both would pass."""
     for number, threshold_scale in ((0, 0.15), (0, 0.3), (2, 0.15), (2, 0.3)):
         with torch.no_grad():
             left, right = attached(threshold_scale)(**_inputs(samples[number])).trace["vision"][-1].left
@@ -54,7 +54,7 @@ def test_the_witness_has_seen_images_of_unlike_counts(attached, samples) -> None
 
 
 def test_a_sample_costs_in_a_batch_what_it_costs_alone(attached, collate, samples) -> None:
-    """Padding is no part of anyone's cost."""
+    """Padding is not part of the cost."""
     model = attached(0.4)
     alone = [formula(model, _inputs(sample))[0] for sample in samples]
     assert formula(model, _inputs(collate(samples, longest=16))).tolist() == alone
@@ -70,7 +70,7 @@ def test_blip_base_costs_what_the_original_code_measured(tokens, known) -> None:
 
 
 def test_towers_sum_to_the_total() -> None:
-    """And the image tower is the great part of it, which is why its tokens are pruned."""
+    """The image tower is most of it, so its tokens are pruned."""
     config = architectures()["blip-nlvr-base"]()
     costs = sample_costs.costs(config, sample_costs.dense_counts(config, {"text": [36, 8]}))
     parts = [sample_costs.total(costs, tower) for tower in ("vision", "text", "head")]
@@ -82,7 +82,7 @@ def test_towers_sum_to_the_total() -> None:
 
 
 class _Toy(nn.Module):
-    """Looks like a model; computes what it is told."""
+    """Has the interface of a model and computes a given function."""
 
     def __init__(self, compute) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ UNCOUNTED: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", UNCOUNTED)
 def test_no_total_while_an_operator_goes_uncounted(name) -> None:
-    """fvcore warns and counts nothing; attention went uncounted so in the released code."""
+    """fvcore warns and counts nothing; in the released code attention was not counted in this way."""
     model = _Toy(lambda rows: UNCOUNTED[name](rows * 2) + 1)
     with pytest.raises(fvcore_check.UncountedOperatorError, match=name):
         fvcore_check.count_with_fvcore(model, {"rows": torch.randn(3, 4)})
@@ -128,7 +128,7 @@ def test_counted_and_free_operators_give_a_total() -> None:
     assert fvcore_check.count_with_fvcore(model, {"rows": torch.randn(3, 4)}) == 3 * 4 * 5 + 5 * 3 * 5
 
 
-def test_attention_is_counted_where_fvcore_knows_nothing() -> None:
+def test_fused_attention_is_counted() -> None:
     """2 heads x 3 queries x 7 keys x (width 4 for the scores + 4 for the values)."""
     query, memory = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 7, 4)
     model = _Toy(lambda rows: nn.functional.scaled_dot_product_attention(rows, memory, memory))
@@ -138,8 +138,8 @@ def test_attention_is_counted_where_fvcore_knows_nothing() -> None:
 @pytest.mark.parametrize("settings", [{}, {"min_keep": 2}, {"method": "madtp-paper"},
                                       {"scales": {"vision": [0.0, 1.0, 0.0]}},
                                       {"scales": {"vision": [1.0, 1.0, 1.0], "text": [0.0, 0.0, 0.0]}}])  # fmt: skip
-def test_the_floor_is_reached_at_full_strength(attached, collate, samples, settings) -> None:
-    """An unreachable budget is refused before training by this figure; it must be neither hope nor fear."""
+def test_the_smallest_cost_is_reached_at_a_large_threshold_scale(attached, collate, samples, settings) -> None:
+    """A budget below this figure is refused before training, so it must be exact."""
     model, batch = attached(1e9, **settings), _inputs(collate(samples))
     with torch.no_grad():
         reached = sample_costs.counts_of(model, model(**batch).trace)
@@ -150,21 +150,21 @@ def test_the_floor_is_reached_at_full_strength(attached, collate, samples, setti
             assert np.array_equal(one, other)
 
 
-def test_the_floor_does_not_depend_on_the_knob(attached) -> None:
-    """It is asked before a knob is found."""
+def test_the_smallest_cost_does_not_depend_on_the_threshold_scale(attached) -> None:
+    """It is computed before the threshold scale is known."""
     floors = [sample_costs.per_sample(model.config, sample_costs.least_counts(model, {"text": [9, 4]}))
               for model in (attached(0.0), attached(0.4), attached(1e9))]  # fmt: skip
     assert floors[0].tolist() == floors[1].tolist() == floors[2].tolist()
 
 
-def test_a_dense_model_has_no_floor(blip) -> None:
-    """There is nothing to turn."""
+def test_a_dense_model_has_no_smallest_cost(blip) -> None:
+    """It has no threshold scale."""
     with pytest.raises(ValueError, match="no knob"):
         sample_costs.least_counts(blip, {"text": [9]})
 
 
 def test_pruning_costs_less_than_it_saves(attached, samples) -> None:
-    """Dense above knob 0.4 above the floor, for each sample."""
+    """For each sample: dense, then threshold scale 0.4, then the smallest cost."""
     costs = [
         [formula(attached(threshold_scale), _inputs(sample))[0] for sample in samples]
         for threshold_scale in (0.0, 0.4, 1e9)
@@ -174,7 +174,7 @@ def test_pruning_costs_less_than_it_saves(attached, samples) -> None:
 
 
 def test_left_and_right_images_of_a_sample_come_together() -> None:
-    """A trace holds all left images, then all right ones; samples are the middle axis here."""
+    """A trace has all left images, then all right ones; in the counts, samples are the middle axis."""
     blocks = [BlockTrace([5, 6, 7, 8, 9, 10], [1, 2, 3, 4, 5, 6], positions=torch.arange(21))]
     counts = TokenCounts.of(blocks, inputs=2)
     assert counts.entered.tolist() == [[[5, 8], [6, 9], [7, 10]]]

@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import BertTokenizer, BlipImageProcessorPil, BlipProcessor
 
 from madtp_cli.data.dataset import Row
+from madtp_cli.data.image_sources import ImageFile
 
 SPECIAL = ["[PAD]", "[UNK]", "[MASK]", "[SEP]", "[CLS]"]
 WORDS = [*SPECIAL, *(f"word{number}" for number in range(61)), "red", "ring"]
@@ -30,5 +31,5 @@ def noise_rows(folder: Path) -> list[Row]:
     for number in range(len(CAPTIONS)):
         noise = torch.randint(0, 255, (48, 48, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(noise.numpy()).save(folder / f"{number}.png")
-    return [Row(str(number), (folder / f"{number}.png",), captions[0], references=captions)
+    return [Row(str(number), (ImageFile(folder / f"{number}.png"),), captions[0], references=captions)
             for number, captions in enumerate(CAPTIONS)]  # fmt: skip

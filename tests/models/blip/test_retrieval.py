@@ -251,7 +251,7 @@ def test_distillation_targets(blip) -> None:
     """Embeddings, matching logits and both runs of the text. A pruned text has no states to compare."""
     teacher = dense().requires_grad_(False)
     batch = {**collate(samples()), "labels": torch.arange(5)}
-    targets = TeacherCache(teacher, CPU).of(batch)
+    targets = TeacherCache(teacher, CPU).targets(batch)
     assert targets.keys() == forward(blip, collate(samples())).targets.keys()
     assert {"words.text", "words.pair"} <= targets.keys()
     learned = distillation.step_losses(attached(blip, 0.5).train()(**batch), targets)
@@ -268,8 +268,8 @@ def test_distillation_targets_do_not_depend_on_the_batch(blip) -> None:
     teacher = dense().requires_grad_(False)
     teacher_cache, each = TeacherCache(teacher, CPU), samples()
     for sample in each:
-        teacher_cache.of(sample)
-    for name, value in teacher_cache.of(collate(each[::-1])).items():
+        teacher_cache.targets(sample)
+    for name, value in teacher_cache.targets(collate(each[::-1])).items():
         whole = forward(blip, collate(each[::-1])).targets[name]
         one, other = (part.data if isinstance(part, Packed) else part for part in (value, whole))
         torch.testing.assert_close(one.float(), other, rtol=2e-3, atol=2e-3)  # cached tokens have half precision

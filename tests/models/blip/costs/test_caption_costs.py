@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from madtp_cli.evaluation import sample_costs
-from madtp_cli.evaluation import session as sessions
 from madtp_cli.flops import fvcore_check
 from madtp_cli.models import architectures
+from madtp_cli.pipelines.profile_without_data import without_weights
 from tests.decoding import Batch, attached, captioner, captions, collate
 
 
@@ -65,5 +65,5 @@ def test_blip_base_has_the_published_cost(tokens, known) -> None:
 
 def test_an_architecture_without_weights_has_tied_embeddings() -> None:
     """Otherwise `profile --arch` would count 23 million parameters twice. The original model has 223,971,644."""
-    model = sessions.empty("blip-caption-base")
+    model = without_weights("blip-caption-base")
     assert sum(parameter.numel() for parameter in model.parameters()) == 223_971_644

@@ -109,4 +109,4 @@ def test_the_cost_of_an_image_follows_from_its_tokens(clip, captioned) -> None:
     block = 4 * 37 * 48**2 + 2 * 37**2 * 48 + 2 * 37 * 48 * 80 + 2 * 5 * 37 * 48
     expected = 36 * 3 * 8 * 8 * 48 + 5 * 37 * 48 + 3 * block + 5 * 48 + 48 * 28
     assert sample_costs.total(costs, "vision").tolist() == [expected]
-    assert retrieval.PINNED == {"vision": 1, "text": 2}
+    assert retrieval.PROTECTED == {"vision": 1, "text": 2}

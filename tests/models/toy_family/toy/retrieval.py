@@ -16,7 +16,7 @@ from transformers.models.vit.modeling_vit import ViTEmbeddings, ViTLayer
 
 from madtp_cli.execution.block_pruner import BlockPruner
 from madtp_cli.execution.packed import Packed
-from madtp_cli.execution.padded import attend
+from madtp_cli.execution.padded_attention import attend
 from madtp_cli.models.prunable import Prunable, PrunedOutput
 
 
@@ -136,7 +136,7 @@ class ToyForRetrieval(Prunable, PreTrainedModel):
         return self._embed_texts(self._encode(self.text_model, input_ids, attention_mask, self.pruner("text")))
 
     def _encode(self, tower: Any, inputs: Tensor, mask: Tensor | None, pruner: BlockPruner) -> Packed:
-        tokens = self.to_tokens(tower.embeddings(inputs), mask)
+        tokens = self.to_tokens(tower.embeddings(inputs), mask).protect_ends(first=True)
         for layer in tower.layers:
             normed, module = layer.layernorm_before(tokens.data), layer.attention
             query, key, value = (
@@ -144,7 +144,7 @@ class ToyForRetrieval(Prunable, PreTrainedModel):
                 for projection in (module.q_proj, module.k_proj, module.v_proj)
             )
             lengths = tokens.lengths
-            attention = attend(query, key, value, lengths, lengths, pruner.statistics(), self.backend, tokens.sizes)
+            attention = attend(query, key, value, lengths, lengths, pruner.request(tokens), self.backend, tokens.sizes)
             states = tokens.apply_rowwise(module.o_proj, attention.output.flatten(-2))
             tokens = pruner.prune(tokens.replace(tokens.data + states), normed, attention)
             states = tokens.apply_rowwise(layer.mlp, layer.layernorm_after(tokens.data))
