@@ -143,9 +143,9 @@ def test_padded_tokens_give_what_packed_ones_give(attached, samples, collate) ->
     """The forward that exporters trace keeps the same tokens and gives the same logits."""
     model, batch = attached(0.5, method="random"), inputs_of(collate(samples))
     with torch.no_grad():
-        packed = _tracing.named(model, model(**batch))
+        packed = _tracing.named_outputs(model, model(**batch))
         model.padded = True
-        padded = _tracing.named(model, model(**batch))
+        padded = _tracing.named_outputs(model, model(**batch))
     assert torch.equal(packed["kept_vision"], padded["kept_vision"])
     torch.testing.assert_close(packed["logits"], padded["logits"], rtol=1e-4, atol=1e-4)
 
@@ -158,10 +158,10 @@ def test_it_is_exported(blip, tmp_path: Path) -> None:
     shallow = type(blip)(config).eval()
     drawing.draw(shallow, seed=1)
     model = drawing.attached(shallow, 0.5, method="random")
-    torch_export.write(_tracing.traced(model), tmp_path / "model.pt2")
-    checked = _checking.check(model, torch_export.runner(tmp_path / "model.pt2"))
-    assert checked.difference <= 1e-4
-    assert checked.kept is not None
+    torch_export.write(_tracing.trace(model), tmp_path / "model.pt2")
+    check = _checking.compare_outputs(model, torch_export.runner(tmp_path / "model.pt2"))
+    assert check.max_difference <= 1e-4
+    assert check.kept_image_tokens is not None
 
 
 def test_settings_are_saved_and_read() -> None:

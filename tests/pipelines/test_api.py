@@ -79,18 +79,22 @@ def test_export_writes_a_file(compressed, tmp_path) -> None:
     assert (tmp_path / "blip.pt2").stat().st_size > 0
 
 
+#: The package without types: the calls below are wrong on purpose, and type checkers see it.
+API: Any = madtp_cli
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: madtp_cli.compress("x.pt", gflop_budget=0.2), "Did you mean gflops_budget?"),
-        (lambda: madtp_cli.compress("x.pt", gflops_budget=0.2, step=1), "Did you mean steps?"),
-        (lambda: madtp_cli.evaluate("x.pt", splits="val"), "Did you mean split?"),
-        (lambda: madtp_cli.profile("x.pt", batch_size_s=[1]), "Did you mean batch_sizes?"),
-        (lambda: madtp_cli.evaluate("x.pt", steps=1), "steps is not a keyword argument of this function"),
-        (lambda: madtp_cli.compress("x.pt"), "gflops_budget is missing."),
-        (lambda: madtp_cli.compress("x.pt", gflops_budget="much"), "gflops_budget: 'much' is no budget."),
-        (lambda: madtp_cli.compress("x.pt", gflops_budget=2), "2G (2 GFLOPs per sample) or 2%"),
-        (lambda: madtp_cli.evaluate("x.pt", limit=0), "limit: 0 cannot be used"),
+        (lambda: API.compress("x.pt", gflop_budget=0.2), "Did you mean gflops_budget?"),
+        (lambda: API.compress("x.pt", gflops_budget=0.2, step=1), "Did you mean steps?"),
+        (lambda: API.evaluate("x.pt", splits="val"), "Did you mean split?"),
+        (lambda: API.profile("x.pt", batch_size_s=[1]), "Did you mean batch_sizes?"),
+        (lambda: API.evaluate("x.pt", steps=1), "steps is not a keyword argument of this function"),
+        (lambda: API.compress("x.pt"), "gflops_budget is missing."),
+        (lambda: API.compress("x.pt", gflops_budget="much"), "gflops_budget: 'much' is no budget."),
+        (lambda: API.compress("x.pt", gflops_budget=2), "2G (2 GFLOPs per sample) or 2%"),
+        (lambda: API.evaluate("x.pt", limit=0), "limit: 0 cannot be used"),
     ],
 )
 def test_a_wrong_keyword_or_value_is_a_usage_error(call: Callable[[], Any], message: str) -> None:
