@@ -67,6 +67,8 @@ def _with_statistics(
     probabilities = _probabilities(_rows(q, chosen), k, None if mask is None else _rows(mask, chosen))
     split = read_out_row.shape[1]
     found = _statistics(probabilities[:, :, :split], probabilities[:, :, split:], rows, is_real, causal=causal)
+    if request.queries is None:
+        found = replace(found, received=None)
     return found, functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 

@@ -76,12 +76,14 @@ class QuerySample:
         rows: Index of each query within its sample, [samples, read-outs + most]; the read-out query comes first.
         is_real: Which of the queries after the read-out are real, bool [samples, most]; the others only fill up.
         read_outs: 1 if there is a read-out query, else 0.
+        received: Whether received attention is requested.
         counts: Real queries of each sample, the read-out included.
     """
 
     rows: Tensor
     is_real: Tensor
     read_outs: int
+    received: bool
     counts: list[int]
 
     def part(self, samples: Sequence[int]) -> QuerySample:
@@ -89,7 +91,7 @@ class QuerySample:
         counts = [self.counts[sample] for sample in samples]
         index = torch.tensor(samples, device=self.rows.device)
         rows, is_real = self.rows[index, : max(counts)], self.is_real[index, : max(counts) - self.read_outs]
-        return QuerySample(rows, is_real, self.read_outs, counts)
+        return QuerySample(rows, is_real, self.read_outs, self.received, counts)
 
 
 def sample_queries(lengths: Sequence[int], request: AttentionRequest) -> QuerySample:
@@ -115,6 +117,7 @@ def sample_queries(lengths: Sequence[int], request: AttentionRequest) -> QuerySa
         rows=torch.cat(parts, 1) if parts else last[:, :0],
         is_real=number < prunable.clamp_max(most),
         read_outs=int(request.read_out is not None),
+        received=request.queries is not None,
         counts=[int(request.read_out is not None) + min(most, count) for count in request.prunable],
     )
 
@@ -181,6 +184,8 @@ def statistics_of(scores: Tensor, chosen: QuerySample, *, causal: bool) -> Atten
         scores = scores.masked_fill(~sees[:, None], float("-inf"))
     probabilities, start = scores.softmax(-1), chosen.read_outs
     read_out = probabilities[:, :, 0].transpose(1, 2) if start else None
+    if not chosen.received:
+        return AttentionStatistics(read_out)
     received = (probabilities[:, :, start:].amax(1) * chosen.is_real[:, :, None]).sum(1)
     if sees is not None:
         received = received / (sees[:, start:] & chosen.is_real[:, :, None]).sum(1).clamp_min(1)
