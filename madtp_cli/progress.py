@@ -1,4 +1,4 @@
-"""The interface through which a run reports its progress: to the terminal, to a notebook, or to nobody."""
+"""The interface through which a run reports its progress: to the terminal, to a notebook, or not at all."""
 
 from __future__ import annotations
 

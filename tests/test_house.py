@@ -90,7 +90,7 @@ def dialect(text: str) -> list[str]:
     found = []
     for word, plain in DIALECT.items():
         phrase = r"\W+".join(map(re.escape, word.split()))
-        for match in re.finditer(rf"(?<![a-z]){phrase}(?![a-z])", text, re.IGNORECASE):
+        for match in re.finditer(rf"(?<![a-z]){phrase}(?![a-z'])", text, re.IGNORECASE):
             line = text.count("\n", 0, match.start()) + 1
             found.append((line, f"line {line}: {word} (write: {plain})"))
     return [message for _, message in sorted(found)]

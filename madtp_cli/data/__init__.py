@@ -71,7 +71,7 @@ def read(
 ) -> Dataset:
     """Read a data set. Image files are searched but not opened.
 
-    If the data have no validation split, train rows are held out for it, always the same ones, and a note says so.
+    If the data have no validation split, train rows are held out for it, always the same ones, and a note states this.
 
     Args:
         path: A folder, one annotation file, or the name of a cached Hugging Face data set.

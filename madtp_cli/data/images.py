@@ -114,7 +114,7 @@ def locate(requests: Sequence[ImageNames], data_folder: Path) -> list[tuple[Imag
 
 
 def leads_outside(name: str) -> bool:
-    """Return whether a path leads out of the folder it is relative to, judged by its text alone."""
+    """Return whether a path leads out of the folder it is relative to, using its text alone."""
     return name[:1] in ("/", "\\") or "\0" in name or (".." in name and ".." in name.replace("\\", "/").split("/"))
 
 

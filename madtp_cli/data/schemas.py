@@ -63,7 +63,7 @@ class Schema:
 
     @property
     def columns(self) -> list[Column]:
-        """The columns that a table needs beside its images."""
+        """The columns that a table needs in addition to its images."""
         return [column for column in (self.text, self.label, self.answers) if column]
 
     def group(self, row: Row) -> Hashable:

@@ -24,7 +24,7 @@ ReadOut = Literal["first", "last"]
 
 @dataclass(frozen=True)
 class AttentionRequest:
-    """Which statistics self-attention returns beside its output.
+    """Which statistics self-attention returns in addition to its output.
 
     Attributes:
         protected: Which tokens are protected, bool, in the layout of the queries. Received attention counts the

@@ -15,13 +15,13 @@ class ProgressBars(ProgressReporter):
     def __init__(self) -> None:
         self._bars: list[Any] = []
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Show a sentence as a line of its own."""
         tqdm(total=0, bar_format="{desc}", desc=text).close()
 
-    def stage(self, title: str, total: int) -> None:
+    def start(self, stage: str, total: int) -> None:
         """Open a bar; 0 stands for an unknown total."""
-        self._bars.append(tqdm(total=total or None, desc=title, disable=bool(self._bars)))
+        self._bars.append(tqdm(total=total or None, desc=stage, disable=bool(self._bars)))
 
     def advance(self, done: int, detail: str = "") -> None:
         """Move the bar of the current stage to `done`."""
@@ -29,6 +29,6 @@ class ProgressBars(ProgressReporter):
         bar.set_postfix_str(detail, refresh=False)
         bar.update(done - bar.n)
 
-    def done(self) -> None:
+    def finish(self) -> None:
         """Close the bar of the current stage."""
         self._bars.pop().close()

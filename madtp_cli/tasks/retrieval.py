@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from madtp_cli import models
 from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import pixel_values
 from madtp_cli.execution.packed import Packed
@@ -20,8 +21,6 @@ from madtp_cli.tasks import TaskResult, _texts
 
 #: Largest number of words of a caption, as BLIP was trained; MADTP prepares CLIP's captions in the same way.
 MOST_WORDS = 30
-#: Largest number of tokens of a caption, the first and the last included, by the class of the processor.
-MOST_TOKENS = {"BlipProcessor": 35, "CLIPProcessor": 77}
 #: Candidates of each query that a model with re-ranking scores in full; recall at 10 needs 10. BLIP uses 256 on COCO
 #: and 128 on Flickr30k. Each candidate is a run of the text tower.
 K_TEST = 16
@@ -216,7 +215,7 @@ def _joined(samples: Sequence[EmbeddedSample], like: Tensor) -> Packed:
 
 def _most_tokens(processor: Any) -> int:
     """Return the largest number of tokens of a caption for the model family of a processor."""
-    return MOST_TOKENS[type(processor).__name__]
+    return models.family_of_processor(processor).text_limits["retrieval"].tokens
 
 
 def _encode(captions: Sequence[str], processor: Any) -> dict[str, Tensor]:

@@ -62,10 +62,10 @@ def ways(task: str, model: Any, output: Any, batch: dict[str, Tensor]) -> dict[s
     if task == "vqa":
         mask = (ANSWERS != PADDING).long()
         return {"rank": lambda on_text_run: model.rank(output.memory, ANSWERS, mask, 2, on_text_run),
-                "write": lambda on_text_run: model.write(output.memory, on_text_run=on_text_run)}  # fmt: skip
+                "write": lambda on_text_run: model.generate_from(output.memory, on_text_run=on_text_run)}  # fmt: skip
     if task == "caption":
-        return {"write": lambda on_text_run: model.write(output.memory, PROMPT, on_text_run=on_text_run),
-                "one beam": lambda on_text_run: model.write(output.memory, PROMPT, on_text_run=on_text_run,
+        return {"write": lambda on_text_run: model.generate_from(output.memory, PROMPT, on_text_run=on_text_run),
+                "one beam": lambda on_text_run: model.generate_from(output.memory, PROMPT, on_text_run=on_text_run,
                                                             num_beams=1)}  # fmt: skip
     with torch.no_grad():
         _, images = model.embed_images(batch["pixel_values"])
@@ -154,7 +154,7 @@ def test_a_decoder_without_a_cache_computes_all_tokens_in_each_step() -> None:
     model, output, _ = prepared("vqa", None)
     cost = sample_costs.GenerationCost(model.config)
     record = cost.recorder(sample_costs.counts_of(model, output.trace))
-    assert counted(model, lambda: model.write(output.memory, on_text_run=record, use_cache=False)) == cost.total
+    assert counted(model, lambda: model.generate_from(output.memory, on_text_run=record, use_cache=False)) == cost.total
 
 
 def test_models_without_generation_have_no_such_cost(blip: Prunable, clip: Prunable) -> None:

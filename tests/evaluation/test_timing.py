@@ -71,7 +71,9 @@ def test_each_turn_uses_the_next_batch_for_all_models(clock) -> None:
 def test_short_forward_passes_are_timed_more_often(clock, second, turns) -> None:
     """Percentiles need many turns, long passes need few; the progress reporter gets the number of turns."""
     stages: list[tuple[str, int]] = []
-    progress = SimpleNamespace(stage=lambda *stage: stages.append(stage), advance=lambda done: None, done=lambda: None)
+    progress = SimpleNamespace(
+        start=lambda *stage: stages.append(stage), advance=lambda done: None, finish=lambda: None
+    )
     models = {name: clock.model(name, second) for name in ("dense", "pruned")}
     batch = {"pixel_values": torch.zeros(3, 1)}
     seconds = timing.in_turns(models, [batch], CPU, progress=progress, clock=clock)  # type: ignore[arg-type]
@@ -236,8 +238,8 @@ def test_the_reporter_gets_the_progress_of_each_turn(blip, collate, samples) -> 
     calls: list[Any] = []
 
     class Recorder(ProgressReporter):
-        def stage(self, title: str, total: int) -> None:
-            calls.append((title, total))
+        def start(self, stage: str, total: int) -> None:
+            calls.append((stage, total))
 
         def advance(self, done: int, detail: str = "") -> None:
             calls.append(done)

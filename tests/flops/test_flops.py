@@ -159,7 +159,7 @@ def test_the_smallest_cost_does_not_depend_on_the_threshold_scale(attached) -> N
 
 def test_a_dense_model_has_no_smallest_cost(blip) -> None:
     """It has no threshold scale."""
-    with pytest.raises(ValueError, match="no knob"):
+    with pytest.raises(ValueError, match="no threshold scale"):
         sample_costs.least_counts(blip, {"text": [9]})
 
 

@@ -147,8 +147,8 @@ def test_progress_is_silent_by_default(compressed, capfd) -> None:
         def __init__(self) -> None:
             self.stages: list[str] = []
 
-        def stage(self, title: str, total: int) -> None:
-            self.stages.append(title)
+        def start(self, stage: str, total: int) -> None:
+            self.stages.append(stage)
 
     recorder = Recorder()
     madtp_cli.evaluate(compressed[0], progress=recorder, **SMALL)

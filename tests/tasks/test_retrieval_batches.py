@@ -10,7 +10,7 @@ from madtp_cli import tasks
 from madtp_cli.data.dataset import Row
 from madtp_cli.evaluation.compute import inputs_of
 from madtp_cli.tasks import retrieval
-from madtp_cli.tasks.retrieval import MOST_TOKENS, MOST_WORDS, Retrieval, cleaned
+from madtp_cli.tasks.retrieval import MOST_WORDS, Retrieval, cleaned
 from tests.tasks.noise import WORDS, noise_rows, small_processor
 
 
@@ -69,7 +69,7 @@ def test_captions_of_blip_have_at_most_35_tokens(rows, processor) -> None:
     long = Row("long", rows[0].images, "red-ring " * 20)
     wide = BlipProcessor(image_processor=processor.image_processor, tokenizer=words)
     tokens = retrieval._encode([long.text], wide)
-    assert tokens["input_ids"].shape == (1, MOST_TOKENS["BlipProcessor"])
+    assert tokens["input_ids"].shape == (1, 35)
     assert tokens["input_ids"][0, -1] == WORDS.index("[SEP]")
     assert Retrieval().text_lengths([long, rows[0]], processor) == {"text": [16, 5]}
 
@@ -82,8 +82,8 @@ def test_captions_of_clip_have_at_most_77_tokens() -> None:
     processor = CLIPProcessor(image_processor=CLIPImageProcessorPil(), tokenizer=tokenizer)
     tokens = retrieval._encode(["a-b " * 40, "A ab"], processor)
     start, end = tokenizer.convert_tokens_to_ids(ends)
-    assert tokens["input_ids"].shape == (2, MOST_TOKENS["CLIPProcessor"])
+    assert tokens["input_ids"].shape == (2, 77)
     assert tokens["input_ids"][:, 0].tolist() == [start, start]
     assert tokens["input_ids"][0, -1] == end
-    assert tokens["attention_mask"].sum(1).tolist() == [MOST_TOKENS["CLIPProcessor"], 5]
+    assert tokens["attention_mask"].sum(1).tolist() == [77, 5]
     assert tokens["input_ids"][1, 4] == end

@@ -1,7 +1,7 @@
 """Folders that transformers writes for BLIP and CLIP: config.json and safetensors or pickled weights.
 
 The tensors already have the names of this package, and config.json states what shapes do not show. Where it differs
-from the published originals, a note says so. Other model types are recognised, and refused with a reason.
+from the published originals, a note states this. Other model types are recognised, and refused with a reason.
 """
 
 from __future__ import annotations

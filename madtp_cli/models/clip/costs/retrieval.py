@@ -9,7 +9,7 @@ import numpy as np
 from madtp_cli.flops.counts import Counts, LayerCost, Lengths
 from madtp_cli.flops.parts import feed_forward, image_tokens, norm, patches, pruning, self_attention
 
-#: Pinned tokens of each tower: [CLS]; a text's start and end.
+#: Protected tokens of each tower: [CLS]; a text's start and end.
 PROTECTED = {"vision": 1, "text": 2}
 #: Number of read-out tokens of each image or text.
 READ_OUT = np.ones(1, dtype=int)

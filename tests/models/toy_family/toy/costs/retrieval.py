@@ -36,7 +36,7 @@ def _tower(name: str, tower: Any, config: Any, counts: Counts) -> list[LayerCost
     width, inner, passed = tower.hidden_size, tower.intermediate_size, counts[name]
     costs = []
     for block, (n, m) in enumerate(zip(passed.entered, passed.left, strict=True)):
-        cost = norm(n, width) + self_attention(n, width) + pruning(n, width, config.madtp) * passed.scored[block]
+        cost = norm(n, width) + self_attention(n, width) + pruning(n, tower, config.madtp) * passed.scored[block]
         cost = cost + norm(m, width) + feed_forward(m, width, inner)
         costs.append(LayerCost(name, f"layer {block}", cost.sum(-1)))
     read_out = int(norm(np.ones(1, dtype=int), width)[0]) + width * config.projection_dim
