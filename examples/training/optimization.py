@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import distributed, nn
 
-from madtp_cli.compression.distillation import inner_matrices
+from madtp_cli.compression.optimizers import tower_matrices
 
 #: Learning rate of Muon, as a multiple of the learning rate of AdamW.
 MUON_RATE = 3
@@ -22,7 +22,7 @@ def build_optimizers(model: nn.Module, heads: Iterable[nn.Parameter] = ()) -> li
         model: The model to train.
         heads: Parameters outside the model that are trained too, with AdamW.
     """
-    matrices = inner_matrices(model)
+    matrices = tower_matrices(model)
     with_muon = {id(parameter) for parameter in matrices}
     others = [parameter for parameter in [*model.parameters(), *heads] if id(parameter) not in with_muon]
     return [
