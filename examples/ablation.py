@@ -21,72 +21,89 @@ import torch
 from torch import Tensor
 
 from madtp_cli import config
-from madtp_cli.compression import fine_tuning
+from madtp_cli.compression.budget import feasible_budget
+from madtp_cli.compression.calibration import calibrate
+from madtp_cli.compression.student import prunable_student
 from madtp_cli.config import CompressSettings
-from madtp_cli.evaluation import session as sessions
+from madtp_cli.evaluation import run, sample_costs
 from madtp_cli.evaluation.intervals import paired_interval95
 from madtp_cli.evaluation.run import Measured
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
-from madtp_cli.execution.block_pruner import PruningSettings
+from madtp_cli.execution.pruning_settings import PruningSettings
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.pruning import dynamic
+from madtp_cli.pruning import density_peaks, importance, thresholds
 from madtp_cli.pruning.density_peaks import nearest_more_important
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One line of the ablation: settings that change, or a function of the method that is replaced.
+    """One line of the ablation.
 
-    `replaced` has the module or class, the name of the function, and the new function.
+    Attributes:
+        title: Text of the line.
+        settings: Fields of `PruningSettings` that change.
+        parameters: Parameters of the method that change.
+        replaced: Module and name of a function that the method calls, and the function to call instead.
     """
 
     title: str
     settings: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
     replaced: tuple[Any, str, Callable[..., Any]] | None = None
 
+    def changed(self, settings: PruningSettings) -> PruningSettings:
+        """Return the pruning settings of this line, given those of the first line."""
+        settings = replace(settings, **self.settings)
+        return replace(settings, parameters=replace(settings.parameters, **self.parameters))
 
-def equal_distances(*arguments: Any) -> tuple[Tensor, Tensor]:
-    """Return the nearest more important tokens, with all distances equal to 1."""
-    nearest, distances = nearest_more_important(*arguments)
+
+def equal_distances(values: Tensor, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Replace `density_peaks.nearest_more_important`: the same tokens, but all distances are 1."""
+    nearest, distances = nearest_more_important(values, importance, mask)
     return nearest, torch.ones_like(distances)
 
 
-def equal_importance(scores: Sequence[Tensor], *_: Any) -> Tensor:
-    """Return the same importance for all tokens; among equals, the earlier token counts as more important."""
-    return torch.ones_like(scores[0])
+def equal_importance(class_attention: Tensor, received_attention: Tensor, attention: Tensor, mask: Tensor) -> Tensor:
+    """Replace `importance.token_importance`: all prunable tokens are equally important.
+
+    Among equally important tokens the earlier one counts as more important.
+    """
+    return mask.float()
 
 
-def without_dictionary(scores: Sequence[Tensor], *_: Any) -> Tensor:
-    """Return the mean of class attention and received attention, without dictionary attention."""
-    return torch.stack(list(scores)).mean(0)
+def without_dictionary(class_attention: Tensor, received_attention: Tensor, attention: Tensor, mask: Tensor) -> Tensor:
+    """Replace `importance.token_importance`: the mean of class attention and received attention."""
+    return torch.stack([class_attention, received_attention]).mean(0)
 
 
-def plain_mean(score: Tensor, count: Tensor) -> Tensor:
-    """Return the mean of each sample's scores instead of the quadratic mean."""
-    return score.sum(1) / count
+def plain_mean(score: Tensor, mask: Tensor) -> Tensor:
+    """Replace `thresholds.quadratic_mean`: the mean of each sample's scores."""
+    return score.sum(1) / mask.sum(1).clamp_min(1)
 
 
-#: Settings that turn `--method madtp` into `--method madtp-paper`.
-PAPER = {"method": "madtp-paper", "proportional": False, "temperature": 1.0, "queries": 0, "scales": {}}
+#: Settings that turn `--method madtp` into `--method madtp-paper`, whose parameters then have their defaults.
+PAPER = {"method": "madtp-paper", "parameters": {}, "scales": {}}
+#: At least the width of a token.
+ALL_CHANNELS = 1024
 VARIANTS = (
     Variant("--method madtp, nothing changed"),
     Variant(
         "score is importance alone, without distance",
-        replaced=(dynamic.density_peaks, "nearest_more_important", equal_distances),
+        replaced=(density_peaks, "nearest_more_important", equal_distances),
     ),
     Variant(
-        "score is distance alone, all tokens equally important", replaced=(dynamic, "_importance", equal_importance)
+        "score is distance alone, all tokens equally important",
+        replaced=(importance, "token_importance", equal_importance),
     ),
-    Variant("importance without dictionary attention", replaced=(dynamic, "_importance", without_dictionary)),
-    Variant("a merged token is attended to as one token", {"proportional": False}),
-    Variant("dictionary attention not sharpened (temperature 1)", {"temperature": 1.0}),
-    Variant("threshold from the mean, not the quadratic mean", replaced=(dynamic, "quadratic_mean", plain_mean)),
+    Variant("importance without dictionary attention", replaced=(importance, "token_importance", without_dictionary)),
+    Variant("a merged token is attended to as one token", parameters={"proportional": False}),
+    Variant("dictionary attention not sharpened (temperature 1)", parameters={"temperature": 1.0}),
+    Variant("threshold from the mean, not the quadratic mean", replaced=(thresholds, "quadratic_mean", plain_mean)),
     Variant("every block prunes, not every second block", {"scales": {"text": [0.0] * 4}}),
-    Variant("received attention from all queries, not from 32", {"queries": 0}),
+    Variant("received attention from all queries, not from 32", parameters={"queries": 0}),
     Variant(
-        "distances from all channels of a token, not from half of them",
-        replaced=(dynamic.density_peaks, "spacing", lambda width: 1),
+        "distances from all channels of a token, not from half of them", parameters={"compared_width": ALL_CHANNELS}
     ),
     Variant("text tokens are pruned too", {"scales": {"vision": [1.0, 0.0] * 4}}),
     Variant("the paper's rule (--method madtp-paper)", PAPER),
@@ -96,12 +113,12 @@ VARIANTS = (
 def measure(session: Session, variant: Variant, settings: CompressSettings, samples: int) -> tuple[Prunable, Measured]:
     """Calibrate one variant to the budget and run it on validation samples."""
     torch.manual_seed(settings.seed)  # the same random dictionary for all variants
-    model = fine_tuning.attached(session.model, settings)
-    model.attach(replace(model.pruning or PruningSettings(), **variant.settings))
+    model = prunable_student(session.model, settings.method)
+    model.attach(variant.changed(model.pruning or PruningSettings()))
     with mock.patch.object(*variant.replaced) if variant.replaced else nullcontext():
-        budget = fine_tuning.feasible_budget(session, model, settings.gflops_budget)
-        fine_tuning.calibrated(session, model, budget, CALIBRATION_SAMPLES)
-        return model, session.run(model, "val", samples)
+        budget = feasible_budget(session, model, settings.gflops_budget)
+        calibrate(session, model, budget, CALIBRATION_SAMPLES)
+        return model, run.run_split(session, model, "val", samples)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -112,9 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     settings = config.resolve({"gflops_budget": options.gflops_budget, "limit": options.samples}, None, {})
     session = Session.open(Path(__file__).with_name("blip.pt"), settings, ProgressReporter())
-    dense = session.run(session.model, "val", options.samples).scores
+    dense = run.run_split(session, session.model, "val", options.samples).scores
     print(f"dense: {session.task.quality(dense):.2f} % of {len(dense):,} validation pairs")
-    dense_gflops = sessions.dense_gflops(session, "val", options.samples).mean()
+    dense_gflops = sample_costs.dense_gflops(session, "val", options.samples).mean()
     first: list[float] = []
     for variant in VARIANTS:
         model, measured = measure(session, variant, settings, options.samples)

@@ -27,7 +27,7 @@ from examples.bench.timings import Case
 from examples.bench.token_plans import TokenStatistics
 from examples.bench.variants import build_model, dense_counts, scene_batch
 from madtp_cli.cli.memory import reuse_freed_memory
-from madtp_cli.evaluation.run import ComputeConfig
+from madtp_cli.evaluation.compute import ComputeConfig
 
 HERE = Path(__file__).parent
 #: Pairs of the trained example whose token counts are used, and fewer pairs for quick runs.

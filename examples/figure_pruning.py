@@ -30,6 +30,7 @@ PALE = 0.18
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Prepare the model and the scenes, run one pair and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gflops-budget", default="0.2")
     parser.add_argument("--sample", type=int, default=37, help="number of the test pair")

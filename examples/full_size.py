@@ -51,7 +51,7 @@ COMPRESS = ("--gflops-budget", "0.5", "--steps", "2", "--batch-size", "2", "--li
 LOAD = """
 import json, sys, torch, madtp_cli
 from madtp_cli import tasks
-from madtp_cli.evaluation.run import inputs_of
+from madtp_cli.evaluation.compute import inputs_of
 from madtp_cli.scenes import splits
 model, processor = madtp_cli.load(sys.argv[1])
 rows = splits.rows(model.config.task, "test", 1)

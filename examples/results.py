@@ -12,10 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from madtp_cli.config import DEFAULT_STEPS, CompressSettings
+import madtp_cli
+from madtp_cli.config import DEFAULT_STEPS
 from madtp_cli.errors import MadtpError
 from madtp_cli.models import architectures
-from madtp_cli.pipelines.profile import profile
 from madtp_cli.reporting.schema import CompressReport
 
 HERE = Path(__file__).parent
@@ -139,7 +139,7 @@ def architecture_rows() -> list[str]:
     """Return one line with the GFLOPs per sample of each published architecture."""
     lines = []
     for name in architectures():
-        dense = profile(None, CompressSettings(gflops_budget="1"), arch=name).gflops.dense
+        dense = madtp_cli.profile(arch=name).gflops.dense
         published, counts = PUBLISHED.get(name, ("", ""))
         lines.append(f"| {name} | {dense:.2f} | {published} | {counts} |")
     return lines

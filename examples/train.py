@@ -32,6 +32,7 @@ from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.data.batches import batches
 from madtp_cli.data.caption_sampling import SampledCaptions
 from madtp_cli.evaluation import run
+from madtp_cli.evaluation.compute import ComputeConfig, inputs_of
 from madtp_cli.scenes import splits
 
 HERE = Path(__file__).parent
@@ -82,7 +83,7 @@ def train(model: Any, task: Any, processor: Any, minutes: float, data_sets: Sequ
         model.vision_model.requires_grad_(progress >= FROZEN)
         start_step(optimizers, learning_rate(progress))
         with torch.autocast("cpu", torch.bfloat16):
-            loss = model(**run.inputs_of(batch), labels=batch["labels"]).loss
+            loss = model(**inputs_of(batch), labels=batch["labels"]).loss
         loss.backward()
         finish_step(optimizers, model.parameters())
         steps += 1
@@ -101,7 +102,7 @@ def save(model: Any, tokenizer: Any, example: str, folder: Path) -> None:
 
 def measure_quality(model: Any, task: Any, processor: Any, rows: Sequence[Any]) -> float:
     """Return the quality of a model on some rows."""
-    compute = run.ComputeConfig(torch.device("cpu"), torch.float32)
+    compute = ComputeConfig(torch.device("cpu"), torch.float32)
     scores = run.run(model.eval(), batches(rows, task, processor, batch_size=32), task, compute, rows).scores
     return float(task.quality(scores))
 

@@ -16,7 +16,7 @@ from examples.bench.timings import Case, Timing, load_or_make
 from examples.bench.token_plans import TokenStatistics
 from examples.bench.variants import Variant, build_model, dense_counts, resize_images, scene_batch, variants
 from madtp_cli.evaluation import sample_costs, timing
-from madtp_cli.evaluation.run import Batch, ComputeConfig, inputs_of
+from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.flops.counts import Counts
 from madtp_cli.models.prunable import Prunable
 

@@ -23,7 +23,7 @@ import torch
 from examples.bench import token_plans
 from examples.bench.variants import SCORING_SCALE, Variant
 from madtp_cli.evaluation import run
-from madtp_cli.evaluation.run import Batch, ComputeConfig
+from madtp_cli.evaluation.compute import Batch, ComputeConfig
 from madtp_cli.execution import attention, block_pruner
 from madtp_cli.models.prunable import Prunable
 
@@ -33,14 +33,15 @@ RULES: tuple[tuple[str, str | None], ...] = (
     (r"\.(BlipMLP|CLIPMLP|BlipTextIntermediate|BlipTextOutput)\.forward$", "feed-forward"),
     (r"\.(Linear|Conv2d)\.forward$", "projections"),
     (r"\.LayerNorm\.forward$", "layer norms"),
-    (r"execution\.(statistics\.|grouped_attention\._looked)", "attention statistics"),
+    (r"execution\.(statistics\.|grouped_attention\._group_statistics$)", "attention statistics"),
     (r"pruning\.importance\.(normalise|class_attention)$", "attention statistics"),
     (r"execution\.(attention|grouped_attention)\.", "attention"),
-    (r"pruning\.segments\.|execution\.(packed|row_rounding)\.", None),
-    (r"pruning\.mag\.|\._align$|pruning\.importance\.dictionary", "dictionary"),
-    (r"pruning\.density_peaks\.(nearest_more_important|_most_alike_before)$", "distances"),
-    (r"pruning\.(dynamic|merging|density_peaks)\.|methods\.|bench\.token_plans\.PlannedSelection", "merging"),
-    (r"execution\.block_pruner\.", "bookkeeping"),
+    (r"pruning\.segments\.|execution\.(packed|row_rounding)\.|\.PrunableRows\.(arrange|flatten)$", None),
+    (r"pruning\.mag\.|\.BlockPruner\._dictionary_logits$|pruning\.importance\.dictionary_score$", "dictionary"),
+    (r"pruning\.density_peaks\.(nearest_more_important|_directions|_most_similar_before)$", "distances"),
+    (r"methods\.BlockInputs\.token_values$", "distances"),
+    (r"pruning\.(importance|thresholds|merging|density_peaks)\.|methods\.|\.PlannedSelection\.", "merging"),
+    (r"execution\.(block_pruner|pruning_settings)\.", "bookkeeping"),
     (r"^madtp_cli\.(models|execution)\.", "other model code"),
 )
 #: Parts that only a pruned layer has.

@@ -19,15 +19,16 @@ import torch
 from torch import Tensor
 
 from madtp_cli import config
-from madtp_cli.compression import fine_tuning
-from madtp_cli.compression.budget import Budget, calibrate
+from madtp_cli.compression import calibration, threshold_search
+from madtp_cli.compression.budget import Budget, feasible_budget
+from madtp_cli.compression.student import prunable_student
 from madtp_cli.evaluation import run, sample_costs
-from madtp_cli.evaluation.run import Batch, ComputeConfig
+from madtp_cli.evaluation.compute import Batch, ComputeConfig
 from madtp_cli.evaluation.session import Session
 from madtp_cli.flops.counts import Counts, TokenCounts
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.pruning import dynamic
+from madtp_cli.pruning import thresholds
 
 #: Protected tokens of an image: [CLS].
 PROTECTED = 1
@@ -51,9 +52,9 @@ def example_shares(source: Path, budget: float, pairs: int) -> np.ndarray:
     settings = config.resolve({"gflops_budget": str(budget), "limit": pairs}, None, {})
     session = Session.open(source, settings, ProgressReporter())
     torch.manual_seed(settings.seed)
-    student = fine_tuning.attached(session.model, settings)
-    fine_tuning.calibrated(session, student, fine_tuning.feasible_budget(session, student, str(budget)), None)
-    images = session.run(student, "val").counts["vision"]
+    student = prunable_student(session.model, settings.method)
+    calibration.calibrate(session, student, feasible_budget(session, student, settings.gflops_budget), None)
+    images = run.run_split(session, student, "val").counts["vision"]
     tokens = images.entered[0] - PROTECTED
     return ((images.left - PROTECTED) / tokens).reshape(len(images.left), -1).T
 
@@ -67,7 +68,7 @@ def statistics_of_the_rule(model: Prunable, batch: Batch, compute: ComputeConfig
         run.set_threshold_scale(model, threshold_scale)
         return run.mean_gflops(model, [batch], compute)
 
-    result = calibrate(cost, Budget(f"{budget:g}", budget, budget * dense, dense))
+    result = threshold_search.search(cost, Budget(f"{budget:g}", budget, budget * dense, dense))
     run.set_threshold_scale(model, result.threshold_scale)
     return token_statistics(run.counted(model, [batch], compute)["vision"].left - PROTECTED)
 
@@ -180,19 +181,19 @@ def token_statistics(left: np.ndarray) -> TokenStatistics:
 
 
 class PlannedSelection:
-    """Replacement of `dynamic.above` that keeps a planned number of tokens instead of those above a threshold."""
+    """Replaces `thresholds.keep_above`: keeps a planned number of tokens instead of the tokens above a threshold."""
 
     def __init__(self, planned: Sequence[int]) -> None:
         """Take the number of tokens of each image, block after block, in the order in which blocks prune."""
         self.planned, self.used = torch.tensor(planned), 0
 
-    def __call__(self, score: Tensor, threshold: Tensor, min_keep: int) -> Tensor:
-        """Return which tokens of the padded score [images, longest] are kept; padding has the score -1."""
+    def __call__(self, score: Tensor, threshold: Tensor, mask: Tensor, min_keep: int) -> Tensor:
+        """Return which tokens are kept, bool [images, longest]; the arguments are those of `keep_above`."""
         planned = self.planned[self.used : self.used + len(score)].to(score.device)
         self.used += len(score)
         best = torch.arange(score.shape[1], device=score.device) < planned[:, None]
-        kept = torch.zeros_like(best).scatter(1, score.argsort(1, descending=True), best)
-        return kept & (score >= 0)
+        order = score.masked_fill(~mask, -1.0).argsort(1, descending=True)
+        return torch.zeros_like(best).scatter(1, order, best) & mask
 
 
 @contextlib.contextmanager
@@ -205,7 +206,7 @@ def follow_plan(model: Prunable, left: np.ndarray) -> Iterator[None]:
     # In a packed tensor the first images of all samples come first, then the second ones (left and right images).
     planned = [block.T.ravel() for block, prunes in zip(left, pruning_blocks(model), strict=True) if prunes]
     selection = PlannedSelection(np.concatenate(planned).tolist())
-    with mock.patch.object(dynamic, "above", selection):
+    with mock.patch.object(thresholds, "keep_above", selection):
         yield
     if selection.used != len(selection.planned):
         raise RuntimeError(

@@ -16,13 +16,15 @@ from torch import nn
 from examples.bench import token_plans
 from examples.bench.timings import time_ratio
 from examples.bench.variants import SCORING_SCALE
-from madtp_cli.compression import distillation, fine_tuning
+from madtp_cli.compression import distillation
+from madtp_cli.compression.optimizers import Schedule, optimizers_of
+from madtp_cli.compression.student import dense_teacher
 from madtp_cli.evaluation import run
-from madtp_cli.evaluation.run import Batch, ComputeConfig
+from madtp_cli.evaluation.compute import Batch, ComputeConfig
 from madtp_cli.models.prunable import Prunable
 
 #: Learning rates so small that the weights hardly change: only the time of a step matters.
-SCHEDULE = distillation.Schedule(steps=1000, learning_rate=1e-9, dictionary_learning_rate=1e-9)
+SCHEDULE = Schedule(steps=1000, learning_rate=1e-9, dictionary_learning_rate=1e-9)
 DENSE = "dense model, labels only"
 #: The two kinds of pruned steps in each turn, in this order.
 PRUNED = ("teacher runs", "teacher output cached")
@@ -54,7 +56,7 @@ def time_steps(
         next(steps)
         seconds[name].append(time.perf_counter() - started)
 
-    teacher = fine_tuning.dense_copy(model)
+    teacher = dense_teacher(model)
     run.set_threshold_scale(model, SCORING_SCALE)
     student = copy.deepcopy(model).requires_grad_(True)
     dense = copy.deepcopy(model).requires_grad_(True)
@@ -73,7 +75,7 @@ def time_steps(
 
 def steps_on_labels(model: Prunable, batch: Batch, compute: ComputeConfig) -> Iterator[None]:
     """Train without a teacher, with the optimizers of fine-tuning; yield after each step."""
-    optimizers = distillation.optimizers_of(model, SCHEDULE)
+    optimizers = optimizers_of(model, SCHEDULE)
     while True:
         model.train()
         with compute.precision():

@@ -21,9 +21,9 @@ from madtp_cli import models, tasks
 from madtp_cli.checkpoint import processors
 from madtp_cli.checkpoint.position_embeddings import resize_positions
 from madtp_cli.evaluation import run, sample_costs
-from madtp_cli.evaluation.run import Batch, ComputeConfig
-from madtp_cli.execution.block_pruner import PruningSettings
+from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.execution.packed import Packed, pack
+from madtp_cli.execution.pruning_settings import PruningSettings
 from madtp_cli.flops.counts import TokenCounts
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.scenes import splits
@@ -139,7 +139,7 @@ def scene_batch(model: Prunable, samples: int, text_tokens: int | None = None) -
     config = model.config
     processor = processors.build(config, _tokenizer(config))
     rows = splits.rows(config.task, "val", samples)
-    batch = run.inputs_of(tasks.get(config.task).collate(list(rows), processor))
+    batch = inputs_of(tasks.get(config.task).collate(list(rows), processor))
     batch.pop("labels", None)
     if text_tokens is not None:
         ids = model.dummy_inputs(text_tokens)["input_ids"].expand(samples, -1).contiguous()
@@ -155,21 +155,37 @@ def dense_counts(model: Prunable, batch: Batch, compute: ComputeConfig) -> dict[
 
 @contextlib.contextmanager
 def stock_model(model: Any) -> Iterator[Callable[..., Any]]:
-    """Provide the execution of transformers with the weights of a model.
+    """Provide the execution of transformers with the weights of a model."""
+    with STOCK[models.family_of(model.config).name](model) as run_stock:
+        yield run_stock
 
-    For CLIP it is CLIPModel. transformers has no class for NLVR2. There only the image tower is replaced by
-    BlipVisionModel, whose attention is always eager. The text side with its two cross-attentions is ours.
+
+@contextlib.contextmanager
+def _stock_clip(model: Any) -> Iterator[Callable[..., Any]]:
+    """Provide a CLIPModel."""
+    with torch.device("meta"):
+        stock = CLIPModel(model.config).eval()
+    for name in ("vision_model", "text_model", "visual_projection", "text_projection", "logit_scale"):
+        setattr(stock, name, getattr(model, name))
+    yield stock
+
+
+@contextlib.contextmanager
+def _stock_blip(model: Any) -> Iterator[Callable[..., Any]]:
+    """Provide the model with BlipVisionModel, whose attention is always eager, as image tower.
+
+    transformers has no class for NLVR2. So the text side with its two cross-attentions is ours.
     """
-    if model.config.model_type == "madtp_clip":
-        with torch.device("meta"):
-            stock = CLIPModel(model.config).eval()
-        for name in ("vision_model", "text_model", "visual_projection", "text_projection", "logit_scale"):
-            setattr(stock, name, getattr(model, name))
-        yield stock
-        return
 
     def encode_images(pixel_values: Tensor, pruner: Any) -> Packed:
         return pack(model.vision_model(pixel_values=pixel_values).last_hidden_state)
 
     with mock.patch.object(model, "encode_images", encode_images):
         yield model
+
+
+#: The execution of transformers, by the name of the family.
+STOCK: dict[str, Callable[[Any], contextlib.AbstractContextManager[Callable[..., Any]]]] = {
+    "blip": _stock_blip,
+    "clip": _stock_clip,
+}

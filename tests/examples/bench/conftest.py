@@ -11,8 +11,7 @@ import torch
 from examples.bench import token_plans
 from examples.bench.cases import BLIP
 from madtp_cli import models
-from madtp_cli.evaluation import run
-from madtp_cli.evaluation.run import ComputeConfig
+from madtp_cli.evaluation.compute import ComputeConfig, inputs_of
 from madtp_cli.models.blip.family import architecture
 from tests import drawing
 
@@ -30,7 +29,7 @@ def model(blip) -> Any:
 @pytest.fixture
 def batch(samples, collate) -> dict[str, torch.Tensor]:
     """Return a batch of five pairs."""
-    return run.inputs_of(collate(samples))
+    return inputs_of(collate(samples))
 
 
 def small_architecture() -> Any:
