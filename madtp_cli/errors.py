@@ -15,10 +15,33 @@ A message says what is wrong, where, and what to do, in three lines at most.
 from __future__ import annotations
 
 
+def printable(text: str, keep: str = "") -> str:
+    r"""Return a text in which characters that change a terminal, or cannot be encoded, are escaped.
+
+    Names and texts from files pass through this before they are printed.
+
+    Args:
+        text: The text.
+        keep: Characters that are not escaped, such as line ends.
+
+    >>> print(printable("a\x1b[2Jb\n\ud800 \u202edog é"))
+    a\x1b[2Jb\n\ud800 \u202edog é
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
 class MadtpError(Exception):
-    """An error whose message the user sees without a traceback."""
+    """An error whose message the user sees without a traceback; control characters in it are escaped."""
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        """Keep the message, in which only the line ends stay as they are."""
+        super().__init__(printable(str(message), keep="\n"))
 
 
 class UsageError(MadtpError):

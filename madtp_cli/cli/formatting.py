@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from madtp_cli.errors import printable
+
 #: Longest printed text that comes from a data set, in characters.
 LONGEST = 300
 
@@ -48,10 +50,10 @@ def first(names: Sequence[str], most: int = 3) -> str:
 
 
 def line(text: str) -> str:
-    r"""Put text from a data set on one line, without control characters that a terminal would execute.
+    r"""Put text from a data set on one line, with the control characters that a terminal would execute escaped.
 
-    >>> line("a\x1b[31mb\nc")
-    'a [31mb c'
+    >>> print(line("a\x1b[31mb\nc"))
+    a\x1b[31mb\nc
     """
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    return printable if len(printable) <= LONGEST else printable[: LONGEST - 3] + "..."
+    escaped = printable(text[: LONGEST + 1])
+    return escaped if len(escaped) <= LONGEST else escaped[: LONGEST - 3] + "..."

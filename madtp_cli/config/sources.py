@@ -13,13 +13,15 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 from pydantic import ValidationError
 
-from madtp_cli.config import yaml_file
+from madtp_cli.config import limits, yaml_file
 from madtp_cli.config.settings import CompressSettings, RunSettings
 from madtp_cli.errors import UsageError
 
 PREFIX = "MADTP_"
-#: The only `MADTP_*` variable that is not a setting: the config file if `--config` is not given.
+#: The config file if `--config` is not given.
 CONFIG_VARIABLE = PREFIX + "CONFIG"
+#: The `MADTP_*` variables that are not settings.
+_NOT_SETTINGS = {CONFIG_VARIABLE, *map(limits.variable, limits.DEFAULTS)}
 
 
 class _Value(NamedTuple):
@@ -112,7 +114,7 @@ def _from_flags(flags: _Flags, kind: type[RunSettings], spelling: Callable[[str]
 def _from_environment(environ: _Environ) -> _Values:
     values = {}
     for variable, value in environ.items():
-        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE or not value.strip():
+        if not variable.startswith(PREFIX) or variable in _NOT_SETTINGS or not value.strip():
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name not in CompressSettings.model_fields:

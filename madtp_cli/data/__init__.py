@@ -9,14 +9,15 @@ have sets `FALLBACK = True`: it is used only if no other reader recognises the p
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
-from madtp_cli.data import images, readers, schemas
+from madtp_cli.data import files, images, readers, schemas
 from madtp_cli.data.dataset import SPLITS, Dataset, Row
-from madtp_cli.data.parsing import annotation_files, arrow, records
+from madtp_cli.data.parsing import annotation_files, arrow, records, unsupported
 from madtp_cli.data.parsing.answers import ANSWER_LIST
 from madtp_cli.data.schemas import Schema
 from madtp_cli.errors import DataError
@@ -106,9 +107,11 @@ def find_data(path: Path, image_root: Path | None = None) -> Path:
     Raises:
         DataError: The path does not exist, or `image_root` is not a folder.
     """
-    if image_root is not None and not image_root.is_dir():
+    if image_root is not None and not os.path.isdir(image_root):
         raise DataError(f"There is no folder {image_root}.\nGive --image-root the folder that holds the images.")
-    found = path if path.exists() else arrow.find_cached(str(path))
+    found = path if os.path.lexists(path) else arrow.find_cached(str(path))
+    if found is not None and not os.path.isdir(found):
+        files.require_regular(found)
     if found is None:
         raise DataError(
             f"There is no file or folder {path}.\nGive the folder that holds the annotations and the images."
@@ -128,9 +131,8 @@ def unrecognised(path: Path, wanted: Mapping[str, Schema]) -> DataError:
         layouts = " and ".join(dict.fromkeys(matching))
         return DataError(f"{path} holds both {layouts}.\nMove one of them away, or give one annotation file.")
     known = ", ".join(reader.LAYOUT for reader in all_readers())
-    files = [file for file in annotation_files.json_files(path) if file.suffix in (".json", ".jsonl")]
-    faults = (records.find_fault(file) for file in files if file.name != ANSWER_LIST)
-    fault = next(filter(None, faults), None)
+    faults = (records.find_fault(file) for file in annotation_files.json_files(path) if file.name != ANSWER_LIST)
+    fault = unsupported.reason(path) or next(filter(None, faults), None)
     return DataError(
         f"{path} holds no annotations for {' or '.join(wanted)} in a known layout ({known}).\n"
         + (f"A possible cause: {fault}" if fault else "Give the folder with the annotation files, or one such file.")

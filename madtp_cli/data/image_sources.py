@@ -8,12 +8,36 @@ from __future__ import annotations
 import errno
 import io
 import os
+import stat
+import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar
 
 from PIL import Image
+
+from madtp_cli.data.files import irregularity, require_size
+
+#: The only formats that are opened. Pillow's others include PostScript, for which it starts another program.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+_LOCK = threading.Lock()
+
+
+def open_image(source: Path | IO[bytes]) -> Image.Image:
+    """Open an image in one of the allowed formats, whatever its name says; nothing is decoded yet.
+
+    Raises:
+        OSError: It has another format, or is no image.
+    """
+    Image.init()  # without it Pillow does not know all formats, and some are missing in some builds
+    known = [name for name in FORMATS if name in Image.OPEN]
+    with _LOCK:  # the limit of Pillow is a global variable; the caller checks ours, which the user can raise
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(source, formats=known)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +51,15 @@ class ImageFile:
         return str(self.path)
 
     def open(self) -> Image.Image:
-        """Open the file."""
-        return Image.open(self.path)
+        """Open the file.
+
+        Raises:
+            OSError: It is missing, or no regular file: reading a pipe or a device could take forever.
+        """
+        mode = self.path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise OSError(f"it is {irregularity(self.path)}, not a file")
+        return open_image(self.path)
 
 
 class EmbeddedImage(ABC):
@@ -46,7 +77,7 @@ class EmbeddedImage(ABC):
 
     def open(self) -> Image.Image:
         """Read the encoded image and open it."""
-        return Image.open(io.BytesIO(self.read()))
+        return open_image(io.BytesIO(self.read()))
 
 
 @dataclass(frozen=True)
@@ -63,6 +94,7 @@ class ArchivedImage(EmbeddedImage):
 
     def read(self) -> bytes:
         """Read the bytes of the image."""
+        require_size(self.size, "IMAGE_BYTES", f"Image {self}")
         with self.archive.open("rb") as stream:
             stream.seek(self.offset)
             return stream.read(self.size)

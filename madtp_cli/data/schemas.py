@@ -25,11 +25,13 @@ class Column:
         name: What messages call it.
         usual_names: Names that such a column commonly has, in lower case with underscores.
         numbered: Whether it may be several columns with numbers, such as caption_1 and caption_2.
+        preferred: If columns of several of these names exist, the first of them is used and the others are not.
     """
 
     name: str
     usual_names: frozenset[str]
     numbered: bool = False
+    preferred: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,13 @@ QUESTIONS = Schema(
     "questions",
     images=1,
     text=Column("question", frozenset({"question", "query"})),
-    answers=Column("answer", frozenset({"answer", "answers", "multiple_choice_answer"})),
+    # The answers of ten people come before the one that was chosen from them, as in the official files.
+    answers=Column(
+        "answer",
+        frozenset({"answer", "answers", "multiple_choice_answer"}),
+        numbered=True,
+        preferred=("answers", "answer", "multiple_choice_answer"),
+    ),
 )
 #: An image and its captions, as in COCO and Flickr30k. The text is the first caption.
 CAPTIONS = Schema("captions", images=1, text=Column("caption", _CAPTION_NAMES, numbered=True))

@@ -14,7 +14,7 @@ from madtp_cli import data
 from madtp_cli.data import schemas
 from madtp_cli.data.dataset import Dataset, ImageSource, Row
 from madtp_cli.data.images import missing
-from madtp_cli.data.pixels import decode
+from madtp_cli.data.pixels import decode, without_pillow_warnings
 from madtp_cli.data.schemas import Schema
 from madtp_cli.errors import DataError
 from madtp_cli.progress import ProgressReporter
@@ -70,12 +70,18 @@ def validate(
     by_split = {split: list(of_split) for split, of_split in images.items()}
     checks = _check_images(by_split, limit, progress)
     return DataReport(
-        path=str(path),
+        path=_encodable(path),
         tasks={task: _task_part(path_found, wanted[task], dataset) for task, dataset in datasets.items()},
         images={split: _images_part(of_split, checks) for split, of_split in by_split.items()},
         duplicates=_duplicates(by_split, checks),
-        notes=list(dict.fromkeys([*notes, *(note for dataset in datasets.values() for note in dataset.notes)])),
+        notes=list(
+            dict.fromkeys(map(_encodable, [*notes, *(note for dataset in datasets.values() for note in dataset.notes)]))
+        ),
     )
+
+
+def _notes_of(datasets: Mapping[str, Dataset]) -> list[str]:
+    return [note for dataset in datasets.values() for note in dataset.notes]
 
 
 def require_usable(report: DataReport) -> None:
@@ -123,9 +129,10 @@ def _check_images(images: _Images, limit: int | None, progress: ProgressReporter
     pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
     checks = {}
     try:
-        for image, check in zip(chosen, pool.map(_check_image, chosen), strict=True):
-            checks[image] = check
-            progress.advance(len(checks))
+        with without_pillow_warnings():  # for all threads: the filter of warnings is global
+            for image, check in zip(chosen, pool.map(_check_image, chosen), strict=True):
+                checks[image] = check
+                progress.advance(len(checks))
     finally:
         pool.shutdown(cancel_futures=True)  # otherwise Ctrl-C would wait for all images
         progress.finish()
@@ -151,7 +158,7 @@ def _images_part(images: Sequence[ImageSource], checks: Mapping[ImageSource, _Ch
         missing=len(absent),
         checked=len(checked),
         unreadable=len(errors),
-        missing_first=[str(image) for image in absent[:NAMED_IMAGES]],
+        missing_first=[_encodable(image) for image in absent[:NAMED_IMAGES]],
         unreadable_first=errors[:NAMED_IMAGES],
     )
 
@@ -164,7 +171,7 @@ def _duplicates(images: _Images, checks: Mapping[ImageSource, _Check]) -> list[D
     }
     duplicates = []
     for first, second in combinations(keyed, 2):
-        shared = [str(image) for key, image in keyed[first].items() if key in keyed[second]]
+        shared = [_encodable(image) for key, image in keyed[first].items() if key in keyed[second]]
         if shared:
             part = DuplicatePart(splits=[first, second], images=len(shared), first=shared[:NAMED_IMAGES])
             duplicates.append(part)
@@ -180,12 +187,17 @@ def _task_part(path: Path, schema: Schema, dataset: Dataset) -> TaskPart:
     )
 
 
+def _encodable(text: object) -> str:
+    """A name as a text that can be encoded: a file name may hold bytes that are no text."""
+    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _sample_part(split: str, row: Row) -> SamplePart:
     return SamplePart(
         split=split,
-        identifier=row.identifier,
-        images=[str(image) for image in row.images],
-        text=row.text,
+        identifier=_encodable(row.identifier),
+        images=[_encodable(image) for image in row.images],
+        text=_encodable(row.text),
         label=row.label,
-        references=list(row.references),
+        references=[_encodable(text) for text in row.references],
     )

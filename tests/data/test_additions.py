@@ -23,6 +23,7 @@ from tests.data.readers import (
     test_coco_captions,
     test_huggingface,
     test_karpathy_json,
+    test_parquet,
     test_vqa_v2,
     test_webdataset,
 )
@@ -126,6 +127,12 @@ def _huggingface(folder: Path, schema: str) -> None:
     (folder / "state.json").write_text('{"_split": "test"}')
 
 
+def _parquet(folder: Path, schema: str) -> None:
+    columns = ("left", "right") if schema == "statements" else ("image",)
+    images = {name: test_parquet.stored(number) for number, name in enumerate(columns)}
+    test_parquet.write(folder / "test.parquet", [{**images, **FIELDS[schema]}])
+
+
 def _table(folder: Path, schema: str) -> None:
     columns = ("left", "right") if schema == "statements" else ("image",)
     fields = {name: f"{number}.png" for number, name in enumerate(columns)} | FIELDS[schema]
@@ -145,6 +152,7 @@ WRITERS: dict[str, tuple[Callable[[Path, str], None], list[str]]] = {
     "official VQAv2 questions and annotations": (_vqa_v2, ["questions"]),
     "webdataset shards (.tar)": (_webdataset, ["statements", "questions", "captions"]),
     "Hugging Face data set": (_huggingface, ["statements", "questions", "captions"]),
+    "Parquet files": (_parquet, ["statements", "questions", "captions"]),
     "table with an image column (CSV, TSV or JSON lines)": (_table, ["statements", "questions", "captions"]),
 }
 

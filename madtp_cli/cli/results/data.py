@@ -9,6 +9,7 @@ from rich.table import Table
 
 from madtp_cli.cli.formatting import count, line
 from madtp_cli.cli.results import _shared
+from madtp_cli.errors import printable
 from madtp_cli.reporting.schema import DataReport, RowsPart, SamplePart, TaskPart
 
 
@@ -16,7 +17,7 @@ def show(report: DataReport, out: Console) -> None:
     """Print rows and images by split, some rows, and the images that cannot be used."""
     tasks = _grouped(report.tasks)
     out.print(_table(report, tasks))
-    for text in (*_samples(tasks), *_faults(report), *_shared.note_lines(report.notes)):
+    for text in (*_samples(tasks), *_faults(report), *_shared.note_lines([printable(note) for note in report.notes])):
         out.print(text)
 
 
@@ -31,7 +32,7 @@ def _grouped(tasks: Mapping[str, TaskPart]) -> dict[str, TaskPart]:
 
 def _table(report: DataReport, tasks: Mapping[str, TaskPart]) -> Table:
     layouts = " and ".join(dict.fromkeys(part.layout for part in tasks.values()))
-    table = _shared.table(f"{report.path}: {layouts}", "", *report.images)
+    table = _shared.table(line(f"{report.path}: {layouts}"), "", *report.images)
     for names, task in tasks.items():
         splits = [task.splits.get(split) for split in report.images]
         table.add_row(names)

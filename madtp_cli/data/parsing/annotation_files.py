@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from madtp_cli.data import files
 from madtp_cli.data.parsing.json_sniffing import first_objects
 from madtp_cli.errors import DataError
 
@@ -14,6 +15,9 @@ from madtp_cli.errors import DataError
 ANNOTATION_FOLDERS = ("annotation", "annotations", "data")
 #: A split name in a file name. VQAv2's "test-dev" is a part of "test".
 _SPLIT = re.compile(r"(?<![a-z])(train|dev|validation|valid|val|test(?:[-_](?:dev|std))?)(\d*)(?![a-z])", re.IGNORECASE)
+
+#: Where a name written in camel case is divided: Flickr8k's list of train images is Flickr_8k.trainImages.txt.
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 #: Decides from one of the first objects of a file whether the file has a layout.
 Matches = Callable[[dict[str, Any]], bool]
@@ -32,7 +36,7 @@ def json_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     folders = [path, *(path / name for name in ANNOTATION_FOLDERS)]
-    return sorted(file for folder in folders for file in folder.glob("*.json*") if file.suffix in (".json", ".jsonl"))
+    return sorted(file for folder in folders for file in files.listed(folder, (".json", ".jsonl")))
 
 
 def file_matches(file: Path, matches: Matches) -> bool:
@@ -64,18 +68,18 @@ def files_by_split(path: Path, matches: Matches) -> tuple[dict[str, Path], list[
     Raises:
         DataError: No file name contains a split name, or several files belong to the same split.
     """
-    files = json_files(path)
-    return assign_splits(files, [file for file in files if file_matches(file, matches)])
+    found = json_files(path)
+    return assign_splits(found, [file for file in found if file_matches(file, matches)])
 
 
-def assign_splits(files: Sequence[Path], matching: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
+def assign_splits(all_files: Sequence[Path], matching: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
     """Return the file of each split, and notes.
 
     A file that does not match, but whose name differs from a matching one only in the split, belongs to them too. So
     a broken or empty file causes an error and is not ignored.
 
     Args:
-        files: All annotation files.
+        all_files: All annotation files.
         matching: Those with the layout in question.
 
     Raises:
@@ -83,7 +87,7 @@ def assign_splits(files: Sequence[Path], matching: Sequence[Path]) -> tuple[dict
     """
     stems = {_without_split(file) for file in matching}
     candidates: dict[str, list[Path]] = {}
-    for file in files:
+    for file in all_files:
         if _without_split(file) in stems and (split := split_in_name(file.stem)):
             candidates.setdefault(split, []).append(file)
     if matching and not candidates:
@@ -98,38 +102,42 @@ def assign_splits(files: Sequence[Path], matching: Sequence[Path]) -> tuple[dict
 
 def split_word(file: Path) -> str:
     """Return the part of a file name that names its split, such as "val2014"; empty if there is none."""
-    found = _SPLIT.search(file.stem)
+    found = _find_split(file.stem)
     return found[0].lower() if found else ""
 
 
 def split_in_name(name: str) -> str | None:
     """Return the split that a name contains, such as "val" for "coco_dev"; None if it contains none."""
-    found = _SPLIT.search(name)
+    found = _find_split(name)
     if not found:
         return None
     split = found[1].lower()
     return "train" if split == "train" else "test" if split.startswith("test") else "val"
 
 
+def _find_split(name: str) -> re.Match[str] | None:
+    return _SPLIT.search(_CAMEL.sub("_", name))
+
+
 def _without_split(file: Path) -> tuple[Path, str]:
-    return file.parent, _SPLIT.sub("*", file.stem)
+    return file.parent, _SPLIT.sub("*", _CAMEL.sub("_", file.stem))
 
 
 def _rank(file: Path) -> tuple[int, str]:
     """Sort key: test1 comes before test2, and test before test-dev."""
-    found = _SPLIT.search(file.stem)
+    found = _find_split(file.stem)
     return (int(found[2] or 0), found[1].lower()) if found else (0, "")
 
 
-def _choose(split: str, files: list[Path], notes: list[str]) -> Path:
+def _choose(split: str, candidates: list[Path], notes: list[str]) -> Path:
     """Return one file of a split; of test1 and test2 the first, with a note."""
-    files = sorted(files, key=_rank)
-    if len({_without_split(file) for file in files}) > 1 or len({_rank(file) for file in files}) < len(files):
-        names = ", ".join(str(file) for file in files[:3])
+    ranked = sorted(candidates, key=_rank)
+    if len({_without_split(file) for file in ranked}) > 1 or len({_rank(file) for file in ranked}) < len(ranked):
+        names = ", ".join(str(file) for file in ranked[:3])
         raise DataError(
             f"Several files belong to the {split} split: {names}.\nGive one annotation file, or move the others away."
         )
-    if files[1:]:
-        unused = ", ".join(file.name for file in files[1:])
-        notes.append(f"the {split} split is {files[0].name}; {unused} not used (give that file itself to use it)")
-    return files[0]
+    if ranked[1:]:
+        unused = ", ".join(file.name for file in ranked[1:])
+        notes.append(f"the {split} split is {ranked[0].name}; {unused} not used (give that file itself to use it)")
+    return ranked[0]

@@ -33,13 +33,16 @@ def read_answer_list(path: Path) -> tuple[str, ...]:
 
 
 def _answers(file: Path) -> tuple[str, ...]:
-    answers: list[Any] = records.load_values(file)
-    for number, answer in enumerate(answers, 1):
-        if not isinstance(answer, str) or not answer.strip():
+    items: list[Any] = records.load_values(file)
+    answers = []
+    for number, item in enumerate(items, 1):
+        answer = records.as_text(item)
+        if not answer or not answer.strip():
             raise DataError(
-                f"{file}, item {number}: {records.shortened(answer)} is not an answer.\n"
+                f"{file}, item {number}: {records.shortened(item)} is not an answer.\n"
                 "Correct it (the file must be a JSON list of strings), or move the file away to generate answers."
             )
+        answers.append(answer)
     if not answers:
         raise DataError(
             f"{file} is empty.\nDownload or write it again, or move it away; then the model generates answers."

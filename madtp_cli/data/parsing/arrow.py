@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from madtp_cli.data.files import require_regular
 from madtp_cli.data.image_sources import EmbeddedImage
+from madtp_cli.data.parsing.parquet import install_command
 from madtp_cli.errors import DataError
 
 _ARROW_FILE = re.compile(r"(?:.+-)?(\w+?)(?:-\d{5}-of-\d{5})?\.arrow")
@@ -54,6 +56,7 @@ class StoredImage(EmbeddedImage):
         path = Path(value.get("path") or "nothing")
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise OSError(f"the data set holds only its path, {path}, which leaves the data folder")
+        require_regular(path)
         return path.read_bytes()
 
 
@@ -85,7 +88,7 @@ def open_tables(folder: Path) -> Mapping[str, Any]:
     except ImportError as error:
         raise DataError(
             f"{folder} is a Hugging Face data set, and the package that reads it is not installed.\n"
-            "Install it: pip install 'madtp[datasets]'"
+            f"Install it: {install_command('datasets')}"
         ) from error
     try:
         return _saved_tables(datasets, folder) if _is_saved(folder) else _cached_tables(datasets, folder)

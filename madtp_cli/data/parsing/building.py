@@ -8,12 +8,15 @@ from pathlib import Path
 
 from madtp_cli.data import images
 from madtp_cli.data.dataset import SPLITS, Dataset, Row
-from madtp_cli.data.parsing import records
+from madtp_cli.data.parsing import columns, records
 from madtp_cli.data.parsing.annotation_files import Matches, data_folder, files_by_split
 from madtp_cli.data.parsing.answers import read_answer_list
 from madtp_cli.data.parsing.records import Record
 from madtp_cli.data.schemas import Schema
 from madtp_cli.data.validation_split import add_validation_split
+
+#: Rows that are searched for a column of weights.
+WEIGHTS_SAMPLED = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ def build_dataset(
     for split in SPLITS:
         if split in needed:
             parsed = _join_captions(load(split)) if schema.has_captions else list(load(split))
+            _refuse_weights([row.record for row in parsed])
             _check_references(parsed, schema, split, notes)
             rows[split] = _locate_images(parsed, image_root or data_folder(path))
     if hold_out and "train" in rows:
@@ -127,6 +131,12 @@ def _check_references(rows: Sequence[ParsedRow], schema: Schema, split: str, not
         notes.append("the test split has no answers: a model can answer its questions, but they cannot be scored")
     elif without:
         raise without[0].error(f"the row has no {schema.reference}", f"Add one {schema.reference}, or remove the row.")
+
+
+def _refuse_weights(of_split: Sequence[Record]) -> None:
+    if of_split:
+        names = dict.fromkeys(name for record in of_split[:WEIGHTS_SAMPLED] for name in record.fields)
+        columns.refuse_weights([record.fields for record in of_split], list(names), of_split[0].file)
 
 
 def _locate_images(rows: Sequence[ParsedRow], folder: Path) -> list[Row]:

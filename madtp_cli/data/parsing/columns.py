@@ -21,18 +21,23 @@ _IMAGE_COLUMN_NAMES = {"image", "img", "picture", "photo", "file", "path"} | {
     for separator in ("", "_")
     for suffix in ("name", "path", "file", "id")
 }
+#: Names of columns of splits, and names that may also mean something else.
+_SPLIT_COLUMNS = {"split", "splits", "data_split", "dataset_split", "split_name"}
+_POSSIBLE_SPLIT_COLUMNS = {"set", "subset", "partition", "phase", "fold"}
+_WEIGHTS = re.compile(r"((sample|row|answer|answers|caption|loss|example|instance)_)?weights?")
 
 
 @dataclass(frozen=True)
 class ChosenColumns:
     """Names of the columns that hold the images (left first), the text, and the label or the answers.
 
-    Captions may be in several columns, so `text` can hold several names.
+    Captions and answers may be in several columns, so `text` and `answers` can hold several names. `answers` is empty
+    for captions, and for questions whose answers are not known.
     """
 
     images: tuple[str, ...]
     text: tuple[str, ...]
-    answer: str | None = None
+    answers: tuple[str, ...] = ()
 
 
 def looks_like_image(value: object) -> bool:
@@ -70,15 +75,60 @@ def _mostly(cells: Sequence[Any], condition: Callable[[Any], bool]) -> bool:
     return bool(cells) and 2 * sum(map(condition, cells)) > len(cells)
 
 
-def can_hold(schema: Schema, names: Sequence[str], images: Sequence[str]) -> bool:
+def split_column(rows: Sequence[Mapping[str, Any]], split: Callable[[str], str | None], file: Path) -> str | None:
+    """Return the column that names the split of each row, or None.
+
+    A column called "split" always does; other names such as "subset" only if every cell is the name of a split.
+
+    Args:
+        rows: All rows of the table.
+        split: Returns the split that a cell names, or None.
+        file: The table, for the error message.
+
+    Raises:
+        DataError: There are several such columns.
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    sure = [name for name in names if _normalised(name) in _SPLIT_COLUMNS]
+    possible = [name for name in names if _normalised(name) in _POSSIBLE_SPLIT_COLUMNS]
+    found = sure or [name for name in possible if all(split(str(row.get(name) or "")) for row in rows)]
+    if found[1:]:
+        raise _unclear(file, "split", found, list(names), "Remove all but one of them.")
+    return found[0] if found else None
+
+
+def refuse_weights(rows: Sequence[Mapping[str, Any]], names: Sequence[str], file: Path) -> None:
+    """Raise a DataError if a column gives rows or answers different weights, which madtp does not use.
+
+    Args:
+        rows: All rows.
+        names: Names of the columns.
+        file: The file, for the error message.
+    """
+    for name in names:
+        if _WEIGHTS.fullmatch(_normalised(name)) and len({repr(row.get(name)) for row in rows}) > 1:
+            raise DataError(
+                f"{file}: the column {name} holds weights, and madtp counts all rows and answers the same.\n"
+                "Remove the column if that is what you want."
+            )
+
+
+def lacks_answers(schema: Schema, names: Sequence[str]) -> bool:
+    """Return whether a table of questions has no column of answers, as a test split whose answers are kept secret."""
+    return schema.answers is not None and not _matching(schema.answers, names)
+
+
+def can_hold(schema: Schema, names: Sequence[str], images: Sequence[str], *, unanswered: bool = False) -> bool:
     """Return whether a table could hold rows of a schema.
 
     Args:
         schema: The schema.
         names: Names of all columns.
         images: Names of the columns that hold images.
+        unanswered: Whether questions may lack the column of answers.
     """
-    if not all(_matching(column, names) for column in schema.columns):
+    needed = [column for column in schema.columns if not (unanswered and column == schema.answers)]
+    if not all(_matching(column, names) for column in needed):
         return False
     if schema.images == 2:
         return len(images) > 1
@@ -86,7 +136,9 @@ def can_hold(schema: Schema, names: Sequence[str], images: Sequence[str]) -> boo
     return bool(images) and not (len(images) == 2 and _pairs(images))
 
 
-def choose(schema: Schema, names: Sequence[str], images: Sequence[str], file: Path) -> ChosenColumns:
+def choose(
+    schema: Schema, names: Sequence[str], images: Sequence[str], file: Path, *, unanswered: bool = False
+) -> ChosenColumns:
     """Return the columns for the rows of a schema.
 
     Args:
@@ -101,7 +153,9 @@ def choose(schema: Schema, names: Sequence[str], images: Sequence[str], file: Pa
     chosen_images = _image_pair(names, images, file) if schema.images == 2 else _single_image(names, images, file)
     text = _only(schema.text, names, file)
     answer = schema.label or schema.answers
-    return ChosenColumns(chosen_images, text, _only(answer, names, file)[0] if answer else None)
+    if answer is None or (unanswered and lacks_answers(schema, names)):
+        return ChosenColumns(chosen_images, text)
+    return ChosenColumns(chosen_images, text, _only(answer, names, file))
 
 
 def _image_pair(names: Sequence[str], images: Sequence[str], file: Path) -> tuple[str, ...]:
@@ -122,6 +176,8 @@ def _single_image(names: Sequence[str], images: Sequence[str], file: Path) -> tu
 def _only(column: Column, names: Sequence[str], file: Path) -> tuple[str, ...]:
     """The names that match a column: one, or several that differ only in their numbers if it may be numbered."""
     matching = _matching(column, names)
+    for preferred in column.preferred:
+        matching = [name for name in matching if _without_number(name) == preferred] or matching
     if len({_without_number(name) for name in matching}) != 1 or (len(matching) > 1 and not column.numbered):
         remedy = f"Rename the columns so that only one has a name such as {column.name}."
         raise _unclear(file, column.name, matching, names, remedy)

@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from madtp_cli.data import files
+
 #: Bytes that are read at one end of a file; the first record must end within them.
 PEEK_BYTES = 65_536
 _DECODER = json.JSONDecoder()
@@ -22,8 +24,7 @@ def first_objects(file: Path) -> list[dict[str, Any]]:
     The first object may continue beyond the bytes that are read. Then its complete fields are returned; of a list that
     is cut off, the complete elements.
     """
-    with file.open("rb") as stream:
-        text = stream.read(PEEK_BYTES).decode("utf-8-sig", errors="replace")
+    text, _ = files.beginning(file, PEEK_BYTES)
     position = _skip_gap(text, 0)
     if text.startswith("[", position):
         position = _skip_gap(text, position + 1)
@@ -41,9 +42,11 @@ def first_objects(file: Path) -> list[dict[str, Any]]:
 
 def last_objects(file: Path) -> list[dict[str, Any]]:
     """Return the last objects of a file that contain no other objects, from whichever list they are."""
+    files.require_regular(file)
     with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - PEEK_BYTES))
-        text = stream.read().decode("utf-8", errors="replace")
+        encoding = files.encoding_of(stream.read(4))
+        stream.seek(max(0, (file.stat().st_size - PEEK_BYTES) // 4 * 4))
+        text = files.decode(stream.read(), encoding)
     objects = []
     for candidate in _FLAT_OBJECT.findall(text):
         with contextlib.suppress(ValueError, RecursionError):

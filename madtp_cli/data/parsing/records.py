@@ -6,13 +6,18 @@ A JSON list and JSON lines give the same records.
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from madtp_cli.data import files
 from madtp_cli.data.parsing.json_sniffing import PEEK_BYTES, first_objects
 from madtp_cli.errors import DataError
 
+#: Half of a UTF-16 surrogate pair, in a text and as JSON writes it.
+_SURROGATE, _WRITTEN_SURROGATE = re.compile("[\ud800-\udfff]"), re.compile(r"\\u[dD][89a-fA-F]")
 _TRUE_OR_FALSE = {"true": 1, "false": 0}
 
 
@@ -56,11 +61,24 @@ class Record:
         value = self.value(name)
         texts = value if isinstance(value, list) else [value]
         if not all(isinstance(text, str) for text in texts):
-            raise self.error(
-                f"field {name!r} must be a text or a list of texts, not {shortened(value)}",
-                "Correct or remove the row.",
-            )
+            raise self._not_texts(name)
         return tuple(text for text in texts if text.strip())
+
+    def answers(self, name: str) -> tuple[str, ...]:
+        """Return a field that is an answer or a list of answers, without blank ones; a number is a text of its digits.
+
+        An item of the list may be an object whose field `answer` is the text, as in VQAv2 and VizWiz.
+        """
+        value = self.value(name)
+        items = value if isinstance(value, list) else [value]
+        texts = [as_text(item.get("answer") if isinstance(item, dict) else item) for item in items]
+        if None in texts:
+            raise self._not_texts(name)
+        return tuple(text for text in texts if text and text.strip())
+
+    def _not_texts(self, name: str) -> DataError:
+        problem = f"field {name!r} must be a text or a list of texts, not {shortened(self.fields[name])}"
+        return self.error(problem, "Correct or remove the row.")
 
     def number(self, name: str) -> int:
         """Return a field that must be a whole number, 0 or more."""
@@ -77,6 +95,18 @@ class Record:
         if isinstance(value, str) and value.strip().lower() in _TRUE_OR_FALSE:
             return _TRUE_OR_FALSE[value.strip().lower()]
         raise self.error(f"field {name!r} is {shortened(value)}", 'It must be "True" or "False".')
+
+
+def as_text(value: object) -> str | None:
+    """Return a text as it is and a number as its digits; None for anything else, also for NaN.
+
+    >>> as_text("two"), as_text(2), as_text(0.5), as_text(True), as_text(float("nan"))
+    ('two', '2', '0.5', None, None)
+    """
+    if isinstance(value, str):
+        return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return str(value) if is_number else None
 
 
 def shortened(value: object) -> str:
@@ -137,18 +167,30 @@ def _records(file: Path, values: list[Any], list_name: str = "") -> list[Record]
     return records
 
 
+def _refuse_half_characters(file: Path, values: list[Any]) -> list[Any]:
+    """Raise a DataError for half of a UTF-16 surrogate pair: no tokenizer and no output can encode it."""
+    for number, value in enumerate(values, 1):
+        half = _SURROGATE.search(json.dumps(value, ensure_ascii=False))
+        if half:
+            raise DataError(
+                f"{file}, row {number}: a text has half of a character, {half[0]}.\n"
+                "Correct or remove the row: such codes stand for a character only in pairs."
+            )
+    return values
+
+
 def load_values(file: Path) -> list[Any]:
     """Return the elements of a file that is a JSON list, or the values of JSON lines.
 
     Raises:
-        DataError: The file is not UTF-8 text or not JSON.
+        DataError: The file is not text or not JSON.
     """
-    try:
-        text = file.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{file} is not text in UTF-8 (byte {error.start}).\nCheck that it is an annotation file."
-        ) from error
+    text = files.read_text(file)
+    values = _values(file, text)
+    return _refuse_half_characters(file, values) if _WRITTEN_SURROGATE.search(text) else values
+
+
+def _values(file: Path, text: str) -> list[Any]:
     if text.lstrip().startswith("["):
         return list(_parse(file, text, 1))
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,16 @@ from typing import Any
 from madtp_cli.data import images
 from madtp_cli.data.dataset import SPLITS, Dataset, ImageSource, Row
 from madtp_cli.data.parsing import columns
-from madtp_cli.data.parsing.annotation_files import data_folder, split_in_name
+from madtp_cli.data.parsing.annotation_files import data_folder, split_in_name, split_word
 from madtp_cli.data.parsing.columns import ChosenColumns
-from madtp_cli.data.parsing.records import Record
+from madtp_cli.data.parsing.records import Record, as_text
 from madtp_cli.data.schemas import Schema
 from madtp_cli.data.validation_split import add_validation_split
 
 #: Rows that are checked to find out what a column holds.
 SAMPLED_ROWS = 50
+#: The note about a test split without answers.
+NO_ANSWERS = "the test split has no answers: a model can answer its questions, but they cannot be scored"
 #: Longer cells are taken as plain text: Python's parser is slow, and fails for deeply nested lists.
 _MAX_LIST_LENGTH = 10_000
 #: Further names of splits. Karpathy's "restval" is a part of train.
@@ -55,7 +57,11 @@ class _Sample:
 
 def split_folders(path: Path) -> list[Path]:
     """Return the folders below a data folder whose names contain a split name."""
-    return sorted(folder for folder in path.iterdir() if folder.is_dir() and split_in_name(folder.name) is not None)
+    return sorted(
+        folder
+        for folder in path.iterdir()
+        if not folder.name.startswith(".") and folder.is_dir() and split_in_name(folder.name) is not None
+    )
 
 
 def split_of(file: Path, folder: Path) -> str | None:
@@ -94,9 +100,11 @@ def read_tables(
     needed = {*splits} if "val" in parts else wanted
     folder = (image_root or data_folder(path)).absolute()
     rows: dict[str, Sequence[Row]] = {
-        split: _rows(parts[split], schema, folder) for split in SPLITS if split in needed and split in parts
+        split: _rows(parts[split], schema, folder, unanswered=split == "test")
+        for split in SPLITS
+        if split in needed and split in parts
     }
-    all_notes = [*notes, *_undivided_note(undivided)]
+    all_notes = [*notes, *_undivided_note(undivided), *_unanswered_note(rows, schema)]
     if "train" in rows and not has_val:
         add_validation_split(rows, all_notes)
     kept = {split: rows[split] for split in SPLITS if split in splits and rows.get(split)}
@@ -123,29 +131,44 @@ def _undivided_note(files: Sequence[Path]) -> list[str]:
 
 
 def _divide(table: Table, records: Sequence[Record], undivided: list[Path]) -> dict[str, list[Record]]:
-    if table.split is not None:
-        return {table.split: list(records)}
-    if not any("split" in record.fields for record in records):
-        undivided.append(table.file)
-        return {"train": list(records)}
+    column = columns.split_column([record.fields for record in records], _split_named, table.file)
+    if column is None:
+        if table.split is None:
+            undivided.append(table.file)
+        return {table.split or "train": list(records)}
     parts: dict[str, list[Record]] = {}
     for record in records:
-        name = record.text("split").strip().lower()
-        split = _SPLIT_NAMES.get(name) or split_in_name(name)
+        name = record.text(column)
+        split = _split_named(name)
         if split is None:
             raise record.error(f"split {name!r} is unknown", "Write train, val or test.")
+        if table.split not in (None, split):
+            problem = f"the row is for {split}, and the name of the file says {table.split}"
+            raise record.error(problem, "Remove the split from the name of the file, or remove the row.")
         parts.setdefault(split, []).append(record)
     return parts
 
 
-def _rows(records: Sequence[Record], schema: Schema, folder: Path) -> list[Row]:
+def _split_named(name: str) -> str | None:
+    name = name.strip().lower()
+    return _SPLIT_NAMES.get(name) or split_in_name(name)
+
+
+def _unanswered_note(rows: Mapping[str, Sequence[Row]], schema: Schema) -> list[str]:
+    test = rows.get("test")
+    return [NO_ANSWERS] if schema.answers and test and not test[0].references else []
+
+
+def _rows(records: Sequence[Record], schema: Schema, folder: Path, *, unanswered: bool) -> list[Row]:
     """The rows of one split, in the order of their first records."""
     sampled = [record.fields for record in records[:: max(1, len(records) // SAMPLED_ROWS)]]
     names = list(dict.fromkeys(name for fields in sampled for name in fields))
     file = records[0].file
-    chosen = columns.choose(schema, names, columns.image_columns(sampled, file_finder(folder, file)), file)
+    columns.refuse_weights([record.fields for record in records], names, file)
+    images_in = columns.image_columns(sampled, file_finder(folder, file))
+    chosen = columns.choose(schema, names, images_in, file, unanswered=unanswered)
     samples = list(_joined([_sample(record, schema, chosen, folder) for record in records], schema))
-    sources = _locate_images(samples, folder, _prefix(file.parent, folder))
+    sources = _locate_images(samples, folder, _prefixes(file, folder))
     return [
         Row(
             f"{_prefix(sample.record.file.parent, folder)}{sample.record.file.stem}/{sample.record.row}",
@@ -167,16 +190,25 @@ def file_finder(folder: Path, table: Path) -> Callable[[str], bool]:
         folder: The data folder, an absolute path.
         table: The file of the table.
     """
-    prefix = _prefix(table.parent, folder)
     image_folders = images.image_folders(folder)
+    prefixes = _prefixes(table, folder)
 
     def exists(name: str) -> bool:
-        relative = _relative_name(name, folder)
+        relative = images.relative_name(name, folder)
         if not relative or images.leads_outside(relative) or len(relative) > 1_000:
             return False
-        return any(candidate.has(path) for candidate in image_folders for path in (relative, prefix + relative))
+        return any(
+            candidate.has(path) for candidate in image_folders for path in [prefix + relative for prefix in prefixes]
+        )
 
     return exists
+
+
+def _prefixes(table: Path, folder: Path) -> list[str]:
+    """What may stand before the images of a table: nothing, the folder of the table, and the folder of its split."""
+    own, word = _prefix(table.parent, folder), split_word(table)
+    split = f"{word}/" if word else ""
+    return list(dict.fromkeys(("", own, split, own + split)))
 
 
 def _prefix(subfolder: Path, folder: Path) -> str:
@@ -185,29 +217,28 @@ def _prefix(subfolder: Path, folder: Path) -> str:
     return f"{subfolder.absolute().relative_to(folder).as_posix()}/" if inside else ""
 
 
-def _relative_name(name: str, folder: Path) -> str:
-    """An absolute path below the data folder as a relative path; any other path unchanged."""
-    return name.removeprefix(f"{folder.as_posix()}/")
-
-
 def _sample(record: Record, schema: Schema, chosen: ChosenColumns, folder: Path) -> _Sample:
     of_record = tuple(_image(record, name, folder) for name in chosen.images)
     if schema.has_captions:
-        # Some images have fewer captions than there are columns for captions.
-        filled = [name for name in chosen.text if record.fields.get(name) not in (None, "")] or chosen.text[:1]
-        captions = [caption for name in filled for caption in _texts(record, name)]
+        captions = _all_texts(record, chosen.text)
         return _Sample(record, of_record, captions[0], None, captions)
-    text, answer = record.text(chosen.text[0]), str(chosen.answer)
+    text = record.text(chosen.text[0])
     if schema.label:
-        return _Sample(record, of_record, text, _truth(record, answer))
-    return _Sample(record, of_record, text, None, _texts(record, answer))
+        return _Sample(record, of_record, text, _truth(record, chosen.answers[0]))
+    return _Sample(record, of_record, text, None, _all_texts(record, chosen.answers))
+
+
+def _all_texts(record: Record, names: Sequence[str]) -> list[str]:
+    """The texts of several columns; some images have fewer captions than there are columns for captions."""
+    filled = [name for name in names if record.fields.get(name) not in (None, "")] or names[:1]
+    return [text for name in filled for text in _texts(record, name)]
 
 
 def _image(record: Record, name: str, folder: Path) -> str | ImageSource:
     value = record.value(name)
     if not isinstance(value, str) and isinstance(value, ImageSource):
         return value
-    return _relative_name(record.text(name), folder)
+    return images.relative_name(record.text(name), folder)
 
 
 def _truth(record: Record, name: str) -> int:
@@ -220,9 +251,8 @@ def _texts(record: Record, name: str) -> list[str]:
     value = record.value(name)
     items = _parse_list(value) if isinstance(value, str) else value
     items = items if isinstance(items, list) else [items]
-    values = [item.get("answer") if isinstance(item, dict) else item for item in items]
-    values = [str(value) if isinstance(value, int | float) else value for value in values]
-    texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+    values = [as_text(item.get("answer") if isinstance(item, dict) else item) for item in items]
+    texts = [value.strip() for value in values if value and value.strip()]
     if not texts or len(texts) < len(values):
         raise record.error(f"field {name!r} must be a text or a list of texts", "Correct or remove the row.")
     return texts
@@ -251,13 +281,13 @@ def _joined(samples: Iterable[_Sample], schema: Schema) -> Iterable[_Sample]:
     return joined.values()
 
 
-def _locate_images(samples: Sequence[_Sample], folder: Path, prefix: str) -> list[tuple[ImageSource, ...]]:
-    """The images of each sample; files are searched below the data folder and in the folder of the table."""
+def _locate_images(samples: Sequence[_Sample], folder: Path, prefixes: Sequence[str]) -> list[tuple[ImageSource, ...]]:
+    """The images of each sample; files are searched below the data folder with each prefix."""
     requests = []
     for sample in samples:
         names = tuple(name for name in sample.images if isinstance(name, str))
         if names:
-            alternatives = dict.fromkeys((names, tuple(prefix + name for name in names)))
+            alternatives = [tuple(prefix + name for name in names) for prefix in prefixes]
             requests.append(images.ImageNames(sample.record, tuple(alternatives)))
     located = iter(images.locate(requests, folder)) if requests else itertools.repeat(())
     return [

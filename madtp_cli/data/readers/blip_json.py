@@ -2,7 +2,7 @@
 
 Statements (NLVR2), nlvr_{train,dev,test}.json: {"sentence": ..., "label": "True", "images": [left, right]}.
 Questions (VQA), vqa_{train,val,test}.json: {"image": ..., "question": ..., "question_id": ..., "answer": ten strings or
-one}; test has no answers.
+one}; test has no answers. VizWiz and VQAv2 on the hub have {"answers": [{"answer": ...}, ...]} instead.
 Captions, coco_karpathy_{train,val,test}.json and flickr30k_{train,val,test}.json: {"image": ..., "caption": ...}; train
 has one record per caption, the other splits have one record per image with a list of captions.
 """
@@ -57,15 +57,15 @@ def _parse_statement(record: Record) -> ParsedRow:
 
 def _matches_questions(fields: dict[str, Any]) -> bool:
     # Each of BLIP's files holds one split; rows that name their split have another layout.
-    return {"image", "question"} <= set(fields) and not {"split", "answers"} & set(fields)
+    return {"image", "question"} <= set(fields) and "split" not in fields
 
 
 def _parse_question(record: Record) -> ParsedRow:
     # Interned to save memory: ten million answers are mostly a few thousand different texts.
-    answers = tuple(map(sys.intern, record.texts("answer"))) if "answer" in record.fields else ()
+    name = next((name for name in _ANSWERS if name in record.fields), None)
+    answers = tuple(map(sys.intern, record.answers(name))) if name else ()
     identifier = str(record.fields.get("question_id", f"{record.file.stem}/{record.row}"))
-    image_names = ((record.text("image"),),)
-    return ParsedRow(record, identifier, image_names, record.text("question"), references=answers)
+    return ParsedRow(record, identifier, _image_names(record), record.text("question"), references=answers)
 
 
 def _matches_captions(fields: dict[str, Any]) -> bool:
@@ -73,9 +73,17 @@ def _matches_captions(fields: dict[str, Any]) -> bool:
 
 
 def _parse_caption(record: Record) -> ParsedRow:
-    return caption_row(record, ((record.text("image"),),), record.texts("caption"))
+    return caption_row(record, _image_names(record), record.texts("caption"))
 
 
+def _image_names(record: Record) -> tuple[tuple[str, ...], ...]:
+    """The path of the image, and the same in a folder named like the split, as VizWiz has them."""
+    name, folder = record.text("image"), split_word(record.file)
+    return ((name,), (f"{folder}/{name}",)) if folder else ((name,),)
+
+
+#: Fields of answers; the answers of ten people come before the one that is chosen from them.
+_ANSWERS = ("answers", "answer", "multiple_choice_answer")
 _FORMATS: dict[Schema, tuple[Matches, Callable[[Record], ParsedRow]]] = {
     schemas.STATEMENTS: (_matches_statements, _parse_statement),
     schemas.QUESTIONS: (_matches_questions, _parse_question),

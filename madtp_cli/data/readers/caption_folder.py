@@ -12,6 +12,7 @@ from pathlib import Path
 
 from madtp_cli.data import schemas
 from madtp_cli.data.dataset import Dataset
+from madtp_cli.data.files import read_text
 from madtp_cli.data.parsing import tables
 from madtp_cli.data.parsing.annotation_files import split_in_name
 from madtp_cli.data.parsing.columns import IMAGE_SUFFIXES
@@ -59,7 +60,7 @@ def _folders(path: Path) -> list[Path]:
 def _pairs(folder: Path) -> tuple[list[Path], int]:
     """The images that have a text file, and the number of images that have none."""
     try:
-        names = set(os.listdir(folder))
+        names = {name for name in os.listdir(folder) if not name.startswith(".")}
     except (FileNotFoundError, NotADirectoryError):
         return [], 0
     images = sorted(name for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
@@ -71,10 +72,7 @@ def _load(data_folder: Path, images: Sequence[Path]) -> list[Record]:
     records = []
     for image in images:
         file = image.with_suffix(".txt")
-        try:
-            captions = [line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
-        except UnicodeDecodeError as error:
-            raise DataError(f"{file} is not text in UTF-8 (byte {error.start}).\nSave it as UTF-8.") from error
+        captions = [line.strip() for line in read_text(file, "TEXT_BYTES").splitlines() if line.strip()]
         if not captions:
             raise DataError(f"{file} is empty.\nWrite a caption into it, or remove it.")
         records.append(Record(file, 1, {"image": image.relative_to(data_folder).as_posix(), "caption": captions}))

@@ -1,6 +1,7 @@
 """Captions as Flickr30k and Flickr8k publish them: `1000092795.jpg#0<TAB>Two young guys ...`.
 
-The file contains no splits. Lists in the same folder do: train.txt, val.txt and test.txt with one image per line.
+The file contains no splits. Lists in the same folder do, with one image per line: train.txt, val.txt and test.txt, or
+Flickr_8k.trainImages.txt, Flickr_8k.devImages.txt and Flickr_8k.testImages.txt.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from madtp_cli.data import schemas
 from madtp_cli.data.dataset import Dataset
+from madtp_cli.data.files import beginning, listed, read_text
 from madtp_cli.data.parsing import tables
 from madtp_cli.data.parsing.annotation_files import ANNOTATION_FOLDERS, split_in_name
 from madtp_cli.data.parsing.records import Record
@@ -43,7 +45,7 @@ def read(path: Path, schema: Schema, splits: Collection[str], image_root: Path |
     lists = _image_lists(files[0].parent) if split_names == [None] else {}
     lists_used = ", ".join(file.name for file in lists.values())
     notes = [f"splits from {lists_used}; images in none of them not used"] if lists else []
-    split_of = {image: split for split, file in lists.items() for image in _images(file)} if lists else None
+    split_of = _splits_of_images(lists) if lists else None
     found = [Table(file, split, partial(_load, file, split_of)) for file, split in zip(files, split_names, strict=True)]
     return tables.read_tables(path, schema, splits, image_root, layout=LAYOUT, tables=found, notes=notes)
 
@@ -52,13 +54,13 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path] if _begins_with_caption(path) else []
     folders = [path, *(path / name for name in ANNOTATION_FOLDERS)]
-    files = sorted(file for folder in folders for file in folder.glob("*.token*") if file.is_file())
-    return [file for file in files if _begins_with_caption(file)]
+    files = sorted(file for folder in folders for file in listed(folder, (".token", ".token.txt")))
+    # Flickr8k has its captions a second time, as word stems.
+    return [file for file in files if ".lemma." not in file.name.lower() and _begins_with_caption(file)]
 
 
 def _begins_with_caption(file: Path) -> bool:
-    with file.open("rb") as stream:
-        return bool(_LINE.match(stream.readline(10_000).decode("utf-8-sig", errors="replace")))
+    return bool(_LINE.match(beginning(file, 10_000)[0]))
 
 
 def _load(file: Path, split_of: Mapping[str, str] | None) -> Sequence[Record]:
@@ -76,12 +78,8 @@ def _load(file: Path, split_of: Mapping[str, str] | None) -> Sequence[Record]:
 
 
 def _captions(file: Path) -> list[Record]:
-    try:
-        lines = file.read_text("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not text in UTF-8 (byte {error.start}).\nDownload it again.") from error
     records = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         if line.strip():
             parts = _LINE.fullmatch(line.strip())
             if not parts:
@@ -92,12 +90,23 @@ def _captions(file: Path) -> list[Record]:
 
 
 def _image_lists(folder: Path) -> dict[str, Path]:
-    files = [file for file in sorted(folder.glob("*.txt")) if ".token" not in file.name]
-    by_split = {split_in_name(file.stem): file for file in files}
+    files = [file for file in listed(folder, (".txt",)) if ".token" not in file.name]
+    by_split = {split_in_name(file.stem): file for file in files if not _begins_with_caption(file)}
     return {split: file for split, file in by_split.items() if split}
+
+
+def _splits_of_images(lists: Mapping[str, Path]) -> dict[str, str]:
+    splits: dict[str, str] = {}
+    for split, file in lists.items():
+        for image in _images(file):
+            if splits.setdefault(image, split) != split:
+                raise DataError(
+                    f"{file}: image {image} is also in {lists[splits[image]].name}.\nRemove it from one of the lists."
+                )
+    return splits
 
 
 def _images(file: Path) -> list[str]:
     """The images of a list, without the suffixes of their names, which some lists leave out."""
-    lines = file.read_text("utf-8-sig", errors="replace").split("\n")
+    lines = read_text(file).split("\n")
     return [Path(line.strip()).stem for line in lines if line.strip()]

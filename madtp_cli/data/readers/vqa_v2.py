@@ -116,8 +116,8 @@ def _answers(file: Path) -> dict[int, tuple[str, ...]]:
 def _answers_of(annotation: Record) -> tuple[str, ...]:
     answers = annotation.value("answers")
     if not isinstance(answers, list) or not all(
-        isinstance(answer, dict) and isinstance(answer.get("answer"), str) for answer in answers
+        isinstance(answer, dict) and records.as_text(answer.get("answer")) is not None for answer in answers
     ):
         raise annotation.error("field 'answers' must be a list of {'answer': text}", "Correct or remove the row.")
     # Interned to save memory: four million answers are mostly a few thousand different texts. Some answers are blank.
-    return tuple(sys.intern(answer["answer"]) for answer in answers if answer["answer"].strip())
+    return tuple(sys.intern(answer) for answer in annotation.answers("answers"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from madtp_cli.data.dataset import Dataset
+from madtp_cli.data.files import LimitError, listed, require_size
 from madtp_cli.data.image_sources import ArchivedImage
 from madtp_cli.data.parsing import columns, tables
 from madtp_cli.data.parsing.columns import IMAGE_SUFFIXES
@@ -25,16 +26,20 @@ from madtp_cli.errors import DataError
 
 LAYOUT = "webdataset shards (.tar)"
 
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _TEXT_SUFFIXES = {"txt", "text", "caption"}
 
 
 def recognises(path: Path, schema: Schema) -> bool:
     """Return whether the first sample of the first shard has an image and the fields of the schema."""
     for shard in _shards(path)[:1]:
+        if shard.name.lower().endswith(_COMPRESSED):
+            return True  # reading it reports what to do
         try:
             fields = next((record.fields for record in _samples(shard)), {})
-        except DataError:
-            return not path.is_dir()  # for a given archive, reading it reports what is wrong
+        except DataError as error:
+            # Reading reports what is wrong. A broken archive beside other annotations may be no part of the data.
+            return isinstance(error, LimitError) or not path.is_dir()
         return columns.can_hold(schema, list(fields), columns.image_columns([fields], lambda name: False))
     return False
 
@@ -47,14 +52,21 @@ def read(path: Path, schema: Schema, splits: Collection[str], image_root: Path |
     """
     if image_root is not None:
         raise DataError(f"The images of {path} are in its archives, not in {image_root}.\nLeave out --image-root.")
+    compressed = [shard for shard in _shards(path) if shard.name.lower().endswith(_COMPRESSED)]
+    if compressed:
+        raise DataError(
+            f"{compressed[0]} is compressed, so the position of its images is not known.\n"
+            "Decompress all such shards to .tar files, with gunzip, bunzip2, unxz or zstd -d."
+        )
     found = [Table(shard, split_of(shard, path), partial(_load, shard)) for shard in _shards(path)]
     return tables.read_tables(path, schema, splits, None, layout=LAYOUT, tables=found)
 
 
 def _shards(path: Path) -> list[Path]:
     if not path.is_dir():
-        return [path] if tarfile.is_tarfile(path) else []
-    return sorted(file for folder in (path, *tables.split_folders(path)) for file in folder.glob("*.tar"))
+        return [path] if path.name.lower().endswith(_COMPRESSED) or tarfile.is_tarfile(path) else []
+    folders = (path, *tables.split_folders(path))
+    return sorted(file for folder in folders for file in listed(folder, (".tar", *_COMPRESSED)))
 
 
 def _load(shard: Path) -> list[Record]:
@@ -66,19 +78,21 @@ def _load(shard: Path) -> list[Record]:
 
 def _samples(shard: Path) -> Iterator[Record]:
     """The samples of a shard; the files of one sample follow each other."""
-    key, fields, number = "", dict[str, Any](), 0
+    key, fields, number, size = "", dict[str, Any](), 0, shard.stat().st_size
     try:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:
                 folder, _, file = member.name.rpartition("/")
                 stem, _, suffixes = file.partition(".")
-                if not member.isreg() or not stem or not suffixes:
+                if not member.isreg() or not stem or not suffixes or folder.split("/")[0] == "__MACOSX":
                     continue
                 if f"{folder}/{stem}" != key and fields:
                     number += 1
                     yield Record(shard, number, fields)
                     fields = {}
                 key = f"{folder}/{stem}"
+                if member.offset_data + member.size > size:
+                    raise EOFError(f"it ends inside {member.name}")
                 _add_file(fields, suffixes, archive, member, shard)
     except (tarfile.TarError, EOFError) as error:
         raise DataError(
@@ -102,6 +116,7 @@ def _add_file(
         field = f"image{name}" if not name or name.isdigit() else name
         fields[field] = ArchivedImage(shard, member.name, member.offset_data, member.size)
     elif suffix in _TEXT_SUFFIXES or suffix == "json":
+        require_size(member.size, "TEXT_BYTES", f"{member.name} in {shard}")
         stream = archive.extractfile(member)
         text = stream.read().decode("utf-8-sig", errors="replace") if stream else ""
         if suffix != "json":

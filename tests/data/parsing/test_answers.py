@@ -52,7 +52,7 @@ def test_without_a_list_there_are_no_answers(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [([], "is empty"), (["yes", 2], "item 2: 2 is not an answer"), (["yes", " "], "item 2: ' ' is not an answer"),
+    [([], "is empty"), (["yes", True], "item 2: True is not an answer"), (["yes", " "], "item 2: ' ' is not an answer"),
      ({"yes": 0}, "item 1: {'yes': 0} is not an answer"), ([["yes"]], "item 1")],
 )  # fmt: skip
 def test_a_broken_list_is_an_error(tmp_path, content: Any, message):

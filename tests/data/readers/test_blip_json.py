@@ -75,9 +75,9 @@ def test_blank_answers_are_left_out(tmp_path):
     assert data.read(folder, "questions").split("val")[0].references == ("yes",)
 
 
-@pytest.mark.parametrize("answer", [7, True, {"answer": "yes"}, ["yes", 2], [["yes"]]])
+@pytest.mark.parametrize("answer", [True, None, {"text": "yes"}, ["yes", None], [["yes"]], float("nan")])
 def test_answers_must_be_texts(tmp_path, answer):
-    """What a number or an object means cannot be guessed."""
+    """What another value means cannot be guessed."""
     folder = write_vqa(tmp_path, "val", [question(0), question(1, answer=answer)])
     assert "vqa_val.json, row 2: field 'answer' must be a text or a list of texts" in error_text(folder, "questions")
 

@@ -123,7 +123,7 @@ def test_a_question_without_annotation_is_named(tmp_path):
     assert "questions row 3: question 92 is not in" in error_text(tmp_path, "questions")
 
 
-@pytest.mark.parametrize("answers", [None, "yes", ["yes"], [{"answer": 2}], [{}]])
+@pytest.mark.parametrize("answers", [None, "yes", ["yes"], [{"answer": True}], [{}]])
 def test_annotations_must_hold_answers(tmp_path, answers):
     """A list of strings would be the layout of BLIP."""
     content = answered("val2014")
