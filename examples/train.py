@@ -31,7 +31,7 @@ from madtp_cli.checkpoint import load, processors
 from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.data.batches import batches
 from madtp_cli.data.caption_sampling import SampledCaptions
-from madtp_cli.evaluation import run
+from madtp_cli.evaluation import number_formats, run
 from madtp_cli.scenes import splits
 
 HERE = Path(__file__).parent
@@ -81,7 +81,7 @@ def train(model: Any, task: Any, processor: Any, minutes: float, data_sets: Sequ
             break
         model.vision_model.requires_grad_(progress >= FROZEN)
         start_step(optimizers, learning_rate(progress))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=number_formats.is_fast(torch.bfloat16)):
             loss = model(**run.inputs_of(batch), labels=batch["labels"]).loss
         loss.backward()
         finish_step(optimizers, model.parameters())

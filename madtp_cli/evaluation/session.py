@@ -15,6 +15,7 @@ from madtp_cli.config import RunSettings
 from madtp_cli.data import SPLITS, Dataset
 from madtp_cli.data import read as read_data
 from madtp_cli.errors import UsageError
+from madtp_cli.evaluation import number_formats
 from madtp_cli.evaluation.compute import Batch, ComputeConfig
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
@@ -81,6 +82,9 @@ class Session:
         for note in data.notes:
             progress.message(note)
         task = tasks.prepared(model.config.task, processor, data, settings.k_test)
+        slow = number_formats.warning(compute.dtype, compute.device)
+        if slow:
+            progress.message(slow)
         labelled = settings.data is not None or model.config.trained_on == SCENES
         return cls(model.to(compute.device), processor, task, data, compute, settings, progress, labelled)
 
@@ -105,7 +109,8 @@ def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressRepor
 
 def notes(session: Session) -> list[str]:
     """Return the notes of a session that belong in its report."""
-    sentences = [*session.data.notes, *session.settings.notes]
+    slow = number_formats.warning(session.compute.dtype, session.compute.device)
+    sentences = [*session.data.notes, *session.settings.notes, *([slow] if slow else [])]
     if not session.labelled:
         sentences.append(
             "The checkpoint was not trained on the built-in scenes, so the quality is its agreement with the dense "

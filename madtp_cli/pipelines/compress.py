@@ -13,12 +13,12 @@ from madtp_cli.config import CompressSettings
 from madtp_cli.evaluation import batching, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.quality import change
-from madtp_cli.evaluation.report_parts import generation_part, layer_parts
+from madtp_cli.evaluation.report_parts import environment, generation_part, layer_parts
 from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting import card
-from madtp_cli.reporting.schema import BudgetPart, CompressReport, CurvePoint, Environment, GflopsPart
+from madtp_cli.reporting.schema import BudgetPart, CompressReport, CurvePoint, GflopsPart
 
 
 def compress(source: Path, settings: CompressSettings, progress: ProgressReporter | None = None) -> CompressReport:
@@ -81,7 +81,7 @@ def _report(
             for scale, gflops in calibration.tried
         ],
         settings=session.settings.model_dump(mode="json"),
-        environment=Environment.here(),
+        environment=environment(session.compute.device),
         seconds=time.monotonic() - started,
     )
 
