@@ -71,7 +71,7 @@ class StageLines:
     def stop(self) -> None:
         """Print no more lines."""
         self._stopped.set()
-        self._thread.join()
+        self._thread.join(timeout=1)
 
     def _run(self) -> None:
         while not self._stopped.wait(self._every):
@@ -86,13 +86,14 @@ class StageBar:
 
     def __init__(self, stage: Stage, console: Console) -> None:
         self._stage = stage
-        one_line = {"no_wrap": True, "overflow": "ellipsis"}
+        title = Column(max_width=TITLE_WIDTH, no_wrap=True, overflow="ellipsis")
+        detail = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         self._progress = Progress(
-            TextColumn("{task.description}", markup=False, table_column=Column(max_width=TITLE_WIDTH, **one_line)),
+            TextColumn("{task.description}", markup=False, table_column=title),
             BarColumn(12),
             MofNCompleteColumn(),
             _TimeLeft(stage),
-            TextColumn("{task.fields[detail]}", markup=False, table_column=Column(ratio=1, **one_line)),
+            TextColumn("{task.fields[detail]}", markup=False, table_column=detail),
             console=console,
             transient=True,
             expand=True,

@@ -103,7 +103,8 @@ def _measure(session: Session, student: Prunable, teacher: Prunable) -> Pace:
     return Pace(
         min(forward["dense"]) / size,
         min(forward["pruned"]) / size,
-        *answered,
+        answered[0],
+        answered[1],
         optimizer_seconds(student),
         preparation / max(1, session.settings.workers or 1),
     )

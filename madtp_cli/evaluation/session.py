@@ -78,7 +78,9 @@ class Session:
                 f"{source} is a checkpoint for the task {model.config.task}, not for {settings.task}.\n"
                 f"Leave out --task, or give a checkpoint for {settings.task}."
             )
+        progress.start("Reading the data", 0)
         data = _read_data(model.config.task, settings, splits)
+        progress.finish()
         for note in data.notes:
             progress.message(note)
         task = tasks.prepared(model.config.task, processor, data, settings.k_test)
@@ -99,9 +101,11 @@ def _read_data(task: str, settings: RunSettings, splits: Sequence[str]) -> Datas
 def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressReporter) -> tuple[Prunable, Any]:
     """Load the model and the processor, and report what was assumed about the checkpoint."""
     torch.manual_seed(settings.seed)
+    progress.start("Loading the checkpoint", 0)
     loaded = checkpoints.load(
         source, tokenizer=settings.tokenizer, head_width=settings.head_width, activation=settings.activation
     )
+    progress.finish()
     for note in loaded.notes:
         progress.message(note)
     return loaded.model, loaded.processor

@@ -45,7 +45,9 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
         "report.json": report.model_dump_json(indent=2) + "\n",
         "README.md": card.model_card(report, session.task.pipeline_tag, session.task.title),
     }
+    progress.start("Saving", 0)
     save(compressed.student.cpu(), session.processor, output, files=files, overwrite=settings.overwrite)
+    progress.finish()
     return report
 
 
@@ -73,7 +75,7 @@ def _report(
         gflops=GflopsPart.of(dense.gflops(teacher).mean(), pruned.gflops(student).mean()),
         generation=generation_part(session.task, student, pruned, dense),
         quality=change(session, dense, pruned),
-        latency=timing.latency(teacher, student, batches, session.compute),
+        latency=timing.latency(teacher, student, batches, session.compute, progress=session.progress),
         tokens={tower: [part for part in layers if part.tower == tower and part.tokens_in] for tower in pruned.counts},
         threshold_scale=calibration.threshold_scale,
         curve=[
