@@ -27,6 +27,7 @@ from examples.bench.timings import Case
 from examples.bench.token_plans import TokenStatistics
 from examples.bench.variants import build_model, dense_counts, scene_batch
 from madtp_cli.cli.memory import reuse_freed_memory
+from madtp_cli.evaluation import number_formats
 from madtp_cli.evaluation.compute import ComputeConfig
 
 HERE = Path(__file__).parent
@@ -118,14 +119,23 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(flag, action="store_true", help=description)
     parser.add_argument("--budgets", nargs="+", type=float, help="shares of the dense GFLOPs (default: 0.5 0.3 0.2)")
     parser.add_argument("--batch-sizes", nargs="+", type=int, help=f"default: 1 8 32; with --quick {QUICK_SAMPLES}")
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="default: float32 bfloat16")
+    parser.add_argument("--dtypes", nargs="+", help="default: float32, and bfloat16 where the CPU does not emulate it")
     parser.add_argument("--turns", type=int, default=5, help="timed runs of each variant (default: 5)")
     parser.add_argument("--folder", type=Path, default=Path("build/bench"), help="folder of the records")
     parser.add_argument("--output", type=Path, default=HERE, help="folder of bench.md and bench.png")
     options = parser.parse_args(arguments)
     options.budgets = options.budgets or (QUICK_BUDGETS if options.quick or options.parts else BUDGETS)
+    options.dtypes = options.dtypes or default_dtypes(recorded=options.recorded)
     options.batch_sizes = options.batch_sizes or ([QUICK_SAMPLES] if options.quick else BATCH_SIZES)
     return options
+
+
+def default_dtypes(*, recorded: bool) -> list[str]:
+    """Return the dtypes to time: without bfloat16 where the CPU emulates it. Records are of any machine."""
+    if recorded or number_formats.is_fast(torch.bfloat16):
+        return ["float32", "bfloat16"]
+    print(f"bfloat16 is not timed: {number_formats.cpu()} emulates it. --dtypes float32 bfloat16 times it.", flush=True)
+    return ["float32"]
 
 
 def time_everything(options: argparse.Namespace) -> None:

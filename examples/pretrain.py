@@ -38,6 +38,7 @@ from examples.training.statements import PAIRS_PER_STEP, STATEMENTS_PER_PAIR, St
 from examples.training.vocabularies import bert_tokenizer
 from madtp_cli.checkpoint.formats import salesforce_blip
 from madtp_cli.cli.memory import reuse_freed_memory
+from madtp_cli.evaluation import number_formats
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
 
 HERE = Path(__file__).parent
@@ -70,7 +71,7 @@ def train(model: MadtpBlipForNLVR2, tokenizer: BertTokenizer, steps: dict[str, i
         optimizers = build_optimizers(model, heads.parameters())
         for step in range(number):
             start_step(optimizers, learning_rate(step, number, RATES[stage]))
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=number_formats.is_fast(torch.bfloat16)):
                 loss = training.loss(stage)
             loss.backward()
             average_gradients(parameters)
@@ -124,7 +125,7 @@ def settings_record(options: argparse.Namespace, steps: dict[str, int], hours: f
         "seed": SEED,
         "torch": torch.__version__,
         "processes": PROCESSES,
-        "dtype": "bfloat16 autocast",
+        "dtype": "bfloat16 autocast" if number_formats.is_fast(torch.bfloat16) else "float32",
         "hours": hours,
         "steps": steps,
         "pairs_per_step": PROCESSES * PAIRS_PER_STEP,

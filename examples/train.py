@@ -31,7 +31,7 @@ from madtp_cli.checkpoint import load, processors
 from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.data.batches import batches
 from madtp_cli.data.caption_sampling import SampledCaptions
-from madtp_cli.evaluation import run
+from madtp_cli.evaluation import number_formats, run
 from madtp_cli.evaluation.compute import ComputeConfig, inputs_of
 from madtp_cli.scenes import splits
 
@@ -82,7 +82,7 @@ def train(model: Any, task: Any, processor: Any, minutes: float, data_sets: Sequ
             break
         model.vision_model.requires_grad_(progress >= FROZEN)
         start_step(optimizers, learning_rate(progress))
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=number_formats.is_fast(torch.bfloat16)):
             loss = model(**inputs_of(batch), labels=batch["labels"]).loss
         loss.backward()
         finish_step(optimizers, model.parameters())

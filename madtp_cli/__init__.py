@@ -101,6 +101,7 @@ def profile(
     arch: str | None = None,
     text_tokens: int | None = None,
     batch_sizes: Sequence[int] = (),
+    fvcore_check: bool = True,
     progress: bool | ProgressReporter = False,
     **settings: Unpack[RunKeywords],
 ) -> ProfileReport:
@@ -111,6 +112,7 @@ def profile(
         arch: The name of a published architecture instead of a checkpoint, such as "blip-nlvr-base".
         text_tokens: Count one text of this length instead of the data's; for dense models only.
         batch_sizes: Also time the forward passes of these batch sizes.
+        fvcore_check: Compare the count with fvcore, which takes most of the time; without it `gflops.fvcore` is None.
         progress: True shows progress bars; a reporter receives the progress.
         settings: Data and device; `config.RunSettings` describes all settings.
 
@@ -120,9 +122,19 @@ def profile(
     from madtp_cli.config import RunSettings
     from madtp_cli.pipelines import keyword_arguments, profile
 
-    resolved = keyword_arguments.to_settings(RunSettings, settings, ("arch", "text_tokens", "batch_sizes"))
+    resolved = keyword_arguments.to_settings(
+        RunSettings, settings, ("arch", "text_tokens", "batch_sizes", "fvcore_check")
+    )
     path, reporter = None if source is None else Path(source), keyword_arguments.to_reporter(progress)
-    return profile.profile(path, resolved, reporter, arch=arch, text_tokens=text_tokens, batch_sizes=batch_sizes)
+    return profile.profile(
+        path,
+        resolved,
+        reporter,
+        arch=arch,
+        text_tokens=text_tokens,
+        batch_sizes=batch_sizes,
+        fvcore_check=fvcore_check,
+    )
 
 
 def export(

@@ -7,6 +7,7 @@ class ProgressReporter:
     """Receives the progress of a run. This base class ignores everything; subclasses override its methods.
 
     A run calls `start`, then `advance` any number of times, then `finish`. A stage may start inside another one.
+    Stages that run several times have different names.
     """
 
     def message(self, text: str) -> None:
@@ -17,6 +18,9 @@ class ProgressReporter:
 
     def advance(self, done: int, detail: str = "") -> None:
         """Receive how many samples or steps of the stage are done, and a short description of the current state."""
+
+    def expect(self, seconds: float) -> None:
+        """Receive how long the rest of the current stage takes, where a run knows it better than from its speed."""
 
     def finish(self) -> None:
         """Receive the end of the stage that started last."""

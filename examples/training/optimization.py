@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import distributed, nn
 
+from madtp_cli.compression.muon import muon
 from madtp_cli.compression.optimizers import tower_matrices
 
 #: Learning rate of Muon, as a multiple of the learning rate of AdamW.
@@ -26,7 +27,7 @@ def build_optimizers(model: nn.Module, heads: Iterable[nn.Parameter] = ()) -> li
     with_muon = {id(parameter) for parameter in matrices}
     others = [parameter for parameter in [*model.parameters(), *heads] if id(parameter) not in with_muon]
     return [
-        torch.optim.Muon(matrices, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        muon(matrices, weight_decay=0.02),
         torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.02),
     ]
 

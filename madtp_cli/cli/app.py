@@ -114,6 +114,7 @@ def profile(
     text_tokens: opt.TextTokens = None,
     timed: opt.Time = False,
     batch_sizes: opt.BatchSizes = None,
+    fvcore_check: opt.FvcoreCheck = True,
     data: opt.Data = None,
     image_root: opt.ImageRoot = None,
     task: opt.Task = None,
@@ -141,7 +142,15 @@ def profile(
     from madtp_cli.pipelines import profile as pipeline
 
     sizes = timing.parse_batch_sizes(timed, batch_sizes)
-    report = pipeline.profile(checkpoint, settings, terminal, arch=arch, text_tokens=text_tokens, batch_sizes=sizes)
+    report = pipeline.profile(
+        checkpoint,
+        settings,
+        terminal,
+        arch=arch,
+        text_tokens=text_tokens,
+        batch_sizes=sizes,
+        fvcore_check=fvcore_check,
+    )
     context.print_report(ctx, report, results.profile.show)
 
 

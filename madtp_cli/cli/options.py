@@ -98,6 +98,14 @@ Arch = Annotated[
 ListArchs = Annotated[
     bool, option("List the architectures that --arch accepts, and exit.", "--list-archs", panel="Architecture")
 ]
+FvcoreCheck = Annotated[
+    bool,
+    option(
+        "Compare the count with fvcore on 8 samples, which takes most of the time. [default: --fvcore-check]",
+        "--fvcore-check/--no-fvcore-check",
+        panel="Output",
+    ),
+]
 TextTokens = Annotated[
     int | None,
     option(

@@ -20,6 +20,8 @@ def calibrate(
     samples: int | None,
     start: float = FIRST_GUESS,
     rough: float | None = None,
+    *,
+    title: str = "Calibrating the threshold scale",
 ) -> Calibration:
     """Set the student's threshold scale so that the validation samples meet the budget.
 
@@ -30,8 +32,9 @@ def calibrate(
         samples: Number of validation samples to use, from the first one; all if None.
         start: First threshold scale to try.
         rough: Stop at this distance from the budget, as a share of it, instead of the usual one.
+        title: Name of the stage; a run that calibrates several times gives each another one.
     """
-    session.progress.start("Calibrating the threshold scale", 0)
+    session.progress.start(title, 0)
 
     def measure(threshold_scale: float) -> float:
         run.set_threshold_scale(student, threshold_scale)

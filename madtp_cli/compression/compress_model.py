@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from madtp_cli.compression import calibration, fine_tuning
+from madtp_cli.compression.announcement import announce
 from madtp_cli.compression.budget import Budget, feasible_budget
 from madtp_cli.compression.optimizers import Schedule
 from madtp_cli.compression.student import dense_teacher, prunable_student
@@ -50,12 +51,15 @@ def compress_model(session: Session, settings: CompressSettings) -> CompressedMo
     target = feasible_budget(session, student, settings.gflops_budget)
     teacher = dense_teacher(session.model)
     few = math.ceil(FIRST_SHARE * len(batching.rows(session, "val", CALIBRATION_SAMPLES)))
-    first = calibration.calibrate(session, student, target, few, rough=FIRST_CLOSE)
+    first = calibration.calibrate(
+        session, student, target, few, rough=FIRST_CLOSE, title=f"Calibrating roughly on {few} samples"
+    )
     final = _fine_tuned(session, student, teacher, target, first, settings)
     if final is None:
         final = calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, first.threshold_scale)
     if len(batching.rows(session, "val")) > CALIBRATION_SAMPLES:
-        final = calibration.calibrate(session, student, target, None, final.threshold_scale)
+        title = f"Calibrating on all {len(batching.rows(session, 'val'))} samples"
+        final = calibration.calibrate(session, student, target, None, final.threshold_scale, title=title)
     run.set_threshold_scale(student, final.threshold_scale)
     if not target.is_met(final.gflops):
         raise BudgetError(
@@ -81,8 +85,9 @@ def _fine_tuned(
         settings.rate(student.widths["vision"]),
         settings.dictionary_learning_rate,
     )
-    fine_tuning.announce(session, student, teacher, schedule.steps)
     samples = None
     if settings.epochs is None:
         samples = max(1, math.ceil(schedule.steps * settings.batch_size / PASSES))
-    return fine_tuning.fine_tune(session, student, teacher, target, first.slope(), schedule, samples)
+    validations = fine_tuning.validations(session, schedule.steps)
+    remaining = announce(session, student, teacher, schedule.steps, samples, validations)
+    return fine_tuning.fine_tune(session, student, teacher, target, first.slope(), schedule, samples, remaining)

@@ -44,6 +44,7 @@ class StepResult:
         losses: The weighted losses by name.
         seconds: Time since the start of the training.
         trace: The token trace of the step's samples; None while nothing is pruned.
+        teacher_seconds: Duration of the teacher's forward pass; 0 if the cache had all targets.
     """
 
     step: int
@@ -51,6 +52,7 @@ class StepResult:
     losses: dict[str, float]
     seconds: float
     trace: TokenTrace | None = None
+    teacher_seconds: float = 0.0
 
     @property
     def loss(self) -> float:
@@ -82,6 +84,7 @@ def distill(
         student.train()
         with compute.precision():
             output = student(**inputs_of(batch), labels=batch.get("labels"))
+        before = teacher_cache.seconds
         losses = step_losses(output, teacher_cache.targets(batch))
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_NORM)
@@ -91,7 +94,8 @@ def distill(
         student.zero_grad(set_to_none=True)  # frees as much memory as the weights take before the next forward pass
         student.eval()
         detached = {name: loss.item() for name, loss in losses.items()}
-        yield StepResult(step + 1, schedule.steps, detached, time.monotonic() - started, output.trace)
+        teacher_seconds = teacher_cache.seconds - before
+        yield StepResult(step + 1, schedule.steps, detached, time.monotonic() - started, output.trace, teacher_seconds)
 
 
 def step_losses(output: Any, targets: DistillationTargets) -> dict[str, Tensor]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
-from madtp_cli.compression import calibration, distillation, optimizers
+from madtp_cli.compression import calibration, distillation
 from madtp_cli.compression.budget import Budget
 from madtp_cli.compression.optimizers import Schedule
+from madtp_cli.compression.remaining_time import RemainingTime
 from madtp_cli.compression.threshold_search import Calibration
-from madtp_cli.evaluation import batching, run, sample_costs, timing
-from madtp_cli.evaluation.compute import inputs_of
+from madtp_cli.evaluation import batching, run, sample_costs
 from madtp_cli.evaluation.quality import agreement
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.models.prunable import Prunable
@@ -28,24 +29,14 @@ LATE = 0.8
 FOLLOWING = 0.05
 
 
-def announce(session: Session, student: Prunable, teacher: Prunable, steps: int) -> None:
-    """Time one batch and report how long the fine-tune will take and how much memory it needs."""
-    batch = session.compute.moved(inputs_of(next(iter(batching.batches(session, "val")))))
-    samples = len(batch["pixel_values"])
-    timed = timing.in_turns({"dense": teacher, "pruned": student}, [batch], session.compute, turns=1)
-    # A step is a dense forward pass, a pruned one, and a pruned backward pass, which takes as long as two forward ones.
-    per_sample = (timed["dense"][0] + 3 * timed["pruned"][0]) / samples
-    # The cost of Muon does not depend on the batch; the dense forward pass shows how fast the device multiplies.
-    gflops_per_second = sample_costs.dense_gflops(session, "val", samples).sum() / timed["dense"][0]
-    muon = optimizers.muon_gflops(student) / gflops_per_second
-    seconds = steps * (session.settings.batch_size * per_sample + muon)
-    weights = sum(parameter.nbytes for parameter in student.parameters())
-    duration = f"{seconds / 60:.0f} minutes" if seconds > 90 else f"{seconds:.0f} s"
-    session.progress.message(
-        f"Fine-tuning for {steps} steps of {session.settings.batch_size} samples takes about {duration} and, "
-        # Two models, gradients, momentum and the best state so far, each of the size of the weights.
-        f"in addition to activations, {5 * weights / 2**20:,.0f} MiB of memory."
-    )
+def validations(session: Session, steps: int) -> dict[int, int]:
+    """Return the steps after which a state is a candidate, and the number of samples that candidates are compared on.
+
+    A single candidate is only calibrated.
+    """
+    numbers = {math.ceil(steps * (1 - (1 - LATE) * part / CANDIDATES)) for part in range(CANDIDATES)}
+    samples = len(batching.rows(session, "val", CANDIDATE_SAMPLES)) if len(numbers) > 1 else 0
+    return dict.fromkeys(sorted(numbers), samples)
 
 
 def fine_tune(
@@ -56,6 +47,7 @@ def fine_tune(
     slope: float,
     schedule: Schedule,
     samples: int | None,
+    remaining: RemainingTime | None = None,
 ) -> Calibration | None:
     """Distil the student and leave it in the state that is best on validation data.
 
@@ -67,24 +59,30 @@ def fine_tune(
         slope: How the cost falls with the threshold scale, see `Calibration.slope`.
         schedule: Steps and learning rates.
         samples: Number of training samples to use, from the first one; all if None.
+        remaining: The time that the fine-tune needs, to report it; None to leave this to the reporter.
 
     Returns:
         The calibration of that state; None if no step was done.
     """
     best: tuple[float, dict[str, torch.Tensor] | None, Calibration] | None = None
     last: Calibration | None = None
-    candidates = {math.ceil(schedule.steps * (1 - (1 - LATE) * part / CANDIDATES)) for part in range(CANDIDATES)}
+    candidates = validations(session, schedule.steps)
     dense = functools.cache(lambda: run.run_split(session, teacher, "val", CANDIDATE_SAMPLES))
-    for step in _steps(session, student, teacher, target, slope, schedule, samples):
+    for step in _steps(session, student, teacher, target, slope, schedule, samples, remaining):
         if step not in candidates:
             continue
-        scale = student.pruning.threshold_scale if student.pruning else 0.0
-        last = calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, scale)
+        started, scale = time.monotonic(), student.pruning.threshold_scale if student.pruning else 0.0
+        title = f"Calibrating after step {step}"
+        last = calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, scale, title=title)
         if len(candidates) == 1:
             continue
+        session.progress.start(f"Validating after step {step}", 0)
         quality = validation_quality(session, student, dense)
+        session.progress.finish()
         if best is None or quality >= best[0]:  # the last state needs no copy
             best = quality, None if step == schedule.steps else copy.deepcopy(student.state_dict()), last
+        if remaining:
+            remaining.add_pause(time.monotonic() - started)
     if best is not None and best[1] is not None:
         student.load_state_dict(best[1])
     return last if best is None else best[2]
@@ -98,16 +96,22 @@ def _steps(
     slope: float,
     schedule: Schedule,
     samples: int | None,
+    remaining: RemainingTime | None,
 ) -> Iterator[int]:
     """Yield the number of each step after it is done and reported; the student is then in evaluation mode."""
     batches = batching.training_batches(session, samples)
     session.progress.start("Fine-tuning", schedule.steps)
+    started = time.monotonic()
     for result in distillation.distill(student, teacher, batches, schedule, session.compute):
         gflops = _follow_cost(student, result, target, slope)
         scale = student.pruning.threshold_scale if student.pruning else 0.0
+        if remaining:
+            remaining.add_step(time.monotonic() - started, result.teacher_seconds)
+            session.progress.expect(remaining.left())
         state = f"loss {result.loss:.3f} · {gflops:.4g} GFLOPs · threshold scale {scale:.3g}"
         session.progress.advance(result.step, state)
         yield result.step
+        started = time.monotonic()  # without the validation of the state
     session.progress.finish()
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from madtp_cli.compression.muon import muon
+
 #: Share of the steps over which the learning rates rise.
 WARM_UP = 0.1
 #: Learning rate of pretrained embeddings, norms, biases and heads, as a share of the matrices' rate.
@@ -54,15 +56,6 @@ def tower_matrices(model: nn.Module) -> list[nn.Parameter]:
     return [value for name, value in model.named_parameters() if value.dim() == 2 and ".layer" in name]
 
 
-def muon_gflops(model: nn.Module) -> float:
-    """Return the multiply-adds of one step of Muon in billions.
-
-    With the shorter side of a matrix x first, each iteration computes x xᵀ, the square of that, and its product with x.
-    """
-    sides = [sorted(matrix.shape) for matrix in tower_matrices(model)]
-    return MUON_ITERATIONS * sum(2 * narrow**2 * wide + narrow**3 for narrow, wide in sides) / 1e9
-
-
 def optimizers_of(student: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
     """Return Muon for the matrices of the towers' layers and AdamW for all other parameters.
 
@@ -79,13 +72,7 @@ def optimizers_of(student: nn.Module, schedule: Schedule) -> list[torch.optim.Op
         *_parameter_groups(dictionary, schedule.dictionary_learning_rate),
     ]
     return [
-        torch.optim.Muon(
-            matrices,
-            lr=schedule.learning_rate,
-            weight_decay=WEIGHT_DECAY,
-            ns_steps=MUON_ITERATIONS,
-            adjust_lr_fn="match_rms_adamw",
-        ),
+        muon(matrices, lr=schedule.learning_rate, weight_decay=WEIGHT_DECAY, ns_steps=MUON_ITERATIONS),
         torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -33,12 +34,14 @@ class TeacherCache:
         compute: Device and number format of its forward passes.
         most_bytes: Memory for the kept targets.
         kept: The targets by the sample's key.
+        seconds: Duration of all forward passes so far.
     """
 
     teacher: nn.Module
     compute: ComputeConfig
     most_bytes: int = MOST_BYTES
     kept: dict[bytes, SampleTargets] = field(default_factory=dict)
+    seconds: float = 0.0
     _bytes: int = 0
 
     def targets(self, batch: Batch) -> DistillationTargets:
@@ -48,13 +51,21 @@ class TeacherCache:
         new_rows = [row for row, key in enumerate(keys) if key not in self.kept]
         new: dict[bytes, SampleTargets] = {}
         if new_rows:
+            started = time.perf_counter()
             with torch.no_grad(), self.compute.precision():
                 new_inputs = {name: value[new_rows] for name, value in inputs.items()}
                 output = self.teacher(**new_inputs, return_targets=True)
+            self.seconds += time.perf_counter() - started
             for row, targets in zip(new_rows, _by_sample(output.targets, len(new_rows)), strict=True):
                 new[keys[row]] = targets
                 self._keep(keys[row], targets)
         return _joined([self.kept.get(key) or new[key] for key in keys])
+
+    def share_that_fits(self, samples: int) -> float:
+        """Return the share of the targets of samples that fits in memory, if they are like those kept so far."""
+        if not self.kept:
+            return 0.0
+        return min(1.0, self.most_bytes / (self._bytes / len(self.kept) * samples))
 
     def _keep(self, key: bytes, targets: SampleTargets) -> None:
         size = sum(

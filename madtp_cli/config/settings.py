@@ -67,8 +67,8 @@ class RunSettings(BaseModel):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """Device of the computation: auto, cpu, cuda, cuda:1 or mps. auto uses cuda if there is a GPU, and cpu if not."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format of the forward passes: auto, float32, bfloat16 or float16. auto means float32. Weights are always
-    saved in float32."""
+    """Number format of the forward passes: auto, float32, bfloat16 or float16. auto means float32.
+    bfloat16 is slower on CPUs without AVX512-BF16 or AMX. Weights are always saved in float32."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of all random numbers, from 0 to 4294967295."""
     tokenizer: UserPath | None = None

@@ -124,7 +124,7 @@ def locate(requests: Sequence[ImageNames], data_folder: Path) -> list[tuple[Imag
 
 
 def leads_outside(name: str) -> bool:
-    """Return whether a path leads out of the folder it is relative to, judged by its text alone."""
+    """Return whether a path leads out of the folder it is relative to, using its text alone."""
     return (
         name[:1] in ("/", "\\")
         or (name[1:2] == ":" and name[:1].isalpha())  # a drive of Windows

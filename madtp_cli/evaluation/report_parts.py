@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
-from madtp_cli.evaluation import sample_costs
+from madtp_cli.evaluation import number_formats, sample_costs
 from madtp_cli.evaluation.run import Measured
 from madtp_cli.flops.counts import Counts
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.reporting.schema import GenerationCostPart, LayerPart
+from madtp_cli.reporting.schema import Environment, GenerationCostPart, LayerPart
 from madtp_cli.tasks import Task
+
+
+def environment(device: torch.device | str = "cpu") -> Environment:
+    """Describe the versions, the processor, and the number formats that are fast on the device of a run."""
+    return Environment.here(number_formats.cpu(), number_formats.fast_formats(device))
 
 
 def generation_part(

@@ -15,6 +15,7 @@ from madtp_cli.config import RunSettings
 from madtp_cli.data import SPLITS, Dataset
 from madtp_cli.data import read as read_data
 from madtp_cli.errors import UsageError
+from madtp_cli.evaluation import number_formats
 from madtp_cli.evaluation.compute import Batch, ComputeConfig
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
@@ -77,10 +78,15 @@ class Session:
                 f"{source} is a checkpoint for the task {model.config.task}, not for {settings.task}.\n"
                 f"Leave out --task, or give a checkpoint for {settings.task}."
             )
+        progress.start("Reading the data", 0)
         data = _read_data(model.config.task, settings, splits)
+        progress.finish()
         for note in data.notes:
             progress.message(note)
         task = tasks.prepared(model.config.task, processor, data, settings.k_test)
+        slow = number_formats.warning(compute.dtype, compute.device)
+        if slow:
+            progress.message(slow)
         labelled = settings.data is not None or model.config.trained_on == SCENES
         return cls(model.to(compute.device), processor, task, data, compute, settings, progress, labelled)
 
@@ -95,9 +101,11 @@ def _read_data(task: str, settings: RunSettings, splits: Sequence[str]) -> Datas
 def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressReporter) -> tuple[Prunable, Any]:
     """Load the model and the processor, and report what was assumed about the checkpoint."""
     torch.manual_seed(settings.seed)
+    progress.start("Loading the checkpoint", 0)
     loaded = checkpoints.load(
         source, tokenizer=settings.tokenizer, head_width=settings.head_width, activation=settings.activation
     )
+    progress.finish()
     for note in loaded.notes:
         progress.message(note)
     return loaded.model, loaded.processor
@@ -105,7 +113,8 @@ def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressRepor
 
 def notes(session: Session) -> list[str]:
     """Return the notes of a session that belong in its report."""
-    sentences = [*session.data.notes, *session.settings.notes]
+    slow = number_formats.warning(session.compute.dtype, session.compute.device)
+    sentences = [*session.data.notes, *session.settings.notes, *([slow] if slow else [])]
     if not session.labelled:
         sentences.append(
             "The checkpoint was not trained on the built-in scenes, so the quality is its agreement with the dense "

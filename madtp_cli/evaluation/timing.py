@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from madtp_cli.errors import UsageError
+from madtp_cli.evaluation import number_formats
 from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.evaluation.executed import forward, inference_of, multiply_adds, useful_multiply_adds
 from madtp_cli.evaluation.memory import MB, peak_memory
@@ -119,7 +119,7 @@ def in_turns(
         started = clock()
         for model in models.values():
             forward(model, batches[0], compute)
-        turns = turns or _turns(clock() - started)
+        turns = turns or turns_for(clock() - started)
         seconds: dict[str, list[float]] = {name: [] for name in names}
         progress.start(f"Timing, batch size {len(batches[0]['pixel_values'])}", turns)
         for turn in range(turns):
@@ -133,10 +133,10 @@ def in_turns(
     return seconds
 
 
-def _turns(seconds: float) -> int:
+def turns_for(seconds: float) -> int:
     """Return how many turns of this duration to take, an even number.
 
-    >>> _turns(30.0), _turns(0.5), _turns(0.001)
+    >>> turns_for(30.0), turns_for(0.5), turns_for(0.001)
     (8, 20, 50)
     """
     fitting = int(min(SECONDS / seconds, MOST_TURNS)) if seconds > 0 else MOST_TURNS
@@ -202,4 +202,4 @@ def _processor(compute: ComputeConfig) -> str:
     """Return the name of the device; of a CPU its instruction set, which the speed of number formats depends on."""
     if compute.device.type == "cuda":
         return torch.cuda.get_device_name(compute.device)
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return number_formats.cpu()

@@ -13,12 +13,12 @@ from madtp_cli.config import CompressSettings
 from madtp_cli.evaluation import batching, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.quality import change
-from madtp_cli.evaluation.report_parts import generation_part, layer_parts
+from madtp_cli.evaluation.report_parts import environment, generation_part, layer_parts
 from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting import card
-from madtp_cli.reporting.schema import BudgetPart, CompressReport, CurvePoint, Environment, GflopsPart
+from madtp_cli.reporting.schema import BudgetPart, CompressReport, CurvePoint, GflopsPart
 
 
 def compress(source: Path, settings: CompressSettings, progress: ProgressReporter | None = None) -> CompressReport:
@@ -45,7 +45,9 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
         "report.json": report.model_dump_json(indent=2) + "\n",
         "README.md": card.model_card(report, session.task.pipeline_tag, session.task.title),
     }
+    progress.start("Saving", 0)
     save(compressed.student.cpu(), session.processor, output, files=files, overwrite=settings.overwrite)
+    progress.finish()
     return report
 
 
@@ -73,7 +75,7 @@ def _report(
         gflops=GflopsPart.of(dense.gflops(teacher).mean(), pruned.gflops(student).mean()),
         generation=generation_part(session.task, student, pruned, dense),
         quality=change(session, dense, pruned),
-        latency=timing.latency(teacher, student, batches, session.compute),
+        latency=timing.latency(teacher, student, batches, session.compute, progress=session.progress),
         tokens={tower: [part for part in layers if part.tower == tower and part.tokens_in] for tower in pruned.counts},
         threshold_scale=calibration.threshold_scale,
         curve=[
@@ -81,7 +83,7 @@ def _report(
             for scale, gflops in calibration.tried
         ],
         settings=session.settings.model_dump(mode="json"),
-        environment=Environment.here(),
+        environment=environment(session.compute.device),
         seconds=time.monotonic() - started,
     )
 

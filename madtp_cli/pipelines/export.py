@@ -51,7 +51,9 @@ def export(
     format_name = format_name or exporters.name_for(file)
     export_format = exporters.get_for(format_name, file)
     check_output_file(file, overwrite)
+    progress.start("Loading the checkpoint", 0)
     loaded = load.load(source, tokenizer=tokenizer, head_width=head_width, activation=activation)
+    progress.finish()
     notes = [*loaded.notes, *_notes(loaded.model)]
     written = _write(loaded.model.float(), export_format, file, overwrite, progress)
     return ExportReport(
@@ -69,16 +71,17 @@ def _write(
     model: Prunable, export_format: ExportFormat, file: Path, overwrite: bool, progress: ProgressReporter
 ) -> dict[str, Any]:
     """Trace, write and check a model; return the fields of the report that are about the written file."""
-    progress.start("Tracing, writing, checking", 3)
+    progress.start("Tracing", 0)
     program = _tracing.trace(model)
-    progress.advance(1)
+    progress.finish()
     with write_file(file, overwrite) as new:
+        progress.start("Writing", 0)
         export_format.write(program, new)
-        progress.advance(2)
+        progress.finish()
+        progress.start("Checking", 0)
         check = _checking.compare_outputs(model, export_format.runner(new))
         size_bytes = sum(part.stat().st_size for part in new.parent.iterdir())
-    progress.advance(3)
-    progress.finish()
+        progress.finish()
     inputs, outputs = _tracing.input_and_output_shapes(program)
     return {"size_bytes": size_bytes, "inputs": inputs, "outputs": outputs, "check": check}
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from madtp_cli.compression.student import dense_teacher
 from madtp_cli.config import RunSettings
 from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import batching, run, sample_costs, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.compute import ComputeConfig
-from madtp_cli.evaluation.report_parts import by_tower, generation_part, layer_parts
+from madtp_cli.evaluation.report_parts import by_tower, environment, generation_part, layer_parts
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
-from madtp_cli.flops import fvcore_check
+from madtp_cli.flops.fvcore_check import count_with_fvcore
 from madtp_cli.pipelines.profile_without_data import profile_without_data
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.reporting.schema import CheckedGflops, Environment, GflopsPart, LatencyPart, ProfileReport
+from madtp_cli.reporting.schema import CheckedGflops, GflopsPart, LatencyPart, ProfileReport
 from madtp_cli.tasks import TaskResult
 
 #: Samples that fvcore traces; each takes about as long as twenty forward passes.
@@ -31,6 +33,7 @@ def profile(
     arch: str | None = None,
     text_tokens: int | None = None,
     batch_sizes: Sequence[int] = (),
+    fvcore_check: bool = True,
 ) -> ProfileReport:
     """Count the GFLOPs of a checkpoint by tower and layer, and compare the formula with fvcore.
 
@@ -41,6 +44,7 @@ def profile(
         arch: A published architecture instead of a checkpoint, see `models.architectures`. It needs no data.
         text_tokens: Count one text of this length instead of the data's; for dense models only.
         batch_sizes: Also time the forward passes of these batch sizes.
+        fvcore_check: Compare the formula with fvcore, which takes as long as 160 forward passes.
 
     Raises:
         MadtpError: A subclass with its exit code.
@@ -53,15 +57,19 @@ def profile(
             raise UsageError(
                 "--time needs samples, so it cannot be used with --arch or --text-tokens.\nLeave out one of them."
             )
-        return profile_without_data(source, arch, text_tokens, settings, progress)
+        return profile_without_data(source, arch, text_tokens, settings, progress, fvcore_check)
     session = Session.open(source, settings, progress, [settings.split])
-    return _report(source, session, _measure(session), batch_sizes)
+    return _report(source, session, _measure(session), batch_sizes, fvcore_check)
 
 
-def _report(source: Path, session: Session, measured: run.Measured, batch_sizes: Sequence[int]) -> ProfileReport:
+def _report(
+    source: Path, session: Session, measured: run.Measured, batch_sizes: Sequence[int], fvcore_check: bool
+) -> ProfileReport:
     model = session.model
     latency, timing_notes = _time(session, batch_sizes)
-    gflops = _check(session, measured)  # moves the model to the CPU in float32, so it comes after the timing
+    gflops = _gflops(
+        session, measured, FVCORE_SAMPLES if fvcore_check else 0
+    )  # moves the model to the CPU in float32, so it comes after the timing
     layers = layer_parts(model, measured.counts)
     return ProfileReport(
         command="profile",
@@ -76,7 +84,7 @@ def _report(source: Path, session: Session, measured: run.Measured, batch_sizes:
         layers=layers,
         latency=latency,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        environment=Environment.here(),
+        environment=environment(session.compute.device),
     )
 
 
@@ -89,27 +97,35 @@ def _measure(session: Session) -> run.Measured:
     return run.Measured(TaskResult([], []), counts, sample_costs.GenerationCost(config))
 
 
-def _check(session: Session, measured: run.Measured) -> CheckedGflops:
+def _gflops(session: Session, measured: run.Measured, checked: int) -> CheckedGflops:
     """Return the GFLOPs by the formula, and those that fvcore and the formula count on the first samples."""
+    gflops, dense = (
+        measured.gflops(session.model),
+        sample_costs.dense_gflops(session, session.settings.split, CALIBRATION_SAMPLES),
+    )
+    part = GflopsPart.of(dense.mean(), gflops.mean() if session.model.pruning else None)
+    by_fvcore, by_formula = _check(session, gflops, checked) if checked else ([], gflops.tolist())
+    return CheckedGflops(
+        **part.model_dump(),
+        fvcore=sum(by_fvcore) / len(by_fvcore) if by_fvcore else None,
+        formula=sum(by_formula) / len(by_formula),
+        fvcore_samples=len(by_fvcore),
+    )
+
+
+def _check(session: Session, gflops: np.ndarray, checked: int) -> tuple[list[float], list[float]]:
+    """Return what fvcore and the formula count on each of the first samples; `gflops` are those of all samples."""
     split, model = session.settings.split, session.model.float().cpu()
-    samples = batching.full_batches(session, split, 1, FVCORE_SAMPLES)
+    samples = batching.full_batches(session, split, 1, checked)
     session.progress.start("Counting with fvcore", len(samples))
     by_fvcore, by_formula = [], []
     for number, sample in enumerate(samples):
         if model.pruning:  # the same run: with other rounding a token may be pruned or kept
             by_formula.append(run.mean_gflops(model, [sample], ComputeConfig.of("cpu", "float32")))
-        by_fvcore.append(fvcore_check.count_with_fvcore(model, sample) / 1e9)
+        by_fvcore.append(count_with_fvcore(model, sample) / 1e9)
         session.progress.advance(number + 1)
     session.progress.finish()
-    gflops = measured.gflops(model)
-    by_formula = by_formula or gflops[: len(samples)].tolist()
-    dense = sample_costs.dense_gflops(session, split, CALIBRATION_SAMPLES).mean()
-    return CheckedGflops(
-        **GflopsPart.of(dense, gflops.mean() if model.pruning else None).model_dump(),
-        fvcore=sum(by_fvcore) / len(samples),
-        formula=sum(by_formula) / len(samples),
-        fvcore_samples=len(samples),
-    )
+    return by_fvcore, by_formula or gflops[: len(samples)].tolist()
 
 
 def _time(session: Session, batch_sizes: Sequence[int]) -> tuple[list[LatencyPart], list[str]]:

@@ -11,16 +11,21 @@ from madtp_cli import models
 from madtp_cli.config import RunSettings
 from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import sample_costs
-from madtp_cli.evaluation.report_parts import by_tower, layer_parts
+from madtp_cli.evaluation.report_parts import by_tower, environment, layer_parts
 from madtp_cli.evaluation.session import load_checkpoint
-from madtp_cli.flops import fvcore_check
+from madtp_cli.flops.fvcore_check import count_with_fvcore
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.reporting.schema import CheckedGflops, Environment, ProfileReport
+from madtp_cli.reporting.schema import CheckedGflops, ProfileReport
 
 
 def profile_without_data(
-    source: Path | None, arch: str | None, text_tokens: int | None, settings: RunSettings, progress: ProgressReporter
+    source: Path | None,
+    arch: str | None,
+    text_tokens: int | None,
+    settings: RunSettings,
+    progress: ProgressReporter,
+    fvcore_check: bool = True,
 ) -> ProfileReport:
     """Count the GFLOPs of one sample with a text of the given length in a dense model.
 
@@ -30,6 +35,7 @@ def profile_without_data(
         text_tokens: Length of the text; the length behind the published GFLOPs of the task if None.
         settings: How to read the checkpoint.
         progress: Receives the progress.
+        fvcore_check: Compare the formula with fvcore.
 
     Raises:
         UsageError: The model is pruned, or has fewer positions than the text has tokens.
@@ -38,9 +44,11 @@ def profile_without_data(
     text_tokens = text_tokens or model.TEXT_TOKENS
     _check_text(model, text_tokens)
     sample = model.dummy_inputs(text_tokens)
-    progress.start("Counting with fvcore", 1)
-    by_fvcore = fvcore_check.count_with_fvcore(model, sample) / 1e9
-    progress.finish()
+    by_fvcore = None
+    if fvcore_check:
+        progress.start("Counting with fvcore", 1)
+        by_fvcore = count_with_fvcore(model, sample) / 1e9
+        progress.finish()
     with torch.inference_mode():
         counts = sample_costs.counts_of(model, model(**sample).trace)
     gflops = float(sample_costs.per_sample(model.config, counts)[0]) / 1e9
@@ -51,11 +59,11 @@ def profile_without_data(
         task=model.config.task,
         data=f"no data: one text of {text_tokens} tokens",
         samples=1,
-        gflops=CheckedGflops(dense=gflops, fvcore=by_fvcore, formula=gflops, fvcore_samples=1),
+        gflops=CheckedGflops(dense=gflops, fvcore=by_fvcore, formula=gflops, fvcore_samples=int(fvcore_check)),
         towers=by_tower(layers),
         layers=layers,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        environment=Environment.here(),
+        environment=environment(),
     )
 
 

@@ -7,9 +7,6 @@ is 10^9 multiply-adds.
 
 from __future__ import annotations
 
-import platform
-from importlib import metadata
-
 from pydantic import BaseModel, ConfigDict
 
 #: How GFLOPs per sample are counted.
@@ -86,12 +83,12 @@ class GflopsPart(Part):
 class CheckedGflops(GflopsPart):
     """Mean cost per sample, with the fvcore check of the formula on a few samples."""
 
-    fvcore: float
-    """Mean GFLOPs per sample that fvcore counts on the checked samples."""
+    fvcore: float | None
+    """Mean GFLOPs per sample that fvcore counts on the checked samples; null without the check."""
     formula: float
-    """Mean GFLOPs per sample that the closed formula gives for the same samples."""
+    """Mean GFLOPs per sample that the closed formula gives for the same samples, or without the check for all."""
     fvcore_samples: int
-    """Number of samples in the fvcore check."""
+    """Number of samples in the fvcore check; 0 without it."""
 
 
 class GenerationCostPart(Part):
@@ -238,34 +235,6 @@ class CurvePoint(Part):
     """The threshold scale that was tried."""
     share: float
     """Cost of the validation samples at this threshold scale, as a share of the dense GFLOPs."""
-
-
-class Environment(Part):
-    """Versions and machine that the figures may depend on."""
-
-    madtp: str
-    """Version of madtp."""
-    torch: str
-    """Version of torch."""
-    transformers: str
-    """Version of transformers."""
-    python: str
-    """Version of Python."""
-    machine: str
-    """Architecture of the machine, such as x86_64."""
-
-    @classmethod
-    def here(cls) -> Environment:
-        """Describe this process."""
-        from madtp_cli import __version__
-
-        return cls(
-            madtp=__version__,
-            torch=metadata.version("torch"),
-            transformers=metadata.version("transformers"),
-            python=platform.python_version(),
-            machine=platform.machine(),
-        )
 
 
 class CountRange(Part):

@@ -16,6 +16,7 @@ from madtp_cli.reporting.data_parts import (
     SamplePart,
     TaskPart,
 )
+from madtp_cli.reporting.environment import Environment
 from madtp_cli.reporting.parts import (
     AGREEMENT,
     CONVENTION,
@@ -24,7 +25,6 @@ from madtp_cli.reporting.parts import (
     CheckedGflops,
     CurvePoint,
     DensePruned,
-    Environment,
     ExportCheck,
     GenerationCostPart,
     GflopsPart,

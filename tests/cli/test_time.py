@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from madtp_cli.evaluation import number_formats
+
 #: Fields of each batch size that scripts rely on.
 PROMISED = {"batch_size", "dense_ms", "pruned_ms", "speedup", "efficiency", "peak_memory_mb"}
 RECORDED = {"device", "dtype", "threads", "processor", "repeats"}
@@ -29,7 +31,9 @@ def test_the_report_has_one_entry_per_batch_size(timed) -> None:
         assert all(part[name] is not None for name in PROMISED | RECORDED)
         assert part["flops_ratio"] > 1
         assert part["dense"].keys() == part["pruned"].keys() >= {"p5_ms", "p95_ms", "samples_per_second"}
-    assert report["environment"].keys() >= {"torch", "transformers", "python", "madtp"}
+    assert report["environment"].keys() >= {"torch", "transformers", "python", "madtp", "processor", "fast_formats"}
+    assert report["environment"]["processor"] == number_formats.cpu()
+    assert report["environment"]["fast_formats"] == number_formats.fast_formats()
     assert any("Batches of 99" in note and note.endswith("the same 3 in each turn.") for note in report["notes"])
 
 
@@ -80,3 +84,29 @@ def test_an_architecture_cannot_be_timed(madtp) -> None:
     """Its weights are all zero, and a processor may be faster with zeros."""
     done = madtp("profile", "--arch", "blip-nlvr-base", "--time")
     assert (done.exit_code, "--arch" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("source", [("CHECKPOINT", "--limit", 2), ("--arch", "clip-vit-b-16")])
+def test_the_check_with_fvcore_can_be_left_out(madtp, compressed, source) -> None:
+    """The count stays; the check is null in JSON and is not printed."""
+    words = [compressed[0] if word == "CHECKPOINT" else word for word in source]
+    checked, short = (
+        json.loads(madtp("profile", *words, *more, "--json").stdout)["gflops"] for more in ((), ("--no-fvcore-check",))
+    )
+    assert checked["fvcore"] == pytest.approx(checked["formula"])
+    assert (short["fvcore"], short["fvcore_samples"]) == (None, 0)
+    assert (short["dense"], short["pruned"]) == (checked["dense"], checked["pruned"])
+    plain = madtp("profile", *words, "--no-fvcore-check")
+    assert plain.exit_code == 0, plain.stderr
+    assert "fvcore counts" not in plain.stdout
+    assert "fvcore" not in plain.stderr
+
+
+def test_a_slow_number_format_is_noted(madtp, checkpoint, monkeypatch) -> None:
+    """On stderr before the work starts, and in the report."""
+    monkeypatch.setattr(number_formats, "_is_fast_on_cpu", lambda dtype: False)
+    command = ("profile", checkpoint, "--limit", 1, "--no-fvcore-check", "--device", "cpu", "--json")
+    done = madtp(*command, "--dtype", "bfloat16")
+    assert any(note.startswith("bfloat16 is emulated") for note in json.loads(done.stdout)["notes"])
+    assert "bfloat16 is emulated" in done.stderr
+    assert not any("emulated" in note for note in json.loads(madtp(*command).stdout)["notes"])

@@ -89,3 +89,37 @@ def test_the_budget_is_met_on_all_validation_samples(session, settings, calibrat
     compressed = compress_model.compress_model(session, settings.model_copy(update={"steps": 0}))
     assert calibrations == [1, 2, None]
     assert compressed.target.is_met(compressed.calibration.gflops)
+
+
+class Stages(ProgressReporter):
+    """Records the names of stages, the messages and the expected times."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.messages: list[str] = []
+        self.expected: list[float] = []
+
+    def message(self, text: str) -> None:
+        """Record a message."""
+        self.messages.append(text)
+
+    def start(self, stage: str, total: int) -> None:
+        """Record a name."""
+        self.names.append(stage)
+
+    def expect(self, seconds: float) -> None:
+        """Record the time left."""
+        self.expected.append(seconds)
+
+
+def test_every_stage_has_its_own_name_and_the_time_is_announced(session, settings) -> None:
+    """Calibration runs three times. The time left is reported after each step, and is nothing after the last one."""
+    session.progress = stages = Stages()
+    compress_model.compress_model(session, settings)
+    assert len(stages.names) == len(set(stages.names))
+    assert sum(name.startswith("Calibrating") for name in stages.names) == 3
+    (announced,) = [text for text in stages.messages if text.startswith(f"Fine-tuning for {STEPS} steps")]
+    assert "validation" in announced
+    assert "evaluation and timing" in announced
+    assert len(stages.expected) == STEPS
+    assert all(seconds > 0 for seconds in stages.expected[:-1])

@@ -162,14 +162,6 @@ def test_after_each_step_the_student_is_in_evaluation_mode(attached, teacher, ba
     assert steps == [1, 2]
 
 
-def test_the_cost_of_muon_is_that_of_its_matrix_products() -> None:
-    """There are five iterations with three products each; a wide matrix costs as much as a tall one."""
-    tower = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(200, 100), nn.Linear(100, 200)])})
-    model = nn.ModuleDict({"tower": tower, "head": nn.Linear(100, 7)})
-    once = 100 * 200 * 100 + 100**3 + 100 * 100 * 200
-    assert optimizers.muon_gflops(model) == pytest.approx(2 * 5 * once / 1e9)
-
-
 def test_the_loss_of_a_step_is_the_sum_of_its_losses() -> None:
     """The losses already include their weights."""
     step_result = StepResult(step=4, steps=10, losses={"logits": 0.5, "task": 0.25}, seconds=8.0)

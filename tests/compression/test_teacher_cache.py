@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from madtp_cli.compression import teacher_cache
 from madtp_cli.compression.teacher_cache import TeacherCache
@@ -84,3 +85,12 @@ def test_another_pixel_or_token_is_another_sample(samples) -> None:
     reworded = {name: value.clone() for name, value in batch.items()}
     reworded["input_ids"][0, 3] += 1
     assert len({teacher_cache.keys_of(each)[0] for each in (batch, changed, reworded)}) == 3
+
+
+def test_the_share_that_fits_follows_from_what_is_kept() -> None:
+    """Ten samples of 8 bytes in a memory of 40 bytes; before the first sample nothing is known."""
+    cache = TeacherCache(nn.Identity(), CPU, most_bytes=40)
+    assert cache.share_that_fits(10) == 0.0
+    cache._keep(b"first", {"logits": torch.zeros(2)})
+    assert cache.share_that_fits(10) == 0.5
+    assert cache.share_that_fits(3) == 1.0

@@ -67,6 +67,8 @@ def test_profile_counts_a_checkpoint_or_an_architecture(compressed) -> None:
     assert isinstance(counted, ProfileReport)
     assert counted.gflops.fvcore == pytest.approx(counted.gflops.formula, rel=1e-9)
     assert [part.batch_size for part in counted.latency] == [2]
+    unchecked = madtp_cli.profile(compressed[0], limit=2, device="cpu", fvcore_check=False).gflops
+    assert (unchecked.fvcore, unchecked.fvcore_samples, unchecked.pruned) == (None, 0, counted.gflops.pruned)
     published = madtp_cli.profile(arch="clip-vit-b-16", text_tokens=20)
     assert published.gflops.dense == pytest.approx(published.gflops.fvcore)
 

@@ -15,10 +15,11 @@ def show(report: ProfileReport, out: Console) -> None:
     out.print(_table(report))
     counts = report.gflops
     out.print(_shared.gflops_line(counts, precision=6))
-    out.print(
-        f"Check on {count(counts.fvcore_samples, 'sample')}: fvcore counts {counts.fvcore:.6g}, "
-        f"the formula {counts.formula:.6g} GFLOPs per sample."
-    )
+    if counts.fvcore is not None:
+        out.print(
+            f"Check on {count(counts.fvcore_samples, 'sample')}: fvcore counts {counts.fvcore:.6g}, "
+            f"the formula {counts.formula:.6g} GFLOPs per sample."
+        )
     for text in _shared.generation_lines(report.generation):
         out.print(text)
     if report.latency:

@@ -1,0 +1,86 @@
+"""Muon in float32 is torch's Muon but for rounding, and is used where bfloat16 is emulated."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from madtp_cli.compression import muon as module
+from madtp_cli.compression.muon import Float32Muon, muon, orthogonalised
+from madtp_cli.evaluation import number_formats
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+SHAPES = [(24, 24), (24, 60), (60, 24)]
+
+
+def drawn(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
+    """Return a random matrix."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_singular_values_come_near_one(shape) -> None:
+    """The singular vectors stay: the result and the exact polar factor point in the same direction."""
+    matrix = drawn(shape)
+    result = orthogonalised(matrix, COEFFICIENTS, 5, 1e-7)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    in_vectors = left.T @ result @ right.T
+    large = values > 0.1 * values.max()  # five iterations do not lift the smallest values
+    assert result.dtype == torch.float32
+    assert ((in_vectors.diagonal()[large] > 0.5) & (in_vectors.diagonal()[large] < 1.5)).all()
+    assert (in_vectors - in_vectors.diagonal().diag()).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_the_steps_are_those_of_torch_but_for_rounding(shape, nesterov) -> None:
+    """Three steps with momentum and weight decay; bfloat16 has 8 bits."""
+    start, results = drawn(shape), []
+    for kind in (torch.optim.Muon, Float32Muon):
+        matrix = nn.Parameter(start.clone())
+        optimizer = kind([matrix], lr=0.1, weight_decay=0.2, nesterov=nesterov, adjust_lr_fn="match_rms_adamw")
+        for step in range(3):
+            matrix.grad = drawn(shape, 1 + step)
+            optimizer.step()
+        results.append(matrix.detach() - start)
+    assert (results[0] - results[1]).norm() < 0.02 * results[0].norm()
+
+
+def test_the_float32_step_is_exactly_that_of_torch_with_its_function_in_float32(monkeypatch) -> None:
+    """torch's own step with only the orthogonalisation replaced."""
+    import torch.optim._muon as original
+
+    results = []
+    for kind in (torch.optim.Muon, Float32Muon):
+        matrix = nn.Parameter(drawn((24, 60)))
+        optimizer = kind([matrix], lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
+        for step in range(3):
+            matrix.grad = drawn((24, 60), 1 + step)
+            with monkeypatch.context() as patched:
+                patched.setattr(original, "_zeropower_via_newtonschulz", orthogonalised)
+                optimizer.step()
+        results.append(matrix.detach())
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_a_matrix_without_a_gradient_stays() -> None:
+    """Not even weight decay changes it, as in torch."""
+    matrix = nn.Parameter(torch.ones(3, 4))
+    Float32Muon([matrix], lr=1.0, weight_decay=0.5).step()
+    assert (matrix == 1).all()
+
+
+@pytest.mark.parametrize(("fast", "kind"), [(True, torch.optim.Muon), (False, Float32Muon)])
+def test_the_number_format_is_the_fast_one(monkeypatch, fast, kind) -> None:
+    """Also with the settings of the fine-tune."""
+    monkeypatch.setattr(module.number_formats, "is_fast", lambda dtype, device="cpu": fast)
+    optimizer = muon([nn.Parameter(torch.ones(2, 3))], lr=0.1, ns_steps=3)
+    assert type(optimizer) is kind
+    assert (optimizer.defaults["ns_steps"], optimizer.defaults["adjust_lr_fn"]) == (3, "match_rms_adamw")
+
+
+def test_this_machine_gets_one_of_both() -> None:
+    """Nothing is replaced here: the choice follows the features of the machine that runs the test."""
+    chosen = muon([nn.Parameter(torch.ones(2, 3))], lr=0.1)
+    assert isinstance(chosen, Float32Muon) != number_formats.is_fast(torch.bfloat16)
