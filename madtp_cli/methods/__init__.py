@@ -134,12 +134,14 @@ class Method(Protocol):
 
     #: Any of the constants above.
     NEEDS: frozenset[str]
-    #: Class of the method's parameters; its defaults are what suits the method.
-    PARAMETERS: type[Parameters]
     #: Which blocks are pruned by default.
     PRESET: Preset
     #: Tokens per sample that are added for the pruned ones: 0 or 1.
     MERGED_TOKENS: int
+
+    @property
+    def PARAMETERS(self) -> type[Parameters]:  # noqa: N802  a constant of the file
+        """Class of the method's parameters; its defaults are what suits the method."""
 
     def keep(self, inputs: BlockInputs, rule: Rule) -> PruneDecision:
         """Choose the tokens that go on to the feed-forward layer, for each sample by itself."""
@@ -179,13 +181,9 @@ def _one_sample(inputs: BlockInputs, sample: int, length: int) -> BlockInputs:
     def cut(values: Tensor) -> Tensor:
         return values[sample : sample + 1, :length]
 
-    scores: dict[str, Any] = {name: getattr(inputs, name) for name in BlockInputs.SCORES}
-    return replace(
-        inputs,
-        mask=cut(inputs.mask),
-        arrange=lambda values: cut(inputs.arrange(values)),
-        **{name: cut(score) for name, score in scores.items() if score is not None},
-    )
+    scores = {name: getattr(inputs, name) for name in BlockInputs.SCORES}
+    changed: dict[str, Any] = {name: cut(score) for name, score in scores.items() if score is not None}
+    return replace(inputs, mask=cut(inputs.mask), arrange=lambda values: cut(inputs.arrange(values)), **changed)
 
 
 def names() -> list[str]:

@@ -16,7 +16,7 @@ from madtp_cli.methods import BlockInputs, Method, Rule, madtp, madtp_paper
 from madtp_cli.pruning import merging, segments
 from madtp_cli.pruning.importance import normalise
 
-BOTH = [madtp, madtp_paper]
+BOTH: list[Method] = [madtp, madtp_paper]
 LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=4)
 
 
@@ -35,7 +35,7 @@ def drawn(lengths: list[int], seed: int) -> BlockInputs:
         return torch.where(mask.view(*mask.shape, *[1] * len(width)), values, 7.0)
 
     scores = [normalise(random().abs(), mask) for _ in range(2)]
-    return BlockInputs(mask, random(3), lambda values: values, *scores, 2 * random(4))
+    return BlockInputs(mask, random(3), lambda values: values, scores[0], scores[1], 2 * random(4))
 
 
 def _tensors(inputs: BlockInputs) -> list[torch.Tensor]:
@@ -119,14 +119,8 @@ def test_exported_models_decide_as_packed_ones(
         return wide.index_copy(1, gaps, values)
 
     mask = spread(inputs.mask.long()) == 1
-    padded = BlockInputs(
-        mask,
-        spread(inputs.tokens),
-        lambda values: values,
-        *(spread(score) * mask for score in (inputs.class_attention, inputs.received_attention) if score is not None),
-        spread(_tensors(inputs)[-1]),
-        exportable=True,
-    )
+    tokens, first, second, logits = (spread(value) for value in _tensors(inputs)[1:])
+    padded = BlockInputs(mask, tokens, lambda values: values, first * mask, second * mask, logits, exportable=True)
     packed, exported = method.keep(inputs, chosen), method.keep(padded, chosen)
     assert counts(packed, inputs.mask) == counts(exported, mask)
     rows = torch.where(packed.goes_to >= 0, 2 * packed.goes_to + 1, packed.goes_to)
@@ -193,7 +187,6 @@ def test_the_task_trains_the_dictionary_through_merged_tokens(method: Method, th
 def test_methods_are_the_files_of_their_folder() -> None:
     """A new method is one new file; the error for an unknown name lists the names."""
     assert {"madtp", "madtp-paper"} <= set(methods.names())
-    assert methods.get("madtp-paper") is madtp_paper
-    assert methods.get("madtp") is madtp
+    assert [methods.get(name) for name in ("madtp", "madtp-paper")] == BOTH
     with pytest.raises(UsageError, match=r"no method 'topk'\. Choose one of: .*madtp"):
         methods.get("topk")
