@@ -53,12 +53,9 @@ def fine_tune(
 
     Args:
         session: Data and compute config.
-        student: The pruned model.
-        teacher: The dense model.
-        target: The budget.
-        slope: How the cost falls with the threshold scale, see `Calibration.slope`.
-        schedule: Steps and learning rates.
-        samples: Number of training samples to use, from the first one; all if None.
+        student, teacher: The pruned and the dense model.
+        target, slope: The budget, and how the cost falls with the threshold scale, see `Calibration.slope`.
+        schedule, samples: Steps and learning rates, and the number of training samples to use; all if None.
         remaining: The time that the fine-tune needs, to report it; None to leave this to the reporter.
 
     Returns:
@@ -71,9 +68,8 @@ def fine_tune(
     for step in _steps(session, student, teacher, target, slope, schedule, samples, remaining):
         if step not in candidates:
             continue
-        started, scale = time.monotonic(), student.pruning.threshold_scale if student.pruning else 0.0
-        title = f"Calibrating after step {step}"
-        last = calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, scale, title=title)
+        started = time.monotonic()
+        last = _calibrate(session, student, target, step)
         if len(candidates) == 1:
             continue
         session.progress.start(f"Validating after step {step}", 0)
@@ -86,6 +82,13 @@ def fine_tune(
     if best is not None and best[1] is not None:
         student.load_state_dict(best[1])
     return last if best is None else best[2]
+
+
+def _calibrate(session: Session, student: Prunable, target: Budget, step: int) -> Calibration:
+    """Calibrate the threshold scale of a state, from its current value."""
+    scale = student.pruning.threshold_scale if student.pruning else 0.0
+    title = f"Calibrating after step {step}"
+    return calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, scale, title=title)
 
 
 def _steps(

@@ -136,7 +136,7 @@ def leads_outside(name: str) -> bool:
 def relative_name(name: str, folder: Path) -> str:
     r"""Return a path relative to the data folder: absolute paths below it are shortened, and backslashes are slashes.
 
-    >>> relative_name(r"train\\1.jpg", Path("/data")), relative_name("/data/1.jpg", Path("/data"))
+    >>> relative_name(r"train\1.jpg", Path("/data")), relative_name("/data/1.jpg", Path("/data"))
     ('train/1.jpg', '1.jpg')
     """
     name = name.replace("\\", "/") if "\\" in name else name

@@ -48,20 +48,18 @@ def export(
         MadtpError: One of its subclasses, each with its exit code. No file is written then.
     """
     started, progress, file = time.monotonic(), progress or ProgressReporter(), Path(file)
-    format_name = format_name or exporters.name_for(file)
-    export_format = exporters.get_for(format_name, file)
+    export_format = exporters.get_for(format_name := format_name or exporters.name_for(file), file)
     check_output_file(file, overwrite)
     progress.start("Loading the checkpoint", 0)
     loaded = load.load(source, tokenizer=tokenizer, head_width=head_width, activation=activation)
     progress.finish()
-    notes = [*loaded.notes, *_notes(loaded.model)]
     written = _write(loaded.model.float(), export_format, file, overwrite, progress)
     return ExportReport(
         checkpoint=str(source),
         file=str(file),
         format=format_name,
         task=loaded.model.config.task,
-        notes=notes,
+        notes=[*loaded.notes, *_notes(loaded.model)],
         seconds=time.monotonic() - started,
         **written,
     )

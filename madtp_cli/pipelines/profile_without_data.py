@@ -44,11 +44,7 @@ def profile_without_data(
     text_tokens = text_tokens or model.TEXT_TOKENS
     _check_text(model, text_tokens)
     sample = model.dummy_inputs(text_tokens)
-    by_fvcore = None
-    if fvcore_check:
-        progress.start("Counting with fvcore", 1)
-        by_fvcore = count_with_fvcore(model, sample) / 1e9
-        progress.finish()
+    by_fvcore = _count(model, sample, progress) if fvcore_check else None
     with torch.inference_mode():
         counts = sample_costs.counts_of(model, model(**sample).trace)
     gflops = float(sample_costs.per_sample(model.config, counts)[0]) / 1e9
@@ -65,6 +61,14 @@ def profile_without_data(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         environment=environment(),
     )
+
+
+def _count(model: Prunable, sample: dict[str, torch.Tensor], progress: ProgressReporter) -> float:
+    """Return the GFLOPs of one sample that fvcore counts."""
+    progress.start("Counting with fvcore", 1)
+    gflops = count_with_fvcore(model, sample) / 1e9
+    progress.finish()
+    return gflops
 
 
 def without_weights(arch: str) -> Prunable:
