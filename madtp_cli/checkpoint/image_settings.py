@@ -122,9 +122,7 @@ def image_settings(
     return settings
 
 
-def _read_settings(
-    content: dict[str, Any], default: ImageSettings, modes: Sequence[str], file: Path
-) -> ImageSettings:
+def _read_settings(content: dict[str, Any], default: ImageSettings, modes: Sequence[str], file: Path) -> ImageSettings:
     stated = next((content[name] for name in SETTINGS_KEYS if name in content), content)
     if stated is not content and "preprocess_cfg" in content:
         preprocess_settings(content, file)

@@ -120,14 +120,13 @@ def without_prefix(
         listed = ", ".join(ascii(prefix[:LENGTH]) for prefix in [*raws, *averages][:SHOWN])
         raise CheckpointError(f"{path} has several models, under {listed}.\nSave one of them in a file of its own.")
     notes: list[str] = []
-    prefixes = {key: _prefix(key) for key in weights}
     raw, average = next(iter(raws), None), next(iter(averages), None)
     used = _chosen(path, raw, average, choice, notes)
-    others = {prefix for prefix in (raw, average) if prefix is not None and prefix != used}
+    others = tuple(f"{prefix}." for prefix in (raw, average) if prefix and prefix != used)
     chosen = {
-        key.removeprefix(f"{used}.") if used and prefixes[key] == used else key: value
+        key.removeprefix(f"{used}.") if used else key: value
         for key, value in weights.items()
-        if prefixes[key] not in others
+        if not (others and key.startswith(others))
     }
     return chosen, tuple(notes)
 

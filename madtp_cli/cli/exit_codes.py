@@ -23,7 +23,7 @@ DESCRIPTION = (
 )
 
 
-#: Message for a torchvision that cannot be imported. transformers imports it if it is installed; madtp does not need it.
+#: Message for a torchvision that cannot be imported; transformers imports it if it is installed.
 TORCHVISION = (
     "The installed torchvision does not fit the installed torch: it cannot be imported.\n"
     "Install the torchvision of your torch version, or remove it: pip uninstall torchvision. madtp does not need it."

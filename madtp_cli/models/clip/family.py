@@ -41,7 +41,7 @@ def special_ids(tokenizer: Any) -> dict[str, int]:
 
 
 def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) -> Any:
-    """Build a CLIPProcessor. It resizes the shorter side of an image and crops the square in the middle, or squashes."""
+    """Build a CLIPProcessor: it resizes the shorter side and crops the middle, or it squashes the image."""
     from transformers import CLIPImageProcessorPil, CLIPProcessor
 
     square = {"height": image_size, "width": image_size}
