@@ -27,7 +27,7 @@ from examples.training.checkpoints import MODELS, build_model, load_image_tower,
 from examples.training.optimization import build_optimizers, cosine_decay, finish_step, start_step
 from examples.training.vocabularies import bert_tokenizer, clip_tokenizer
 from madtp_cli import tasks
-from madtp_cli.checkpoint import load, processors
+from madtp_cli.checkpoint import loading, processors
 from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.data.batches import batches
 from madtp_cli.data.caption_sampling import SampledCaptions
@@ -110,7 +110,7 @@ def measure_quality(model: Any, task: Any, processor: Any, rows: Sequence[Any]) 
 def start_model(options: argparse.Namespace, tokenizer: Any) -> Any:
     """Load the checkpoint of --start, or build a new model with a trained image tower."""
     if options.start:
-        return load.load(options.start).model
+        return loading.load(options.start).model
     model = build_model(options.example, len(tokenizer))
     load_image_tower(model, options.example, options.tower)
     return model

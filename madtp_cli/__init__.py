@@ -14,7 +14,7 @@ files do not apply to them. Importing this package does not load torch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -32,11 +32,19 @@ __all__ = ["__version__", "compress", "evaluate", "export", "load", "profile"]
 __version__ = "0.1.0"
 
 
-def load(source: str | Path) -> tuple[Prunable, Processor]:
+def load(
+    source: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    head_width: int | str | Mapping[str, int] | None = None,
+    activation: Literal["gelu", "quick_gelu"] | None = None,
+    weights: Literal["raw", "ema"] | None = None,
+) -> tuple[Prunable, Processor]:
     """Load a checkpoint, dense or pruned, in evaluation mode on the CPU.
 
     Args:
         source: A checkpoint file or folder, or the name of a model of the Hugging Face hub that is in the local cache.
+        tokenizer, head_width, activation, weights: As in `export`.
 
     Returns:
         The model and its processor.
@@ -44,9 +52,16 @@ def load(source: str | Path) -> tuple[Prunable, Processor]:
     Raises:
         CheckpointError: The checkpoint cannot be read or used; the message says what to do.
     """
-    from madtp_cli.checkpoint import load
+    from madtp_cli.checkpoint import loading
+    from madtp_cli.config import head_widths
 
-    loaded = load.load(Path(source))
+    loaded = loading.load(
+        Path(source),
+        tokenizer=None if tokenizer is None else Path(tokenizer),
+        head_width=head_widths.parse(head_width),
+        activation=activation,
+        weights=weights,
+    )
     for note in loaded.notes:
         # The notes of the inspection state assumptions; a note that only loading adds is about tensors left out.
         level = logging.INFO if note in loaded.inspection.notes else logging.WARNING
@@ -144,8 +159,9 @@ def export(
     format: str | None = None,
     overwrite: bool = False,
     tokenizer: str | Path | None = None,
-    head_width: int | None = None,
+    head_width: int | str | Mapping[str, int] | None = None,
     activation: Literal["gelu", "quick_gelu"] | None = None,
+    weights: Literal["raw", "ema"] | None = None,
     progress: bool | ProgressReporter = False,
 ) -> ExportReport:
     """Write a checkpoint as one file that runs without this package, and check the file, like `madtp export`.
@@ -156,13 +172,15 @@ def export(
         format: "onnx" or "torch-export"; by the ending of the file if None.
         overwrite: Replace the file if it exists.
         tokenizer: Folder with the tokenizer files; searched for next to the checkpoint if None.
-        head_width: Width of one attention head; 64 if None.
-        activation: Activation of a CLIP file; "quick_gelu" if None.
+        head_width: Width of one attention head, for both towers or as {"vision": 80, "text": 64}; 64 if None.
+        activation: Activation of a CLIP file, if no file states it.
+        weights: "raw" or "ema": which weights to take from a file that has averaged copies too.
         progress: True shows progress bars; a reporter receives the progress.
 
     Raises:
         MadtpError: A subclass of it.
     """
+    from madtp_cli.config import head_widths
     from madtp_cli.pipelines import export, keyword_arguments
 
     return export.export(
@@ -172,6 +190,7 @@ def export(
         keyword_arguments.to_reporter(progress),
         overwrite=overwrite,
         tokenizer=None if tokenizer is None else Path(tokenizer),
-        head_width=head_width,
+        head_width=head_widths.parse(head_width),
         activation=activation,
+        weights=weights,
     )

@@ -231,7 +231,7 @@ def test_only_the_command_line_prints(module: str) -> None:
         ("data.dataset", "from madtp_cli.scenes import generator"),
         ("checkpoint.formats.huggingface", "from madtp_cli.checkpoint.formats.salesforce_blip import recognise"),
         ("data.readers.blip_json", "from madtp_cli.data.readers import nlvr2_jsonl"),
-        ("checkpoint.load", "import madtp_cli"),
+        ("checkpoint.loading", "import madtp_cli"),
         ("pipelines.compress", "from madtp_cli.cli.app import main"),
         ("pipelines.compress", "from rich.progress import track"),
         ("metrics.vqa", "from madtp_cli.evaluation.intervals import interval95"),

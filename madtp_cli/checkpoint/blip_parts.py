@@ -55,6 +55,7 @@ def blip_task(keys: Iterable[str]) -> tuple[str, str | None]:
 
 
 def with_tied_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Add the tied weights that a file leaves out, under their second name."""
-    absent = {key: weights[twin] for key, twin in TIED_WEIGHTS.items() if key not in weights and twin in weights}
+    """Add the tied weights that a file leaves out. A file may have either of the two names."""
+    pairs = [*TIED_WEIGHTS.items(), *((twin, key) for key, twin in TIED_WEIGHTS.items())]
+    absent = {key: weights[twin] for key, twin in pairs if key not in weights and twin in weights}
     return {**weights, **absent}

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
 from madtp_cli import models
-from madtp_cli.checkpoint import formats
+from madtp_cli.checkpoint import formats, tensors
 from madtp_cli.checkpoint.blip_parts import TIED_WEIGHTS
+from madtp_cli.checkpoint.config_schema import INVALID
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised
 from madtp_cli.checkpoint.reading import read
 from madtp_cli.errors import CheckpointError
@@ -36,7 +38,7 @@ SIZES = {
 class Inspection:
     """What a checkpoint is, and how its tensors compare with those of the model.
 
-    If there is a refusal, nothing is compared.
+    If the format refuses the checkpoint, nothing is compared.
 
     Attributes:
         source: Path of the checkpoint.
@@ -72,28 +74,34 @@ class Inspection:
 def inspect(
     source: Path,
     *,
-    head_width: int | None = None,
+    head_width: int | Mapping[str, int] | None = None,
     image_size: int | None = None,
     activation: str | None = None,
+    weights: str | None = None,
 ) -> Inspection:
     """Find out what a checkpoint is, from its keys and shapes alone.
 
     Args:
         source: A checkpoint file or folder.
-        head_width: Width of one attention head; by default 64.
+        head_width: Width of one attention head, for both towers or by tower; by default 64.
         image_size: Side of the image in pixels; by default the checkpoint's.
-        activation: Activation of CLIP's feed-forward layers, by default "quick_gelu". OpenCLIP trains with "gelu".
+        activation: Activation of CLIP's feed-forward layers, "quick_gelu" or "gelu", if no file states it.
+        weights: "raw" or "ema": which weights to take from a file that has averaged copies too.
 
     Raises:
         CheckpointError: There is no checkpoint, or its format is unknown.
     """
     source = Path(source)
-    return compare(source, recognise(source, CheckpointOverrides(head_width, image_size, activation), values=False))
+    overrides = CheckpointOverrides(head_width, image_size, activation, weights)
+    return compare(source, recognise(source, overrides, values=False))
 
 
 def recognise(source: Path, overrides: CheckpointOverrides, *, values: bool = True) -> Recognised:
     """Read a checkpoint and recognise its format; without `values`, tensors may be on the meta device."""
-    return formats.recognise(read(source, values=values), overrides)
+    content = read(source, values=values, weights=overrides.weights)
+    recognised = formats.recognise(content, overrides)
+    tensors.require_numbers(source, recognised.weights)
+    return recognised
 
 
 def compare(source: Path, recognised: Recognised) -> Inspection:
@@ -109,7 +117,10 @@ def compare(source: Path, recognised: Recognised) -> Inspection:
         notes=list(recognised.notes),
         refusal=recognised.refusal,
     )
-    return inspection if recognised.refusal else _with_keys(inspection, recognised)
+    if recognised.refusal:
+        return inspection
+    compared = _with_keys(inspection, recognised)
+    return dataclasses.replace(compared, refusal=tensors.extra_refusal(compared.unexpected, recognised.weights))
 
 
 def _with_keys(inspection: Inspection, recognised: Recognised) -> Inspection:
@@ -133,7 +144,7 @@ def _expected_tensors(source: str, config: Mapping[str, Any]) -> dict[str, Tenso
     try:
         with torch.device("meta"):
             return model_class(config)(model_config(config)).state_dict()
-    except (TypeError, ValueError, KeyError, RuntimeError) as error:
+    except (*INVALID, RuntimeError, AssertionError) as error:
         raise CheckpointError(
             f"{source}: its settings do not describe a valid model ({error}).\nCorrect config.json, or copy it again."
         ) from error
@@ -153,8 +164,18 @@ def model_class(config: Mapping[str, Any]) -> Any:
 
 
 def model_config(config: Mapping[str, Any]) -> Any:
-    """Return an object of the model's configuration class with these fields."""
-    return model_class(config).config_class.from_dict(copy.deepcopy(dict(config)))
+    """Return an object of the model's configuration class with these fields.
+
+    Raises:
+        CheckpointError: A field is invalid.
+    """
+    kind = model_class(config).config_class
+    try:
+        return kind.from_dict(copy.deepcopy(dict(config)))
+    except (StrictDataclassError, *INVALID) as error:
+        raise CheckpointError(
+            f"The settings of the model are invalid ({error}).\nCopy its config.json again."
+        ) from error
 
 
 def _kind(config: Mapping[str, Any]) -> str:

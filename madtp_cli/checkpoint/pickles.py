@@ -27,6 +27,26 @@ STORAGES = {
 }  # fmt: skip
 
 
+class _Ignored:
+    """Stands for a value next to the weights that is not needed: a number of numpy, or a path."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+#: Functions and classes that a pickle may call; all are replaced by a class that does nothing.
+IGNORED = (
+    *(f"numpy.{core}.multiarray.{name}" for core in ("_core", "core") for name in ("scalar", "_reconstruct")),
+    *(f"numpy.{name}" for name in ("dtype", "ndarray", "float64", "float32", "int64", "int32", "bool_")),
+    *(f"numpy.dtypes.{name}DType" for name in ("Float64", "Float32", "Float16", "Int64", "Int32", "Bool", "Str")),
+    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath")),
+    *(f"pathlib._local.{name}" for name in ("Path", "PosixPath", "WindowsPath")),
+)
+
+
 def unpickle(path: Path, values: bool) -> Any:
     """Read a pickle that may contain only tensors, plain containers and `argparse.Namespace`.
 
@@ -37,7 +57,7 @@ def unpickle(path: Path, values: bool) -> Any:
     Raises:
         CheckpointError: The file is damaged, or contains code.
     """
-    with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+    with warnings.catch_warnings(), torch.serialization.safe_globals(_safe_globals()):
         warnings.simplefilter("ignore")  # torch warns about the pickle protocol of files that are refused below
         try:
             is_zip = zipfile.is_zipfile(path)
@@ -47,6 +67,10 @@ def unpickle(path: Path, values: bool) -> Any:
             raise
         except Exception as error:  # damaged bytes can raise any exception in the unpickler
             raise _unpickling_error(path, error) from error
+
+
+def _safe_globals() -> list[Any]:
+    return [argparse.Namespace, *((_Ignored, name) for name in IGNORED)]
 
 
 def is_torchscript(path: Path) -> bool:

@@ -6,28 +6,20 @@ Face cache, and never downloaded. The record of the model family states which fi
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from huggingface_hub import try_to_load_from_cache
-from transformers.image_utils import PILImageResampling
 
 from madtp_cli import models
+from madtp_cli.checkpoint.image_settings import image_settings
 from madtp_cli.errors import CheckpointError
 from madtp_cli.models.family import Family, ImageSettings, TokenizerRecord
 
 #: A tokenizer or a processor of transformers, of the class that the family names.
 Tokenizer: TypeAlias = Any
 Processor: TypeAlias = Any
-
-#: Files next to a checkpoint that may state its image settings, transformers' and OpenCLIP's files; and the keys under
-#: which some of these files hold the settings.
-IMAGE_FILES = ("preprocessor_config.json", "processor_config.json", "preprocess_config.json", "open_clip_config.json")
-SETTINGS_KEYS = ("image_processor", "preprocess_cfg")
 
 
 def find(source: Path, tokenizer_folder: Path | None, config: Any) -> Processor:
@@ -42,7 +34,8 @@ def find(source: Path, tokenizer_folder: Path | None, config: Any) -> Processor:
         CheckpointError: There is no tokenizer, it does not belong to the checkpoint, or a file with image settings is
             invalid.
     """
-    settings = image_settings(source, models.family_of(config).image_settings)
+    family = models.family_of(config)
+    settings = image_settings(source, family.image_settings, family.resize_modes)
     return build(config, find_tokenizer(source, tokenizer_folder, config), settings)
 
 
@@ -56,47 +49,6 @@ def build(config: Any, tokenizer: Tokenizer, settings: ImageSettings | None = No
     """
     family = models.family_of(config)
     return family.build_processor(tokenizer, config.vision_config.image_size, settings or family.image_settings)
-
-
-def image_settings(source: Path, default: ImageSettings | None = None) -> ImageSettings:
-    """Return a checkpoint's image settings from a settings file next to it; the image size is the checkpoint's own.
-
-    Args:
-        source: The checkpoint, a file or a folder.
-        default: Values of settings that no file states; None for those of CLIP.
-
-    Raises:
-        CheckpointError: A settings file is broken or has invalid numbers.
-    """
-    default = default or ImageSettings()
-    folder, settings = source if source.is_dir() else source.parent, default
-    for file in [folder / name for name in IMAGE_FILES if (folder / name).is_file()]:
-        try:
-            settings = _read_settings(json.loads(file.read_text("utf-8")), default)
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-            raise CheckpointError(
-                f"{file} has no readable image settings ({error!r}).\nCorrect the file or move it away."
-            ) from error
-        _require_valid(settings, file)
-        if settings != default:
-            break
-    return settings
-
-
-def _read_settings(content: dict[str, Any], default: ImageSettings) -> ImageSettings:
-    fields = next((content[name] for name in SETTINGS_KEYS if name in content), content)
-    mean, std = (fields.get(f"image_{name}", fields.get(name, getattr(default, name))) for name in ("mean", "std"))
-    resample = fields.get("resample", fields.get("interpolation", default.resample))
-    number = PILImageResampling[resample.upper()] if isinstance(resample, str) else PILImageResampling(resample)
-    return replace(default, mean=tuple(map(float, mean)), std=tuple(map(float, std)), resample=int(number))
-
-
-def _require_valid(settings: ImageSettings, file: Path) -> None:
-    """Raise CheckpointError unless images can be normalised with these settings."""
-    if not all(len(three) == 3 and all(map(math.isfinite, three)) for three in (settings.mean, settings.std)):
-        raise CheckpointError(f"{file} needs three numbers each for mean and std.\nCorrect the file or move it away.")
-    if min(settings.std) <= 0:
-        raise CheckpointError(f"{file} has a std of {min(settings.std)}, but it must be above 0.\nCorrect the file.")
 
 
 def find_tokenizer(source: Path, tokenizer_folder: Path | None, config: Any) -> Tokenizer:

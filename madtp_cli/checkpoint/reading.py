@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from madtp_cli.checkpoint import state_dicts
+from madtp_cli.checkpoint.files import read_json, require_regular
 from madtp_cli.checkpoint.formats import Source
 from madtp_cli.checkpoint.pickles import is_torchscript, read_torchscript, truncation_error, unpickle
 from madtp_cli.errors import CheckpointError
 
-#: Keys under which training scripts store the state dict.
-WRAPPERS = ("model", "state_dict")
-
-#: Prefixes that data-parallel training and torch.compile add to every key.
-PREFIX = re.compile(r"^((module|_orig_mod)\.)+")
-
 #: Files with the weights of a folder, the safest first. An index lists several files.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+#: The config of OpenCLIP, and the names of its weights in the order in which OpenCLIP looks for them.
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_WEIGHTS = (
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+    "model.safetensors",
+    "pytorch_model.bin",
+)
 
 #: Form of a model name on the Hugging Face hub; a name with the ending of a checkpoint file is a path.
 HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+(?<!\.pth)(?<!\.pt)(?<!\.bin)(?<!\.ckpt)(?<!\.safetensors)")
@@ -67,55 +74,80 @@ def locate(path: Path) -> Path:
     )
 
 
-def read(path: Path, *, values: bool = True) -> Source:
+def read(path: Path, *, values: bool = True, weights: str | None = None) -> Source:
     """Read a checkpoint.
 
     Args:
         path: A .pth, .pt or .safetensors file, a folder with config.json, or the hub name of a model in the local
             cache.
         values: False if only keys, shapes and types are needed. Pickled tensors are then on the meta device.
+        weights: "raw" or "ema": which weights of a file to take that has both.
 
     Raises:
         CheckpointError: There is nothing to read, the file is damaged, or it contains code.
     """
     try:
         path = locate(path)
-        return _read_folder(path, values) if path.is_dir() else _read_file(path, values)
+        source = _read_folder(path, values, weights) if path.is_dir() else _read_beside_config(path, values, weights)
+        _require_backed(source)
+        return source
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read: {error.strerror or error}.\nCheck its permissions and the disk."
         ) from error
 
 
-def _read_folder(folder: Path, values: bool) -> Source:
-    config = folder / "config.json"
+def _read_folder(folder: Path, values: bool, choice: str | None) -> Source:
+    config, open_clip = folder / "config.json", folder / OPEN_CLIP_CONFIG
+    weights_file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    of_open_clip = next((folder / name for name in OPEN_CLIP_WEIGHTS if (folder / name).is_file()), None)
+    if open_clip.is_file() and of_open_clip and not (config.is_file() and weights_file):
+        source = _read_file(of_open_clip, values, choice)
+        return replace(source, path=folder, container="folder", open_clip=read_json(open_clip))
     if not config.is_file():
         raise CheckpointError(
-            f"{folder} is a folder without config.json, so it is not a checkpoint folder.\n"
-            "Give a folder that madtp or transformers wrote, or a checkpoint file."
+            f"{folder} is a folder without config.json or {OPEN_CLIP_CONFIG}, so it is not a checkpoint folder.\n"
+            "Give a folder that madtp, transformers or OpenCLIP wrote, or a checkpoint file."
         )
-    content = _read_json(config)
-    weights_file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+    content = read_json(config)
     if weights_file is None:
         return Source(folder, "folder", {}, config=content)
     files = _listed_files(weights_file) if weights_file.suffix == ".json" else [weights_file]
-    weights = {key: value for file in files for key, value in _read_file(file, values).weights.items()}
-    return Source(folder, "folder", weights, config=content)
+    parts = [_read_file(file, values, choice) for file in files]
+    weights = {key: value for part in parts for key, value in part.weights.items()}
+    notes = dict.fromkeys(note for part in parts for note in part.notes)
+    return Source(folder, "folder", weights, config=content, notes=tuple(notes))
 
 
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not valid JSON ({error}).\nCopy or download the folder again.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{file} does not contain settings by name.\nCopy or download the folder again.")
-    return content
+def _read_beside_config(path: Path, values: bool, choice: str | None) -> Source:
+    """Read a file, and the config of OpenCLIP if it is in the same folder."""
+    source = _read_file(path, values, choice)
+    config = path.with_name(OPEN_CLIP_CONFIG)
+    return replace(source, open_clip=read_json(config)) if config.is_file() else source
+
+
+def _require_backed(source: Source) -> None:
+    """Raise CheckpointError if a tensor claims more bytes than its files have, or is not an ordinary tensor."""
+    size = _size(source.path)
+    for key, value in source.weights.items():
+        if value.layout != torch.strided:
+            raise CheckpointError(f"{source.path}: the tensor {key[:100]} is sparse.\nSave dense weights.")
+        claimed = value.numel() * value.element_size()
+        if claimed > size:
+            raise CheckpointError(
+                f"{source.path}: the tensor {key[:100]} of shape {list(value.shape)} needs {claimed:,} bytes, "
+                f"but the checkpoint has {size:,}.\nThe file is damaged: download or copy it again."
+            )
+
+
+def _size(path: Path) -> int:
+    files: Iterable[Path] = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _listed_files(index: Path) -> list[Path]:
     """Return the files that an index lists; each must be in the folder of the index."""
-    file_of_key = _read_json(index).get("weight_map")
+    file_of_key = read_json(index).get("weight_map")
     if not isinstance(file_of_key, dict) or not file_of_key:
         raise CheckpointError(f"{index} does not list the files of the weights.\nCopy or download the folder again.")
     names = sorted({str(name) for name in file_of_key.values()})
@@ -127,13 +159,15 @@ def _listed_files(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _read_file(path: Path, values: bool) -> Source:
+def _read_file(path: Path, values: bool, choice: str | None) -> Source:
+    require_regular(path)
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
         raise CheckpointError(f"{path} is empty (0 bytes).\nDownload or copy it again.")
     if start[8:9] == b"{":
-        return Source(path, "safetensors", _read_safetensors(path))
+        weights, extras, notes = state_dicts.find(path, _read_safetensors(path), choice)
+        return Source(path, "safetensors", weights, extras, notes=notes)
     if start.startswith(b"PK\x03\x04"):
         if not zipfile.is_zipfile(path):
             raise truncation_error(path)
@@ -142,8 +176,8 @@ def _read_file(path: Path, values: bool) -> Source:
     elif not start.startswith(b"\x80"):
         advice = next((text for begin, text in COMMON_MISTAKES.items() if start.startswith(begin)), "Check the path.")
         raise CheckpointError(f"{path} is not a checkpoint: it begins with {start[:12]!r}.\n{advice}")
-    weights, extras = _state_dict(path, unpickle(path, values))
-    return Source(path, "pickle", weights, extras)
+    weights, extras, notes = state_dicts.find(path, unpickle(path, values), choice)
+    return Source(path, "pickle", weights, extras, notes=notes)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -151,20 +185,3 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged or cut off ({error}).\nDownload or copy it again.") from error
-
-
-def _state_dict(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the state dict without prefixes, and what else the file contains."""
-    extras: dict[str, Any] = {}
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            extras |= {key: value for key, value in content.items() if key != wrapper}
-            content = content[wrapper]
-    if isinstance(content, Mapping):
-        weights = {PREFIX.sub("", str(key)): value for key, value in content.items() if isinstance(value, Tensor)}
-        if weights:
-            return weights, extras
-    raise CheckpointError(
-        f"{path} contains no state dict, but a value of type {type(content).__name__}.\n"
-        "Give a file with named tensors, at the top level or under the key 'model' or 'state_dict'."
-    )

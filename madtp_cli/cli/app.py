@@ -13,7 +13,7 @@ from madtp_cli import __version__
 from madtp_cli.cli import context, exit_codes, results
 from madtp_cli.cli import options as opt
 from madtp_cli.cli.memory import reuse_freed_memory
-from madtp_cli.config import CompressSettings, RunSettings
+from madtp_cli.config import CompressSettings, RunSettings, head_widths
 
 _SETTINGS = (
     "A setting can be an option (--batch-size 8), an environment variable (MADTP_BATCH_SIZE=8) or a line in the file "
@@ -50,6 +50,7 @@ def compress(
     tokenizer: opt.Tokenizer = None,
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
+    weights: opt.Weights = None,
     steps: opt.Steps = None,
     epochs: opt.Epochs = None,
     learning_rate: opt.LearningRate = None,
@@ -88,6 +89,7 @@ def evaluate(
     tokenizer: opt.Tokenizer = None,
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
+    weights: opt.Weights = None,
     batch_size: opt.BatchSize = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
@@ -125,6 +127,7 @@ def profile(
     tokenizer: opt.Tokenizer = None,
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
+    weights: opt.Weights = None,
     batch_size: opt.BatchSize = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
@@ -168,6 +171,7 @@ def export(
     tokenizer: opt.Tokenizer = None,
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
+    weights: opt.Weights = None,
     overwrite: opt.OverwriteFile = False,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
@@ -177,7 +181,12 @@ def export(
     terminal = context.terminal(ctx)
     from madtp_cli.pipelines import export as pipeline
 
-    overrides: dict[str, Any] = {"tokenizer": tokenizer, "head_width": head_width, "activation": activation}
+    overrides: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "head_width": head_widths.parse(head_width),
+        "activation": activation,
+        "weights": weights,
+    }
     report = pipeline.export(checkpoint, file, name, terminal, overwrite=overwrite, **overrides)
     context.print_report(ctx, report, results.export.show)
 
@@ -188,6 +197,7 @@ def inspect(
     checkpoint: opt.Checkpoint,
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
+    weights: opt.Weights = None,
     as_json: opt.AsJson = False,
     verbose: opt.Verbose = 0,
 ) -> None:
@@ -195,7 +205,8 @@ def inspect(
     context.terminal(ctx)
     from madtp_cli.checkpoint import inspection
 
-    found = inspection.inspect(checkpoint, head_width=head_width, activation=activation)
+    widths = head_widths.parse(head_width)
+    found = inspection.inspect(checkpoint, head_width=widths, activation=activation, weights=weights)
     context.print_document(ctx, dataclasses.asdict(found), results.inspect.show)
 
 

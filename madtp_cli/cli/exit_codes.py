@@ -23,6 +23,13 @@ DESCRIPTION = (
 )
 
 
+#: Message for a torchvision that cannot be imported; transformers imports it if it is installed.
+TORCHVISION = (
+    "The installed torchvision does not fit the installed torch: it cannot be imported.\n"
+    "Install the torchvision of your torch version, or remove it: pip uninstall torchvision. madtp does not need it."
+)
+
+
 class _Terminated(BaseException):
     """Raised on SIGTERM, so that the clean-up code of all callers runs and no partial output stays."""
 
@@ -64,7 +71,8 @@ class CommandGroup(TyperGroup):
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
         except Exception as error:  # noqa: BLE001  the last resort: the user sees a sentence, not a traceback
-            _fail(ctx.obj, _bug(error), 1, error)
+            message, code = (TORCHVISION, 3) if _is_of_torchvision(error) else (_bug(error), 1)
+            _fail(ctx.obj, message, code, error)
         finally:
             signal.signal(signal.SIGTERM, before)
 
@@ -73,6 +81,20 @@ def _fail(terminal: Terminal, message: str, code: int, error: Exception | None =
     """Print the message, with -vv also the traceback, and exit."""
     terminal.fail(message, error if terminal.verbosity >= TRACEBACKS else None)
     raise typer.Exit(code) from None
+
+
+def _is_of_torchvision(error: BaseException | None) -> bool:
+    """Return whether an error comes from a torchvision that was built for another torch: its import fails."""
+    while error is not None:
+        if "torchvision" in str(error):
+            return True
+        trace = error.__traceback__
+        while trace is not None:
+            if f"{os.sep}torchvision{os.sep}" in trace.tb_frame.f_code.co_filename:
+                return True
+            trace = trace.tb_next
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _bug(error: Exception) -> str:

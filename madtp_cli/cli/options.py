@@ -72,8 +72,9 @@ Workers = Annotated[int | None, setting("workers", panel="Data")]
 KTest = Annotated[int | None, setting("k_test", panel="Data")]
 
 Tokenizer = Annotated[str | None, setting("tokenizer", panel="Checkpoint")]
-HeadWidth = Annotated[int | None, setting("head_width", panel="Checkpoint")]
+HeadWidth = Annotated[str | None, setting("head_width", panel="Checkpoint")]
 Activation = Annotated[str | None, setting("activation", panel="Checkpoint")]
+Weights = Annotated[str | None, setting("weights", panel="Checkpoint")]
 
 BatchSize = Annotated[int | None, setting("batch_size", "-b")]
 Device = Annotated[str | None, setting("device")]

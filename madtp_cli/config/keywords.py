@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Required, TypedDict
 
@@ -23,8 +24,9 @@ class RunKeywords(TypedDict, total=False):
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     seed: int
     tokenizer: str | Path | None
-    head_width: int | None
+    head_width: int | str | Mapping[str, int] | None
     activation: Literal["gelu", "quick_gelu"] | None
+    weights: Literal["raw", "ema"] | None
 
 
 class CompressKeywords(RunKeywords, total=False):

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from madtp_cli.config.budget_request import BudgetField
+from madtp_cli.config.head_widths import HeadWidth
 
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
@@ -73,12 +74,15 @@ class RunSettings(BaseModel):
     """Seed of all random numbers, from 0 to 4294967295."""
     tokenizer: UserPath | None = None
     """Folder with the tokenizer files. Default: next to the checkpoint, or in the local Hugging Face cache."""
-    head_width: int | None = Field(default=None, ge=1)
-    """Width of an attention head, 1 or more, for checkpoint files that do not store it. Default: 64, as in all
-    published models."""
+    head_width: HeadWidth | None = None
+    """Width of an attention head, 1 or more, for checkpoint files that do not store it: one number for both towers, or
+    vision=80,text=64. Default: what open_clip_config.json states, else 64; for widths whose published models differ
+    (1280, 1408, 1664) there is no default."""
     activation: Literal["gelu", "quick_gelu"] | None = None
-    """Activation function of the feed-forward layers in CLIP files: quick_gelu or gelu. Default: quick_gelu, as in
-    OpenAI models; OpenCLIP trains with gelu."""
+    """Activation function of the feed-forward layers in CLIP files: quick_gelu (OpenAI) or gelu (OpenCLIP). Default:
+    what the file or its open_clip_config.json shows; a file that does not show it is refused."""
+    weights: Literal["raw", "ema"] | None = None
+    """Weights to take from a file that has averaged copies too: raw, or ema for the averages. Default: raw."""
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _notes: list[str] = PrivateAttr(default_factory=list)

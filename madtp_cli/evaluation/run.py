@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from madtp_cli.data import Row
+from madtp_cli.errors import CheckpointError
 from madtp_cli.evaluation import batching, sample_costs
 from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.evaluation.session import Session
@@ -95,12 +98,26 @@ def run(
     with compute.inference(model):
         for batch in map(compute.moved, batches):
             output = model(**inputs_of(batch))
+            require_finite(model, output, compute)
             counts.append(sample_costs.counts_of(model, output.trace))
             predictions += task.predict(model, output, batch, generation.recorder(counts[-1]))
             tick(len(predictions))
         all_counts = _joined(counts)
         result = task.score(model, predictions, rows, generation.recorder(all_counts))
     return Measured(result, all_counts, generation)
+
+
+def require_finite(model: Prunable, output: Any, compute: ComputeConfig) -> None:
+    """Raise CheckpointError if an output of a model is NaN or infinite; the message names the number format."""
+    for name, value in output.items():
+        if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
+            dtype = str(compute.dtype or model.dtype).removeprefix("torch.")
+            advice = (
+                "The checkpoint's weights are finite, so it cannot be computed in this number format."
+                if dtype == "float32"
+                else "Numbers of the model overflow in this format: use --dtype float32."
+            )
+            raise CheckpointError(f"The model's output {name} is NaN or infinite in {dtype}.\n{advice}")
 
 
 def counted(model: Prunable, batches: Iterable[Batch], compute: ComputeConfig) -> Counts:

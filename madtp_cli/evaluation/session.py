@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from madtp_cli import tasks
-from madtp_cli.checkpoint import load as checkpoints
+from madtp_cli.checkpoint import loading as checkpoints
+from madtp_cli.checkpoint.loading import LoadedCheckpoint
 from madtp_cli.config import RunSettings
 from madtp_cli.data import SPLITS, Dataset
 from madtp_cli.data import read as read_data
@@ -41,6 +42,7 @@ class Session:
         settings: The settings of the command.
         progress: Receives progress and notes.
         labelled: Whether the labels of the data apply to what the model was trained for.
+        checkpoint_notes: What was assumed about the checkpoint, or left out of it.
         prepared_batches: Batches that `batching` keeps in memory for the next pass, by split and number of rows.
     """
 
@@ -52,6 +54,7 @@ class Session:
     settings: RunSettings
     progress: ProgressReporter
     labelled: bool
+    checkpoint_notes: tuple[str, ...] = ()
     prepared_batches: dict[str, list[Batch]] = field(default_factory=dict)
 
     @classmethod
@@ -72,7 +75,8 @@ class Session:
         compute = ComputeConfig.of(settings.device, settings.dtype)
         if settings.task is not None:
             tasks.get(settings.task)
-        model, processor = load_checkpoint(source, settings, progress)
+        loaded = load_checkpoint(source, settings, progress)
+        model, processor = loaded.model, loaded.processor
         if settings.task not in (None, model.config.task):
             raise UsageError(
                 f"{source} is a checkpoint for the task {model.config.task}, not for {settings.task}.\n"
@@ -88,7 +92,7 @@ class Session:
         if slow:
             progress.message(slow)
         labelled = settings.data is not None or model.config.trained_on == SCENES
-        return cls(model.to(compute.device), processor, task, data, compute, settings, progress, labelled)
+        return cls(model.to(compute.device), processor, task, data, compute, settings, progress, labelled, loaded.notes)
 
 
 def _read_data(task: str, settings: RunSettings, splits: Sequence[str]) -> Dataset:
@@ -98,23 +102,27 @@ def _read_data(task: str, settings: RunSettings, splits: Sequence[str]) -> Datas
     return read_data(settings.data, tasks.get(task).schema, splits, settings.image_root, task=task)
 
 
-def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressReporter) -> tuple[Prunable, Any]:
-    """Load the model and the processor, and report what was assumed about the checkpoint."""
+def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressReporter) -> LoadedCheckpoint:
+    """Load a checkpoint, and report what was assumed about it."""
     torch.manual_seed(settings.seed)
     progress.start("Loading the checkpoint", 0)
     loaded = checkpoints.load(
-        source, tokenizer=settings.tokenizer, head_width=settings.head_width, activation=settings.activation
+        source,
+        tokenizer=settings.tokenizer,
+        head_width=settings.head_width,
+        activation=settings.activation,
+        weights=settings.weights,
     )
     progress.finish()
     for note in loaded.notes:
         progress.message(note)
-    return loaded.model, loaded.processor
+    return loaded
 
 
 def notes(session: Session) -> list[str]:
     """Return the notes of a session that belong in its report."""
     slow = number_formats.warning(session.compute.dtype, session.compute.device)
-    sentences = [*session.data.notes, *session.settings.notes, *([slow] if slow else [])]
+    sentences = [*session.checkpoint_notes, *session.data.notes, *session.settings.notes, *([slow] if slow else [])]
     if not session.labelled:
         sentences.append(
             "The checkpoint was not trained on the built-in scenes, so the quality is its agreement with the dense "

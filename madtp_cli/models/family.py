@@ -36,11 +36,20 @@ class ImageSettings:
         mean: Mean of red, green and blue, in 0-1.
         std: Standard deviation of red, green and blue, in 0-1.
         resample: Interpolation, a `PIL.Image.Resampling` number.
+        resize: "shortest" (resize the shorter side, crop the middle) or "squash" (resize both sides); None for the
+            family's own way.
+        edge_share: With "shortest", the shorter side before the crop, divided by the side of the crop; 1 or more.
+        normalize: Whether mean and standard deviation are applied.
+        rescale_factor: Factor of the pixel values 0-255.
     """
 
     mean: tuple[float, ...] = tuple(OPENAI_CLIP_MEAN)
     std: tuple[float, ...] = tuple(OPENAI_CLIP_STD)
     resample: int = int(PILImageResampling.BICUBIC)
+    resize: str | None = None
+    edge_share: float = 1.0
+    normalize: bool = True
+    rescale_factor: float = 1 / 255
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ class Family:
         tower_defaults: By tower, the configuration fields that a checkpoint file does not state (layer-norm epsilon,
             activation), with the values of the published models.
         image_settings: The published models' image settings.
+        resize_modes: The ways of resizing that `build_processor` supports; the family's own is first.
         tower_sizes: By tower, sizes to show and the configuration fields that hold them.
         image_tokens: Number of tokens of an image before pruning, given the configuration of the image tower.
         head_width: Width of one attention head in the published models.
@@ -111,6 +121,7 @@ class Family:
     text_limits: Mapping[str, TextLimit]
     tower_defaults: Mapping[str, Mapping[str, Any]]
     image_settings: ImageSettings = field(default_factory=ImageSettings)
+    resize_modes: tuple[str, ...] = ("shortest", "squash")
     tower_sizes: Mapping[str, Mapping[str, str]] = field(
         default_factory=lambda: {
             "vision": TOWER_SIZES | {"image_size": "image_size", "patch_size": "patch_size"},

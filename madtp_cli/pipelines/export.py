@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from madtp_cli import exporters
-from madtp_cli.checkpoint import load
+from madtp_cli.checkpoint import loading
 from madtp_cli.checkpoint.atomic_write import check_output_file, write_file
 from madtp_cli.exporters import ExportFormat, _checking, _tracing
 from madtp_cli.models.prunable import Prunable
@@ -31,8 +32,9 @@ def export(
     *,
     overwrite: bool = False,
     tokenizer: Path | None = None,
-    head_width: int | None = None,
+    head_width: int | Mapping[str, int] | None = None,
     activation: str | None = None,
+    weights: str | None = None,
 ) -> ExportReport:
     """Write a checkpoint, dense or pruned, as one file that runs without madtp, and check the file.
 
@@ -42,7 +44,7 @@ def export(
         format_name: One of `exporters.names()`; by default the format with the ending of `file`.
         progress: Reports the progress.
         overwrite: Replace an existing file.
-        tokenizer, head_width, activation: As in `checkpoint.load.load`.
+        tokenizer, head_width, activation, weights: As in `checkpoint.loading.load`.
 
     Raises:
         MadtpError: One of its subclasses, each with its exit code. No file is written then.
@@ -51,7 +53,7 @@ def export(
     export_format = exporters.get_for(format_name := format_name or exporters.name_for(file), file)
     check_output_file(file, overwrite)
     progress.start("Loading the checkpoint", 0)
-    loaded = load.load(source, tokenizer=tokenizer, head_width=head_width, activation=activation)
+    loaded = loading.load(source, tokenizer=tokenizer, head_width=head_width, activation=activation, weights=weights)
     progress.finish()
     written = _write(loaded.model.float(), export_format, file, overwrite, progress)
     return ExportReport(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from madtp_cli.checkpoint.load import LoadedCheckpoint, load
+from madtp_cli.checkpoint.loading import LoadedCheckpoint, load
 from tests.paths import GOLDEN
 
 

@@ -16,7 +16,7 @@ from typer.testing import Result
 import madtp_cli
 from madtp_cli.checkpoint import reading
 from madtp_cli.checkpoint.inspection import inspect
-from madtp_cli.checkpoint.load import LoadedCheckpoint, load
+from madtp_cli.checkpoint.loading import LoadedCheckpoint, load
 from madtp_cli.checkpoint.save import save
 from madtp_cli.errors import CheckpointError
 
@@ -158,7 +158,7 @@ def test_invalid_settings_are_an_error(loaded: LoadedCheckpoint, tmp_path: Path)
     config = json.loads((tmp_path / "out/config.json").read_text())
     config["vision_config"]["num_attention_heads"] = 7
     (tmp_path / "out/config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="settings do not describe a valid model"):
+    with pytest.raises(CheckpointError, match="does not divide into 7 heads"):
         load(tmp_path / "out")
 
 

@@ -254,7 +254,7 @@ def test_clip_images_are_cropped(checkpoint: Path) -> None:
     [
         ("preprocessor_config.json", {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7], "resample": 2}),
         ("processor_config.json", {"image_processor": {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7],
-                                                       "resample": 2, "size": {"height": 7, "width": 7}}}),
+                                                       "resample": 2, "size": {"shortest_edge": 7}}}),
         ("preprocess_config.json", {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7], "interpolation": "bilinear"}),
         ("open_clip_config.json", {"preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7],
                                                       "interpolation": "bilinear"}, "model_cfg": {"embed_dim": 3}}),

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 import madtp_cli
 from madtp_cli.checkpoint import remote_code
-from madtp_cli.checkpoint.load import LoadedCheckpoint, load
+from madtp_cli.checkpoint.loading import LoadedCheckpoint, load
 from madtp_cli.checkpoint.save import save
 from madtp_cli.errors import OutputError
 from madtp_cli.execution.block_pruner import PruningSettings

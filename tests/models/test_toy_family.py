@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from madtp_cli import models, tasks
-from madtp_cli.checkpoint import inspection, load, processors, remote_code
+from madtp_cli.checkpoint import inspection, loading, processors, remote_code
 from madtp_cli.checkpoint.save import save
 from madtp_cli.evaluation import sample_costs
 from madtp_cli.execution.block_pruner import PruningSettings
@@ -145,7 +145,7 @@ def test_a_saved_folder_loads_again(pruned: Prunable, folder: Path, batch: Batch
     found = inspection.inspect(folder)
     assert found.refusal is None
     assert found.towers["vision"]["tokens"] == 37
-    loaded = load.load(folder)
+    loaded = loading.load(folder)
     model, processor = loaded.model, loaded.processor
     assert torch.equal(_forward(model, batch).logits, _forward(pruned, batch).logits)
     assert models.family_of_processor(processor).name == "toy"
@@ -154,7 +154,7 @@ def test_a_saved_folder_loads_again(pruned: Prunable, folder: Path, batch: Batch
 
 def test_another_image_size_resizes_the_positions(folder: Path) -> None:
     """The record states the key of the position embeddings."""
-    loaded = load.load(folder, image_size=64)
+    loaded = loading.load(folder, image_size=64)
     model, processor = loaded.model, loaded.processor
     assert model.config.vision_config.image_size == 64
     assert processor.image_processor.size["height"] == 64
@@ -162,7 +162,7 @@ def test_another_image_size_resizes_the_positions(folder: Path) -> None:
 
 def test_the_task_runs(folder: Path) -> None:
     """A task needs the model's outputs and the processor, not the family."""
-    loaded = load.load(folder)
+    loaded = loading.load(folder)
     model, processor = loaded.model, loaded.processor
     task, rows = tasks.get("retrieval"), list(splits.rows("retrieval", "val", 3))
     data = task.collate(rows, processor)

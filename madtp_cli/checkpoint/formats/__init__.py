@@ -23,13 +23,14 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from madtp_cli.errors import CheckpointError
+from madtp_cli.checkpoint import state_dicts
+from madtp_cli.errors import CheckpointError, UsageError
 
 #: Keys that quantisation tools (bitsandbytes, GPTQ, AWQ, compressed-tensors) add to a weight or use instead of it.
 QUANTISED = re.compile(r"\.(SCB|absmax|quant_map|qweight|qzeros|g_idx|weight_packed|weight_scale)$")
@@ -45,6 +46,8 @@ class Source:
         weights: The tensors under the keys of the file, without wrappers and prefixes of training scripts.
         extras: What a file contains besides the state dict, such as the epoch.
         config: Content of config.json; None for a single file.
+        open_clip: Content of the open_clip_config.json of the folder, or next to the file; None if there is none.
+        notes: What reading chose among several sets of weights, as full sentences.
     """
 
     path: Path
@@ -52,6 +55,8 @@ class Source:
     weights: Mapping[str, Tensor]
     extras: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
+    open_clip: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,14 +64,26 @@ class CheckpointOverrides:
     """Settings that the user gives because the checkpoint does not state them, or states them wrongly.
 
     Attributes:
-        head_width: Width of one attention head, in both towers.
+        head_width: Width of one attention head: one number for both towers, or one number by tower.
         image_size: Side of the image in pixels; the position embeddings are resized to it.
         activation: "gelu" or "quick_gelu"; files of CLIP models do not state it.
+        weights: "raw" or "ema": which weights to take from a file that has averaged copies (EMA) too.
     """
 
-    head_width: int | None = None
+    head_width: int | Mapping[str, int] | None = None
     image_size: int | None = None
     activation: str | None = None
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in (("activation", ("gelu", "quick_gelu")), ("weights", ("raw", "ema"))):
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise UsageError(f"--{name} {str(value)[:60]} is not allowed.\nGive one of {', '.join(choices)}.")
+
+    def head_width_of(self, tower: str) -> int | None:
+        """Return the head width that the user gave for a tower; None if there is none."""
+        return self.head_width.get(tower) if isinstance(self.head_width, Mapping) else self.head_width
 
 
 @dataclass(frozen=True)
@@ -121,15 +138,25 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised:
     """
     if refusal := _quantisation_refusal(source):
         return Recognised("quantised weights", "unknown", refusal=refusal)
-    known = all_formats()
-    for checkpoint_format in known:
-        if (recognised := checkpoint_format.recognise(source, overrides)) is not None:
-            return recognised
-    first = ", ".join(sorted(source.weights)[:3])
+    recognised = None if state_dicts.has_averages(source.weights) else _first(source, overrides)
+    if recognised is None:
+        weights, notes = state_dicts.without_prefix(source.path, source.weights, overrides.weights)
+        source = replace(source, weights=weights, notes=(*source.notes, *notes))
+        recognised = _first(source, overrides)
+    if overrides.weights == "ema" and not any("averaged" in note for note in source.notes):
+        raise UsageError(f"{source.path} has no averaged weights (EMA).\nLeave out --weights ema.")
+    if recognised is not None:
+        return replace(recognised, notes=(*source.notes, *recognised.notes))
+    first = ", ".join(key[:40] for key in sorted(source.weights)[:3])
     raise CheckpointError(
         f"{source.path} has {len(source.weights)} tensors of an unknown model ({first}, ...).\n"
-        f"Give a checkpoint in one of these formats: {', '.join(entry.NAME for entry in known)}."
+        f"Give a checkpoint in one of these formats: {', '.join(entry.NAME for entry in all_formats())}."
     )
+
+
+def _first(source: Source, overrides: CheckpointOverrides) -> Recognised | None:
+    found = (entry.recognise(source, overrides) for entry in all_formats())
+    return next((recognised for recognised in found if recognised is not None), None)
 
 
 def _quantisation_refusal(source: Source) -> str | None:

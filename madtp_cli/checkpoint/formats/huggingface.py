@@ -18,9 +18,10 @@ from torch import Tensor
 from transformers import BlipConfig, CLIPConfig, PretrainedConfig
 
 from madtp_cli.checkpoint.blip_parts import BLIP_2, VISION_EPSILON, blip_task, with_tied_weights
+from madtp_cli.checkpoint.config_schema import INVALID, require_valid
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
 from madtp_cli.checkpoint.position_embeddings import with_image_size
-from madtp_cli.checkpoint.tower_shapes import HEAD_WIDTH, head_width_refusal, split_dropped
+from madtp_cli.checkpoint.tower_shapes import AMBIGUOUS_WIDTHS, HEAD_WIDTH, divided_refusal, split_dropped
 from madtp_cli.errors import CheckpointError
 
 NAME = "transformers folder"
@@ -87,9 +88,9 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
         )
     kept, dropped = split_dropped(source.weights, DROPPED)
     try:
-        recognised = _known(name, kept, source.config, overrides)
-    except (StrictDataclassError, TypeError, ValueError, AttributeError) as error:  # transformers checks the settings
-        first = str(error).splitlines()[0].rstrip(":")
+        recognised = _known(name, kept, source, overrides)
+    except (StrictDataclassError, *INVALID) as error:  # transformers checks the settings
+        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")[:200]
         raise CheckpointError(
             f"{source.path / 'config.json'} has invalid settings ({first}).\nCopy or download the folder again."
         ) from error
@@ -120,11 +121,9 @@ def _architecture(config: Mapping[str, Any] | None) -> str:
     return ", ".join(map(str, (config or {}).get("architectures") or [])) or "no architecture named"
 
 
-def _known(
-    name: str, weights: Mapping[str, Tensor], settings: Mapping[str, Any], overrides: CheckpointOverrides
-) -> Recognised:
+def _known(name: str, weights: Mapping[str, Tensor], source: Source, overrides: CheckpointOverrides) -> Recognised:
     """Return a checkpoint of a supported model type, with our configuration."""
-    model_type = MODEL_TYPES[name]
+    model_type, settings, where = MODEL_TYPES[name], source.config or {}, source.path / "config.json"
     task, refusal = model_type.task(weights, settings)
     if refusal:
         return Recognised(NAME, task, refusal=refusal)
@@ -136,8 +135,9 @@ def _known(
         "text_config": _selected(stored["text_config"], model_type.text_settings),
         **{setting: stored[setting] for setting in model_type.settings.get(task, ())},
     }
+    require_valid(config, where)
     notes = [*_set_heads(config, overrides), *model_type.adjust(config, overrides)]
-    refusal = head_width_refusal(config, overrides) if overrides.head_width else None
+    refusal = divided_refusal(config, overrides)
     return Recognised(NAME, task, config, model_type.complete(weights), notes=tuple(notes), refusal=refusal)
 
 
@@ -158,19 +158,19 @@ def _set_heads(config: Mapping[str, Any], overrides: CheckpointOverrides) -> lis
     notes = []
     for name in ("vision", "text"):
         tower = config[f"{name}_config"]
-        width, heads = tower["hidden_size"], tower["num_attention_heads"]
-        expected = width // (overrides.head_width or HEAD_WIDTH)
-        if heads == expected:
+        width, heads, given = tower["hidden_size"], tower["num_attention_heads"], overrides.head_width_of(name)
+        expected = width // (given or HEAD_WIDTH)
+        if heads == expected or (given is None and width in AMBIGUOUS_WIDTHS):
             continue
-        if overrides.head_width:
+        if given:
             tower["num_attention_heads"] = max(expected, 1)
             notes.append(
                 f"The {name} tower has {expected} heads, from the given head width; config.json states {heads}."
             )
         else:
             notes.append(
-                f"The {name} tower has {heads} heads, as config.json states; published models of width {width} have "
-                f"{expected}. If config.json is wrong, use --head-width {HEAD_WIDTH}."
+                f"The {name} tower has {heads} heads of width {width / heads:g}, as config.json states; most published "
+                f"models have heads of width {HEAD_WIDTH}."
             )
     return notes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from madtp_cli import models
 from madtp_cli.checkpoint.blip_parts import with_tied_weights
+from madtp_cli.checkpoint.config_schema import require_valid
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
 from madtp_cli.checkpoint.position_embeddings import with_image_size
 from madtp_cli.errors import CheckpointError
@@ -20,6 +21,7 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
         raise CheckpointError(
             f"{source.path} has no model.safetensors, so the folder is incomplete.\nCopy it again, or write it again."
         )
+    require_valid(source.config, source.path / "config.json")
     recognised = Recognised(
         NAME, str(source.config.get("task")), dict(source.config), with_tied_weights(source.weights)
     )

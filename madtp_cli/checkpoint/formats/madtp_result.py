@@ -10,7 +10,7 @@ import re
 
 from madtp_cli.checkpoint import formats
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
-from madtp_cli.checkpoint.tower_shapes import split_dropped
+from madtp_cli.checkpoint.tower_shapes import shape, split_dropped
 
 NAME = "MADTP"
 #: Key of the dictionary.
@@ -26,8 +26,10 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
         return None
     weights, dropped = split_dropped(source.weights, DROPPED)
     dictionary = weights.pop(DICTIONARY)
-    host = formats.recognise(dataclasses.replace(source, weights=weights), overrides)
-    atoms, width = dictionary.shape
+    # The released code changes OpenAI's CLIP, whose activation it keeps.
+    overrides = dataclasses.replace(overrides, activation=overrides.activation or "quick_gelu", weights=None)
+    host = formats.recognise(dataclasses.replace(source, weights=weights, open_clip=None, notes=()), overrides)
+    atoms, width = shape(source.weights, DICTIONARY, 2)
     note = (
         f"The file was compressed by the released MADTP code at temperature "
         f"{source.extras.get('temperature', 'unknown')}. That code prunes by another rule (one number of kept tokens "

@@ -24,6 +24,7 @@ from madtp_cli.checkpoint.tower_shapes import (
     layer_count,
     missing_tensor_error,
     pruned_weights_refusal,
+    shape,
     split_dropped,
     training_data_set,
     training_notes,
@@ -133,20 +134,20 @@ def _config(task: str, weights: Mapping[str, Tensor], overrides: CheckpointOverr
     if task == "nlvr2":
         config["merge_from"] = _merge_from(weights, config["text_config"]["num_hidden_layers"])
     if task == "retrieval":
-        config["image_text_hidden_size"] = weights["vision_proj.weight"].shape[0]
+        config["image_text_hidden_size"] = shape(weights, "vision_proj.weight", 2)[0]
     return config
 
 
 def _vision_config(weights: Mapping[str, Tensor], overrides: CheckpointOverrides) -> dict[str, Any]:
     tower = "vision_model."
-    width, _, patch, _ = weights[tower + "embeddings.patch_embedding.weight"].shape
-    positions = weights[tower + "embeddings.position_embedding"]
+    width, _, patch, _ = shape(weights, tower + "embeddings.patch_embedding.weight", 4)
+    positions = shape(weights, tower + "embeddings.position_embedding", 3)
     return {
         "hidden_size": width,
-        "intermediate_size": weights[tower + "encoder.layers.0.mlp.fc1.weight"].shape[0],
+        "intermediate_size": shape(weights, tower + "encoder.layers.0.mlp.fc1.weight", 2)[0],
         "num_hidden_layers": layer_count(weights, tower + "encoder.layers."),
-        "num_attention_heads": head_count(width, overrides),
-        "image_size": patch * grid_side(positions.shape[1] - 1),
+        "num_attention_heads": head_count(width, "vision", overrides),
+        "image_size": patch * grid_side(positions[1] - 1),
         "patch_size": patch,
         "layer_norm_eps": VISION_EPSILON,
         "hidden_act": "gelu",
@@ -161,15 +162,15 @@ def _text_config(weights: Mapping[str, Tensor], overrides: CheckpointOverrides) 
     """
     has_encoder = any(key.startswith("text_encoder.") for key in weights)
     tower = "text_encoder." if has_encoder else "text_decoder.bert."
-    vocabulary, width = weights[tower + "embeddings.word_embeddings.weight"].shape
+    vocabulary, width = shape(weights, tower + "embeddings.word_embeddings.weight", 2)
     return {
         "hidden_size": width,
-        "intermediate_size": weights[tower + "encoder.layer.0.intermediate.dense.weight"].shape[0],
+        "intermediate_size": shape(weights, tower + "encoder.layer.0.intermediate.dense.weight", 2)[0],
         "num_hidden_layers": layer_count(weights, tower + "encoder.layer."),
-        "num_attention_heads": head_count(width, overrides),
+        "num_attention_heads": head_count(width, "text", overrides),
         "vocab_size": vocabulary,
-        "max_position_embeddings": weights[tower + "embeddings.position_embeddings.weight"].shape[0],
-        "encoder_hidden_size": weights["vision_model.embeddings.patch_embedding.weight"].shape[0],
+        "max_position_embeddings": shape(weights, tower + "embeddings.position_embeddings.weight", 2)[0],
+        "encoder_hidden_size": shape(weights, "vision_model.embeddings.patch_embedding.weight", 4)[0],
         "layer_norm_eps": TEXT_EPSILON,
         "hidden_act": "gelu",
         "bos_token_id": vocabulary - 2,

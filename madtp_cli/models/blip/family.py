@@ -50,6 +50,8 @@ def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) ->
 
     images = BlipImageProcessorPil(
         size={"height": image_size, "width": image_size},
+        do_normalize=settings.normalize,
+        rescale_factor=settings.rescale_factor,
         image_mean=settings.mean,
         image_std=settings.std,
         resample=settings.resample,
@@ -97,6 +99,7 @@ FAMILY = Family(
         special_ids=special_ids,
     ),
     processor_class="BlipProcessor",
+    resize_modes=("squash",),
     build_processor=build_processor,
     # Source: the data sets and models of the released BLIP code. 512 is the number of text positions.
     text_limits={

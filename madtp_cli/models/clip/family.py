@@ -41,12 +41,17 @@ def special_ids(tokenizer: Any) -> dict[str, int]:
 
 
 def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) -> Any:
-    """Build a CLIPProcessor, which resizes the shorter side of an image and crops the square in the middle."""
+    """Build a CLIPProcessor: it resizes the shorter side and crops the middle, or it squashes the image."""
     from transformers import CLIPImageProcessorPil, CLIPProcessor
 
+    square = {"height": image_size, "width": image_size}
+    squash = settings.resize == "squash"
     images = CLIPImageProcessorPil(
-        size={"shortest_edge": image_size},
-        crop_size={"height": image_size, "width": image_size},
+        size=square if squash else {"shortest_edge": round(image_size * settings.edge_share)},
+        crop_size=square,
+        do_center_crop=not squash,
+        do_normalize=settings.normalize,
+        rescale_factor=settings.rescale_factor,
         image_mean=settings.mean,
         image_std=settings.std,
         resample=settings.resample,

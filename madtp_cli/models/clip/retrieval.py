@@ -57,7 +57,8 @@ class MadtpClipForRetrieval(PrunableClip):
         self.text_model = CLIPTextModel._from_config(config.text_config)
         self.vision_model = CLIPVisionModel._from_config(config.vision_config)
         self.visual_projection = nn.Linear(config.vision_config.hidden_size, config.projection_dim, bias=False)
-        self.text_projection = nn.Linear(config.text_config.hidden_size, config.projection_dim, bias=False)
+        text_width, bias = config.text_config.hidden_size, config.text_projection_bias
+        self.text_projection = nn.Linear(text_width, config.projection_dim, bias=bias)
         self.logit_scale = nn.Parameter(torch.tensor(config.logit_scale_init_value))
         self.prepare()
         self.post_init()

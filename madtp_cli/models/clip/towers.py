@@ -24,13 +24,15 @@ class MadtpClipConfig(CLIPConfig):
     """transformers' CLIP configuration with the task and the pruning settings.
 
     `madtp` holds the fields of `PruningSettings`, or None for a dense model. `trained_on` is the name of the data set,
-    if the checkpoint states it. A text ends with its first token `text_config.eos_token_id`.
+    if the checkpoint states it. A text ends with its first token `text_config.eos_token_id`. `text_projection_bias` is
+    whether the projection of texts has a bias, as in some models of OpenCLIP.
     """
 
     model_type = "madtp_clip"
     task: str = "retrieval"
     madtp: dict[str, Any] | None = None
     trained_on: str | None = None
+    text_projection_bias: bool = False
 
 
 class PrunableClip(Prunable, CLIPPreTrainedModel):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from madtp_cli.checkpoint import formats
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Source
-from madtp_cli.checkpoint.load import load
+from madtp_cli.checkpoint.loading import load
 from madtp_cli.checkpoint.position_embeddings import grid_side, resize_positions
 from madtp_cli.errors import CheckpointError
 

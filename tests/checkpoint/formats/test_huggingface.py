@@ -123,7 +123,7 @@ def test_differences_from_the_published_models_are_noted(tmp_path: Path) -> None
     found = formats.recognise(read(tmp_path), CheckpointOverrides())
     vision = found.config["vision_config"]
     assert (vision["layer_norm_eps"], vision["num_attention_heads"]) == (1e-5, 4)
-    assert any("vision tower has 4 heads, as config.json states" in note and "have 2" in note for note in found.notes)
+    assert any("vision tower has 4 heads of width 32, as config.json states" in note for note in found.notes)
     assert any("epsilon of the vision tower is 1e-05, as config.json states" in note for note in found.notes)
     assert not any("text tower" in note for note in found.notes)
 

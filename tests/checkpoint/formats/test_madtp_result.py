@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from madtp_cli.checkpoint import formats, inspection, load
+from madtp_cli.checkpoint import formats, inspection, loading
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
 from madtp_cli.checkpoint.reading import read
 
@@ -22,7 +22,7 @@ def test_dense_logits_equal_those_of_the_original(
 ) -> None:
     """At temperature 0 the original code prunes nothing, so it is a plain BLIP."""
     found = inspection.recognise(golden / "madtp_nlvr_a/checkpoint.pth", overrides)
-    ours, original = compared_logits(load.build(found), "madtp_nlvr_a")
+    ours, original = compared_logits(loading.build(found), "madtp_nlvr_a")
     torch.testing.assert_close(ours, original, rtol=0, atol=1e-4)
 
 

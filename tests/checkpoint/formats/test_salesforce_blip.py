@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from madtp_cli import models
-from madtp_cli.checkpoint import formats, inspection, load
+from madtp_cli.checkpoint import formats, inspection, loading
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
 from madtp_cli.checkpoint.reading import read
 from madtp_cli.errors import CheckpointError, UsageError
@@ -28,7 +28,7 @@ def test_logits_equal_those_of_the_original(
 ) -> None:
     """Every tensor changes some logit, so a wrong name, epsilon or number of heads is found."""
     found = inspection.recognise(golden / "blip_nlvr_a/checkpoint.pth", overrides)
-    ours, original = compared_logits(load.build(found), "blip_nlvr_a")
+    ours, original = compared_logits(loading.build(found), "blip_nlvr_a")
     torch.testing.assert_close(ours, original, rtol=0, atol=1e-4)
 
 
@@ -237,7 +237,7 @@ def test_without_a_temperature_the_default_is_used(inventory: Callable[[str], So
 def test_an_unknown_number_of_heads_is_an_error(golden: Path) -> None:
     """48 is not a multiple of 64. With a wrong number of heads, the outputs would be nonsense."""
     with pytest.raises(CheckpointError, match=r"width 48 is not a multiple of 64(?s:.)*--head-width"):
-        load.load(golden / "blip_nlvr_a/checkpoint.pth")
+        loading.load(golden / "blip_nlvr_a/checkpoint.pth")
 
 
 @pytest.mark.parametrize(

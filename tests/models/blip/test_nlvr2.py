@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from madtp_cli.checkpoint import load
+from madtp_cli.checkpoint import loading
 from madtp_cli.checkpoint.formats import CheckpointOverrides
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
@@ -24,7 +24,7 @@ THRESHOLD_SCALES = [0.0, 0.2, 0.4, 0.6]
 @pytest.fixture(scope="module")
 def original() -> MadtpBlipForNLVR2:
     """The golden checkpoint, whose heads are 16 wide."""
-    return load.build(load.recognise(FOLDER / "checkpoint.pth", CheckpointOverrides(head_width=16))).eval()
+    return loading.build(loading.recognise(FOLDER / "checkpoint.pth", CheckpointOverrides(head_width=16))).eval()
 
 
 @pytest.fixture(scope="module")

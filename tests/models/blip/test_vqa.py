@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BlipForQuestionAnswering
 
-from madtp_cli.checkpoint import load
+from madtp_cli.checkpoint import loading
 from madtp_cli.checkpoint.formats import CheckpointOverrides
 from madtp_cli.compression.distillation import step_losses
 from madtp_cli.compression.teacher_cache import TeacherCache
@@ -33,7 +33,7 @@ IMAGES = {"scales": {"text": [0.0, 0.0]}}
 @pytest.fixture(scope="module")
 def original() -> MadtpBlipForQuestionAnswering:
     """The golden checkpoint: width 48 (vision) and 32 (text), heads 16 wide. Its [SEP] is that of BERT."""
-    model = load.build(load.recognise(FOLDER / "checkpoint.pth", CheckpointOverrides(head_width=16))).eval()
+    model = loading.build(loading.recognise(FOLDER / "checkpoint.pth", CheckpointOverrides(head_width=16))).eval()
     model.config.text_config.update({"sep_token_id": 102, "pad_token_id": 0})
     return model
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from madtp_cli.checkpoint import load
+from madtp_cli.checkpoint import loading
 from madtp_cli.checkpoint.formats import CheckpointOverrides
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.clip.retrieval import MadtpClipForRetrieval
@@ -24,7 +24,7 @@ Batch = dict[str, Tensor]
 
 def golden(case: str, file: str) -> tuple[MadtpClipForRetrieval, Batch]:
     """Return a model from an original checkpoint, with its inputs and the original code's outputs."""
-    model: Any = load.build(load.recognise(GOLDEN / case / file, CheckpointOverrides()))
+    model: Any = loading.build(loading.recognise(GOLDEN / case / file, CheckpointOverrides()))
     given = load_file(GOLDEN / case / "inputs.safetensors")
     inputs = {"pixel_values": given["pixel_values"].float(), "input_ids": given["token_ids"].long()}
     return model, inputs | load_file(GOLDEN / case / "outputs.safetensors")

@@ -7,12 +7,13 @@ The steps are in this order: `checkpoint.reading` reads the file, `checkpoint.fo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from madtp_cli.checkpoint import processors
+from madtp_cli.checkpoint import processors, tensors
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, madtp_folder
 from madtp_cli.checkpoint.inspection import Inspection, compare, model_class, model_config, recognise
 from madtp_cli.checkpoint.processors import Processor
@@ -43,9 +44,10 @@ def load(
     source: Path,
     *,
     tokenizer: Path | None = None,
-    head_width: int | None = None,
+    head_width: int | Mapping[str, int] | None = None,
     image_size: int | None = None,
     activation: str | None = None,
+    weights: str | None = None,
 ) -> LoadedCheckpoint:
     """Load a checkpoint on the CPU, in evaluation mode.
 
@@ -54,17 +56,18 @@ def load(
     Args:
         source: A checkpoint file or folder, or the hub name of a model in the local cache.
         tokenizer: Folder of the tokenizer; by default it is searched near the checkpoint and in the cache.
-        head_width: Width of one attention head; by default 64, as in every published BLIP and CLIP.
+        head_width: Width of one attention head, for both towers or by tower; see `inspection.inspect`.
         image_size: Side of the image in pixels; by default the checkpoint's.
-        activation: Activation of CLIP's feed-forward layers, see `inspection.inspect`.
+        activation, weights: See `inspection.inspect`.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or used, or lacks tensors or a tokenizer.
     """
     source = locate(Path(source))
-    recognised = recognise(source, CheckpointOverrides(head_width, image_size, activation))
+    recognised = recognise(source, CheckpointOverrides(head_width, image_size, activation, weights))
     inspection = compare(source, recognised)
     _require_loadable(inspection)
+    tensors.require_finite(source, recognised.weights)
     processor = processors.find(source, tokenizer, model_config(recognised.config))
     model = build(recognised)
     model.config.text_config.update(processors.special_ids(model.config, processor.tokenizer))
@@ -80,10 +83,13 @@ def _require_loadable(inspection: Inspection) -> None:
             f"{inspection.task} needs, such as {inspection.missing[0]}.\n"
             "The file is incomplete: download or copy it again."
         )
-    for key, (in_file, in_model) in inspection.reshaped.items():
+    if inspection.reshaped:
+        first = [
+            f"{key} has shape {in_file}, but the other tensors need {in_model}"
+            for key, (in_file, in_model) in list(inspection.reshaped.items())[:3]
+        ]
         raise CheckpointError(
-            f"{inspection.source}: {key} has shape {in_file}, but the other tensors need {in_model}.\n"
-            "The file is inconsistent: get it again from where it was made."
+            f"{inspection.source}: {'; '.join(first)}.\nThe file is inconsistent: get it again from where it was made."
         )
 
 

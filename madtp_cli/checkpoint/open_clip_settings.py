@@ -1,0 +1,206 @@
+"""The content of an `open_clip_config.json`: its fields, their ranges, and what cannot be followed.
+
+A field that is not listed here changes the model in a way that madtp does not know, so it is refused by its name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from madtp_cli.errors import CheckpointError
+
+#: A size, and the number of a token. The limits are far above every published model.
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
+TokenId = Annotated[int, Field(ge=0, le=10_000_000)]
+Layers = Annotated[int, Field(ge=1, le=1_000)]
+Epsilon = Annotated[float, Field(gt=0, le=1)]
+Colour = tuple[float, float, float]
+Deviation = Annotated[float, Field(gt=0)]
+
+#: Why a model of OpenCLIP cannot be used, by a field of its parts.
+COCA = "a CoCa of OpenCLIP (multimodal_cfg), whose text decoder writes captions.\nGive a CLIP with two plain towers."
+HUGGING_FACE_TEXT = (
+    "an OpenCLIP model whose text tower is {name} of Hugging Face (hf_model_name).\n"
+    "Give a model with OpenCLIP's own text tower."
+)
+RESNET = "a ResNet CLIP of OpenCLIP (layers is a list), which has no tokens to prune.\nGive a ViT model."
+SIGLIP = (
+    "a SigLIP of OpenCLIP (image tower {name} of timm), which has no [CLS] token but a pooling head.\n"
+    "Give a CLIP with a ViT of OpenCLIP, or the SigLIP as a folder of transformers."
+)
+TIMM = (
+    "an OpenCLIP model whose image tower is {name} of timm, which is no plain vision transformer.\n"
+    "Give a model with OpenCLIP's own ViT, such as ViT-B-32."
+)
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False, frozen=True)
+
+
+class _Norm(_Settings):
+    eps: Epsilon = 1e-5
+
+
+class Activation(_Settings):
+    """The form of GELU."""
+
+    approximate: Literal["none", "tanh"] = "none"
+
+
+class VisionSettings(_Settings):
+    """A built-in ViT. A field whose type has one value changes the model if it has another value."""
+
+    image_size: Size | tuple[Size, Size] = 224
+    layers: Layers = 12
+    width: Size = 768
+    head_width: Size = 64
+    mlp_ratio: float = Field(default=4.0, gt=0, le=100)
+    patch_size: Size | tuple[Size, Size] = 16
+    norm_kwargs: _Norm | None = None
+    act_kwargs: Activation | None = None
+    patch_dropout: float | None = None
+    output_tokens: bool | None = None
+    ls_init_value: None = None
+    attentional_pool: Literal[False] | None = None
+    attn_pooler_queries: Any = None
+    attn_pooler_heads: Any = None
+    no_ln_pre: Literal[False] | None = None
+    pos_embed_type: Literal["learnable"] = "learnable"
+    final_ln_after_pool: Literal[False] | None = None
+    pool_type: Literal["tok"] = "tok"
+    block_type: None = None
+    qk_norm: Literal[False] | None = None
+    scaled_cosine_attn: Literal[False] | None = None
+    scale_heads: Literal[False] | None = None
+    scale_attn_inner: Literal[False] | None = None
+    scale_attn: Literal[False] | None = None
+    scale_fc: Literal[False] | None = None
+    timm_model_name: None = None
+    timm_model_pretrained: Any = None
+    timm_pool: Any = None
+    timm_proj: Any = None
+    timm_proj_bias: Any = None
+    timm_drop: Any = None
+    timm_drop_path: Any = None
+
+
+class _Tokenizer(_Settings):
+    clean: Literal["lower", "whitespace"] | None = None
+    strip_sep_token: Literal[False] | None = None
+
+
+class TextSettings(_Settings):
+    """A built-in text tower."""
+
+    context_length: Size = 77
+    vocab_size: Size = 49_408
+    width: Size = 512
+    heads: Size = 8
+    layers: Layers = 12
+    mlp_ratio: float = Field(default=4.0, gt=0, le=100)
+    norm_kwargs: _Norm | None = None
+    act_kwargs: Activation | None = None
+    pool_type: Literal["argmax", "eos"] = "argmax"
+    eos_id: TokenId | None = None
+    pad_id: TokenId = 0
+    proj_bias: bool = False
+    proj_type: Literal["linear"] = "linear"
+    output_tokens: bool | None = None
+    hf_tokenizer_name: str | None = None
+    tokenizer_kwargs: _Tokenizer | None = None
+    ls_init_value: None = None
+    embed_cls: Literal[False] | None = None
+    no_causal_mask: Literal[False] | None = None
+    final_ln_after_pool: Literal[False] | None = None
+    use_pad_mask: Literal[False] | None = None
+    correct_cls_mask: bool | None = None
+    block_type: None = None
+    qk_norm: Literal[False] | None = None
+    scaled_cosine_attn: Literal[False] | None = None
+    scale_heads: Literal[False] | None = None
+    scale_attn_inner: Literal[False] | None = None
+    scale_attn: Literal[False] | None = None
+    scale_fc: Literal[False] | None = None
+    hf_model_name: None = None
+    hf_model_pretrained: Any = None
+    hf_proj_type: Any = None
+    hf_pooler_type: Any = None
+
+
+class ModelSettings(_Settings):
+    """A CLIP of OpenCLIP with built-in towers."""
+
+    embed_dim: Size
+    vision_cfg: VisionSettings
+    text_cfg: TextSettings
+    quick_gelu: bool = False
+    custom_text: bool = False
+    nonscalar_logit_scale: bool | None = None
+    init_logit_scale: float | None = None
+    init_logit_bias: None = None
+    cast_dtype: Any = None
+    output_dict: Any = None
+
+
+class PreprocessSettings(_Settings):
+    """How OpenCLIP prepares images for this model."""
+
+    mean: Colour | None = None
+    std: tuple[Deviation, Deviation, Deviation] | None = None
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    resize_mode: Literal["shortest", "squash"] = "shortest"
+    size: Size | tuple[Size, Size] | None = None
+    mode: Literal["RGB"] = "RGB"
+    fill_color: Any = None
+
+
+def refusal(content: Any) -> str | None:
+    """Return why a model of OpenCLIP has a tower that cannot be pruned, by name; None if it has not."""
+    model = content.get("model_cfg") if isinstance(content, dict) else None
+    if not isinstance(model, dict):
+        return None
+    vision, text = (part if isinstance(part, dict) else {} for part in map(model.get, ("vision_cfg", "text_cfg")))
+    if model.get("multimodal_cfg") is not None:
+        return COCA
+    if name := vision.get("timm_model_name"):
+        return (SIGLIP if "siglip" in str(name) else TIMM).format(name=str(name)[:60])
+    if isinstance(vision.get("layers"), list):
+        return RESNET
+    name = text.get("hf_model_name")
+    return HUGGING_FACE_TEXT.format(name=str(name)[:60]) if name else None
+
+
+def model_settings(content: Any, where: Any) -> ModelSettings:
+    """Return the settings of the model.
+
+    Raises:
+        CheckpointError: A field is absent, invalid or cannot be followed; the message names it.
+    """
+    if not isinstance(content, dict) or "model_cfg" not in content:
+        raise CheckpointError(f"{where} has no model_cfg.\nCopy or download the file again.")
+    return _validated(ModelSettings, content["model_cfg"], where, "model_cfg")
+
+
+def preprocess_settings(content: Any, where: Any) -> PreprocessSettings:
+    """Return the settings of the images.
+
+    Raises:
+        CheckpointError: As `model_settings`.
+    """
+    return _validated(PreprocessSettings, content.get("preprocess_cfg") or {}, where, "preprocess_cfg")
+
+
+def _validated(kind: type[Any], content: Any, where: Any, name: str) -> Any:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join([name, *map(str, first["loc"])])
+        value = repr(first.get("input"))[:60]
+        raise CheckpointError(
+            f"{where}: {field} is {value}, which madtp cannot follow ({first['msg']}).\n"
+            "Correct the file, or give a model with OpenCLIP's plain towers."
+        ) from error
