@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
+from madtp_cli.checkpoint import number_format
 from madtp_cli.compression import calibration, fine_tuning
 from madtp_cli.compression.budget import Budget, feasible_budget
 from madtp_cli.compression.optimizers import Schedule
@@ -27,12 +30,16 @@ FIRST_SHARE, FIRST_CLOSE = 1 / 8, 0.02
 
 @dataclass(frozen=True)
 class CompressedModel:
-    """A student that meets its budget on the validation samples, and its dense teacher."""
+    """A student that meets its budget on the validation samples, and its dense teacher.
+
+    The student's weights are rounded to `saved_in`, the number format of the file.
+    """
 
     teacher: Prunable
     student: Prunable
     target: Budget
     calibration: Calibration
+    saved_in: torch.dtype
 
     @property
     def settings(self) -> PruningSettings:
@@ -45,16 +52,22 @@ def compress_model(session: Session, settings: CompressSettings) -> CompressedMo
 
     Raises:
         BudgetError: The budget cannot be reached (found before the first forward pass), or it was missed.
+        UsageError: A weight is too large for the number format of the file.
     """
+    saved_in = number_format.FORMATS.get(settings.save_dtype, session.stored)
+    number_format.require_range(session.model, saved_in)
     student = prunable_student(session.model, settings.method)
     target = feasible_budget(session, student, settings.gflops_budget)
     teacher = dense_teacher(session.model)
     few = math.ceil(FIRST_SHARE * len(batching.rows(session, "val", CALIBRATION_SAMPLES)))
     first = calibration.calibrate(session, student, target, few, rough=FIRST_CLOSE)
     final = _fine_tuned(session, student, teacher, target, first, settings)
-    if final is None:
-        final = calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, first.threshold_scale)
-    if len(batching.rows(session, "val")) > CALIBRATION_SAMPLES:
+    rounded = number_format.round_weights(student, saved_in)
+    many = len(batching.rows(session, "val")) > CALIBRATION_SAMPLES
+    if final is None or (rounded and not many):
+        start = (final or first).threshold_scale
+        final = calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, start)
+    if many:
         final = calibration.calibrate(session, student, target, None, final.threshold_scale)
     run.set_threshold_scale(student, final.threshold_scale)
     if not target.is_met(final.gflops):
@@ -62,7 +75,7 @@ def compress_model(session: Session, settings: CompressSettings) -> CompressedMo
             f"{target} was missed: the nearest threshold scale costs {final.gflops:.4g} GFLOPs on the validation "
             "samples.\nGive more validation samples, so that the mean cost changes in smaller steps, or another budget."
         )
-    return CompressedModel(teacher, student, target, final)
+    return CompressedModel(teacher, student, target, final, saved_in)
 
 
 def _fine_tuned(

@@ -11,6 +11,7 @@ import torch
 
 from madtp_cli import tasks
 from madtp_cli.checkpoint import load as checkpoints
+from madtp_cli.checkpoint.load import LoadedCheckpoint
 from madtp_cli.config import RunSettings
 from madtp_cli.data import SPLITS, Dataset
 from madtp_cli.data import read as read_data
@@ -40,6 +41,7 @@ class Session:
         settings: The settings of the command.
         progress: Receives progress and notes.
         labelled: Whether the labels of the data apply to what the model was trained for.
+        stored: Number format of the weights in the checkpoint's file.
         prepared_batches: Batches that `batching` keeps in memory for the next pass, by split and number of rows.
     """
 
@@ -51,6 +53,7 @@ class Session:
     settings: RunSettings
     progress: ProgressReporter
     labelled: bool
+    stored: torch.dtype = torch.float32
     prepared_batches: dict[str, list[Batch]] = field(default_factory=dict)
 
     @classmethod
@@ -71,7 +74,8 @@ class Session:
         compute = ComputeConfig.of(settings.device, settings.dtype)
         if settings.task is not None:
             tasks.get(settings.task)
-        model, processor = load_checkpoint(source, settings, progress)
+        loaded = load_checkpoint(source, settings, progress)
+        model, processor = loaded.model, loaded.processor
         if settings.task not in (None, model.config.task):
             raise UsageError(
                 f"{source} is a checkpoint for the task {model.config.task}, not for {settings.task}.\n"
@@ -82,7 +86,9 @@ class Session:
             progress.message(note)
         task = tasks.prepared(model.config.task, processor, data, settings.k_test)
         labelled = settings.data is not None or model.config.trained_on == SCENES
-        return cls(model.to(compute.device), processor, task, data, compute, settings, progress, labelled)
+        return cls(
+            model.to(compute.device), processor, task, data, compute, settings, progress, labelled, loaded.stored
+        )
 
 
 def _read_data(task: str, settings: RunSettings, splits: Sequence[str]) -> Dataset:
@@ -92,15 +98,15 @@ def _read_data(task: str, settings: RunSettings, splits: Sequence[str]) -> Datas
     return read_data(settings.data, tasks.get(task).schema, splits, settings.image_root, task=task)
 
 
-def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressReporter) -> tuple[Prunable, Any]:
-    """Load the model and the processor, and report what was assumed about the checkpoint."""
+def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressReporter) -> LoadedCheckpoint:
+    """Load a checkpoint, and report what was assumed about the checkpoint."""
     torch.manual_seed(settings.seed)
     loaded = checkpoints.load(
         source, tokenizer=settings.tokenizer, head_width=settings.head_width, activation=settings.activation
     )
     for note in loaded.notes:
         progress.message(note)
-    return loaded.model, loaded.processor
+    return loaded
 
 
 def notes(session: Session) -> list[str]:
