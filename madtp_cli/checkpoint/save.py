@@ -46,5 +46,6 @@ def save(
             raise OSError(str(error)) from error
         remote_code.write(model, new)
         processor.save_pretrained(new)
+        remote_code.write_processor(processor, new)
         for name, text in (files or {}).items():
             (new / name).write_text(text, encoding="utf-8")
