@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from madtp_cli.checkpoint import processors, tensors
+from madtp_cli.checkpoint import number_format, processors, tensors
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, madtp_folder
 from madtp_cli.checkpoint.inspection import Inspection, compare, model_class, model_config, recognise
 from madtp_cli.checkpoint.processors import Processor
@@ -32,12 +32,14 @@ class LoadedCheckpoint:
         processor: Its image processor and tokenizer.
         notes: What was assumed, converted or left out, as full sentences for the user.
         inspection: The comparison of the checkpoint with the model.
+        stored: Number format of most weights in the file.
     """
 
     model: Prunable
     processor: Processor
     notes: tuple[str, ...]
     inspection: Inspection
+    stored: torch.dtype = torch.float32
 
 
 def load(
@@ -51,7 +53,7 @@ def load(
 ) -> LoadedCheckpoint:
     """Load a checkpoint on the CPU, in evaluation mode.
 
-    A folder that madtp wrote keeps its precision. Other checkpoints are loaded in float32.
+    The model computes in float32, or in the number format that the config.json of a folder of madtp states.
 
     Args:
         source: A checkpoint file or folder, or the hub name of a model in the local cache.
@@ -71,7 +73,8 @@ def load(
     processor = processors.find(source, tokenizer, model_config(recognised.config))
     model = build(recognised)
     model.config.text_config.update(processors.special_ids(model.config, processor.tokenizer))
-    return LoadedCheckpoint(model, processor, (*inspection.notes, *_left_out(inspection)), inspection)
+    stored = number_format.main_format(recognised.weights.values())
+    return LoadedCheckpoint(model, processor, (*inspection.notes, *_left_out(inspection)), inspection, stored)
 
 
 def _require_loadable(inspection: Inspection) -> None:
@@ -103,14 +106,13 @@ def _left_out(inspection: Inspection) -> tuple[str, ...]:
 
 def build(recognised: Recognised) -> Prunable:
     """Build the model of a recognised checkpoint, in evaluation mode, with a copy of the weights."""
-    dtypes = {value.dtype for value in recognised.weights.values()}
-    keeps_precision = recognised.format == madtp_folder.NAME and len(dtypes) == 1
+    stated = recognised.config.get("dtype") if recognised.format == madtp_folder.NAME else None
     with without_progress_bars():
         model: Prunable = model_class(recognised.config).from_pretrained(
             None,
             config=model_config(recognised.config),
             # Tensors can be views of the file, so they are copied.
             state_dict={key: value.clone() for key, value in recognised.weights.items()},
-            dtype=dtypes.pop() if keeps_precision else torch.float32,
+            dtype=number_format.FORMATS.get(str(stated), torch.float32),
         )
     return model.eval()

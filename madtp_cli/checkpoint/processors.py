@@ -48,7 +48,8 @@ def build(config: Any, tokenizer: Tokenizer, settings: ImageSettings | None = No
         settings: Image settings; None for those of the published models.
     """
     family = models.family_of(config)
-    return family.build_processor(tokenizer, config.vision_config.image_size, settings or family.image_settings)
+    made = family.build_processor(tokenizer, config.vision_config.image_size, settings or family.image_settings)
+    return family.task_processor(made, config.task)
 
 
 def find_tokenizer(source: Path, tokenizer_folder: Path | None, config: Any) -> Tokenizer:

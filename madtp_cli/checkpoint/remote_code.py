@@ -47,9 +47,23 @@ def write(model: Any, folder: Path) -> None:
     kind = models.kind_of(model.config)
     for name, text in files(kind).items():
         (folder / name).write_text(text, encoding="utf-8")
-    config = folder / "config.json"
-    fields = json.loads(config.read_text(encoding="utf-8")) | references(kind)
-    config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    _add_fields(folder / "config.json", references(kind))
+
+
+def write_processor(processor: Any, folder: Path) -> None:
+    """Write the code of a processor into a folder that has its settings, if its class is one of this package."""
+    module, name = type(processor).__module__, type(processor).__name__
+    if not _is_ours(module):
+        return
+    module = module.removeprefix(f"{PACKAGE}.")
+    for file, text in _files_of(module).items():
+        (folder / file).write_text(text, encoding="utf-8")
+    _add_fields(folder / "processor_config.json", {"auto_map": {"AutoProcessor": f"{_flat_name(module)}.{name}"}})
+
+
+def _add_fields(file: Path, fields: dict[str, Any]) -> None:
+    written = json.loads(file.read_text(encoding="utf-8")) | fields
+    file.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def references(kind: str) -> dict[str, Any]:
@@ -70,8 +84,13 @@ def references(kind: str) -> dict[str, Any]:
 
 def files(kind: str) -> dict[str, str]:
     """Return the text of every file that a model of this kind needs, by file name."""
+    return _files_of(f"models.{kind}")
+
+
+def _files_of(module: str) -> dict[str, str]:
+    """Return the texts of a module and of all modules that it needs, by file name."""
     texts: dict[str, str] = {}
-    waiting = [f"models.{kind}"]
+    waiting = [module]
     while waiting:
         module = waiting.pop()
         if module not in texts:

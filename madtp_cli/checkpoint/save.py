@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 
-from madtp_cli.checkpoint import remote_code
+from madtp_cli.checkpoint import number_format, remote_code
 from madtp_cli.checkpoint.atomic_write import write_folder
 from madtp_cli.checkpoint.processors import Processor
 from madtp_cli.checkpoint.quiet import without_progress_bars
@@ -21,6 +22,7 @@ def save(
     *,
     files: Mapping[str, str] | None = None,
     overwrite: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write a checkpoint folder. If writing fails, nothing is left behind.
 
@@ -30,17 +32,20 @@ def save(
         folder: The output folder; its parent must exist.
         files: Further text files by name, such as report.json.
         overwrite: Replace an existing folder if madtp wrote it.
+        dtype: Number format of the saved weights; None for the model's own. Readers compute in the model's own format.
 
     Raises:
         OutputError: The folder cannot be written or must not be replaced.
     """
+    weights = None if dtype is None else number_format.weights_in(model, dtype)
     with write_folder(Path(folder), overwrite) as new:
         try:
             with without_progress_bars():
-                model.save_pretrained(new)
+                model.save_pretrained(new, state_dict=weights)
         except SafetensorError as error:  # raised when the disk is full
             raise OSError(str(error)) from error
         remote_code.write(model, new)
         processor.save_pretrained(new)
+        remote_code.write_processor(processor, new)
         for name, text in (files or {}).items():
             (new / name).write_text(text, encoding="utf-8")

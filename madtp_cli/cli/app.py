@@ -61,6 +61,7 @@ def compress(
     seed: opt.Seed = None,
     config: opt.Config = None,
     output: opt.Output = None,
+    save_dtype: opt.SaveDtype = None,
     overwrite: opt.Overwrite = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,

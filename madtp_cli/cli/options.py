@@ -88,6 +88,7 @@ Epochs = Annotated[float | None, setting("epochs", panel="Training")]
 LearningRate = Annotated[float | None, setting("learning_rate", panel="Training")]
 DictionaryRate = Annotated[float | None, setting("dictionary_learning_rate", panel="Training")]
 Output = Annotated[str | None, setting("output", "-o", panel="Output")]
+SaveDtype = Annotated[str | None, setting("save_dtype", panel="Output")]
 Overwrite = Annotated[
     bool | None, option("Replace the output folder, if madtp wrote it.", "--overwrite", panel="Output")
 ]

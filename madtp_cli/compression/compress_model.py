@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
+from madtp_cli.checkpoint import number_format
 from madtp_cli.compression import calibration, fine_tuning
 from madtp_cli.compression.announcement import announce
 from madtp_cli.compression.budget import Budget, feasible_budget
@@ -28,12 +31,16 @@ FIRST_SHARE, FIRST_CLOSE = 1 / 8, 0.02
 
 @dataclass(frozen=True)
 class CompressedModel:
-    """A student that meets its budget on the validation samples, and its dense teacher."""
+    """A student that meets its budget on the validation samples, and its dense teacher.
+
+    The student's weights are rounded to `saved_in`, the number format of the file.
+    """
 
     teacher: Prunable
     student: Prunable
     target: Budget
     calibration: Calibration
+    saved_in: torch.dtype
 
     @property
     def settings(self) -> PruningSettings:
@@ -46,7 +53,10 @@ def compress_model(session: Session, settings: CompressSettings) -> CompressedMo
 
     Raises:
         BudgetError: The budget cannot be reached (found before the first forward pass), or it was missed.
+        UsageError: A weight is too large for the number format of the file.
     """
+    saved_in = number_format.FORMATS.get(settings.save_dtype, session.stored)
+    number_format.require_range(session.model, saved_in)
     student = prunable_student(session.model, settings.method)
     target = feasible_budget(session, student, settings.gflops_budget)
     teacher = dense_teacher(session.model)
@@ -55,9 +65,12 @@ def compress_model(session: Session, settings: CompressSettings) -> CompressedMo
         session, student, target, few, rough=FIRST_CLOSE, title=f"Calibrating roughly on {few} samples"
     )
     final = _fine_tuned(session, student, teacher, target, first, settings)
-    if final is None:
-        final = calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, first.threshold_scale)
-    if len(batching.rows(session, "val")) > CALIBRATION_SAMPLES:
+    rounded = number_format.round_weights(student, saved_in)
+    many = len(batching.rows(session, "val")) > CALIBRATION_SAMPLES
+    if final is None or (rounded and not many):
+        start = (final or first).threshold_scale
+        final = calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, start)
+    if many:
         title = f"Calibrating on all {len(batching.rows(session, 'val'))} samples"
         final = calibration.calibrate(session, student, target, None, final.threshold_scale, title=title)
     run.set_threshold_scale(student, final.threshold_scale)
@@ -66,7 +79,7 @@ def compress_model(session: Session, settings: CompressSettings) -> CompressedMo
             f"{target} was missed: the nearest threshold scale costs {final.gflops:.4g} GFLOPs on the validation "
             "samples.\nGive more validation samples, so that the mean cost changes in smaller steps, or another budget."
         )
-    return CompressedModel(teacher, student, target, final)
+    return CompressedModel(teacher, student, target, final, saved_in)
 
 
 def _fine_tuned(

@@ -35,6 +35,7 @@ class CompressKeywords(RunKeywords, total=False):
     gflops_budget: Required[str | float | BudgetRequest]
     output: str | Path | None
     overwrite: bool
+    save_dtype: Literal["auto", "float32", "float16", "bfloat16"]
     method: str
     steps: int | None
     epochs: float | None

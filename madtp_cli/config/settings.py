@@ -69,7 +69,7 @@ class RunSettings(BaseModel):
     """Device of the computation: auto, cpu, cuda, cuda:1 or mps. auto uses cuda if there is a GPU, and cpu if not."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the forward passes: auto, float32, bfloat16 or float16. auto means float32.
-    bfloat16 is slower on CPUs without AVX512-BF16 or AMX. Weights are always saved in float32."""
+    bfloat16 is slower on CPUs without AVX512-BF16 or AMX."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of all random numbers, from 0 to 4294967295."""
     tokenizer: UserPath | None = None
@@ -117,6 +117,9 @@ class CompressSettings(RunSettings):
     """Folder to write. Default: ./CHECKPOINT-madtp."""
     overwrite: bool = False
     """Replace the output folder if madtp wrote it: true or false."""
+    save_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Number format of the saved weights: auto, float32, float16 or bfloat16. auto keeps the format of the checkpoint.
+    The weights are rounded to it before the final measurement."""
     method: str = "madtp"
     """Pruning method: madtp, or madtp-paper for the rule of the paper."""
     steps: int | None = Field(default=None, ge=0)

@@ -43,6 +43,7 @@ class Session:
         progress: Receives progress and notes.
         labelled: Whether the labels of the data apply to what the model was trained for.
         checkpoint_notes: What was assumed about the checkpoint, or left out of it.
+        stored: Number format of the weights in the checkpoint's file.
         prepared_batches: Batches that `batching` keeps in memory for the next pass, by split and number of rows.
     """
 
@@ -55,6 +56,7 @@ class Session:
     progress: ProgressReporter
     labelled: bool
     checkpoint_notes: tuple[str, ...] = ()
+    stored: torch.dtype = torch.float32
     prepared_batches: dict[str, list[Batch]] = field(default_factory=dict)
 
     @classmethod
@@ -92,7 +94,8 @@ class Session:
         if slow:
             progress.message(slow)
         labelled = settings.data is not None or model.config.trained_on == SCENES
-        return cls(model.to(compute.device), processor, task, data, compute, settings, progress, labelled, loaded.notes)
+        parts = (model.to(compute.device), processor, task, data, compute, settings, progress, labelled)
+        return cls(*parts, checkpoint_notes=loaded.notes, stored=loaded.stored)
 
 
 def _read_data(task: str, settings: RunSettings, splits: Sequence[str]) -> Dataset:

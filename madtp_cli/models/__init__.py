@@ -140,6 +140,24 @@ def _register_when_read(family: Family) -> None:
             return register(family.name).from_dict(fields, **settings)
 
     transformers.AutoConfig.register(family.model_type, LazyConfig, exist_ok=True)
+    if family.own_processor:
+        transformers.AutoProcessor.register(LazyConfig, _stand_in_processor(family), exist_ok=True)
+
+
+def _stand_in_processor(family: Family) -> type:
+    """Return a class that AutoProcessor finds by name. It imports the family's own processor when it reads one."""
+
+    class LazyProcessor:
+        """Reads processors of the family, as its processor class does."""
+
+        @classmethod
+        def from_pretrained(cls, source: Any, **settings: Any) -> Any:
+            """Read a processor from a folder."""
+            module = importlib.import_module(f"{__name__}.{family.name}.processing")
+            return getattr(module, family.own_processor).from_pretrained(source, **settings)
+
+    LazyProcessor.__name__ = family.own_processor
+    return LazyProcessor
 
 
 for _family in families().values():

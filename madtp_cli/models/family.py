@@ -99,6 +99,9 @@ class Family:
         tokenizer: See `TokenizerRecord`.
         processor_class: Name of the class that `build_processor` returns. No two families share one.
         build_processor: Builds a processor from a tokenizer, the image side in pixels, and image settings.
+        own_processor: Class of this package in the family's `processing.py` that `task_processor` may return; "" for
+            none.
+        task_processor: Changes a processor for the model of a task.
         text_limits: Length limits by kind of text: a task's name, or task and role, as "vqa question".
         tower_defaults: By tower, the configuration fields that a checkpoint file does not state (layer-norm epsilon,
             activation), with the values of the published models.
@@ -128,6 +131,8 @@ class Family:
             "text": TOWER_SIZES | {"vocabulary": "vocab_size", "positions": "max_position_embeddings"},
         }
     )
+    own_processor: str = ""
+    task_processor: Callable[[Any, str], Any] = lambda processor, task: processor
     image_tokens: Callable[[Any], int] = parts.image_tokens
     head_width: int = 64
     tied: Mapping[str, str] = field(default_factory=dict)

@@ -155,6 +155,18 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
         return mag.alignment_loss(self.madtp.project("vision", image), self.madtp.project("text", text))
 
 
+def require_image_size(pixel_values: Tensor, side: int) -> None:
+    """Raise ValueError unless pixel values are [images, 3, side, side].
+
+    transformers' BLIP would compute wrong numbers for smaller images, without an error.
+    """
+    if pixel_values.dim() != 4 or tuple(pixel_values.shape[1:]) != (3, side, side):
+        raise ValueError(
+            f"The images have the shape {list(pixel_values.shape)}, but this model needs [images, 3, {side}, {side}]. "
+            "Prepare them with the processor of the checkpoint."
+        )
+
+
 def stack_states(states: list[Tensor], tokens: Packed) -> Packed | None:
     """Return the states of a text after each layer as packed tokens, [total, layers, width].
 

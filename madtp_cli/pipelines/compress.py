@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from madtp_cli import methods
+from madtp_cli.checkpoint import number_format
 from madtp_cli.checkpoint.atomic_write import check_output_folder
 from madtp_cli.checkpoint.save import save
 from madtp_cli.compression.compress_model import CompressedModel, compress_model
@@ -18,7 +19,7 @@ from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting import card
-from madtp_cli.reporting.schema import BudgetPart, CompressReport, CurvePoint, GflopsPart
+from madtp_cli.reporting.schema import BudgetPart, CompressReport, CurvePoint, GflopsPart, WeightsPart
 
 
 def compress(source: Path, settings: CompressSettings, progress: ProgressReporter | None = None) -> CompressReport:
@@ -46,7 +47,8 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
         "README.md": card.model_card(report, session.task.pipeline_tag, session.task.title),
     }
     progress.start("Saving", 0)
-    save(compressed.student.cpu(), session.processor, output, files=files, overwrite=settings.overwrite)
+    student = compressed.student.cpu()
+    save(student, session.processor, output, files=files, overwrite=settings.overwrite, dtype=compressed.saved_in)
     progress.finish()
     return report
 
@@ -77,6 +79,7 @@ def _report(
         quality=change(session, dense, pruned),
         latency=timing.latency(teacher, student, batches, session.compute, progress=session.progress),
         tokens={tower: [part for part in layers if part.tower == tower and part.tokens_in] for tower in pruned.counts},
+        weights=_weights_part(session, compressed),
         threshold_scale=calibration.threshold_scale,
         curve=[
             CurvePoint(threshold_scale=scale, share=gflops / compressed.target.dense)
@@ -85,6 +88,14 @@ def _report(
         settings=session.settings.model_dump(mode="json"),
         environment=environment(session.compute.device),
         seconds=time.monotonic() - started,
+    )
+
+
+def _weights_part(session: Session, compressed: CompressedModel) -> WeightsPart:
+    return WeightsPart(
+        dtype=number_format.name_of(compressed.saved_in),
+        source_dtype=number_format.name_of(session.stored),
+        bytes=number_format.weight_bytes(compressed.student, compressed.saved_in),
     )
 
 

@@ -40,7 +40,7 @@ def profile_without_data(
     Raises:
         UsageError: The model is pruned, or has fewer positions than the text has tokens.
     """
-    model = load_checkpoint(source, settings, progress)[0] if source else without_weights(str(arch))
+    model = load_checkpoint(source, settings, progress).model if source else without_weights(str(arch))
     text_tokens = text_tokens or model.TEXT_TOKENS
     _check_text(model, text_tokens)
     sample = model.dummy_inputs(text_tokens)

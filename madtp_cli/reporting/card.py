@@ -35,7 +35,7 @@ the GFLOPs of the dense model. Task: {title}.
 GFLOPs are {convention}.
 The requested budget was {requested}: the pruned model uses {achieved:.4g} of {budget:.4g} GFLOPs per sample on
 {budget_samples:,} validation samples.{unused}
-Token pruning saves compute, not bytes: the folder holds all weights, in float32.
+Token pruning saves compute, not bytes: the folder holds all weights, {megabytes:,.2f} MB in {saved_in}.
 """
 
 #: Validation samples decide the threshold scale and the best step, train samples the weights.
@@ -133,5 +133,7 @@ def _result(report: CompressReport, title: str) -> str:
         achieved=budget.achieved_val,
         budget=budget.gflops,
         budget_samples=budget.samples,
+        megabytes=report.weights.bytes / 1e6,
+        saved_in=report.weights.dtype,
         unused=_UNUSED if quality.split == "test" else "",
     )

@@ -91,6 +91,17 @@ class CheckedGflops(GflopsPart):
     """Number of samples in the fvcore check; 0 without it."""
 
 
+class WeightsPart(Part):
+    """The saved weights."""
+
+    dtype: str
+    """Number format of the saved weights, such as float16."""
+    source_dtype: str
+    """Number format of most weights of the source."""
+    bytes: int
+    """Size of all saved weights, in bytes; the file is a few thousand bytes larger."""
+
+
 class GenerationCostPart(Part):
     """Mean cost per answer of generating, ranking or re-ranking after the forward pass; no part of the budget."""
 

@@ -33,6 +33,7 @@ from madtp_cli.reporting.parts import (
     LayerPart,
     QualityPart,
     TimesPart,
+    WeightsPart,
 )
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "SamplePart",
     "TaskPart",
     "TimesPart",
+    "WeightsPart",
 ]
 
 
@@ -110,6 +112,8 @@ class CompressReport(_ModelReport):
     """Times of both models."""
     tokens: dict[str, list[LayerPart]]
     """The blocks of each tower, with their token counts."""
+    weights: WeightsPart
+    """Number format and size of the saved weights."""
     threshold_scale: float
     """The threshold scale that meets the budget."""
     curve: list[CurvePoint]

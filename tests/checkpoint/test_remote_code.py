@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import pipeline
+from transformers import AutoProcessor, pipeline
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from madtp_cli import methods, models
@@ -48,6 +48,12 @@ for kind, (folder, batch, stock) in given.items():
     model = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True)
     with torch.no_grad():
         found[kind] = {"logits": model(**batch).logits, "threshold_scale": model.pruning.threshold_scale, **refusals}
+    if kind in ("blip.nlvr2", "blip.vqa"):
+        pictures = [sys.modules["PIL.Image"].new("RGB", (60, 50), (200, 30, 60))] * (2 if kind == "blip.nlvr2" else 1)
+        processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+        with torch.no_grad():
+            made = processor(images=pictures, text="the red ring", return_tensors="pt")
+            found[kind]["prepared"] = model(**made).logits
     if kind == "blip.caption":
         pipe = transformers.pipeline("image-text-to-text", model=folder, trust_remote_code=True)
         found[kind]["text"] = pipe(sys.modules["PIL.Image"].new("RGB", (60, 50), (200, 30, 60)), text="a picture")
@@ -111,8 +117,10 @@ def folders(
     for kind, (model, batch, stock) in made.items():
         path = tmp_path_factory.mktemp("folders") / kind
         model.save_pretrained(path)
-        words.processor().save_pretrained(path)
+        processor = models.family_of(model.config).task_processor(words.processor(), model.config.task)
+        processor.save_pretrained(path)
         remote_code.write(model, path)
+        remote_code.write_processor(processor, path)
         folders[kind] = Folder(path, model, {name: batch[name] for name in batch if name != "labels"}, stock)
     return folders
 
@@ -146,6 +154,18 @@ def test_the_logits_are_bitwise_equal_without_madtp(
         expected = folders[kind].model(**folders[kind].batch).logits
     assert torch.equal(without_madtp[kind]["logits"], expected)
     assert without_madtp[kind]["threshold_scale"] == 0.4
+
+
+@pytest.mark.parametrize("kind", ["blip.nlvr2", "blip.vqa"])
+def test_the_processor_works_without_madtp(
+    without_madtp: dict[str, Any], folders: dict[str, Folder], kind: str
+) -> None:
+    """It is not one of transformers' classes, so its code is in the folder too."""
+    processor = AutoProcessor.from_pretrained(folders[kind].path)
+    pictures = [PICTURE] * (2 if kind == "blip.nlvr2" else 1)
+    with torch.no_grad():
+        logits = folders[kind].model(**processor(images=pictures, text="the red ring", return_tensors="pt")).logits
+    torch.testing.assert_close(without_madtp[kind]["prepared"], logits, rtol=0, atol=1e-5)
 
 
 def test_a_pipeline_gives_the_same_text_without_madtp(
@@ -183,7 +203,9 @@ def test_transformers_copies_every_file(folders: dict[str, Folder], kind: str) -
     folder = folders[kind].path
     written = {str(path) for path in folder.glob("*.py")}
     model = folder / f"madtp_models_{kind.replace('.', '_')}.py"
-    assert {str(model), *get_relative_import_files(model)} == written
+    processor = {path for path in written if path.endswith("_processing.py")}
+    assert {str(model), *get_relative_import_files(model)} == written - processor
+    assert all(get_relative_import_files(path) == [] for path in processor)
 
 
 @pytest.mark.parametrize("kind", models.kinds())

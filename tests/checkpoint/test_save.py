@@ -78,6 +78,7 @@ def test_the_content_of_the_folder(loaded: LoadedCheckpoint, tmp_path: Path) -> 
         *("config.json", "model.safetensors", "processor_config.json", "report.json", "README.md"),
         *("tokenizer.json", "tokenizer_config.json"),
         *remote_code.files("blip.nlvr2"),
+        "madtp_models_blip_processing.py",
     }
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["auto_map"]["AutoModel"] == "madtp_models_blip_nlvr2.MadtpBlipForNLVR2"

@@ -79,6 +79,21 @@ def test_a_loaded_folder_gives_the_same_logits_as_the_saved_model(madtp, checkpo
     assert torch.equal(before, after)
 
 
+@pytest.mark.parametrize(("given", "saved"), [("auto", "float16"), ("bfloat16", "bfloat16"), ("float32", "float32")])
+def test_the_report_describes_the_rounded_weights(madtp, checkpoint, small, given, saved):
+    """A float16 source stays as small as it is; `eval` of the folder repeats the measured figures exactly."""
+    done = madtp("compress", checkpoint, *BUDGET, *small, "--steps", 1, "--save-dtype", given, "-o", "out", "--json")
+    assert done.exit_code == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["weights"]["dtype"], report["weights"]["source_dtype"]) == (saved, "float16")
+    file = Path("out/model.safetensors").stat().st_size
+    assert 0 <= file - report["weights"]["bytes"] < 50_000
+    assert f"MB in {saved}" in Path("out/README.md").read_text(encoding="utf-8")
+    again = json.loads(madtp("eval", "out", *small, "--json").stdout)
+    assert again["gflops"]["pruned"] == report["gflops"]["pruned"]
+    assert again["quality"]["value"] == report["quality"]["pruned"]
+
+
 def test_zero_steps_only_calibrate(madtp, checkpoint, small):
     """The weights of the checkpoint do not change."""
     done = madtp("compress", checkpoint, *BUDGET, *small, "--steps", 0, "-q")

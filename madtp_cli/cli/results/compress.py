@@ -65,7 +65,11 @@ def _lines(report: CompressReport) -> Iterator[str]:
         yield f"Mean tokens through the {_shared.tower_name(tower)} tower: {_token_counts(layers)}"
     yield from _shared.note_lines(report.notes)
     yield f"GFLOPs are {report.gflops.convention}."
-    yield "Token pruning saves compute, not bytes: the folder holds all weights, in float32."
+    weights = report.weights
+    yield (
+        f"Token pruning saves compute, not bytes: the folder holds all weights, {weights.bytes / 1e6:,.2f} MB in "
+        f"{weights.dtype}."
+    )
     yield f'Load it: madtp_cli.load("{report.output}")'
 
 

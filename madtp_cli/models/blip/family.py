@@ -59,6 +59,14 @@ def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) ->
     return BlipProcessor(image_processor=images, tokenizer=tokenizer)
 
 
+def task_processor(processor: Any, task: str) -> Any:
+    """Return the processor of a task: NLVR2 and VQA begin a text with [ENC], and NLVR2 has two images per text."""
+    from madtp_cli.models.blip.processing import MadtpBlipProcessor
+
+    images = {"nlvr2": 2, "vqa": 1}.get(task)
+    return MadtpBlipProcessor(processor.image_processor, processor.tokenizer, images) if images else processor
+
+
 def architecture(task: str, image_size: int, *, large: bool = False, **vision: Any) -> Any:
     """Return the configuration of a published model. Base and large differ only in the image tower.
 
@@ -101,6 +109,8 @@ FAMILY = Family(
     processor_class="BlipProcessor",
     resize_modes=("squash",),
     build_processor=build_processor,
+    own_processor="MadtpBlipProcessor",
+    task_processor=task_processor,
     # Source: the data sets and models of the released BLIP code. 512 is the number of text positions.
     text_limits={
         "nlvr2": TextLimit(words=40, tokens=512),

@@ -104,7 +104,7 @@ class MadtpBlipForNLVR2(PrunableBlip):
             labels: [sentences], 1 where the sentence is true.
             return_targets: Whether to return distillation targets outside training too.
         """
-        pairs = pixel_values.shape[0]
+        pairs = _number_of_pairs(pixel_values, input_ids)
         vision, text = self.pruner("vision"), self.pruner("text")
         images = self.encode_images(pixel_values.transpose(0, 1).flatten(0, 1), vision)
         memory = images.part(slice(0, pairs)), images.part(slice(pairs, None))
@@ -144,6 +144,23 @@ class MadtpBlipForNLVR2(PrunableBlip):
         }
         words = stack_states(states, tokens)
         return targets if words is None else {**targets, "words.text": words}
+
+
+def _number_of_pairs(pixel_values: Tensor, input_ids: Tensor) -> int:
+    """Return the number of image pairs.
+
+    Raises:
+        ValueError: The images are not pairs, or the pairs do not have the same number of sentences.
+    """
+    if pixel_values.dim() != 5 or pixel_values.shape[1] != 2:
+        raise ValueError(
+            f"The images have the shape {list(pixel_values.shape)}, but this model needs pairs, [pairs, 2, 3, height, "
+            "width]. Prepare them with processor(images=[left, right], text=..., return_tensors='pt')."
+        )
+    pairs = pixel_values.shape[0]
+    if input_ids.shape[0] % pairs:
+        raise ValueError(f"{input_ids.shape[0]} sentences cannot be divided among {pairs} pairs of images.")
+    return pairs
 
 
 def _mean_of_pairs(pooled: Tensor | None, sentences: int) -> Tensor | None:

@@ -40,6 +40,16 @@ class RetrievalOutput(PrunedOutput):
     text_embedding: Tensor | None = None
     memory: Packed | None = None
 
+    @property
+    def image_embeds(self) -> Tensor | None:
+        """transformers' name of `image_embedding`."""
+        return self.image_embedding
+
+    @property
+    def text_embeds(self) -> Tensor | None:
+        """transformers' name of `text_embedding`."""
+        return self.text_embedding
+
 
 class MadtpBlipForImageTextRetrieval(PrunableBlip):
     """BLIP that finds texts for images and images for texts.

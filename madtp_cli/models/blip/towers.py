@@ -18,7 +18,7 @@ from madtp_cli.execution.block_pruner import BlockPruner
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.padded_attention import attend
 from madtp_cli.execution.statistics import AttentionRequest
-from madtp_cli.models.prunable import Prunable
+from madtp_cli.models.prunable import Prunable, require_image_size
 
 #: The cross-attention of a text layer, given the layer and its tokens. It returns the new states, [tokens, width].
 CrossAttention = Callable[[Any, Packed], Tensor]
@@ -53,6 +53,7 @@ class PrunableBlip(Prunable, BlipPreTrainedModel):
 
     def encode_images(self, pixel_values: Tensor, pruner: BlockPruner) -> Packed:
         """Run the image tower on [images, 3, height, width]; return the kept tokens of each image, [CLS] first."""
+        require_image_size(pixel_values, self.config.vision_config.image_size)
         tokens = self.to_tokens(self.vision_model.embeddings(pixel_values)).protect_ends(first=True)  # [CLS]
         for layer in self.vision_model.encoder.layers:
             normed = layer.layer_norm1(tokens.data)

@@ -11,7 +11,9 @@ from torch.nn import functional
 from transformers import CLIPTextModel, CLIPVisionModel
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput
 
+from madtp_cli.execution.block_pruner import TokenTrace
 from madtp_cli.execution.packed import Packed
 from madtp_cli.models.clip.towers import MadtpClipConfig, PrunableClip
 from madtp_cli.models.prunable import DistillationTargets, PrunedOutput, stack_states
@@ -34,6 +36,16 @@ class ClipOutput(PrunedOutput):
     memory: Packed | None = None
 
     @property
+    def image_embeds(self) -> Tensor | None:
+        """transformers' name of `image_embedding`."""
+        return self.image_embedding
+
+    @property
+    def text_embeds(self) -> Tensor | None:
+        """transformers' name of `text_embedding`."""
+        return self.text_embedding
+
+    @property
     def logits_per_image(self) -> Tensor | None:
         """[images, texts]."""
         return self.logits
@@ -42,6 +54,20 @@ class ClipOutput(PrunedOutput):
     def logits_per_text(self) -> Tensor | None:
         """[texts, images]."""
         return None if self.logits is None else self.logits.t()
+
+
+@dataclass
+class ClipEmbeddings(ModelOutput):
+    """Output of CLIP for images alone or texts alone.
+
+    The first entry is the normalised embeddings, [inputs, joint width], which is what transformers' pipelines return.
+    `memory` holds the kept image tokens, and `trace` the token counts of every block.
+    """
+
+    image_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    trace: TokenTrace | None = None
+    memory: Packed | None = None
 
 
 class MadtpClipForRetrieval(PrunableClip):
@@ -73,23 +99,28 @@ class MadtpClipForRetrieval(PrunableClip):
 
     def forward(
         self,
-        pixel_values: Tensor,
-        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         *,
         return_targets: bool = False,
-    ) -> ClipOutput:
+    ) -> ClipOutput | ClipEmbeddings:
         """Compare every image with every text; logits are their scaled similarities, [images, texts].
 
+        Images alone, or texts alone, give only their embeddings.
+
         Args:
-            pixel_values: [images, 3, height, width].
-            input_ids: [texts, tokens]. Tokens after a text's first end-of-text token are ignored.
+            pixel_values: [images, 3, height, width]; None for texts alone.
+            input_ids: [texts, tokens]; None for images alone. Tokens after a text's first end-of-text token are
+                ignored.
             attention_mask: [texts, tokens], 0 at padding; None where there is no padding.
             labels: [texts], the number of the image that each text belongs to; there must be one text per image.
                 Pairs with the same number match. All other pairs are negatives.
             return_targets: Whether to return distillation targets outside training too.
         """
+        if pixel_values is None or input_ids is None:
+            return self._embeddings(pixel_values, input_ids, attention_mask, with_loss=labels is not None)
         vision, text = self.pruner("vision"), self.pruner("text")
         states: list[Tensor] | None = [] if return_targets or self.training else None
         images = self.encode_images(pixel_values, vision)
@@ -108,6 +139,28 @@ class MadtpClipForRetrieval(PrunableClip):
             text_embedding=text_embedding,
             memory=images,
         )
+
+    def _embeddings(
+        self, pixel_values: Tensor | None, input_ids: Tensor | None, attention_mask: Tensor | None, *, with_loss: bool
+    ) -> ClipEmbeddings:
+        """Return the embeddings of images alone or of texts alone.
+
+        Raises:
+            ValueError: There are neither images nor texts, or a loss is asked for, which needs both.
+        """
+        if with_loss:
+            raise ValueError("The loss compares images with texts. Give both pixel_values and input_ids with labels.")
+        if pixel_values is not None:
+            vision = self.pruner("vision")
+            images = self.encode_images(pixel_values, vision)
+            embeds = _unit(self.visual_projection(self._image_states(images)))
+            return ClipEmbeddings(image_embeds=embeds, trace={"vision": vision.blocks}, memory=images)
+        if input_ids is None:
+            raise ValueError("There is nothing to embed. Give pixel_values, input_ids or both.")
+        text = self.pruner("text")
+        texts = self.encode_text(input_ids, attention_mask, text)
+        embeds = _unit(self.text_projection(self._text_states(texts)))
+        return ClipEmbeddings(text_embeds=embeds, trace={"text": text.blocks})
 
     def embed_images(self, pixel_values: Tensor) -> tuple[Tensor, Packed]:
         """Return the normalised embeddings, [images, joint width] in float32, and the kept image tokens."""

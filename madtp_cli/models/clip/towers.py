@@ -17,7 +17,7 @@ from madtp_cli.execution.block_pruner import BlockPruner
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.padded_attention import attend
 from madtp_cli.execution.statistics import AttentionRequest, ReadOut
-from madtp_cli.models.prunable import Prunable
+from madtp_cli.models.prunable import Prunable, require_image_size
 
 
 class MadtpClipConfig(CLIPConfig):
@@ -59,6 +59,7 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
 
     def encode_images(self, pixel_values: Tensor, pruner: BlockPruner) -> Packed:
         """Run the image tower on [images, 3, height, width]; return the kept tokens of each image, [CLS] first."""
+        require_image_size(pixel_values, self.config.vision_config.image_size)
         tower = self.vision_model
         tokens = self.to_tokens(tower.pre_layrnorm(tower.embeddings(pixel_values))).protect_ends(first=True)  # [CLS]
         return self._encode(tower.encoder, tokens, pruner)

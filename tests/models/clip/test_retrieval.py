@@ -144,6 +144,41 @@ def test_transformers_zero_shot_pipeline_works(attached_clip, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_images_or_texts_alone_give_their_embeddings(attached_clip, collate, captioned, method) -> None:
+    """They are those of the whole forward, which has transformers' names for them too, and the model prunes."""
+    model, batch = attached_clip(method, 0.4), collate(captioned)
+    whole = forward(model, batch)
+    with torch.no_grad():
+        images = model(pixel_values=batch["pixel_values"])
+        texts = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    torch.testing.assert_close(images.image_embeds, whole.image_embeds, rtol=0, atol=1e-6)
+    torch.testing.assert_close(texts.text_embeds, whole.text_embeds, rtol=0, atol=1e-6)
+    assert (images[0] is images.image_embeds, images.text_embeds) == (True, None)
+    assert (texts[0] is texts.text_embeds, texts.image_embeds) == (True, None)
+    for tower, alone in (("vision", images), ("text", texts)):
+        assert [block.left for block in alone.trace[tower]] == [block.left for block in whole.trace[tower]]
+
+
+def test_neither_images_nor_texts_is_an_error(clip, captioned, collate) -> None:
+    """A loss needs both."""
+    with pytest.raises(ValueError, match="nothing to embed"):
+        clip()
+    with pytest.raises(ValueError, match="compares images with texts"):
+        clip(pixel_values=collate(captioned)["pixel_values"], labels=torch.arange(2))
+
+
+def test_transformers_feature_pipeline_works(attached_clip, tmp_path) -> None:
+    """The pipeline passes images alone and returns the first entry of the output."""
+    model = attached_clip("madtp", 0.4)
+    made = processors.build(model.config, CLIPTokenizer.from_pretrained(clip_words(tmp_path / "words", 70)))
+    pipe = pipeline("image-feature-extraction", model=model, image_processor=made.image_processor)
+    picture = Image.new("RGB", (70, 60), (200, 30, 60))
+    with torch.no_grad():
+        embeds = model(**made.image_processor(picture, return_tensors="pt")).image_embeds
+    assert pipe(picture) == embeds.tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_similarities_are_float32_in_half_precision(attached_clip, collate, captioned, method) -> None:
     """Under autocast and with bfloat16 weights: half precision cannot rank the near neighbours of a gallery."""
     model, batch = attached_clip(method, 0.6), collate(captioned)

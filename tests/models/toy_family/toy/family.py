@@ -43,7 +43,7 @@ def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) ->
 
 def smallest() -> Any:
     """Return the configuration of the only architecture."""
-    from madtp_cli.models.toy.retrieval import ToyConfig  # type: ignore[import-untyped]
+    from madtp_cli.models.toy.retrieval import ToyConfig  # type: ignore[import-not-found]
 
     sizes = {"hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 3}
     text = {"hidden_size": 32, "intermediate_size": 72, "num_hidden_layers": 2, "num_attention_heads": 2}
