@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from madtp_cli.checkpoint.formats import openai_clip, salesforce_blip
+from madtp_cli.checkpoint.formats import _original_clip, salesforce_blip
 
 
 def blip(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -29,24 +29,24 @@ def clip(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     The three attention matrices of a block become one, and projections are transposed.
     """
-    query, *others = openai_clip.PROJECTIONS
+    query, *others = _original_clip.PROJECTIONS
     original: dict[str, Tensor] = {}
     for key, value in weights.items():
         if any(f".{name}." in key for name in others):
             continue
-        if key in openai_clip.TRANSPOSED.values():
+        if key in _original_clip.TRANSPOSED.values():
             value = value.t().contiguous()
         elif f".{query}." in key:
-            value = torch.cat([weights[key.replace(query, name)] for name in openai_clip.PROJECTIONS])
+            value = torch.cat([weights[key.replace(query, name)] for name in _original_clip.PROJECTIONS])
         original[_clip_key(key)] = value
     return original
 
 
 def _clip_key(key: str) -> str:
-    for original, ours in openai_clip.TRANSPOSED.items():
+    for original, ours in _original_clip.TRANSPOSED.items():
         if key == ours:
             return original
     key = key.replace(".self_attn.q_proj.", ".attn.in_proj_")
-    for original, ours in (*openai_clip.TOWERS, *openai_clip.BLOCKS):
+    for original, ours in (*_original_clip.TOWERS, *_original_clip.BLOCKS):
         key = key.replace(ours, original)
     return key
