@@ -6,6 +6,7 @@ The tensors have OpenAI's names. Everything that shapes do not show stands in th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -87,14 +88,14 @@ def _with_top_level_text(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _towers(settings: ModelSettings, overrides: CheckpointOverrides) -> dict[str, TowerSettings]:
     vision, text = settings.vision_cfg, settings.text_cfg
 
-    def heads(tower: str, width: int) -> int:
+    def heads(width: int, tower: str) -> int:
         if given := overrides.head_width_of(tower):
-            return width // given
-        return width // vision.head_width if tower == "vision" else text.heads
+            return max(width // given, 1)
+        return max(width // vision.head_width, 1) if tower == "vision" else text.heads
 
     return {
         tower: TowerSettings(
-            lambda width, tower=tower: max(heads(tower, width), 1),
+            partial(heads, tower=tower),
             overrides.activation or _activation(settings, part.act_kwargs),
             part.norm_kwargs.eps if part.norm_kwargs else 1e-5,
         )
@@ -133,7 +134,7 @@ def _disagreements(settings: ModelSettings, config: Mapping[str, Any]) -> str | 
 
 def _different_sizes(settings: ModelSettings, config: Mapping[str, Any]) -> Iterator[str]:
     vision, text = settings.vision_cfg, settings.text_cfg
-    stated = {
+    stated: dict[str, dict[str, tuple[str, Any]]] = {
         "vision_config": {
             "hidden_size": ("vision_cfg.width", vision.width),
             "num_hidden_layers": ("vision_cfg.layers", vision.layers),
@@ -173,9 +174,10 @@ def _head_refusal(config: Mapping[str, Any], overrides: CheckpointOverrides) -> 
 
 def _note(settings: ModelSettings, towers: Mapping[str, TowerSettings], overrides: CheckpointOverrides) -> str:
     """Return the note about what comes from the config and what the user gave."""
+    widths = {"vision": settings.vision_cfg.width, "text": settings.text_cfg.width}
     facts = [
-        f"{tower}: {part.heads(size.width)} heads, activation {part.activation}, layer-norm epsilon {part.epsilon:g}"
-        for (tower, part), size in zip(towers.items(), (settings.vision_cfg, settings.text_cfg), strict=True)
+        f"{tower}: {part.heads(widths[tower])} heads, activation {part.activation}, layer-norm epsilon {part.epsilon:g}"
+        for tower, part in towers.items()
     ]
     given = [name for name in ("head_width", "activation") if getattr(overrides, name)]
     exception = f", except what was given with --{' and --'.join(given).replace('_', '-')}" if given else ""

@@ -6,6 +6,7 @@ Files of UPop, MADTP and OpenCLIP have the same names. Only the models with a vi
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
     kept, dropped = split_dropped(source.weights, DROPPED)
     evidence = "as given" if overrides.activation else _evidence(source)
     towers = {
-        tower: TowerSettings(lambda width, tower=tower: head_count(width, tower, overrides), _activation(overrides))
+        tower: TowerSettings(partial(head_count, tower=tower, overrides=overrides), _activation(overrides))
         for tower in ("vision", "text")
     }
     try:
