@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from madtp_cli.checkpoint.loading import LoadedCheckpoint, load
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoModel
 
 from madtp_cli.checkpoint import number_format
+from madtp_cli.checkpoint.loading import LoadedCheckpoint, load
 from madtp_cli.checkpoint.save import save
 from madtp_cli.errors import UsageError
 from tests import decoding
