@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from madtp_cli.data.image_sources import EmbeddedImage
-from madtp_cli.errors import DataError
+from madtp_cli.errors import DataError, install_command
 
 _ARROW_FILE = re.compile(r"(?:.+-)?(\w+?)(?:-\d{5}-of-\d{5})?\.arrow")
 
@@ -85,7 +85,7 @@ def open_tables(folder: Path) -> Mapping[str, Any]:
     except ImportError as error:
         raise DataError(
             f"{folder} is a Hugging Face data set, and the package that reads it is not installed.\n"
-            "Install it: pip install 'madtp[datasets]'"
+            f"Install it: {install_command('datasets')}"
         ) from error
     try:
         return _saved_tables(datasets, folder) if _is_saved(folder) else _cached_tables(datasets, folder)
