@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from madtp_cli.checkpoint.formats import Source
+from madtp_cli.checkpoint.locating import locate
 from madtp_cli.checkpoint.pickles import is_torchscript, read_torchscript, truncation_error, unpickle
 from madtp_cli.errors import CheckpointError
 
@@ -27,44 +27,11 @@ PREFIX = re.compile(r"^((module|_orig_mod)\.)+")
 #: Files with the weights of a folder, the safest first. An index lists several files.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
-#: Form of a model name on the Hugging Face hub; a name with the ending of a checkpoint file is a path.
-HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+(?<!\.pth)(?<!\.pt)(?<!\.bin)(?<!\.ckpt)(?<!\.safetensors)")
-
 #: First bytes of files that are often given by mistake, and what to do.
 COMMON_MISTAKES = {
     b"version https://git-lfs": "It is a Git LFS pointer: get the file itself with git lfs pull.",
     b"<": "It looks like a web page: the download did not give the file. Download it again.",
 }
-
-
-def locate(path: Path) -> Path:
-    """Find a checkpoint by its path, or by its name in the local Hugging Face cache. Nothing is downloaded.
-
-    Args:
-        path: A file, a folder, or the name of a model on the hub, such as "Salesforce/blip-vqa-base".
-
-    Returns:
-        `path` if it exists, else the folder of the model in the cache.
-
-    Raises:
-        CheckpointError: There is no such path and no such model in the cache.
-    """
-    if path.exists():
-        return path
-    advice = f"Check the path; it is relative to {Path.cwd()}."
-    name = path.as_posix()
-    if not HUB_NAME.fullmatch(name):
-        raise CheckpointError(f"There is no file or folder {path}.\n{advice}")
-    try:
-        config = try_to_load_from_cache(name, "config.json")
-    except ValueError:  # not a valid name on the hub
-        config = None
-    if isinstance(config, str):
-        return Path(config).parent
-    raise CheckpointError(
-        f"There is no file or folder {path}, and no model of that name in the Hugging Face cache.\n"
-        f"{advice}\nTo get a model from the hub: hf download {name}"
-    )
 
 
 def read(path: Path, *, values: bool = True) -> Source:

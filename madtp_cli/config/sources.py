@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 from pydantic import ValidationError
 
-from madtp_cli.config import yaml_file
+from madtp_cli.config import choices, yaml_file
 from madtp_cli.config.settings import CompressSettings, RunSettings
 from madtp_cli.errors import UsageError
 
@@ -149,14 +149,17 @@ def _message(error: ValidationError, values: _Values, kind: type[RunSettings], s
     if not first["loc"]:
         return f"{values['steps'].origin} and {values['epochs'].origin}: {reason}."
     name = str(first["loc"][0])
-    allowed = " ".join(str(kind.model_fields[name].description).split())
+    allowed = kind.help_text(name)
     if first["type"] == "missing":
         return f"{spelling(name)} is missing. {allowed}"
     value = values[name]
     if reason.endswith("."):  # whole sentences, which say what to do
         return f"{value.origin}: {reason}"
-    why = "" if first["type"] in ("string_pattern_mismatch", "literal_error") else f": {reason[0].lower()}{reason[1:]}"
-    return f"{value.origin}: {value.value!r} cannot be used{why}.\n{allowed}"
+    if first["type"] in ("string_pattern_mismatch", "literal_error", "choice"):
+        why = "." + choices.did_you_mean(value.value, choices.of(name))
+    else:
+        why = f": {reason[0].lower()}{reason[1:]}."
+    return f"{value.origin}: {value.value!r} cannot be used{why}\n{allowed}"
 
 
 def nearest(name: str, known: Collection[str], spelling: Callable[[str], str] = str) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
+from madtp_cli.config.user_paths import refuse_url
 from madtp_cli.data import images, readers, schemas
 from madtp_cli.data.dataset import SPLITS, Dataset, Row
 from madtp_cli.data.parsing import annotation_files, arrow, records
@@ -106,6 +107,7 @@ def find_data(path: Path, image_root: Path | None = None) -> Path:
     Raises:
         DataError: The path does not exist, or `image_root` is not a folder.
     """
+    refuse_url(path, DataError)
     if image_root is not None and not image_root.is_dir():
         raise DataError(f"There is no folder {image_root}.\nGive --image-root the folder that holds the images.")
     found = path if path.exists() else arrow.find_cached(str(path))
