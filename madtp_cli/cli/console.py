@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from madtp_cli.cli.formatting import duration
+from madtp_cli.cli.formatting import duration, escaped
 from madtp_cli.progress import ProgressReporter
 
 #: Seconds between progress lines where stderr is not a terminal.
@@ -52,7 +52,7 @@ class Terminal(ProgressReporter):
     def message(self, text: str) -> None:
         """Print a message on stderr, unless the terminal is quiet."""
         if self.verbosity >= 0:
-            self._err.print(Text(text, style="dim"))  # a style of print would dim the bar below it
+            self._err.print(Text(escaped(text), style="dim"))  # a style of print would dim the bar below it
 
     def start(self, stage: str, total: int) -> None:
         """Start a progress bar on a terminal, plain progress lines elsewhere. A stage within a stage shows nothing."""
@@ -76,7 +76,7 @@ class Terminal(ProgressReporter):
             self._bar.update(self._bar.task_ids[0], completed=done, detail=detail)
         elif self._stage and time.monotonic() - self._printed > PLAIN_EVERY:
             self._printed = time.monotonic()
-            self._err.print(f"{self._stage}: {self._progress(done)}{detail}")
+            self._err.print(escaped(f"{self._stage}: {self._progress(done)}{detail}"))
 
     def _progress(self, done: int) -> str:
         if not self._total or not done:
@@ -101,4 +101,4 @@ class Terminal(ProgressReporter):
             self._bar.stop()
         if error is not None:
             self._err.print("".join(traceback.format_exception(error)), soft_wrap=True, end="")
-        self._err.print(f"Error: {message}", style="red", soft_wrap=True)
+        self._err.print(f"Error: {escaped(message)}", style="red", soft_wrap=True)

@@ -55,3 +55,12 @@ def line(text: str) -> str:
     """
     printable = "".join(letter if letter.isprintable() else " " for letter in text)
     return printable if len(printable) <= LONGEST else printable[: LONGEST - 3] + "..."
+
+
+def escaped(text: str) -> str:
+    r"""Write control characters and lone surrogates as escapes, so that a terminal does not execute them.
+
+    >>> escaped("a\x1b[31mb\nc")
+    'a\\x1b[31mb\nc'
+    """
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)

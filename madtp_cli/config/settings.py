@@ -137,9 +137,9 @@ class CompressSettings(RunSettings):
     """Pruning method: madtp, or madtp-paper for the rule of the paper."""
     steps: int | None = Field(default=None, ge=0)
     """Number of fine-tuning steps, 0 or more; 0 only calibrates. Give steps or epochs, not both. Default: 360."""
-    epochs: float | None = Field(default=None, ge=0)
-    """Fine-tuning length in passes over the train split, 0 or more; fractions are allowed. Give steps or epochs, not
-    both."""
+    epochs: float | None = Field(default=None, ge=0, le=1e6)
+    """Fine-tuning length in passes over the train split, 0 or more, at most 1000000; fractions are allowed. Give steps
+    or epochs, not both."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Peak learning rate of the pretrained weight matrices, above 0, at most 1. Default: 0.02 divided by the width of
     the model."""

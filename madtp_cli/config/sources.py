@@ -21,6 +21,9 @@ PREFIX = "MADTP_"
 #: The only `MADTP_*` variable that is not a setting: the config file if `--config` is not given.
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 
+#: Characters of a value that a message shows.
+LONGEST = 60
+
 
 class _Value(NamedTuple):
     """A value as the user wrote it, where it was written, and the rank of that source; a higher rank wins."""
@@ -153,13 +156,24 @@ def _message(error: ValidationError, values: _Values, kind: type[RunSettings], s
     if first["type"] == "missing":
         return f"{spelling(name)} is missing. {allowed}"
     value = values[name]
+    if len(reason) > 400:  # it repeats a long value
+        return f"{value.origin}: {_shown(value.value)} cannot be used.\n{allowed}"
     if reason.endswith("."):  # whole sentences, which say what to do
         return f"{value.origin}: {reason}"
     if first["type"] in ("string_pattern_mismatch", "literal_error", "choice"):
         why = "." + choices.did_you_mean(value.value, choices.of(name))
     else:
         why = f": {reason[0].lower()}{reason[1:]}."
-    return f"{value.origin}: {value.value!r} cannot be used{why}\n{allowed}"
+    return f"{value.origin}: {_shown(value.value)} cannot be used{why}\n{allowed}"
+
+
+def _shown(value: object) -> str:
+    """Return a value for a message, shortened: it can have thousands of digits, more than Python writes."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number with thousands of digits"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def nearest(name: str, known: Collection[str], spelling: Callable[[str], str] = str) -> str:

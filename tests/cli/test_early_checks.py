@@ -61,3 +61,19 @@ def test_a_wrong_value_fails_before_torch_is_imported(tmp_path: Path, code: int,
     )
     assert reason in done.stderr
     assert done.stdout == f"{code} []\n"
+
+
+def test_control_characters_are_escaped_on_stderr(madtp) -> None:
+    """A terminal would execute them."""
+    done = madtp("inspect", "a\x1b]0;title\x07.pt")
+    assert done.exit_code == 3
+    assert "a\\x1b]0;title\\x07.pt" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_a_url_is_called_a_url(madtp, tmp_path: Path) -> None:
+    """Nothing is downloaded."""
+    (tmp_path / "blip.pt").touch()
+    assert "https://host/x.pt is a URL" in madtp("inspect", "https://host/x.pt").stderr
+    done = madtp("eval", tmp_path / "blip.pt", "--data", "https://host/x.json")
+    assert "https://host/x.json is a URL" in done.stderr
