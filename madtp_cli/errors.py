@@ -14,6 +14,9 @@ A message says what is wrong, where, and what to do, in three lines at most.
 
 from __future__ import annotations
 
+import shlex
+import sys
+
 
 def printable(text: str, keep: str = "") -> str:
     r"""Return a text in which characters that change a terminal, or cannot be encoded, are escaped.
@@ -80,3 +83,12 @@ class OutputError(MadtpError):
     """The output exists, or cannot be written."""
 
     exit_code = 6
+
+
+def install_command(*packages: str) -> str:
+    """Return the command that installs packages into the environment that runs.
+
+    >>> install_command("onnx").endswith(" -m pip install onnx")
+    True
+    """
+    return shlex.join([sys.executable or "python", "-m", "pip", "install", *packages])

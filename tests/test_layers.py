@@ -47,7 +47,7 @@ OUTSIDE: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
     "reporting": {"pydantic", "rich"},
-    "config": {"pydantic", "yaml"},
+    "config": {"pydantic", "pydantic_core", "yaml"},
     "metrics": {"numpy"},
     "pruning": {"torch"},
     "execution": {"torch"},

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from examples.bench.timings import Case
+from madtp_cli.errors import install_command
 
-MATPLOTLIB_MISSING = "The figure needs matplotlib.\nInstall it with: pip install 'madtp[bench]'"
+MATPLOTLIB_MISSING = f"The figure needs matplotlib.\nInstall it with: {install_command('matplotlib')}"
 
 
 def require_matplotlib() -> None:

@@ -16,9 +16,9 @@ import torch
 from madtp_cli.checkpoint import number_format, processors, tensors
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, madtp_folder
 from madtp_cli.checkpoint.inspection import Inspection, compare, model_class, model_config, recognise
+from madtp_cli.checkpoint.locating import locate
 from madtp_cli.checkpoint.processors import Processor
 from madtp_cli.checkpoint.quiet import without_progress_bars
-from madtp_cli.checkpoint.reading import locate
 from madtp_cli.errors import CheckpointError
 from madtp_cli.models.prunable import Prunable
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -17,6 +15,7 @@ from torch import Tensor
 from madtp_cli.checkpoint import state_dicts
 from madtp_cli.checkpoint.files import read_json, require_regular
 from madtp_cli.checkpoint.formats import Source
+from madtp_cli.checkpoint.locating import locate
 from madtp_cli.checkpoint.pickles import is_torchscript, read_torchscript, truncation_error, unpickle
 from madtp_cli.errors import CheckpointError
 
@@ -34,44 +33,11 @@ OPEN_CLIP_WEIGHTS = (
     "pytorch_model.bin",
 )
 
-#: Form of a model name on the Hugging Face hub; a name with the ending of a checkpoint file is a path.
-HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+(?<!\.pth)(?<!\.pt)(?<!\.bin)(?<!\.ckpt)(?<!\.safetensors)")
-
 #: First bytes of files that are often given by mistake, and what to do.
 COMMON_MISTAKES = {
     b"version https://git-lfs": "It is a Git LFS pointer: get the file itself with git lfs pull.",
     b"<": "It looks like a web page: the download did not give the file. Download it again.",
 }
-
-
-def locate(path: Path) -> Path:
-    """Find a checkpoint by its path, or by its name in the local Hugging Face cache. Nothing is downloaded.
-
-    Args:
-        path: A file, a folder, or the name of a model on the hub, such as "Salesforce/blip-vqa-base".
-
-    Returns:
-        `path` if it exists, else the folder of the model in the cache.
-
-    Raises:
-        CheckpointError: There is no such path and no such model in the cache.
-    """
-    if path.exists():
-        return path
-    advice = f"Check the path; it is relative to {Path.cwd()}."
-    name = path.as_posix()
-    if not HUB_NAME.fullmatch(name):
-        raise CheckpointError(f"There is no file or folder {path}.\n{advice}")
-    try:
-        config = try_to_load_from_cache(name, "config.json")
-    except ValueError:  # not a valid name on the hub
-        config = None
-    if isinstance(config, str):
-        return Path(config).parent
-    raise CheckpointError(
-        f"There is no file or folder {path}, and no model of that name in the Hugging Face cache.\n"
-        f"{advice}\nTo get a model from the hub: hf download {name}"
-    )
 
 
 def read(path: Path, *, values: bool = True, weights: str | None = None) -> Source:

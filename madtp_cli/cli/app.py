@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from madtp_cli import __version__
-from madtp_cli.cli import context, exit_codes, results
+from madtp_cli.cli import context, early_checks, exit_codes, results, start
 from madtp_cli.cli import options as opt
 from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.config import CompressSettings, RunSettings, head_widths
@@ -22,7 +22,7 @@ _SETTINGS = (
 
 app = typer.Typer(
     cls=exit_codes.CommandGroup,
-    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Prune tokens of vision-language models (BLIP, CLIP), so that they meet a FLOPs budget.",
@@ -180,6 +180,7 @@ def export(
 ) -> None:
     """Write a checkpoint as one file that runs without madtp, and check its outputs."""
     terminal = context.terminal(ctx)
+    early_checks.check_export(ctx.params)
     from madtp_cli.pipelines import export as pipeline
 
     overrides: dict[str, Any] = {
@@ -204,6 +205,7 @@ def inspect(
 ) -> None:
     """Show the format, task, sizes and completeness of a checkpoint, without building its model."""
     context.terminal(ctx)
+    early_checks.check_checkpoint(checkpoint)
     from madtp_cli.checkpoint import inspection
 
     widths = head_widths.parse(head_width)
@@ -228,6 +230,10 @@ def data(
 ) -> None:
     """Show the layout, tasks and rows of a data set, and check that its images can be decoded."""
     terminal = context.terminal(ctx)
+    early_checks.check_choice("task", task)
+    from madtp_cli.data import find_data
+
+    find_data(path, image_root)
     from madtp_cli import tasks
     from madtp_cli.data.validate import require_usable, validate
 
@@ -253,6 +259,7 @@ def scenes(
 ) -> None:
     """Write the built-in data set (generated scenes) to a folder, in the file layout of BLIP."""
     terminal = context.terminal(ctx)
+    early_checks.check_choice("task", task)
     from madtp_cli.scenes import splits, writing
 
     given = {"train": train, "val": val, "test": test}
@@ -270,14 +277,26 @@ def scenes(
     context.print_document(ctx, dataclasses.asdict(written) | {"folder": str(written.folder)}, results.scenes.show)
 
 
+@app.command("help", epilog=context.examples("madtp help", "madtp help compress"))
+def show_help(
+    ctx: typer.Context,
+    command: Annotated[str | None, typer.Argument(help="Name of a command.", show_default=False)] = None,
+) -> None:
+    """Show the help of madtp or of one command."""
+    start.show_help(ctx, command)
+
+
 @app.callback(invoke_without_command=True)
 def version(
+    ctx: typer.Context,
     show: Annotated[bool, typer.Option("--version", "-V", help="Print the version and exit.", is_eager=True)] = False,
 ) -> None:
     """Print the version with --version."""
     if show:
         sys.stdout.write(f"madtp {__version__}\n")
         raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        start.show_first_steps()
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from madtp_cli.cli.formatting import duration
 from madtp_cli.cli.stages import Stage, StageBar, StageLines
+from madtp_cli.errors import printable
 from madtp_cli.progress import ProgressReporter
 
 #: Wide enough for every table. A pipe has no width, so lines are not wrapped there.
@@ -50,7 +51,9 @@ class Terminal(ProgressReporter):
     def message(self, text: str) -> None:
         """Print a message on stderr, unless the terminal is quiet."""
         if self.verbosity >= 0:
-            self._err.print(Text(text, style="dim"))  # a style of print would dim the bar below it
+            self._err.print(
+                Text(printable(text, keep="\n"), style="dim")
+            )  # a style of print would dim the bar below it
 
     def start(self, stage: str, total: int) -> None:
         """Start a progress bar on a terminal, plain progress lines elsewhere. A stage within a stage is its detail."""
@@ -102,4 +105,4 @@ class Terminal(ProgressReporter):
         self._stop()
         if error is not None:
             self._err.print("".join(traceback.format_exception(error)), soft_wrap=True, end="")
-        self._err.print(f"Error: {message}", style="red", soft_wrap=True)
+        self._err.print(f"Error: {printable(message, keep='\n')}", style="red", soft_wrap=True)

@@ -12,6 +12,7 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
+from madtp_cli.cli import early_checks
 from madtp_cli.cli.console import Terminal
 from madtp_cli.config import RunSettings, resolve
 
@@ -35,6 +36,7 @@ def settings(ctx: typer.Context, kind: type[RunSettings]) -> tuple[Any, Terminal
     resolved = resolve(flags, ctx.params["config"], os.environ, kind)
     for note in resolved.notes:
         output.message(note)
+    early_checks.check_run(ctx.params["checkpoint"], resolved)
     return resolved, output
 
 

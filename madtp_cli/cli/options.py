@@ -5,17 +5,12 @@ An option that fills a setting takes its help text from the field in `madtp_cli.
 
 from __future__ import annotations
 
-import pkgutil
-from importlib import util
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from madtp_cli.config import CompressSettings, flag
-
-#: Settings that name a file of a folder of the package.
-_CHOICES = {"task": "tasks", "method": "methods"}
+from madtp_cli.config import CompressSettings, choices, flag
 
 
 def option(text: str, *names: str, panel: str, **more: Any) -> Any:
@@ -26,23 +21,23 @@ def option(text: str, *names: str, panel: str, **more: Any) -> Any:
 def setting(name: str, *short: str, panel: str = "Run") -> Any:
     """Describe an option that fills a setting, with the setting's help text, choices and default."""
     field = CompressSettings.model_fields[name]
-    text = " ".join((field.description or "").split())
-    if name in _CHOICES:
-        text, default, fallback = text.partition(" Default:")
-        text += f" Choices: {', '.join(_file_names(_CHOICES[name]))}.{default}{fallback}"
+    text = CompressSettings.help_text(name)
     if field.is_required():
         text += " [required]"
     elif field.default is not None:
         text += f" [default: {field.default}]"
-    return option(text, flag(name), *short, panel=panel)
+    return option(text, flag(name), *short, panel=panel, **completed(name))
 
 
-def _file_names(folder: str) -> list[str]:
-    """List the public files of a folder of the package, without importing it: that would load torch."""
-    spec = util.find_spec(f"madtp_cli.{folder}")
-    paths = (spec.submodule_search_locations if spec else None) or []
-    names = (module.name for module in pkgutil.iter_modules(paths))
-    return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
+def completed(name: str) -> dict[str, Any]:
+    """Return the argument with which a shell completes the values of an option; none without a list of values."""
+    if not choices.of(name):
+        return {}
+
+    def complete(incomplete: str) -> list[str]:
+        return [value for value in choices.of(name) if value.startswith(incomplete)]
+
+    return {"autocompletion": complete}
 
 
 SOURCE = typer.Argument(help="Checkpoint, dense or pruned: a file or a folder.", show_default=False)
@@ -135,9 +130,10 @@ ExportFile = Annotated[Path, typer.Argument(help="File to write: .onnx or .pt2."
 ExportFormat = Annotated[
     str | None,
     option(
-        f"Format of the file. Choices: {', '.join(_file_names('exporters'))}. Default: by the file extension.",
+        f"Format of the file. Choices: {', '.join(choices.of('format'))}. Default: by the file extension.",
         "--format",
         panel="Output",
+        **completed("format"),
     ),
 ]
 OverwriteFile = Annotated[bool, option("Replace the file if it exists.", "--overwrite", panel="Output")]
@@ -148,9 +144,10 @@ DataPath = Annotated[
 DataTask = Annotated[
     str | None,
     option(
-        f"Check the data for this task only. Choices: {', '.join(_file_names('tasks'))}. Default: every task.",
+        f"Check the data for this task only. Choices: {', '.join(choices.of('task'))}. Default: every task.",
         "--task",
         panel="Data",
+        **completed("task"),
     ),
 ]
 DataImageRoot = Annotated[Path | None, setting("image_root", panel="Data")]
@@ -163,9 +160,10 @@ ScenesFolder = Annotated[Path, typer.Argument(help="Folder to write.", show_defa
 ScenesTask = Annotated[
     str,
     option(
-        f"Task of the annotations. Choices: {', '.join(_file_names('tasks'))}. [default: nlvr2]",
+        f"Task of the annotations. Choices: {', '.join(choices.of('task'))}. [default: nlvr2]",
         "--task",
         panel="Data",
+        **completed("task"),
     ),
 ]
 Train = Annotated[

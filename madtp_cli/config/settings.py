@@ -20,11 +20,22 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from madtp_cli.config import choices
 from madtp_cli.config.budget_request import BudgetField
 from madtp_cli.config.head_widths import HeadWidth
 
+
+def _is_listed(value: str, info: ValidationInfo) -> str:
+    """Refuse a value that is not the name of a file in the setting's folder."""
+    if value not in choices.of(str(info.field_name)):
+        raise PydanticCustomError("choice", "it is not one of the choices")
+    return value
+
+
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+FileName = Annotated[str, AfterValidator(_is_listed)]
 
 #: Fine-tuning steps if neither steps nor epochs are given.
 DEFAULT_STEPS = 360
@@ -51,7 +62,7 @@ class RunSettings(BaseModel):
     image_root: UserPath | None = None
     """Folder of the images; its usual subfolders, such as images/, are searched too. Default: the folder of the
     annotations."""
-    task: str | None = None
+    task: FileName | None = None
     """Task that the checkpoint must have; another task is an error. Default: the task of the checkpoint."""
     split: Literal["train", "val", "test"] = "test"
     """Split of the reported samples: train, val or test."""
@@ -83,6 +94,15 @@ class RunSettings(BaseModel):
     what the file or its open_clip_config.json shows; a file that does not show it is refused."""
     weights: Literal["raw", "ema"] | None = None
     """Weights to take from a file that has averaged copies too: raw, or ema for the averages. Default: raw."""
+
+    @classmethod
+    def help_text(cls, name: str) -> str:
+        """Return what a setting means and allows, in one line."""
+        text = " ".join((cls.model_fields[name].description or "").split())
+        if name in choices.FOLDERS:
+            text, default, fallback = text.partition(" Default:")
+            text += f" Choices: {', '.join(choices.of(name))}.{default}{fallback}"
+        return text
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _notes: list[str] = PrivateAttr(default_factory=list)
@@ -120,18 +140,22 @@ class CompressSettings(RunSettings):
     save_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Number format of the saved weights: auto, float32, float16 or bfloat16. auto keeps the format of the checkpoint.
     The weights are rounded to it before the final measurement."""
-    method: str = "madtp"
+    method: FileName = "madtp"
     """Pruning method: madtp, or madtp-paper for the rule of the paper."""
     steps: int | None = Field(default=None, ge=0)
     """Number of fine-tuning steps, 0 or more; 0 only calibrates. Give steps or epochs, not both. Default: 360."""
-    epochs: float | None = Field(default=None, ge=0)
-    """Fine-tuning length in passes over the train split, 0 or more; fractions are allowed. Give steps or epochs, not
-    both."""
+    epochs: float | None = Field(default=None, ge=0, le=1e6)
+    """Fine-tuning length in passes over the train split, 0 or more, at most 1000000; fractions are allowed. Give steps
+    or epochs, not both."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Peak learning rate of the pretrained weight matrices, above 0, at most 1. Default: 0.02 divided by the width of
     the model."""
     dictionary_learning_rate: float = Field(default=DICTIONARY_LEARNING_RATE, gt=0, le=1)
     """Peak learning rate of the dictionary and its projections, above 0, at most 1."""
+
+    def output_for(self, source: Path) -> Path:
+        """Return the output folder for a checkpoint."""
+        return self.output or Path(f"{source.resolve().stem}-madtp")
 
     def number_of_steps(self, train_rows: int) -> int:
         """Return the number of fine-tuning steps for a training split of `train_rows` rows."""

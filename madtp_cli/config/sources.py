@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 from pydantic import ValidationError
 
-from madtp_cli.config import limits, yaml_file
+from madtp_cli.config import choices, limits, yaml_file
 from madtp_cli.config.settings import CompressSettings, RunSettings
 from madtp_cli.errors import UsageError
 
@@ -22,6 +22,9 @@ PREFIX = "MADTP_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 #: The `MADTP_*` variables that are not settings.
 _NOT_SETTINGS = {CONFIG_VARIABLE, *map(limits.variable, limits.DEFAULTS)}
+
+#: Characters of a value that a message shows.
+LONGEST = 60
 
 
 class _Value(NamedTuple):
@@ -151,14 +154,28 @@ def _message(error: ValidationError, values: _Values, kind: type[RunSettings], s
     if not first["loc"]:
         return f"{values['steps'].origin} and {values['epochs'].origin}: {reason}."
     name = str(first["loc"][0])
-    allowed = " ".join(str(kind.model_fields[name].description).split())
+    allowed = kind.help_text(name)
     if first["type"] == "missing":
         return f"{spelling(name)} is missing. {allowed}"
     value = values[name]
+    if len(reason) > 400:  # it repeats a long value
+        return f"{value.origin}: {_shown(value.value)} cannot be used.\n{allowed}"
     if reason.endswith("."):  # whole sentences, which say what to do
         return f"{value.origin}: {reason}"
-    why = "" if first["type"] in ("string_pattern_mismatch", "literal_error") else f": {reason[0].lower()}{reason[1:]}"
-    return f"{value.origin}: {value.value!r} cannot be used{why}.\n{allowed}"
+    if first["type"] in ("string_pattern_mismatch", "literal_error", "choice"):
+        why = "." + choices.did_you_mean(value.value, choices.of(name))
+    else:
+        why = f": {reason[0].lower()}{reason[1:]}."
+    return f"{value.origin}: {_shown(value.value)} cannot be used{why}\n{allowed}"
+
+
+def _shown(value: object) -> str:
+    """Return a value for a message, shortened: it can have thousands of digits, more than Python writes."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number with thousands of digits"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def nearest(name: str, known: Collection[str], spelling: Callable[[str], str] = str) -> str:

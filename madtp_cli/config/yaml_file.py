@@ -23,6 +23,16 @@ BLIP_KEYS = {
 #: A file with two of these keys is a BLIP or MADTP file. A single one is more likely a mistake in a file of ours.
 _BLIP_MARKS = {*BLIP_KEYS, "batch_size_test", "vit", "vit_grad_ckpt", "vit_ckpt_layer", "sd_dim", "sd_num"}
 
+#: Largest config file, in bytes.
+LARGEST = 1_000_000
+
+
+class Several:
+    """Stands for a list or a mapping, which no setting is."""
+
+    def __repr__(self) -> str:
+        return "a list or mapping"
+
 
 @dataclass
 class ConfigFile:
@@ -74,12 +84,28 @@ def read(path: Path, settings: Collection[str]) -> ConfigFile:
 def _parse(path: Path) -> dict[str, tuple[Any, int]]:
     """Return the top-level keys of a YAML file, each with its value and line number."""
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UsageError(f"{path} is not a regular file. Give --config a YAML file.")
+        if path.exists() and path.stat().st_size > LARGEST:
+            raise UsageError(f"{path} has more than {LARGEST:,} bytes. Give --config a file of settings.")
         return _top_level(yaml.SafeLoader(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise UsageError(f"Cannot read the config file {path}: {error.strerror}. Give --config a YAML file.") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         mark = getattr(error, "problem_mark", None)
-        reason = f"{getattr(error, 'problem', '')} in line {mark.line + 1}" if mark else str(error).splitlines()[0]
+        reason = (
+            f"{getattr(error, 'problem', '')} in line {mark.line + 1}"
+            if mark
+            else (str(error).splitlines() or [type(error).__name__])[0][:200]
+        )
         raise UsageError(f"{path} is not a settings file: {reason}. Write `setting: value` lines.") from error
 
 
@@ -91,8 +117,12 @@ def _top_level(loader: yaml.SafeLoader) -> dict[str, tuple[Any, int]]:
         raise ValueError(f"line {root.start_mark.line + 1} is not of the form `setting: value`")
     lines: dict[str, tuple[Any, int]] = {}
     for key_node, value_node in root.value:
-        key, line = str(key_node.value), key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise ValueError(f"line {key_node.start_mark.line + 1} is not of the form `setting: value`")
+        key, line = str(key_node.value)[:100], key_node.start_mark.line + 1
         if key in lines:
             raise ValueError(f"lines {lines[key][1]} and {line} both set {key}")
-        lines[key] = loader.construct_object(value_node, deep=True), line
+        # Settings are single values. Lists and mappings are not built: aliases in them can expand to gigabytes.
+        scalar = isinstance(value_node, yaml.ScalarNode)
+        lines[key] = loader.construct_object(value_node) if scalar else Several(), line
     return lines

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
+from madtp_cli.config.user_paths import refuse_url
 from madtp_cli.data import files, images, readers, schemas
 from madtp_cli.data.dataset import SPLITS, Dataset, Row
 from madtp_cli.data.parsing import annotation_files, arrow, records, unsupported
@@ -107,6 +108,7 @@ def find_data(path: Path, image_root: Path | None = None) -> Path:
     Raises:
         DataError: The path does not exist, or `image_root` is not a folder.
     """
+    refuse_url(path, DataError)
     if image_root is not None and not os.path.isdir(image_root):
         raise DataError(f"There is no folder {image_root}.\nGive --image-root the folder that holds the images.")
     found = path if os.path.lexists(path) else arrow.find_cached(str(path))

@@ -26,6 +26,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from madtp_cli.config.choices import did_you_mean
 from madtp_cli.errors import UsageError
 
 
@@ -57,7 +58,9 @@ def get(name: str) -> ExportFormat:
         UsageError: There is no such format.
     """
     if name not in names():
-        raise UsageError(f"There is no export format {name!r}.\nChoose one of: {', '.join(names())}.")
+        raise UsageError(
+            f"There is no export format {name!r}.{did_you_mean(name, names())}\nChoose one of: {', '.join(names())}."
+        )
     return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from madtp_cli.errors import UsageError
+from madtp_cli.errors import UsageError, install_command
 from madtp_cli.exporters._tracing import output_names, size_names, without_exporter_warnings
 
 SUFFIX = ".onnx"
@@ -26,7 +26,7 @@ def require() -> None:
     """Raise a UsageError if an optional package is missing."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"--format onnx needs {' and '.join(missing)}.\nInstall: pip install 'madtp[export]'")
+        raise UsageError(f"--format onnx needs {' and '.join(missing)}.\nInstall: {install_command(*missing)}")
 
 
 def write(program: ExportedProgram, file: Path) -> None:

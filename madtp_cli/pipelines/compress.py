@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from madtp_cli import methods
 from madtp_cli.checkpoint import number_format
 from madtp_cli.checkpoint.atomic_write import check_output_folder
 from madtp_cli.checkpoint.save import save
@@ -34,8 +33,7 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
         MadtpError: A subclass with its exit code. Nothing is saved then.
     """
     started, progress = time.monotonic(), progress or ProgressReporter()
-    output = settings.output or Path(f"{source.resolve().stem}-madtp")
-    methods.get(settings.method)
+    output = settings.output_for(source)
     check_output_folder(output, settings.overwrite)
     session = Session.open(source, settings, progress)
     compressed = compress_model(session, settings)

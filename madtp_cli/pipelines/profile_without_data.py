@@ -9,6 +9,7 @@ import torch
 
 from madtp_cli import models
 from madtp_cli.config import RunSettings
+from madtp_cli.config.choices import did_you_mean
 from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import sample_costs
 from madtp_cli.evaluation.report_parts import by_tower, environment, layer_parts
@@ -79,7 +80,9 @@ def without_weights(arch: str) -> Prunable:
     """
     known = models.architectures()
     if arch not in known:
-        raise UsageError(f"There is no architecture {arch!r}.\nChoose one of: {', '.join(known)}.")
+        raise UsageError(
+            f"There is no architecture {arch!r}.{did_you_mean(arch, known)}\nChoose one of: {', '.join(known)}."
+        )
     with torch.device("meta"):
         config = known[arch]()
         model = models.get(models.kind_of(config))(config)

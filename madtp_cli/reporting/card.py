@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from madtp_cli.reporting.schema import CompressReport
 
@@ -81,7 +82,7 @@ def model_card(report: CompressReport, pipeline_tag: str, title: str) -> str:
         The model card: YAML front matter, then Markdown.
     """
     sections = [_front_matter(report, pipeline_tag, title), _result(report, title)]
-    sections.append(_USAGE.format(output=json.dumps(report.output)))
+    sections.append(_USAGE.format(output=json.dumps(_name(report))))
     sections.append(_METHOD)
     if report.notes:
         sections.append("\n## Notes\n\n" + "".join(f"* {note}\n" for note in report.notes))
@@ -89,7 +90,17 @@ def model_card(report: CompressReport, pipeline_tag: str, title: str) -> str:
 
 
 def _name(report: CompressReport) -> str:
-    return report.output.rstrip("/").rsplit("/", 1)[-1]
+    return Path(report.output).resolve().name
+
+
+def _without_folders(source: str) -> str:
+    """Return the name alone of a path on this machine; names of a hub and other texts stay.
+
+    >>> _without_folders("/home/me/blip.pth"), _without_folders("Salesforce/blip-vqa-base")
+    ('blip.pth', 'Salesforce/blip-vqa-base')
+    """
+    path = Path(source)
+    return path.name if path.is_absolute() or source.startswith((".", "~")) or path.exists() else source
 
 
 def _front_matter(report: CompressReport, pipeline_tag: str, title: str) -> str:
@@ -99,7 +110,7 @@ def _front_matter(report: CompressReport, pipeline_tag: str, title: str) -> str:
         name=json.dumps(_name(report)),
         title=json.dumps(title),
         task=report.task,
-        data=json.dumps(report.data),
+        data=json.dumps(_without_folders(report.data)),
         split=report.quality.split,
         metric=json.dumps(report.quality.metric),
         value=report.quality.pruned,
@@ -111,11 +122,11 @@ def _result(report: CompressReport, title: str) -> str:
     return _RESULT.format(
         name=_name(report),
         title=title,
-        checkpoint=report.checkpoint,
+        checkpoint=_without_folders(report.checkpoint),
         version=report.environment.madtp,
         method=report.method,
         share=budget.share,
-        data=report.data,
+        data=_without_folders(report.data),
         **quality.model_dump(exclude={"interval95", "parts"}),
         low=quality.interval95.low,
         high=quality.interval95.high,

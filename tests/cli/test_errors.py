@@ -252,6 +252,7 @@ def test_a_bug_gives_a_short_message_and_exit_code_1(fails, monkeypatch):
         raise RuntimeError("tensors of\nmany lines")
 
     monkeypatch.setattr(inspection, "inspect", broken)
+    Path("some.pt").touch()
     message = fails(1, "inspect", "some.pt")
     assert "This is a bug in madtp: RuntimeError: tensors of\nRun the command again with -vv" in message
 

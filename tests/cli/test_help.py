@@ -52,9 +52,41 @@ def test_every_option_has_a_help_text_of_whole_sentences(name) -> None:
         assert not re.search(r"\b(knob|witness|told|beside|judged|of which)\b", text), parameter.name
 
 
-def test_madtp_without_arguments_prints_the_help(madtp) -> None:
-    """The exit code is that of a usage error, as before."""
+def test_madtp_without_arguments_prints_the_first_steps(madtp) -> None:
+    """Three commands that exist, and where the others are listed. Nothing is wrong, so the exit code is 0."""
     done = madtp()
-    assert done.exit_code == 2
-    assert "compress" in done.output
-    assert "Exit codes" in done.output
+    assert (done.exit_code, done.stderr) == (0, "")
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("  madtp ")]
+    assert [line[1] for line in lines] == ["inspect", "compress", "eval"]
+    assert "madtp help" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_h_and_help_print_the_same_as_the_long_option(madtp, name) -> None:
+    """Users try all three."""
+    wanted = madtp(name, "--help").stdout
+    assert madtp(name, "-h").stdout == madtp("help", name).stdout == wanted
+    assert "Usage" in wanted
+
+
+def test_help_lists_the_commands_and_suggests_one(madtp) -> None:
+    """As `madtp --help` does."""
+    assert madtp("help").stdout == madtp("-h").stdout == madtp("--help").stdout
+    wrong = madtp("help", "compres")
+    assert wrong.exit_code == 2
+    assert "Did you mean compress?" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "typed", "values"),
+    [
+        ("--method", "madtp-", ["madtp-paper"]),
+        ("--split", "t", ["train", "test"]),
+        ("--dtype", "fl", ["float32", "float16"]),
+    ],
+)
+def test_a_shell_completes_values(option, typed, values) -> None:
+    """The options whose values are a list."""
+    (found,) = (parameter for parameter in COMMANDS["compress"].params if option in parameter.opts)
+    completed = found.shell_complete(typer.Context(COMMANDS["compress"]), typed)
+    assert [item.value for item in completed] == values

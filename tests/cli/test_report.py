@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from madtp_cli import tasks
 
 
-def test_the_code_in_the_model_card_loads_the_folder(compressed):
-    """Users copy it."""
-    folder, report = compressed
+def test_the_code_in_the_model_card_loads_the_folder(compressed, monkeypatch):
+    """Users copy it. It names the folder without the path on the machine that wrote it."""
+    folder, _ = compressed
+    monkeypatch.chdir(folder.parent)
     _, _, prose = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
     lines = [line[4:] for line in prose.splitlines() if line.startswith("    ")]
     names: dict[str, Any] = {}
     exec("\n".join(lines), names)
-    assert sum(report["output"] in line for line in lines) == 3
+    assert sum(f'"{folder.name}"' in line for line in lines) == 3
     assert (type(names["model"]).__name__, type(names["processor"]).__name__) == ("MadtpBlipForNLVR2", "BlipProcessor")
 
 
@@ -34,6 +37,15 @@ def test_the_front_matter_of_the_model_card_describes_the_model(compressed):
     assert (model["name"], result["task"]["type"]) == (folder.name, front_matter["pipeline_tag"])
     assert result["dataset"] == {"type": "nlvr2", "name": report["data"], "split": "test"}
     assert result["metrics"][0]["value"] == round(report["quality"]["pruned"], 2)
+
+
+def test_the_model_card_has_no_local_path_and_the_hub_accepts_it(compressed) -> None:
+    """It is made to be published."""
+    folder, report = compressed
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert str(folder.parent) not in text
+    assert str(Path(report["checkpoint"]).parent) not in text
+    assert ModelCard(text).data.eval_results[0].metric_value == round(report["quality"]["pruned"], 2)
 
 
 def test_the_curve_lists_the_trials_of_the_calibration(compressed) -> None:

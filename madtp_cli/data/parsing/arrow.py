@@ -18,8 +18,7 @@ from typing import Any
 
 from madtp_cli.data.files import require_regular
 from madtp_cli.data.image_sources import EmbeddedImage
-from madtp_cli.data.parsing.parquet import install_command
-from madtp_cli.errors import DataError
+from madtp_cli.errors import DataError, install_command
 
 _ARROW_FILE = re.compile(r"(?:.+-)?(\w+?)(?:-\d{5}-of-\d{5})?\.arrow")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from madtp_cli.data.files import require_regular
 from madtp_cli.data.image_sources import EmbeddedImage
-from madtp_cli.errors import DataError
+from madtp_cli.errors import DataError, install_command
 
 #: The first bytes of a Parquet file.
 MAGIC = b"PAR1"
@@ -55,11 +54,6 @@ def is_parquet(file: Path) -> bool:
     require_regular(file)
     with file.open("rb") as stream:
         return stream.read(len(MAGIC)) == MAGIC
-
-
-def install_command(package: str) -> str:
-    """Return the command that installs a package into the environment that runs."""
-    return f"{sys.executable} -m pip install {package}"
 
 
 def columns(file: Path) -> tuple[list[str], list[str]]:

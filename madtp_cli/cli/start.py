@@ -1,0 +1,44 @@
+"""What a newcomer types first: `madtp` alone, and `madtp help`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import typer
+
+from madtp_cli.config.choices import did_you_mean
+from madtp_cli.errors import UsageError
+
+FIRST_STEPS = """madtp prunes tokens of vision-language models (BLIP, CLIP), so that they meet a FLOPs budget.
+
+  madtp inspect blip.pth                        show what a checkpoint is
+  madtp compress blip.pth --gflops-budget 0.5   prune it to half of its GFLOPs; writes blip-madtp/
+  madtp eval blip-madtp --data nlvr2/           measure its quality on your data
+
+madtp help lists all commands, and madtp help COMMAND the options of one.
+"""
+
+
+def show_first_steps() -> None:
+    """Print the three commands that a newcomer needs."""
+    sys.stdout.write(FIRST_STEPS)
+
+
+def show_help(ctx: typer.Context, command: str | None) -> None:
+    """Print the help of a command, or of madtp.
+
+    Raises:
+        UsageError: There is no such command.
+    """
+    parent: Any = ctx.parent
+    commands = parent.command.commands
+    if command is None:
+        sys.stdout.write(parent.get_help().rstrip() + "\n")
+    elif command not in commands:
+        known = ", ".join(commands)
+        raise UsageError(f"There is no command {command!r}.{did_you_mean(command, commands)}\nThere are {known}.")
+    else:
+        found = commands[command]
+        with type(ctx)(found, info_name=command, parent=parent) as inner:
+            sys.stdout.write(found.get_help(inner).rstrip() + "\n")
