@@ -134,6 +134,7 @@ def export(
     tokenizer: str | Path | None = None,
     head_width: int | None = None,
     activation: Literal["gelu", "quick_gelu"] | None = None,
+    match_token: Literal["enc", "cls"] | None = None,
     progress: bool | ProgressReporter = False,
 ) -> ExportReport:
     """Write a checkpoint as one file that runs without this package, and check the file, like `madtp export`.
@@ -146,6 +147,7 @@ def export(
         tokenizer: Folder with the tokenizer files; searched for next to the checkpoint if None.
         head_width: Width of one attention head; 64 if None.
         activation: Activation of a CLIP file; "quick_gelu" if None.
+        match_token: First token of matched texts of a BLIP for retrieval; as the checkpoint states if None.
         progress: True shows progress bars; a reporter receives the progress.
 
     Raises:
@@ -162,4 +164,5 @@ def export(
         tokenizer=None if tokenizer is None else Path(tokenizer),
         head_width=head_width,
         activation=activation,
+        match_token=match_token,
     )

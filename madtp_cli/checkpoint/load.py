@@ -46,6 +46,8 @@ def load(
     head_width: int | None = None,
     image_size: int | None = None,
     activation: str | None = None,
+    match_token: str | None = None,
+    prompt: str | None = None,
 ) -> LoadedCheckpoint:
     """Load a checkpoint on the CPU, in evaluation mode.
 
@@ -57,12 +59,14 @@ def load(
         head_width: Width of one attention head; by default 64, as in every published BLIP and CLIP.
         image_size: Side of the image in pixels; by default the checkpoint's.
         activation: Activation of CLIP's feed-forward layers, see `inspection.inspect`.
+        match_token: First token of the texts that a BLIP matches with images: "enc" or "cls".
+        prompt: Text that begins every caption of a BLIP; it may be empty.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or used, or lacks tensors or a tokenizer.
     """
     source = locate(Path(source))
-    recognised = recognise(source, CheckpointOverrides(head_width, image_size, activation))
+    recognised = recognise(source, CheckpointOverrides(head_width, image_size, activation, match_token, prompt))
     inspection = compare(source, recognised)
     _require_loadable(inspection)
     processor = processors.find(source, tokenizer, model_config(recognised.config))

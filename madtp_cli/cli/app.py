@@ -47,6 +47,7 @@ def compress(
     limit: opt.Limit = None,
     workers: opt.Workers = None,
     k_test: opt.KTest = None,
+    match_score: opt.MatchScore = None,
     tokenizer: opt.Tokenizer = None,
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
@@ -85,9 +86,12 @@ def evaluate(
     limit: opt.Limit = None,
     workers: opt.Workers = None,
     k_test: opt.KTest = None,
+    match_score: opt.MatchScore = None,
     tokenizer: opt.Tokenizer = None,
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
+    match_token: opt.MatchToken = None,
+    prompt: opt.Prompt = None,
     batch_size: opt.BatchSize = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
@@ -121,9 +125,12 @@ def profile(
     limit: opt.Limit = None,
     workers: opt.Workers = None,
     k_test: opt.KTest = None,
+    match_score: opt.MatchScore = None,
     tokenizer: opt.Tokenizer = None,
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
+    match_token: opt.MatchToken = None,
+    prompt: opt.Prompt = None,
     batch_size: opt.BatchSize = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
@@ -166,6 +173,7 @@ def export(
     tokenizer: opt.Tokenizer = None,
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
+    match_token: opt.MatchToken = None,
     overwrite: opt.OverwriteFile = False,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
@@ -176,6 +184,7 @@ def export(
     from madtp_cli.pipelines import export as pipeline
 
     overrides: dict[str, Any] = {"tokenizer": tokenizer, "head_width": head_width, "activation": activation}
+    overrides["match_token"] = match_token
     report = pipeline.export(checkpoint, file, name, terminal, overwrite=overwrite, **overrides)
     context.print_report(ctx, report, results.export.show)
 
@@ -218,7 +227,7 @@ def data(
     from madtp_cli.data.validate import require_usable, validate
 
     schemas = {name: tasks.get(name).schema for name in ([task] if task else tasks.names())}
-    report = validate(path, schemas, terminal, image_root=image_root, limit=limit)
+    report = validate(path, schemas, terminal, image_root=image_root, limit=limit, find_cut_texts=tasks.certainly_cut)
     context.print_report(ctx, report, results.data.show)
     require_usable(report)
 

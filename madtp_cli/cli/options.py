@@ -70,10 +70,13 @@ Split = Annotated[str | None, setting("split", panel="Data")]
 Limit = Annotated[int | None, setting("limit", panel="Data")]
 Workers = Annotated[int | None, setting("workers", panel="Data")]
 KTest = Annotated[int | None, setting("k_test", panel="Data")]
+MatchScore = Annotated[str | None, setting("match_score", panel="Data")]
 
 Tokenizer = Annotated[str | None, setting("tokenizer", panel="Checkpoint")]
 HeadWidth = Annotated[int | None, setting("head_width", panel="Checkpoint")]
 Activation = Annotated[str | None, setting("activation", panel="Checkpoint")]
+MatchToken = Annotated[str | None, setting("match_token", panel="Checkpoint")]
+Prompt = Annotated[str | None, setting("prompt", panel="Checkpoint")]
 
 BatchSize = Annotated[int | None, setting("batch_size", "-b")]
 Device = Annotated[str | None, setting("device")]

@@ -25,6 +25,9 @@ class RunKeywords(TypedDict, total=False):
     tokenizer: str | Path | None
     head_width: int | None
     activation: Literal["gelu", "quick_gelu"] | None
+    match_token: Literal["enc", "cls"] | None
+    match_score: Literal["logit", "log-odds"] | None
+    prompt: str | None
 
 
 class CompressKeywords(RunKeywords, total=False):

@@ -15,9 +15,11 @@ from madtp_cli.config import RunSettings
 from madtp_cli.data import SPLITS, Dataset
 from madtp_cli.data import read as read_data
 from madtp_cli.errors import UsageError
+from madtp_cli.evaluation import cut_texts
 from madtp_cli.evaluation.compute import Batch, ComputeConfig
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
+from madtp_cli.reporting.schema import CutTextsPart
 from madtp_cli.scenes import splits as scenes
 from madtp_cli.tasks import Task
 
@@ -25,6 +27,8 @@ from madtp_cli.tasks import Task
 SCENES = "madtp scenes"
 #: Samples whose mean cost represents a whole split while a threshold scale is searched.
 CALIBRATION_SAMPLES = 256
+#: Rows of each split of the built-in scenes that are searched for long texts. All rows of a split have similar texts.
+SCENE_ROWS = 256
 
 
 @dataclass
@@ -40,6 +44,7 @@ class Session:
         settings: The settings of the command.
         progress: Receives progress and notes.
         labelled: Whether the labels of the data apply to what the model was trained for.
+        cut_texts: The texts of the data that are longer than the model reads.
         prepared_batches: Batches that `batching` keeps in memory for the next pass, by split and number of rows.
     """
 
@@ -51,6 +56,7 @@ class Session:
     settings: RunSettings
     progress: ProgressReporter
     labelled: bool
+    cut_texts: CutTextsPart = field(default_factory=CutTextsPart)
     prepared_batches: dict[str, list[Batch]] = field(default_factory=dict)
 
     @classmethod
@@ -80,9 +86,25 @@ class Session:
         data = _read_data(model.config.task, settings, splits)
         for note in data.notes:
             progress.message(note)
-        task = tasks.prepared(model.config.task, processor, data, settings.k_test)
+        task = _prepared_task(model, processor, data, settings)
+        looked_at = settings.limit if settings.data else min(settings.limit or SCENE_ROWS, SCENE_ROWS)
+        found = cut_texts.find(task, data, processor, looked_at, progress)
+        for note in cut_texts.note(found, cut_texts.limits(task, processor)):
+            progress.message(note)
         labelled = settings.data is not None or model.config.trained_on == SCENES
-        return cls(model.to(compute.device), processor, task, data, compute, settings, progress, labelled)
+        return cls(model.to(compute.device), processor, task, data, compute, settings, progress, labelled, found)
+
+
+def _prepared_task(model: Prunable, processor: Any, data: Dataset, settings: RunSettings) -> Task:
+    """Return the task of a model, with what the user said about it."""
+    return tasks.prepared(
+        model.config.task,
+        processor,
+        data,
+        settings.k_test,
+        config=model.config,
+        match_score=settings.match_score,
+    )
 
 
 def _read_data(task: str, settings: RunSettings, splits: Sequence[str]) -> Dataset:
@@ -96,7 +118,12 @@ def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressRepor
     """Load the model and the processor, and report what was assumed about the checkpoint."""
     torch.manual_seed(settings.seed)
     loaded = checkpoints.load(
-        source, tokenizer=settings.tokenizer, head_width=settings.head_width, activation=settings.activation
+        source,
+        tokenizer=settings.tokenizer,
+        head_width=settings.head_width,
+        activation=settings.activation,
+        match_token=settings.match_token,
+        prompt=settings.prompt,
     )
     for note in loaded.notes:
         progress.message(note)
@@ -106,6 +133,7 @@ def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressRepor
 def notes(session: Session) -> list[str]:
     """Return the notes of a session that belong in its report."""
     sentences = [*session.data.notes, *session.settings.notes]
+    sentences += cut_texts.note(session.cut_texts, cut_texts.limits(session.task, session.processor))
     if not session.labelled:
         sentences.append(
             "The checkpoint was not trained on the built-in scenes, so the quality is its agreement with the dense "

@@ -33,6 +33,7 @@ def export(
     tokenizer: Path | None = None,
     head_width: int | None = None,
     activation: str | None = None,
+    match_token: str | None = None,
 ) -> ExportReport:
     """Write a checkpoint, dense or pruned, as one file that runs without madtp, and check the file.
 
@@ -42,7 +43,7 @@ def export(
         format_name: One of `exporters.names()`; by default the format with the ending of `file`.
         progress: Reports the progress.
         overwrite: Replace an existing file.
-        tokenizer, head_width, activation: As in `checkpoint.load.load`.
+        tokenizer, head_width, activation, match_token: As in `checkpoint.load.load`.
 
     Raises:
         MadtpError: One of its subclasses, each with its exit code. No file is written then.
@@ -51,7 +52,9 @@ def export(
     format_name = format_name or exporters.name_for(file)
     export_format = exporters.get_for(format_name, file)
     check_output_file(file, overwrite)
-    loaded = load.load(source, tokenizer=tokenizer, head_width=head_width, activation=activation)
+    loaded = load.load(
+        source, tokenizer=tokenizer, head_width=head_width, activation=activation, match_token=match_token
+    )
     notes = [*loaded.notes, *_notes(loaded.model)]
     written = _write(loaded.model.float(), export_format, file, overwrite, progress)
     return ExportReport(

@@ -68,6 +68,7 @@ def _report(source: Path, session: Session, measured: run.Measured, batch_sizes:
         checkpoint=str(source),
         task=session.task.name,
         data=session.data.source,
+        cut_texts=session.cut_texts,
         notes=[*sessions.notes(session), *timing_notes],
         samples=measured.samples,
         gflops=gflops,

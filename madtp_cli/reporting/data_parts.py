@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from madtp_cli.reporting.parts import Part
+from pydantic import Field
+
+from madtp_cli.reporting.parts import CutTextsPart, Part
 
 
 class CaptionCount(Part):
@@ -64,6 +66,8 @@ class TaskPart(Part):
     """Rows by split."""
     samples: list[SamplePart]
     """The first rows."""
+    cut_texts: dict[str, CutTextsPart] = Field(default_factory=dict)
+    """By model family, the texts that have more words than a model reads; the reports on a checkpoint count tokens."""
 
 
 class ImagesPart(Part):

@@ -23,6 +23,7 @@ from madtp_cli.reporting.parts import (
     ChangePart,
     CheckedGflops,
     CurvePoint,
+    CutTextsPart,
     DensePruned,
     Environment,
     ExportCheck,
@@ -45,6 +46,7 @@ __all__ = [
     "CheckedGflops",
     "CompressReport",
     "CurvePoint",
+    "CutTextsPart",
     "DataReport",
     "DensePruned",
     "DuplicatePart",
@@ -89,6 +91,8 @@ class _ModelReport(_Report):
     """Where the samples come from."""
     notes: list[str] = []
     """Sentences that a reader of the figures should know."""
+    cut_texts: CutTextsPart = CutTextsPart()
+    """The texts that are longer than the model reads."""
 
 
 class CompressReport(_ModelReport):

@@ -14,7 +14,8 @@ from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.evaluation import run
 from madtp_cli.evaluation.compute import ComputeConfig
 from madtp_cli.metrics.captioning import bleu4, cider_d
-from madtp_cli.tasks.caption import MOST_TOKENS, TASK, cleaned
+from madtp_cli.models.blip.family import FAMILY
+from madtp_cli.tasks.caption import TASK
 from tests.decoding import attached, captioner
 from tests.tasks.words import processor, tokenizer
 
@@ -63,12 +64,13 @@ def test_text_lengths_equal_those_of_a_batch(rows) -> None:
 
 def test_captions_are_cleaned_as_blip_was_trained(rows) -> None:
     """At most 30 words, punctuation replaced by spaces; at most 40 tokens, or the positions of the model."""
-    assert cleaned('A "Red" ring; a.b') == "a red ring a b"
-    assert cleaned("word " * 40) == "word " * 29 + "word"
+    limit = FAMILY.text_limits["caption"]
+    assert TASK.kind.prepared('A "Red" ring; a.b', limit) == "a picture of a red ring a b"
+    assert TASK.kind.prepared("word " * 40, limit) == "a picture of " + "word " * 29 + "word"
     wide = processor()
     wide.tokenizer.model_max_length = 512
     long = [Row("d", rows[0].images, "x-y-z " * 30)]
-    assert TASK.text_lengths(long, wide) == {"decoder": [MOST_TOKENS]}
+    assert TASK.text_lengths(long, wide) == {"decoder": [40]}
     assert TASK.text_lengths(long, processor()) == {"decoder": [24]}
 
 

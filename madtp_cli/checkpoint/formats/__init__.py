@@ -19,6 +19,7 @@ format; it is shared by several formats.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 import re
@@ -29,6 +30,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from madtp_cli import models
 from madtp_cli.errors import CheckpointError
 
 #: Keys that quantisation tools (bitsandbytes, GPTQ, AWQ, compressed-tensors) add to a weight or use instead of it.
@@ -62,11 +64,15 @@ class CheckpointOverrides:
         head_width: Width of one attention head, in both towers.
         image_size: Side of the image in pixels; the position embeddings are resized to it.
         activation: "gelu" or "quick_gelu"; files of CLIP models do not state it.
+        match_token: "enc" or "cls", the first token of the texts that a BLIP matches with images.
+        prompt: Text that begins every caption of a BLIP; it may be empty.
     """
 
     head_width: int | None = None
     image_size: int | None = None
     activation: str | None = None
+    match_token: str | None = None
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -124,12 +130,34 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised:
     known = all_formats()
     for checkpoint_format in known:
         if (recognised := checkpoint_format.recognise(source, overrides)) is not None:
-            return recognised
+            return _with_text_conventions(recognised, overrides)
     first = ", ".join(sorted(source.weights)[:3])
     raise CheckpointError(
         f"{source.path} has {len(source.weights)} tensors of an unknown model ({first}, ...).\n"
         f"Give a checkpoint in one of these formats: {', '.join(entry.NAME for entry in known)}."
     )
+
+
+def _with_text_conventions(recognised: Recognised, overrides: CheckpointOverrides) -> Recognised:
+    """Set how the user says that the model's texts begin.
+
+    Raises:
+        CheckpointError: The model has no such texts.
+    """
+    for name in ("match_token", "prompt"):
+        value = getattr(overrides, name)
+        if value is None or recognised.refusal or recognised.config.get(name) == value:
+            continue
+        family = models.family_of(recognised.config)
+        if family.text_conventions.get(recognised.task) != name:
+            raise CheckpointError(
+                f"A {family.name} for {recognised.task} has no {name.replace('_', ' ')}.\n"
+                f"Leave out --{name.replace('_', '-')}."
+            )
+        note = f"The {name.replace('_', ' ')} is {value!r}, as the user states."
+        config = {**recognised.config, name: value}
+        recognised = dataclasses.replace(recognised, config=config, notes=(*recognised.notes, note))
+    return recognised
 
 
 def _quantisation_refusal(source: Source) -> str | None:

@@ -97,6 +97,7 @@ FAMILY = Family(
         special_ids=special_ids,
     ),
     processor_class="BlipProcessor",
+    text_conventions={"retrieval": "match_token", "caption": "prompt"},
     build_processor=build_processor,
     # Source: the data sets and models of the released BLIP code. 512 is the number of text positions.
     text_limits={
