@@ -33,14 +33,16 @@ def find(task: Task, data: Dataset, processor: Any, limit: int | None, progress:
         for rows in (of_split[:limit] for of_split in data.splits.values())
         for start in range(0, len(rows), ROWS_AT_ONCE)
     ]
-    if len(parts) > len(data.splits):
+    many = len(parts) > len(data.splits)
+    if many:
         progress.start("Looking for long texts", sum(map(len, parts)))
     counted, cut, done = 0, list[str](), 0
-    for part in parts:
+    for part in (*parts, ()):  # the last one has the texts that belong to no row
         read, found = _cut(task, part, processor)
         counted, done, cut = counted + read, done + len(part), cut + found
-        progress.advance(done)
-    if len(parts) > len(data.splits):
+        if many:
+            progress.advance(done)
+    if many:
         progress.finish()
     return CutTextsPart(count=len(cut), texts=counted, first=list(dict.fromkeys(cut))[:NAMED_TEXTS])
 

@@ -78,7 +78,10 @@ class Task(Protocol):
         ...
 
     def texts(self, rows: Sequence[Row]) -> dict[TextKind, list[str]]:
-        """Return the texts of the rows that a model reads, by kind; each kind knows how much of a text is read."""
+        """Return the texts of the rows that a model reads, by kind; each kind knows how much of a text is read.
+
+        Of no rows, return the texts that belong to no row, such as the answers to choose from.
+        """
         ...
 
     def predict(self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ...) -> list[Any]:

@@ -96,11 +96,9 @@ class Vqa:
         return {tower: tokens["attention_mask"].sum(1).tolist() for tower, tokens in texts.items()}
 
     def texts(self, rows: Sequence[Row]) -> dict[TextKind, list[str]]:
-        """Return the questions, and the answers that are teacher-forced or chosen from."""
-        return {
-            QUESTION: [row.text for row in rows],
-            ANSWER: [*(most_frequent(row.references) for row in rows), *self.answers],
-        }
+        """Return the questions and the teacher-forced answers; of no rows, the answers to choose from."""
+        answers = [most_frequent(row.references) for row in rows] if rows else list(self.answers)
+        return {QUESTION: [row.text for row in rows], ANSWER: answers}
 
     def predict(
         self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run

@@ -74,6 +74,19 @@ def test_captions_are_cleaned_as_blip_was_trained(rows) -> None:
     assert TASK.text_lengths(long, processor()) == {"decoder": [24]}
 
 
+def test_the_prompt_is_that_of_the_model(rows) -> None:
+    """A BLIP that was fine-tuned in transformers has none: its captions follow [DEC]."""
+    model, small = captioner(), processor()
+    model.config.prompt = ""
+    task = tasks.prepared("caption", small, Dataset("caption", "here", {}), config=model.config)
+    batch = task.collate(rows[:2], small)
+    assert batch["input_ids"][0].tolist() == _ids("[DEC] a red ring [SEP]")
+    assert batch["labels"][0].tolist() == [-100, *_ids("a red ring [SEP]")]
+    generated = model.generate(batch["pixel_values"])
+    measured = run.run(model, [batch], task, CPU)
+    assert measured.answers == [tokenizer().decode(row[1:], skip_special_tokens=True).strip() for row in generated]
+
+
 def test_predicted_captions_do_not_have_the_prompt(rows) -> None:
     """They equal the output of `generate`, and do not depend on the batch."""
     model, small = attached(captioner(), 0.4), processor()

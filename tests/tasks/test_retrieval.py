@@ -92,6 +92,29 @@ def test_the_score_of_a_pair_is_its_similarity_plus_its_match(rows, processor, t
             torch.testing.assert_close(scores[image, text], images[image] @ texts[text] + match[0], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("score", "column"), [("logit", (0.0, 1.0)), ("log-odds", (-1.0, 1.0))])
+def test_the_match_is_the_logit_as_in_blip_or_the_log_odds(rows, processor, score, column) -> None:
+    """Published recalls were measured with the logit of a match; the matching head's two logits are known here."""
+    model = dense()
+    found = predictions(model, rows, processor)
+    with torch.inference_mode():
+        scores, _ = Retrieval(99, score).candidates(model, found)
+        similar = torch.stack([one.image for one in found]) @ torch.cat([one.texts for one in found]).T
+        model.itm_head.weight.zero_()
+        model.itm_head.bias.copy_(torch.tensor([3.0, 5.0]))
+        constant, _ = Retrieval(99, score).candidates(model, found)
+    torch.testing.assert_close(constant, similar + column[0] * 3 + column[1] * 5, rtol=0, atol=1e-5)
+    assert not torch.allclose(scores, constant, atol=0.1)
+    task = tasks.prepared("retrieval", processor, DATA, match_score=score)
+    assert f"plus the {score} of a match" in task.generation_cost_description
+
+
+def test_a_task_without_matches_refuses_a_match_score(processor) -> None:
+    """An option that does nothing hides a mistake."""
+    with pytest.raises(UsageError, match="--match-score"):
+        tasks.prepared("nlvr2", processor, DATA, match_score="logit")
+
+
 def test_the_score_of_a_pair_does_not_depend_on_other_candidates(model, rows, processor, monkeypatch) -> None:
     """In the released code candidates share token counts and padding."""
     found = predictions(model, rows, processor)
