@@ -35,7 +35,7 @@ class EmbeddedSample:
     """An image and its captions until all samples of a split are there; all tensors are on the CPU.
 
     The tokens have the number format in which the model computed them, so that matching them later gives the same
-    score. Those of 5,000 COCO images take 8.9 GB in float32 in a dense BLIP-base at 384 pixels, and less in a pruned one.
+    score. Those of 5,000 COCO images take 8.9 GB in float32 in a dense BLIP-base at 384 pixels, less in a pruned one.
 
     Attributes:
         image: Normalised embedding of the image, [width].
