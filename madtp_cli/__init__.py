@@ -145,9 +145,8 @@ def export(
         format: "onnx" or "torch-export"; by the ending of the file if None.
         overwrite: Replace the file if it exists.
         tokenizer: Folder with the tokenizer files; searched for next to the checkpoint if None.
-        head_width: Width of one attention head; 64 if None.
-        activation: Activation of a CLIP file; "quick_gelu" if None.
-        match_token: First token of matched texts of a BLIP for retrieval; as the checkpoint states if None.
+        head_width, activation: Width of one attention head, 64 if None; activation of CLIP, "quick_gelu" if None.
+        match_token: First token of matched texts of a BLIP; as the checkpoint states if None.
         progress: True shows progress bars; a reporter receives the progress.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -68,24 +68,28 @@ def validate(
     path_found = data.find_data(path, image_root)
     wanted = {task: schemas.get(name) for task, name in tasks.items()}
     datasets, notes = _read_for(path_found, wanted, image_root)
-    images: dict[str, dict[ImageSource, None]] = {}
-    for dataset in datasets.values():
-        for split, rows in dataset.splits.items():
-            images.setdefault(split, {}).update(dict.fromkeys(image for row in rows for image in row.images))
-    by_split = {split: list(of_split) for split, of_split in images.items()}
+    by_split = _images_by_split(datasets.values())
     checks = _check_images(by_split, limit, progress)
     cut_texts = {task: _cut_texts(task, dataset, find_cut_texts) for task, dataset in datasets.items()}
     notes += [note for task, parts in cut_texts.items() for note in _notes_on_cut_texts(task, parts)]
     return DataReport(
         path=str(path),
         tasks={
-            task: _task_part(path_found, wanted[task], dataset).model_copy(update={"cut_texts": cut_texts[task]})
-            for task, dataset in datasets.items()
+            task: _task_part(path_found, wanted[task], dataset, cut_texts[task]) for task, dataset in datasets.items()
         },
         images={split: _images_part(of_split, checks) for split, of_split in by_split.items()},
         duplicates=_duplicates(by_split, checks),
         notes=list(dict.fromkeys([*notes, *(note for dataset in datasets.values() for note in dataset.notes)])),
     )
+
+
+def _images_by_split(datasets: Iterable[Dataset]) -> dict[str, list[ImageSource]]:
+    """Return the images of each split, each once."""
+    images: dict[str, dict[ImageSource, None]] = {}
+    for dataset in datasets:
+        for split, rows in dataset.splits.items():
+            images.setdefault(split, {}).update(dict.fromkeys(image for row in rows for image in row.images))
+    return {split: list(of_split) for split, of_split in images.items()}
 
 
 def _cut_texts(task: str, dataset: Dataset, find: FindCutTexts) -> dict[str, CutTextsPart]:
@@ -199,12 +203,13 @@ def _duplicates(images: _Images, checks: Mapping[ImageSource, _Check]) -> list[D
     return duplicates
 
 
-def _task_part(path: Path, schema: Schema, dataset: Dataset) -> TaskPart:
+def _task_part(path: Path, schema: Schema, dataset: Dataset, cut: dict[str, CutTextsPart]) -> TaskPart:
     split, rows = next(((split, rows) for split, rows in dataset.splits.items() if rows), ("", []))
     return TaskPart(
         layout=data.matching_readers(path, schema)[0].LAYOUT,
         splits={split: schema.summarise(rows) for split, rows in dataset.splits.items()},
         samples=[_sample_part(split, row) for row in rows[:SAMPLE_ROWS]],
+        cut_texts=cut,
     )
 
 

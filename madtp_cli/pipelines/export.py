@@ -41,28 +41,25 @@ def export(
         source: Checkpoint file or folder.
         file: The output file, with the ending of the format.
         format_name: One of `exporters.names()`; by default the format with the ending of `file`.
-        progress: Reports the progress.
-        overwrite: Replace an existing file.
+        progress, overwrite: Reports the progress; whether to replace an existing file.
         tokenizer, head_width, activation, match_token: As in `checkpoint.load.load`.
 
     Raises:
-        MadtpError: One of its subclasses, each with its exit code. No file is written then.
+        MadtpError: A subclass with its exit code. No file is written then.
     """
     started, progress, file = time.monotonic(), progress or ProgressReporter(), Path(file)
+    overrides = {"tokenizer": tokenizer, "head_width": head_width, "activation": activation, "match_token": match_token}
     format_name = format_name or exporters.name_for(file)
     export_format = exporters.get_for(format_name, file)
     check_output_file(file, overwrite)
-    loaded = load.load(
-        source, tokenizer=tokenizer, head_width=head_width, activation=activation, match_token=match_token
-    )
-    notes = [*loaded.notes, *_notes(loaded.model)]
+    loaded = load.load(source, **overrides)  # type: ignore[arg-type]  # the values have different types
     written = _write(loaded.model.float(), export_format, file, overwrite, progress)
     return ExportReport(
         checkpoint=str(source),
         file=str(file),
         format=format_name,
         task=loaded.model.config.task,
-        notes=notes,
+        notes=[*loaded.notes, *_notes(loaded.model)],
         seconds=time.monotonic() - started,
         **written,
     )

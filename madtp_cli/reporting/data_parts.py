@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from madtp_cli.reporting.parts import CutTextsPart, Part
+from madtp_cli.reporting.parts import Part
+
+
+class CutTextsPart(Part):
+    """The texts of the data that are longer than the model reads."""
+
+    count: int = 0
+    """Number of texts that are cut."""
+    texts: int = 0
+    """Number of texts that were looked at."""
+    first: list[str] = Field(default_factory=list)
+    """The first of the cut texts, in full."""
 
 
 class CaptionCount(Part):

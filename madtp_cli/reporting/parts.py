@@ -24,17 +24,6 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
-class CutTextsPart(Part):
-    """The texts of the data that are longer than the model reads."""
-
-    count: int = 0
-    """Number of texts that are cut."""
-    texts: int = 0
-    """Number of texts that were looked at."""
-    first: list[str] = []
-    """The first of the cut texts, in full."""
-
-
 class Interval(Part):
     """A 95 % confidence interval, in the unit of the figure that it belongs to."""
 

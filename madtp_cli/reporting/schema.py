@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from madtp_cli.reporting.data_parts import (
     AnswerShare,
     CaptionCount,
+    CutTextsPart,
     DuplicatePart,
     ImagesPart,
     RowsPart,
@@ -23,7 +24,6 @@ from madtp_cli.reporting.parts import (
     ChangePart,
     CheckedGflops,
     CurvePoint,
-    CutTextsPart,
     DensePruned,
     Environment,
     ExportCheck,

@@ -29,9 +29,10 @@ def nlvr2() -> Path:
         for number in range(10):
             stem = f"{name}-{number}-0"
             sentence = LONG.format(number=number) if number % 2 else SHORT
-            rows.append({"identifier": f"{stem}-0", "sentence": sentence, "label": str(number % 3 == 0)})
+            row: dict[str, object] = {"identifier": f"{stem}-0", "sentence": sentence, "label": str(number % 3 == 0)}
             if split == "train":
-                rows[-1]["directory"] = 0
+                row["directory"] = 0
+            rows.append(row)
             for side in (0, 1):
                 Image.new("RGB", (16, 12), (20 * number, 90, 200 * side)).save(folder / name / f"{stem}-img{side}.png")
         (folder / f"{name}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))

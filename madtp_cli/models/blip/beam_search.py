@@ -64,7 +64,7 @@ class OriginalBeamSearch(BlipTextLMHeadModel):
             **state | {"early_stopping": False},
         )
 
-    def _check_early_stop_heuristic(  # type: ignore[override]  # transformers' is static; it is called on the object
+    def _check_early_stop_heuristic(  # transformers' is static, but it is called on the object
         self,
         *,
         is_early_stop_heuristic_unsatisfied: Tensor,

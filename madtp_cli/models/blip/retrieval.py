@@ -151,7 +151,7 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
 
         Args:
             images: Tokens from `embed_images`.
-            input_ids: [texts, tokens], the first token [CLS]; it is replaced by [ENC] if the configuration says so.
+            input_ids: [texts, tokens], the first token [CLS]; it becomes [ENC] if `match_token` is "enc".
             attention_mask: [texts, tokens], 0 at padding; None where there is no padding.
             texts: Number of texts of each image, those of the first image first. None for one text per image.
                 The keys and values of an image, two thirds of a dense pair's cost, are computed once for all its texts.
