@@ -162,6 +162,7 @@ def export(
     head_width: int | str | Mapping[str, int] | None = None,
     activation: Literal["gelu", "quick_gelu"] | None = None,
     weights: Literal["raw", "ema"] | None = None,
+    match_token: Literal["enc", "cls"] | None = None,
     progress: bool | ProgressReporter = False,
 ) -> ExportReport:
     """Write a checkpoint as one file that runs without this package, and check the file, like `madtp export`.
@@ -173,8 +174,8 @@ def export(
         overwrite: Replace the file if it exists.
         tokenizer: Folder with the tokenizer files; searched for next to the checkpoint if None.
         head_width: Width of one attention head, for both towers or as {"vision": 80, "text": 64}; 64 if None.
-        activation: Activation of a CLIP file, if no file states it.
-        weights: "raw" or "ema": which weights to take from a file that has averaged copies too.
+        activation, weights: Activation of a CLIP file, if no file states it; "raw" or "ema" weights.
+        match_token: First token of matched texts of a BLIP; as the checkpoint states if None.
         progress: True shows progress bars; a reporter receives the progress.
 
     Raises:
@@ -193,4 +194,5 @@ def export(
         head_width=head_widths.parse(head_width),
         activation=activation,
         weights=weights,
+        match_token=match_token,
     )

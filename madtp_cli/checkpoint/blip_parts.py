@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from madtp_cli.checkpoint.formats import CheckpointOverrides
+
 #: Layer-norm epsilons of Salesforce's code. The default of transformers for the image tower is ten times as large.
 VISION_EPSILON = 1e-6
 TEXT_EPSILON = 1e-12
@@ -52,6 +54,32 @@ def blip_task(keys: Iterable[str]) -> tuple[str, str | None]:
     if "text_decoder" in parts:
         return ("vqa" if "text_encoder" in parts else "caption"), None
     return "features", WITHOUT_HEAD
+
+
+def text_convention(task: str, overrides: CheckpointOverrides, *, transformers: bool) -> tuple[dict[str, str], str]:
+    """Return the field of the configuration that states how texts begin, and the note about it.
+
+    Salesforce's retrieval class matches texts that begin with [ENC], and its captions have a prompt. transformers'
+    classes keep [CLS] and add no prompt, and so do models that were fine-tuned with them. No file states it.
+
+    Args:
+        task: The checkpoint's task.
+        overrides: What the user states; then there is no note.
+        transformers: Whether transformers wrote the checkpoint.
+
+    Returns:
+        Nothing for a task without such texts.
+    """
+    as_in = "as in transformers' classes" if transformers else "as in Salesforce's classes for this task"
+    if task == "retrieval" and overrides.match_token is None:
+        token, other = ("cls", "enc") if transformers else ("enc", "cls")
+        note = f"Matched texts begin with [{token.upper()}], {as_in}; if not, use --match-token {other}."
+        return {"match_token": token}, note
+    if task == "caption" and overrides.prompt is None:
+        prompt = "" if transformers else "a picture of"
+        stated = f'Captions begin with "{prompt}"' if prompt else "Captions have no prompt"
+        return {"prompt": prompt}, f"{stated}, {as_in}; if not, use --prompt TEXT."
+    return {}, ""
 
 
 def with_tied_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -50,6 +50,8 @@ def load(
     image_size: int | None = None,
     activation: str | None = None,
     weights: str | None = None,
+    match_token: str | None = None,
+    prompt: str | None = None,
 ) -> LoadedCheckpoint:
     """Load a checkpoint on the CPU, in evaluation mode.
 
@@ -61,12 +63,15 @@ def load(
         head_width: Width of one attention head, for both towers or by tower; see `inspection.inspect`.
         image_size: Side of the image in pixels; by default the checkpoint's.
         activation, weights: See `inspection.inspect`.
+        match_token: First token of the texts that a BLIP matches with images: "enc" or "cls".
+        prompt: Text that begins every caption of a BLIP; it may be empty.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or used, or lacks tensors or a tokenizer.
     """
     source = locate(Path(source))
-    recognised = recognise(source, CheckpointOverrides(head_width, image_size, activation, weights))
+    overrides = CheckpointOverrides(head_width, image_size, activation, weights, match_token, prompt)
+    recognised = recognise(source, overrides)
     inspection = compare(source, recognised)
     _require_loadable(inspection)
     tensors.require_finite(source, recognised.weights)

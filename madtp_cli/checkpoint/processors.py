@@ -118,6 +118,7 @@ def _read_and_fit(folder: Path, record: TokenizerRecord, text_config: Any) -> To
         raise CheckpointError(
             f"The tokenizer in {folder} {error}.\nGive the checkpoint's own with --tokenizer DIR."
         ) from error
+    tokenizer.model_max_length = min(tokenizer.model_max_length, text_config.max_position_embeddings)
     return tokenizer
 
 

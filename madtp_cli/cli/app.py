@@ -47,6 +47,7 @@ def compress(
     limit: opt.Limit = None,
     workers: opt.Workers = None,
     k_test: opt.KTest = None,
+    match_score: opt.MatchScore = None,
     tokenizer: opt.Tokenizer = None,
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
@@ -87,10 +88,13 @@ def evaluate(
     limit: opt.Limit = None,
     workers: opt.Workers = None,
     k_test: opt.KTest = None,
+    match_score: opt.MatchScore = None,
     tokenizer: opt.Tokenizer = None,
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
     weights: opt.Weights = None,
+    match_token: opt.MatchToken = None,
+    prompt: opt.Prompt = None,
     batch_size: opt.BatchSize = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
@@ -125,10 +129,13 @@ def profile(
     limit: opt.Limit = None,
     workers: opt.Workers = None,
     k_test: opt.KTest = None,
+    match_score: opt.MatchScore = None,
     tokenizer: opt.Tokenizer = None,
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
     weights: opt.Weights = None,
+    match_token: opt.MatchToken = None,
+    prompt: opt.Prompt = None,
     batch_size: opt.BatchSize = None,
     device: opt.Device = None,
     dtype: opt.Dtype = None,
@@ -173,6 +180,7 @@ def export(
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
     weights: opt.Weights = None,
+    match_token: opt.MatchToken = None,
     overwrite: opt.OverwriteFile = False,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
@@ -188,6 +196,7 @@ def export(
         "head_width": head_widths.parse(head_width),
         "activation": activation,
         "weights": weights,
+        "match_token": match_token,
     }
     report = pipeline.export(checkpoint, file, name, terminal, overwrite=overwrite, **overrides)
     context.print_report(ctx, report, results.export.show)
@@ -238,7 +247,7 @@ def data(
     from madtp_cli.data.validate import require_usable, validate
 
     schemas = {name: tasks.get(name).schema for name in ([task] if task else tasks.names())}
-    report = validate(path, schemas, terminal, image_root=image_root, limit=limit)
+    report = validate(path, schemas, terminal, image_root=image_root, limit=limit, find_cut_texts=tasks.certainly_cut)
     context.print_report(ctx, report, results.data.show)
     require_usable(report)
 

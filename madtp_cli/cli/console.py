@@ -105,4 +105,4 @@ class Terminal(ProgressReporter):
         self._stop()
         if error is not None:
             self._err.print("".join(traceback.format_exception(error)), soft_wrap=True, end="")
-        self._err.print(f"Error: {printable(message, keep='\n')}", style="red", soft_wrap=True)
+        self._err.print("Error: " + printable(message, keep="\n"), style="red", soft_wrap=True)

@@ -27,6 +27,9 @@ class RunKeywords(TypedDict, total=False):
     head_width: int | str | Mapping[str, int] | None
     activation: Literal["gelu", "quick_gelu"] | None
     weights: Literal["raw", "ema"] | None
+    match_token: Literal["enc", "cls"] | None
+    match_score: Literal["logit", "log-odds"] | None
+    prompt: str | None
 
 
 class CompressKeywords(RunKeywords, total=False):

@@ -104,6 +104,16 @@ class RunSettings(BaseModel):
             text += f" Choices: {', '.join(choices.of(name))}.{default}{fallback}"
         return text
 
+    match_token: Literal["enc", "cls"] | None = None
+    """First token of the texts that a BLIP for retrieval matches with images: enc for [ENC], or cls for [CLS]. Default:
+    as the checkpoint states; [ENC] for files of Salesforce and MADTP, which do not state it."""
+    match_score: Literal["logit", "log-odds"] | None = None
+    """Score of a match in BLIP retrieval, which is added to the similarity of a pair: logit, as BLIP and MADTP rank, or
+    log-odds, which also uses the logit of no match. Default: logit."""
+    prompt: str | None = None
+    """Text that begins every caption of a BLIP; it may be empty. Default: as the checkpoint states; "a picture of" for
+    files of Salesforce and MADTP, which do not state it."""
+
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _notes: list[str] = PrivateAttr(default_factory=list)
 
@@ -121,7 +131,7 @@ class RunSettings(BaseModel):
     @classmethod
     def _is_a_value(cls, value: object, info: ValidationInfo) -> object:
         """Refuse "", which as a path means the working directory, and `yes` where a number is expected."""
-        if isinstance(value, str) and not value.strip():
+        if isinstance(value, str) and not value.strip() and info.field_name != "prompt":
             raise ValueError("it is empty")
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
             raise ValueError("true and false are not allowed here")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,7 +18,7 @@ from madtp_cli.data.pixels import decode, without_pillow_warnings
 from madtp_cli.data.schemas import Schema
 from madtp_cli.errors import DataError
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.reporting.schema import DataReport, DuplicatePart, ImagesPart, SamplePart, TaskPart
+from madtp_cli.reporting.schema import CutTextsPart, DataReport, DuplicatePart, ImagesPart, SamplePart, TaskPart
 
 #: Number of rows that a report contains, and of images that it names per problem.
 SAMPLE_ROWS, NAMED_IMAGES = 3, 5
@@ -34,6 +34,9 @@ class _Check:
     error: str | None = None
 
 
+#: Returns, by model family, the texts of some rows of a task that are too long.
+FindCutTexts = Callable[[str, Sequence[Row]], Mapping[str, Sequence[str]]]
+
 #: The images of each split, each once.
 _Images = Mapping[str, Sequence[ImageSource]]
 
@@ -45,6 +48,7 @@ def validate(
     *,
     image_root: Path | None = None,
     limit: int | None = None,
+    find_cut_texts: FindCutTexts = lambda task, rows: {},
 ) -> DataReport:
     """Report what a data set is and which tasks can use it, and decode its images.
 
@@ -56,6 +60,7 @@ def validate(
         progress: Receives the number of decoded images.
         image_root: The image folder; None searches for the images around `path`.
         limit: Decode at most this many images of each split.
+        find_cut_texts: Finds the texts that are too long for a task's models; by default none.
 
     Raises:
         DataError: No task can use the data.
@@ -63,15 +68,15 @@ def validate(
     path_found = data.find_data(path, image_root)
     wanted = {task: schemas.get(name) for task, name in tasks.items()}
     datasets, notes = _read_for(path_found, wanted, image_root)
-    images: dict[str, dict[ImageSource, None]] = {}
-    for dataset in datasets.values():
-        for split, rows in dataset.splits.items():
-            images.setdefault(split, {}).update(dict.fromkeys(image for row in rows for image in row.images))
-    by_split = {split: list(of_split) for split, of_split in images.items()}
+    by_split = _images_by_split(datasets.values())
     checks = _check_images(by_split, limit, progress)
+    cut_texts = {task: _cut_texts(task, dataset, find_cut_texts) for task, dataset in datasets.items()}
+    notes += [note for task, parts in cut_texts.items() for note in _notes_on_cut_texts(task, parts)]
     return DataReport(
         path=_encodable(path),
-        tasks={task: _task_part(path_found, wanted[task], dataset) for task, dataset in datasets.items()},
+        tasks={
+            task: _task_part(path_found, wanted[task], dataset, cut_texts[task]) for task, dataset in datasets.items()
+        },
         images={split: _images_part(of_split, checks) for split, of_split in by_split.items()},
         duplicates=_duplicates(by_split, checks),
         notes=list(
@@ -80,8 +85,31 @@ def validate(
     )
 
 
-def _notes_of(datasets: Mapping[str, Dataset]) -> list[str]:
-    return [note for dataset in datasets.values() for note in dataset.notes]
+def _images_by_split(datasets: Iterable[Dataset]) -> dict[str, list[ImageSource]]:
+    """Return the images of each split, each once."""
+    images: dict[str, dict[ImageSource, None]] = {}
+    for dataset in datasets:
+        for split, rows in dataset.splits.items():
+            images.setdefault(split, {}).update(dict.fromkeys(image for row in rows for image in row.images))
+    return {split: list(of_split) for split, of_split in images.items()}
+
+
+def _cut_texts(task: str, dataset: Dataset, find: FindCutTexts) -> dict[str, CutTextsPart]:
+    """Return, by model family, the texts of all splits that have more words than a model reads."""
+    rows = [row for of_split in dataset.splits.values() for row in of_split]
+    texts = sum(len(row.references) or 1 for row in rows)
+    return {
+        family: CutTextsPart(count=len(cut), texts=texts, first=list(dict.fromkeys(cut))[:SAMPLE_ROWS])
+        for family, cut in find(task, rows).items()
+    }
+
+
+def _notes_on_cut_texts(task: str, parts: Mapping[str, CutTextsPart]) -> list[str]:
+    return [
+        f"{task}: {part.count:,} of {part.texts:,} texts have more words than a {family} reads, and will be cut."
+        for family, part in parts.items()
+        if part.count
+    ]
 
 
 def require_usable(report: DataReport) -> None:
@@ -178,12 +206,13 @@ def _duplicates(images: _Images, checks: Mapping[ImageSource, _Check]) -> list[D
     return duplicates
 
 
-def _task_part(path: Path, schema: Schema, dataset: Dataset) -> TaskPart:
+def _task_part(path: Path, schema: Schema, dataset: Dataset, cut: dict[str, CutTextsPart]) -> TaskPart:
     split, rows = next(((split, rows) for split, rows in dataset.splits.items() if rows), ("", []))
     return TaskPart(
         layout=data.matching_readers(path, schema)[0].LAYOUT,
         splits={split: schema.summarise(rows) for split, rows in dataset.splits.items()},
         samples=[_sample_part(split, row) for row in rows[:SAMPLE_ROWS]],
+        cut_texts=cut,
     )
 
 

@@ -16,10 +16,11 @@ from madtp_cli.config import RunSettings
 from madtp_cli.data import SPLITS, Dataset
 from madtp_cli.data import read as read_data
 from madtp_cli.errors import UsageError
-from madtp_cli.evaluation import number_formats
+from madtp_cli.evaluation import cut_texts, number_formats
 from madtp_cli.evaluation.compute import Batch, ComputeConfig
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
+from madtp_cli.reporting.schema import CutTextsPart
 from madtp_cli.scenes import splits as scenes
 from madtp_cli.tasks import Task
 
@@ -27,6 +28,8 @@ from madtp_cli.tasks import Task
 SCENES = "madtp scenes"
 #: Samples whose mean cost represents a whole split while a threshold scale is searched.
 CALIBRATION_SAMPLES = 256
+#: Rows of each split of the built-in scenes that are searched for long texts. All rows of a split have similar texts.
+SCENE_ROWS = 256
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Session:
         labelled: Whether the labels of the data apply to what the model was trained for.
         checkpoint_notes: What was assumed about the checkpoint, or left out of it.
         stored: Number format of the weights in the checkpoint's file.
+        cut_texts: The texts of the data that are longer than the model reads.
         prepared_batches: Batches that `batching` keeps in memory for the next pass, by split and number of rows.
     """
 
@@ -57,6 +61,7 @@ class Session:
     labelled: bool
     checkpoint_notes: tuple[str, ...] = ()
     stored: torch.dtype = torch.float32
+    cut_texts: CutTextsPart = field(default_factory=CutTextsPart)
     prepared_batches: dict[str, list[Batch]] = field(default_factory=dict)
 
     @classmethod
@@ -89,13 +94,27 @@ class Session:
         progress.finish()
         for note in data.notes:
             progress.message(note)
-        task = tasks.prepared(model.config.task, processor, data, settings.k_test)
+        task = _prepared_task(model, processor, data, settings)
+        looked_at = settings.limit if settings.data else min(settings.limit or SCENE_ROWS, SCENE_ROWS)
+        found = cut_texts.find(task, data, processor, looked_at, progress)
         slow = number_formats.warning(compute.dtype, compute.device)
-        if slow:
-            progress.message(slow)
+        for note in [*cut_texts.note(found, cut_texts.limits(task, processor)), *([slow] if slow else [])]:
+            progress.message(note)
         labelled = settings.data is not None or model.config.trained_on == SCENES
         parts = (model.to(compute.device), processor, task, data, compute, settings, progress, labelled)
-        return cls(*parts, checkpoint_notes=loaded.notes, stored=loaded.stored)
+        return cls(*parts, checkpoint_notes=loaded.notes, stored=loaded.stored, cut_texts=found)
+
+
+def _prepared_task(model: Prunable, processor: Any, data: Dataset, settings: RunSettings) -> Task:
+    """Return the task of a model, with what the user said about it."""
+    return tasks.prepared(
+        model.config.task,
+        processor,
+        data,
+        settings.k_test,
+        config=model.config,
+        match_score=settings.match_score,
+    )
 
 
 def _read_data(task: str, settings: RunSettings, splits: Sequence[str]) -> Dataset:
@@ -115,6 +134,8 @@ def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressRepor
         head_width=settings.head_width,
         activation=settings.activation,
         weights=settings.weights,
+        match_token=settings.match_token,
+        prompt=settings.prompt,
     )
     progress.finish()
     for note in loaded.notes:
@@ -126,6 +147,7 @@ def notes(session: Session) -> list[str]:
     """Return the notes of a session that belong in its report."""
     slow = number_formats.warning(session.compute.dtype, session.compute.device)
     sentences = [*session.checkpoint_notes, *session.data.notes, *session.settings.notes, *([slow] if slow else [])]
+    sentences += cut_texts.note(session.cut_texts, cut_texts.limits(session.task, session.processor))
     if not session.labelled:
         sentences.append(
             "The checkpoint was not trained on the built-in scenes, so the quality is its agreement with the dense "

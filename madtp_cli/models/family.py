@@ -102,7 +102,10 @@ class Family:
         own_processor: Class of this package in the family's `processing.py` that `task_processor` may return; "" for
             none.
         task_processor: Changes a processor for the model of a task.
-        text_limits: Length limits by kind of text: a task's name, or task and role, as "vqa question".
+        text_limits: Length limits by kind of text: a task's name, or task and role, as "vqa question". A model also
+            reads no more tokens than it has positions.
+        text_conventions: By task, the field of the configuration that states how a text begins. Checkpoint files do
+            not state it, so the user may.
         tower_defaults: By tower, the configuration fields that a checkpoint file does not state (layer-norm epsilon,
             activation), with the values of the published models.
         image_settings: The published models' image settings.
@@ -135,6 +138,7 @@ class Family:
     task_processor: Callable[[Any, str], Any] = lambda processor, task: processor
     image_tokens: Callable[[Any], int] = parts.image_tokens
     head_width: int = 64
+    text_conventions: Mapping[str, str] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     architectures: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
 

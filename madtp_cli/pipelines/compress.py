@@ -70,6 +70,7 @@ def _report(
         task=session.task.name,
         data=session.data.source,
         method=compressed.settings.method,
+        cut_texts=session.cut_texts,
         notes=sessions.notes(session),
         budget=_budget_part(session, compressed),
         gflops=GflopsPart.of(dense.gflops(teacher).mean(), pruned.gflops(student).mean()),

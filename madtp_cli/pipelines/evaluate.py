@@ -43,6 +43,7 @@ def evaluate(source: Path, settings: RunSettings, progress: ProgressReporter | N
         checkpoint=str(source),
         task=session.task.name,
         data=session.data.source,
+        cut_texts=session.cut_texts,
         notes=sessions.notes(session),
         quality=quality(session, measured),
         gflops=GflopsPart.of(sample_costs.dense_gflops(session, settings.split).mean(), pruned),

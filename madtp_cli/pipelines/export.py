@@ -35,6 +35,7 @@ def export(
     head_width: int | Mapping[str, int] | None = None,
     activation: str | None = None,
     weights: str | None = None,
+    match_token: str | None = None,
 ) -> ExportReport:
     """Write a checkpoint, dense or pruned, as one file that runs without madtp, and check the file.
 
@@ -42,18 +43,18 @@ def export(
         source: Checkpoint file or folder.
         file: The output file, with the ending of the format.
         format_name: One of `exporters.names()`; by default the format with the ending of `file`.
-        progress: Reports the progress.
-        overwrite: Replace an existing file.
-        tokenizer, head_width, activation, weights: As in `checkpoint.loading.load`.
+        progress, overwrite: Reports the progress; whether to replace an existing file.
+        tokenizer, head_width, activation, weights, match_token: As in `checkpoint.loading.load`.
 
     Raises:
-        MadtpError: One of its subclasses, each with its exit code. No file is written then.
+        MadtpError: A subclass with its exit code. No file is written then.
     """
     started, progress, file = time.monotonic(), progress or ProgressReporter(), Path(file)
+    overrides: dict[str, Any] = {"tokenizer": tokenizer, "head_width": head_width, "activation": activation}
     export_format = exporters.get_for(format_name := format_name or exporters.name_for(file), file)
     check_output_file(file, overwrite)
     progress.start("Loading the checkpoint", 0)
-    loaded = loading.load(source, tokenizer=tokenizer, head_width=head_width, activation=activation, weights=weights)
+    loaded = loading.load(source, **overrides, weights=weights, match_token=match_token)
     progress.finish()
     written = _write(loaded.model.float(), export_format, file, overwrite, progress)
     return ExportReport(

@@ -76,6 +76,7 @@ def _report(
         checkpoint=str(source),
         task=session.task.name,
         data=session.data.source,
+        cut_texts=session.cut_texts,
         notes=[*sessions.notes(session), *timing_notes],
         samples=measured.samples,
         gflops=gflops,

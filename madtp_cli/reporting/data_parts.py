@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from madtp_cli.reporting.parts import Part
+
+
+class CutTextsPart(Part):
+    """The texts of the data that are longer than the model reads."""
+
+    count: int = 0
+    """Number of texts that are cut."""
+    texts: int = 0
+    """Number of texts that were looked at."""
+    first: list[str] = Field(default_factory=list)
+    """The first of the cut texts, in full."""
 
 
 class CaptionCount(Part):
@@ -64,6 +77,8 @@ class TaskPart(Part):
     """Rows by split."""
     samples: list[SamplePart]
     """The first rows."""
+    cut_texts: dict[str, CutTextsPart] = Field(default_factory=dict)
+    """By model family, the texts that have more words than a model reads; the reports on a checkpoint count tokens."""
 
 
 class ImagesPart(Part):

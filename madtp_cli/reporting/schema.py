@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from madtp_cli.reporting.data_parts import (
     AnswerShare,
     CaptionCount,
+    CutTextsPart,
     DuplicatePart,
     ImagesPart,
     RowsPart,
@@ -46,6 +47,7 @@ __all__ = [
     "CheckedGflops",
     "CompressReport",
     "CurvePoint",
+    "CutTextsPart",
     "DataReport",
     "DensePruned",
     "DuplicatePart",
@@ -91,6 +93,8 @@ class _ModelReport(_Report):
     """Where the samples come from."""
     notes: list[str] = []
     """Sentences that a reader of the figures should know."""
+    cut_texts: CutTextsPart = CutTextsPart()
+    """The texts that are longer than the model reads."""
 
 
 class CompressReport(_ModelReport):

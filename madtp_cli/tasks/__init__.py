@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from madtp_cli.data.dataset import Dataset, Row
     from madtp_cli.execution.text_runs import OnTextRun
+    from madtp_cli.tasks._texts import TextKind
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,13 @@ class Task(Protocol):
         """Return the tokens of each row's texts as `collate` encodes them, by the tower that reads them."""
         ...
 
+    def texts(self, rows: Sequence[Row]) -> dict[TextKind, list[str]]:
+        """Return the texts of the rows that a model reads, by kind; each kind knows how much of a text is read.
+
+        Of no rows, return the texts that belong to no row, such as the answers to choose from.
+        """
+        ...
+
     def predict(self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ...) -> list[Any]:
         """Return a prediction for each sample of a batch.
 
@@ -109,8 +117,14 @@ class Task(Protocol):
 class GenerativeTask(Protocol):
     """A task whose answers are texts."""
 
-    def with_tokenizer(self, tokenizer: Any, answers: Sequence[str]) -> Task:
-        """Return the task with the tokenizer of the model, and the answers to choose from (empty: any text)."""
+    def for_model(self, config: Any, processor: Any, answers: Sequence[str]) -> Task:
+        """Return the task with what a model needs to write texts.
+
+        Args:
+            config: The model's configuration.
+            processor: Its processor.
+            answers: The answers to choose from; empty for any text.
+        """
         ...
 
 
@@ -120,6 +134,24 @@ class RankingTask(Protocol):
 
     def with_candidates(self, k_test: int) -> Task:
         """Return the task that scores `k_test` candidates in full."""
+        ...
+
+
+@runtime_checkable
+class ReadingTask(Protocol):
+    """A task that knows how much of its texts a model reads."""
+
+    def texts(self, rows: Sequence[Row]) -> dict[TextKind, list[str]]:
+        """Return the texts of the rows by kind, as `Task.texts` does."""
+        ...
+
+
+@runtime_checkable
+class MatchingTask(Protocol):
+    """A task that matches pairs to rank them."""
+
+    def with_match_score(self, match_score: str) -> Task:
+        """Return the task that ranks by this score of a match, "logit" or "log-odds"."""
         ...
 
 
@@ -139,7 +171,28 @@ def get(name: str) -> Task:
     return cast(Task, importlib.import_module(f"{__name__}.{name}").TASK)
 
 
-def prepared(name: str, processor: Any, data: Dataset, k_test: int | None = None) -> Task:
+def certainly_cut(name: str, rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return, by family, the texts of some rows of which a model for the task reads only a part.
+
+    The number of words shows it; which other texts are cut depends on a checkpoint and its tokenizer.
+    """
+    task: Any = get(name)
+    if not isinstance(task, ReadingTask):
+        return {}
+    from madtp_cli.tasks import _texts
+
+    return _texts.certainly_cut(task.texts(rows))
+
+
+def prepared(
+    name: str,
+    processor: Any,
+    data: Dataset,
+    k_test: int | None = None,
+    *,
+    config: Any = None,
+    match_score: str | None = None,
+) -> Task:
     """Return the task of this name, prepared for a model's processor and a data set.
 
     Args:
@@ -147,13 +200,19 @@ def prepared(name: str, processor: Any, data: Dataset, k_test: int | None = None
         processor: Has the tokenizer of the model.
         data: Has the list of possible answers, if there is one.
         k_test: Candidates to score in full; the task's default if None.
+        config: The model's configuration; None for the conventions of the published models.
+        match_score: Score of a match that ranks pairs, "logit" or "log-odds"; the task's default if None.
 
     Raises:
-        UsageError: There is no such task, or it has no candidates.
+        UsageError: There is no such task, or it has no candidates or no matches.
     """
     task = get(name)
     if k_test is not None:
         if not isinstance(task, RankingTask):
             raise UsageError(f"The task {name} has no candidates to rank.\nLeave out --k-test.")
         task = task.with_candidates(k_test)
-    return task.with_tokenizer(processor.tokenizer, data.answers) if isinstance(task, GenerativeTask) else task
+    if match_score is not None:
+        if not isinstance(task, MatchingTask):
+            raise UsageError(f"The task {name} matches no pairs.\nLeave out --match-score.")
+        task = task.with_match_score(match_score)
+    return task.for_model(config, processor, data.answers) if isinstance(task, GenerativeTask) else task

@@ -12,21 +12,11 @@ from torch import Tensor
 from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import pixel_values
 from madtp_cli.execution.text_runs import OnTextRun, ignore_text_run
-from madtp_cli.tasks import TaskResult, _texts
+from madtp_cli.tasks import TaskResult
+from madtp_cli.tasks._texts import TextKind, with_spaces
 
-#: Largest number of words of a sentence, as BLIP was trained.
-MOST_WORDS = 40
-#: Largest number of tokens: the positions of BLIP's text tower.
-MOST_TOKENS = 512
-
-
-def cleaned(sentence: str) -> str:
-    """Return a sentence as BLIP was trained on it: lower case, without some characters, at most 40 words.
-
-    >>> cleaned('Both images: a "Red" ring (two, or more)!')
-    'both images a red ring two, or more'
-    """
-    return _texts.cleaned(sentence, MOST_WORDS)
+#: Statements as BLIP was trained on them.
+STATEMENT = TextKind("nlvr2", with_spaces, first="[ENC]")
 
 
 class Nlvr2:
@@ -49,7 +39,7 @@ class Nlvr2:
             the first token is [ENC]; labels [batch] if every row has one.
         """
         images = pixel_values([image for row in rows for image in row.images], processor.image_processor)
-        tokens = _tokens([row.text for row in rows], processor.tokenizer)
+        tokens = STATEMENT.encode([row.text for row in rows], processor)
         batch = {"pixel_values": images.unflatten(0, (len(rows), 2)), **tokens}
         labels = [row.label for row in rows if row.label is not None]
         if len(labels) == len(rows):
@@ -58,7 +48,12 @@ class Nlvr2:
 
     def text_lengths(self, rows: Sequence[Row], processor: Any) -> dict[str, list[int]]:
         """Return the tokens of each sentence with [ENC] and [SEP]."""
-        return {"text": _tokens([row.text for row in rows], processor.tokenizer)["attention_mask"].sum(1).tolist()}
+        tokens = STATEMENT.encode([row.text for row in rows], processor)
+        return {"text": tokens["attention_mask"].sum(1).tolist()}
+
+    def texts(self, rows: Sequence[Row]) -> dict[TextKind, list[str]]:
+        """Return the statements."""
+        return {STATEMENT: [row.text for row in rows]}
 
     def predict(
         self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run
@@ -80,10 +75,6 @@ class Nlvr2:
     def quality(self, scores: Sequence[float]) -> float:
         """Return the percentage of correct samples."""
         return 100 * fsum(scores) / len(scores)
-
-
-def _tokens(sentences: Sequence[str], tokenizer: Any) -> dict[str, Tensor]:
-    return _texts.tokens([cleaned(sentence) for sentence in sentences], tokenizer, "[ENC]", MOST_TOKENS)
 
 
 TASK = Nlvr2()

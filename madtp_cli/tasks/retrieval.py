@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from madtp_cli import models
 from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import pixel_values
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
 from madtp_cli.metrics.retrieval import Ranks, rank
-from madtp_cli.tasks import TaskResult, _texts
+from madtp_cli.models.blip.retrieval import MATCH_SCORES
+from madtp_cli.tasks import TaskResult
+from madtp_cli.tasks._texts import TextKind, with_spaces
 
-#: Largest number of words of a caption, as BLIP was trained; MADTP prepares CLIP's captions in the same way.
-MOST_WORDS = 30
+#: Captions as BLIP was trained on them; MADTP cleans CLIP's captions in the same way. How much of a caption is read
+#: depends on the family.
+CAPTION = TextKind("retrieval", with_spaces)
 #: Candidates of each query that a model with re-ranking scores in full; recall at 10 needs 10. BLIP uses 256 on COCO
 #: and 128 on Flickr30k. Each candidate is a run of the text tower.
 K_TEST = 16
@@ -28,26 +30,18 @@ K_TEST = 16
 PAIRS_AT_ONCE = 256
 
 
-def cleaned(caption: str) -> str:
-    """Return a caption as BLIP was trained on it: lower case, without some characters, at most 30 words.
-
-    >>> cleaned('A "Red" ring; two (or more)!')
-    'a red ring two or more'
-    """
-    return _texts.cleaned(caption, MOST_WORDS)
-
-
 @dataclass(frozen=True)
 class EmbeddedSample:
     """An image and its captions until all samples of a split are there; all tensors are on the CPU.
 
-    The tokens of 5,000 COCO images take 4.4 GB in float16 in a dense BLIP-base at 384 pixels, and less in a pruned one.
+    The tokens have the number format in which the model computed them, so that matching them later gives the same
+    score. Those of 5,000 COCO images take 8.9 GB in float32 in a dense BLIP-base at 384 pixels, less in a pruned one.
 
     Attributes:
         image: Normalised embedding of the image, [width].
         texts: Normalised embeddings of its captions, [captions, width].
         words: Token ids of each caption.
-        tokens: The image's last tokens, [tokens, tower width], in float16; None for a model without re-ranking.
+        tokens: The image's last tokens, [tokens, tower width]; None for a model without re-ranking.
         sizes: How many patches each token stands for; None if the model does not record it.
     """
 
@@ -69,17 +63,24 @@ class Retrieval:
     unit = "percent"
     shares, relative = False, False  # the score of an image with more captions than the mean can be above 1
 
-    def __init__(self, k_test: int = K_TEST) -> None:
-        self.k_test = k_test
+    def __init__(self, k_test: int = K_TEST, match_score: str = MATCH_SCORES[0]) -> None:
+        self.k_test, self.match_score = k_test, match_score
 
     @property
     def generation_cost_description(self) -> str:
         """How a model with re-ranking answers a query, which is an image or a text."""
-        return f"matching a query with its {self.k_test:,} most similar candidates, each pair once for both directions"
+        return (
+            f"matching a query with its {self.k_test:,} most similar candidates, each pair once for both directions; "
+            f"a pair's score is its similarity plus the {self.match_score} of a match"
+        )
 
     def with_candidates(self, k_test: int) -> Retrieval:
         """Return the task that matches `k_test` candidates of each query."""
-        return Retrieval(k_test)
+        return Retrieval(k_test, self.match_score)
+
+    def with_match_score(self, match_score: str) -> Retrieval:
+        """Return the task that adds this score of a match, "logit" or "log-odds", to the similarity of a pair."""
+        return Retrieval(self.k_test, match_score)
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
         """Return the inputs of a forward pass, and all captions of the rows.
@@ -90,11 +91,11 @@ class Retrieval:
             captions.attention_mask [captions, tokens] of all captions, captions.sample [captions], the row of each.
         """
         captions = [row.references or (row.text,) for row in rows]
-        encoded = _encode([caption for of_row in captions for caption in of_row], processor)
+        encoded = CAPTION.encode([caption for of_row in captions for caption in of_row], processor)
         first_rows: dict[Any, int] = {}
         return {
             "pixel_values": pixel_values([row.images[0] for row in rows], processor.image_processor),
-            **_encode([row.text for row in rows], processor),
+            **CAPTION.encode([row.text for row in rows], processor),
             "labels": torch.tensor([first_rows.setdefault(row.images, number) for number, row in enumerate(rows)]),
             **{f"captions.{name}": value for name, value in encoded.items()},
             "captions.sample": torch.tensor([number for number, of_row in enumerate(captions) for _ in of_row]),
@@ -102,7 +103,11 @@ class Retrieval:
 
     def text_lengths(self, rows: Sequence[Row], processor: Any) -> dict[str, list[int]]:
         """Return the tokens of the caption in `Row.text`, the first and the last included."""
-        return {"text": _encode([row.text for row in rows], processor)["attention_mask"].sum(1).tolist()}
+        return {"text": CAPTION.encode([row.text for row in rows], processor)["attention_mask"].sum(1).tolist()}
+
+    def texts(self, rows: Sequence[Row]) -> dict[TextKind, list[str]]:
+        """Return all captions."""
+        return {CAPTION: [caption for row in rows for caption in row.references or (row.text,)]}
 
     def predict(
         self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run
@@ -138,7 +143,7 @@ class Retrieval:
     ) -> tuple[Tensor, Tensor]:
         """Return the scores of all texts by image [images, texts], and of all images by text [texts, images].
 
-        The score of a pair is the similarity of its embeddings. A model with re-ranking adds the log-odds of a match,
+        The score of a pair is the similarity of its embeddings. A model with re-ranking adds the score of a match,
         and a pair that is not among the best `k_test` of a query has -inf. The score of a pair does not depend on
         other pairs.
         """
@@ -151,7 +156,7 @@ class Retrieval:
         by_image, by_text = self._best(similar), self._best(similar.T).T
         pairs = (by_image | by_text).nonzero()
         scores = torch.full_like(similar, float("-inf"))
-        matches = _match(model, predictions, pairs, on_text_run)
+        matches = _match(model, predictions, pairs, self.match_score, on_text_run)
         scores[pairs[:, 0], pairs[:, 1]] = similar[pairs[:, 0], pairs[:, 1]] + matches
         return scores.masked_fill(~by_image, float("-inf")), scores.masked_fill(~by_text, float("-inf")).T
 
@@ -176,12 +181,14 @@ def _image_of_text(predictions: Sequence[EmbeddedSample]) -> list[int]:
 
 
 def _to_cpu(tokens: Packed) -> tuple[Tensor, Tensor | None]:
-    """Return the tokens of one image in float16, and their sizes."""
-    return tokens.data.half().cpu(), None if tokens.sizes is None else tokens.sizes.cpu()
+    """Return the tokens of one image, and their sizes."""
+    return tokens.data.clone().cpu(), None if tokens.sizes is None else tokens.sizes.cpu()
 
 
-def _match(model: Any, predictions: Sequence[EmbeddedSample], pairs: Tensor, on_text_run: OnTextRun) -> Tensor:
-    """Return the log-odds of a match of each pair [pairs, 2] of an image and a text, sorted by image, [pairs]."""
+def _match(
+    model: Any, predictions: Sequence[EmbeddedSample], pairs: Tensor, score: str, on_text_run: OnTextRun
+) -> Tensor:
+    """Return the score of a match of each pair [pairs, 2] of an image and a text, sorted by image, [pairs]."""
     words = [text for sample in predictions for text in sample.words]
     weight = next(model.parameters())
     matches = []
@@ -192,7 +199,8 @@ def _match(model: Any, predictions: Sequence[EmbeddedSample], pairs: Tensor, on_
         ids = pad_sequence(texts, batch_first=True).to(weight.device)
         mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True).to(weight.device)
         renumbered = _renumbered(on_text_run, images.tolist())
-        matches.append(model.match(tokens, ids, mask, texts_per_image.tolist(), renumbered).float().cpu())
+        found = model.match(tokens, ids, mask, texts_per_image.tolist(), renumbered, score=score)
+        matches.append(found.float().cpu())
     return torch.cat(matches)
 
 
@@ -211,23 +219,6 @@ def _joined(samples: Sequence[EmbeddedSample], like: Tensor) -> Packed:
     parts = [sample.tokens.to(like.device, like.dtype) for sample in samples if sample.tokens is not None]
     sizes = [sample.sizes for sample in samples if sample.sizes is not None]
     return Packed(torch.cat(parts), [len(part) for part in parts], torch.cat(sizes).to(like.device) if sizes else None)
-
-
-def _most_tokens(processor: Any) -> int:
-    """Return the largest number of tokens of a caption for the model family of a processor."""
-    return models.family_of_processor(processor).text_limits["retrieval"].tokens
-
-
-def _encode(captions: Sequence[str], processor: Any) -> dict[str, Tensor]:
-    """Encode captions with the tokenizer's first and last special token, padded to the longest."""
-    encoded = processor.tokenizer(
-        [cleaned(caption) for caption in captions],
-        padding=True,
-        truncation=True,
-        max_length=min(_most_tokens(processor), processor.tokenizer.model_max_length),
-        return_tensors="pt",
-    )
-    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 
 
 TASK = Retrieval()

@@ -17,20 +17,11 @@ from madtp_cli.metrics.vqa import soft_score
 from madtp_cli.models.blip.decoding import IGNORED
 from madtp_cli.models.blip.vqa import RANKED
 from madtp_cli.tasks import TaskResult, _texts
+from madtp_cli.tasks._texts import TextKind, without_spaces
 
-#: Largest number of words and of tokens ([ENC] and [SEP] included) of a question, as BLIP was trained.
-MOST_WORDS, QUESTION_TOKENS = 50, 35
-#: Largest number of tokens of an answer: the positions of BLIP's decoder.
-ANSWER_TOKENS = 512
-
-
-def cleaned(question: str) -> str:
-    """Return a question as BLIP was trained on it: lower case, without some characters, at most 50 words.
-
-    >>> cleaned('What is "this" (the red ring)?')
-    'what is this the red ring?'
-    """
-    return " ".join(_texts.DROPPED.sub("", question.lower()).split()[:MOST_WORDS])
+#: Questions as BLIP was trained on them, and answers, which stay as they are.
+QUESTION = TextKind("vqa question", without_spaces, first="[ENC]")
+ANSWER = TextKind("vqa answer", first="[DEC]")
 
 
 def most_frequent(references: Sequence[str]) -> str:
@@ -47,7 +38,7 @@ class Vqa:
     """Answer a question about an image.
 
     Attributes:
-        tokenizer: The model's tokenizer.
+        processor: The model's processor.
         answers: The possible answers, if the data list them. Otherwise the model generates an answer.
         k_test: Answers with the most likely first tokens that are scored in full.
     """
@@ -60,7 +51,7 @@ class Vqa:
     unit = "percent"
     shares, relative = True, False
 
-    tokenizer: Any = None
+    processor: Any = None
     answers: tuple[str, ...] = ()
     k_test: int = RANKED
 
@@ -76,9 +67,9 @@ class Vqa:
         """Return the task that scores `k_test` answers of a list in full."""
         return replace(self, k_test=k_test)
 
-    def with_tokenizer(self, tokenizer: Any, answers: Sequence[str]) -> Vqa:
-        """Return the task with the tokenizer of the model, and the answers to choose from, if there are any."""
-        return replace(self, tokenizer=tokenizer, answers=tuple(answers))
+    def for_model(self, config: Any, processor: Any, answers: Sequence[str]) -> Vqa:
+        """Return the task with the processor of a model, and the answers to choose from, if there are any."""
+        return replace(self, processor=processor, answers=tuple(answers))
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
         """Return the inputs of a forward pass; the most frequent answer is teacher-forced.
@@ -89,7 +80,7 @@ class Vqa:
             first token is [DEC], followed by [SEP] if there is no answer; labels [batch, tokens], the answers with
             -100 for padding, if every row has an answer.
         """
-        questions, answers = _questions(rows, processor.tokenizer), _answers(rows, processor.tokenizer)
+        questions, answers = _questions(rows, processor), _answers(rows, processor)
         batch = {
             "pixel_values": pixel_values([row.images[0] for row in rows], processor.image_processor),
             **questions,
@@ -101,18 +92,23 @@ class Vqa:
 
     def text_lengths(self, rows: Sequence[Row], processor: Any) -> dict[str, list[int]]:
         """Return the tokens of each question and of its teacher-forced answer, special tokens included."""
-        texts = {"text": _questions(rows, processor.tokenizer), "decoder": _answers(rows, processor.tokenizer)}
+        texts = {"text": _questions(rows, processor), "decoder": _answers(rows, processor)}
         return {tower: tokens["attention_mask"].sum(1).tolist() for tower, tokens in texts.items()}
+
+    def texts(self, rows: Sequence[Row]) -> dict[TextKind, list[str]]:
+        """Return the questions and the teacher-forced answers; of no rows, the answers to choose from."""
+        answers = [most_frequent(row.references) for row in rows] if rows else list(self.answers)
+        return {QUESTION: [row.text for row in rows], ANSWER: answers}
 
     def predict(
         self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run
     ) -> list[Any]:
         """Return the answer to each question as text."""
         if not self.answers:
-            return _texts.texts(model.generate_from(output.memory, on_text_run=on_text_run), self.tokenizer)
+            return _texts.texts(model.generate_from(output.memory, on_text_run=on_text_run), self.processor.tokenizer)
         encoded = {
             name: value.to(output.memory.data.device)
-            for name, value in _texts.tokens(self.answers, self.tokenizer, "[DEC]", ANSWER_TOKENS).items()
+            for name, value in ANSWER.encode(self.answers, self.processor).items()
         }
         best = model.rank(output.memory, encoded["input_ids"], encoded["attention_mask"], self.k_test, on_text_run)
         return [self.answers[number] for number in best.tolist()]
@@ -130,12 +126,12 @@ class Vqa:
         return 100 * fsum(scores) / len(scores)
 
 
-def _questions(rows: Sequence[Row], tokenizer: Any) -> dict[str, Tensor]:
-    return _texts.tokens([cleaned(row.text) for row in rows], tokenizer, "[ENC]", QUESTION_TOKENS)
+def _questions(rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
+    return QUESTION.encode([row.text for row in rows], processor)
 
 
-def _answers(rows: Sequence[Row], tokenizer: Any) -> dict[str, Tensor]:
-    return _texts.tokens([most_frequent(row.references) for row in rows], tokenizer, "[DEC]", ANSWER_TOKENS)
+def _answers(rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
+    return ANSWER.encode([most_frequent(row.references) for row in rows], processor)
 
 
 TASK = Vqa()

@@ -14,7 +14,8 @@ from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.evaluation import run
 from madtp_cli.evaluation.compute import ComputeConfig
 from madtp_cli.metrics.captioning import bleu4, cider_d
-from madtp_cli.tasks.caption import MOST_TOKENS, TASK, cleaned
+from madtp_cli.models.blip.family import FAMILY
+from madtp_cli.tasks.caption import TASK
 from tests.decoding import attached, captioner
 from tests.tasks.words import processor, tokenizer
 
@@ -63,13 +64,27 @@ def test_text_lengths_equal_those_of_a_batch(rows) -> None:
 
 def test_captions_are_cleaned_as_blip_was_trained(rows) -> None:
     """At most 30 words, punctuation replaced by spaces; at most 40 tokens, or the positions of the model."""
-    assert cleaned('A "Red" ring; a.b') == "a red ring a b"
-    assert cleaned("word " * 40) == "word " * 29 + "word"
+    limit = FAMILY.text_limits["caption"]
+    assert TASK.kind.prepared('A "Red" ring; a.b', limit) == "a picture of a red ring a b"
+    assert TASK.kind.prepared("word " * 40, limit) == "a picture of " + "word " * 29 + "word"
     wide = processor()
     wide.tokenizer.model_max_length = 512
     long = [Row("d", rows[0].images, "x-y-z " * 30)]
-    assert TASK.text_lengths(long, wide) == {"decoder": [MOST_TOKENS]}
+    assert TASK.text_lengths(long, wide) == {"decoder": [40]}
     assert TASK.text_lengths(long, processor()) == {"decoder": [24]}
+
+
+def test_the_prompt_is_that_of_the_model(rows) -> None:
+    """A BLIP that was fine-tuned in transformers has none: its captions follow [DEC]."""
+    model, small = captioner(), processor()
+    model.config.prompt = ""
+    task = tasks.prepared("caption", small, Dataset("caption", "here", {}), config=model.config)
+    batch = task.collate(rows[:2], small)
+    assert batch["input_ids"][0].tolist() == _ids("[DEC] a red ring [SEP]")
+    assert batch["labels"][0].tolist() == [-100, *_ids("a red ring [SEP]")]
+    generated = model.generate(batch["pixel_values"])
+    measured = run.run(model, [batch], task, CPU)
+    assert measured.answers == [tokenizer().decode(row[1:], skip_special_tokens=True).strip() for row in generated]
 
 
 def test_predicted_captions_do_not_have_the_prompt(rows) -> None:

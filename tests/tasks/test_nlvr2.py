@@ -17,7 +17,8 @@ from madtp_cli.data.batches import batches
 from madtp_cli.data.dataset import Row
 from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.errors import CheckpointError, UsageError
-from madtp_cli.tasks.nlvr2 import MOST_WORDS, cleaned
+from madtp_cli.models.blip.family import FAMILY
+from madtp_cli.tasks.nlvr2 import STATEMENT
 from tests.paths import ROOT
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "ring", "is", "there", ","]
@@ -76,12 +77,12 @@ def test_a_batch_has_labels_only_if_all_rows_have_one(rows, processor):
         ("  many\n\nblanks\t ", "many blanks"),
         ("left-hand, isn't it? 50%", "left-hand, isn't it? 50%"),
         ("a.b!c#d*e:f~g", "a b c d e f g"),
-        ("word " * 60, "word " * (MOST_WORDS - 1) + "word"),
+        ("word " * 60, "word " * 39 + "word"),
     ],
 )
 def test_sentences_are_cleaned_as_blip_was_trained(sentence, expected):
     """Texts that differ from those of the training would lower the accuracy."""
-    assert cleaned(sentence) == expected
+    assert STATEMENT.prepared(sentence, FAMILY.text_limits["nlvr2"]) == expected
 
 
 def test_a_sentence_longer_than_the_positions_is_cut(rows, processor):

@@ -61,7 +61,7 @@ def candidates(model: Any, found: list[EmbeddedSample], k_test: int) -> tuple[Te
 
 
 def test_predictions_do_not_depend_on_the_batch(model, rows, processor) -> None:
-    """Tokens are kept in float16 with the number of patches that each stands for."""
+    """Tokens are kept as the model computed them, with the number of patches that each stands for."""
     found = predictions(model, rows, processor)
     assert [len(one.words) for one in found] == [len(one.texts) for one in found] == [2, 1, 3, 2]
     for one, row in zip(found, rows, strict=True):
@@ -71,13 +71,13 @@ def test_predictions_do_not_depend_on_the_batch(model, rows, processor) -> None:
         assert [word.tolist() for word in one.words] == [word.tolist() for word in alone.words]
         assert one.tokens is not None
         assert one.sizes is not None
-        assert one.tokens.dtype == torch.float16
+        assert one.tokens.dtype == torch.float32
         assert one.sizes.sum() == 37
 
 
 @pytest.mark.parametrize("threshold_scale", [0.0, 0.5])
 def test_the_score_of_a_pair_is_its_similarity_plus_its_match(rows, processor, threshold_scale) -> None:
-    """Computed for each pair with the model alone; the tolerance is that of float16 tokens."""
+    """Computed for each pair with the model alone."""
     model = attached(dense(), threshold_scale)
     scores, back = candidates(model, predictions(model, rows, processor), k_test=99)
     assert torch.equal(scores, back.T)
@@ -89,7 +89,30 @@ def test_the_score_of_a_pair_is_its_similarity_plus_its_match(rows, processor, t
             of = slice(text, text + 1)
             match = model.match(tokens.part(slice(image, image + 1)), batch["captions.input_ids"][of],
                                 batch["captions.attention_mask"][of])  # fmt: skip
-            torch.testing.assert_close(scores[image, text], images[image] @ texts[text] + match[0], rtol=0, atol=0.01)
+            torch.testing.assert_close(scores[image, text], images[image] @ texts[text] + match[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("score", "column"), [("logit", (0.0, 1.0)), ("log-odds", (-1.0, 1.0))])
+def test_the_match_is_the_logit_as_in_blip_or_the_log_odds(rows, processor, score, column) -> None:
+    """Published recalls were measured with the logit of a match; the matching head's two logits are known here."""
+    model = dense()
+    found = predictions(model, rows, processor)
+    with torch.inference_mode():
+        scores, _ = Retrieval(99, score).candidates(model, found)
+        similar = torch.stack([one.image for one in found]) @ torch.cat([one.texts for one in found]).T
+        model.itm_head.weight.zero_()
+        model.itm_head.bias.copy_(torch.tensor([3.0, 5.0]))
+        constant, _ = Retrieval(99, score).candidates(model, found)
+    torch.testing.assert_close(constant, similar + column[0] * 3 + column[1] * 5, rtol=0, atol=1e-5)
+    assert not torch.allclose(scores, constant, atol=0.1)
+    task = tasks.prepared("retrieval", processor, DATA, match_score=score)
+    assert f"plus the {score} of a match" in task.generation_cost_description
+
+
+def test_a_task_without_matches_refuses_a_match_score(processor) -> None:
+    """An option that does nothing hides a mistake."""
+    with pytest.raises(UsageError, match="--match-score"):
+        tasks.prepared("nlvr2", processor, DATA, match_score="logit")
 
 
 def test_the_score_of_a_pair_does_not_depend_on_other_candidates(model, rows, processor, monkeypatch) -> None:

@@ -9,8 +9,8 @@ from transformers import BertTokenizer, BlipProcessor, CLIPImageProcessorPil, CL
 from madtp_cli import tasks
 from madtp_cli.data.dataset import Row
 from madtp_cli.evaluation.compute import inputs_of
-from madtp_cli.tasks import retrieval
-from madtp_cli.tasks.retrieval import MOST_WORDS, Retrieval, cleaned
+from madtp_cli.models.blip.family import FAMILY
+from madtp_cli.tasks.retrieval import CAPTION, Retrieval
 from tests.tasks.noise import WORDS, noise_rows, small_processor
 
 
@@ -56,11 +56,11 @@ def test_a_row_without_references_has_its_text_as_caption(rows, processor) -> No
 @pytest.mark.parametrize(
     ("caption", "expected"),
     [('A "Red" ring; (two)!', "a red ring two"), ("left-hand, isn't it? 50%", "left-hand, isn't it? 50%"),
-     ("  many\n blanks\t ", "many blanks"), ("word " * 40, "word " * (MOST_WORDS - 1) + "word")],
+     ("  many\n blanks\t ", "many blanks"), ("word " * 40, "word " * 29 + "word")],
 )  # fmt: skip
 def test_captions_are_cleaned_as_blip_was_trained(caption, expected) -> None:
     """Texts that differ from those of the training would lower the recall."""
-    assert cleaned(caption) == expected
+    assert CAPTION.prepared(caption, FAMILY.text_limits["retrieval"]) == expected
 
 
 def test_captions_of_blip_have_at_most_35_tokens(rows, processor) -> None:
@@ -68,7 +68,7 @@ def test_captions_of_blip_have_at_most_35_tokens(rows, processor) -> None:
     words = BertTokenizer(vocab={word: number for number, word in enumerate(WORDS)}, model_max_length=512)
     long = Row("long", rows[0].images, "red-ring " * 20)
     wide = BlipProcessor(image_processor=processor.image_processor, tokenizer=words)
-    tokens = retrieval._encode([long.text], wide)
+    tokens = CAPTION.encode([long.text], wide)
     assert tokens["input_ids"].shape == (1, 35)
     assert tokens["input_ids"][0, -1] == WORDS.index("[SEP]")
     assert Retrieval().text_lengths([long, rows[0]], processor) == {"text": [16, 5]}
@@ -80,7 +80,7 @@ def test_captions_of_clip_have_at_most_77_tokens() -> None:
     ends = ["<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(vocab={word: number for number, word in enumerate([*letters, *ends])}, merges=[])
     processor = CLIPProcessor(image_processor=CLIPImageProcessorPil(), tokenizer=tokenizer)
-    tokens = retrieval._encode(["a-b " * 40, "A ab"], processor)
+    tokens = CAPTION.encode(["a-b " * 40, "A ab"], processor)
     start, end = tokenizer.convert_tokens_to_ids(ends)
     assert tokens["input_ids"].shape == (2, 77)
     assert tokens["input_ids"][:, 0].tolist() == [start, start]

@@ -16,7 +16,8 @@ from madtp_cli.errors import CheckpointError
 from madtp_cli.evaluation import run
 from madtp_cli.evaluation.compute import ComputeConfig, inputs_of
 from madtp_cli.execution.text_runs import TextRun
-from madtp_cli.tasks.vqa import MOST_WORDS, QUESTION_TOKENS, TASK, cleaned, most_frequent
+from madtp_cli.models.blip.family import FAMILY
+from madtp_cli.tasks.vqa import QUESTION, TASK, most_frequent
 from tests.decoding import attached, vqa
 from tests.tasks.words import processor, tokenizer
 
@@ -73,12 +74,12 @@ def test_text_lengths_equal_those_of_a_batch(rows) -> None:
     [
         ("Isn't it 50%?", "isn't it 50%?"),
         ('a.b!c "d" (e)', "abc d e"),
-        ("word " * 60, "word " * (MOST_WORDS - 1) + "word"),
+        ("word " * 60, "word " * 49 + "word"),
     ],
 )
 def test_questions_are_cleaned_as_blip_was_trained(question, expected) -> None:
     """A removed character leaves no space, in contrast to captions."""
-    assert cleaned(question) == expected
+    assert QUESTION.prepared(question, FAMILY.text_limits["vqa question"]) == expected
 
 
 def test_a_long_question_is_cut(rows) -> None:
@@ -88,7 +89,7 @@ def test_a_long_question_is_cut(rows) -> None:
     wide = processor()
     wide.tokenizer.model_max_length = 512
     batch = TASK.collate(long, wide)
-    assert batch["input_ids"].shape == (1, QUESTION_TOKENS)
+    assert batch["input_ids"].shape == (1, 35)
     assert batch["input_ids"][0, -1] == 2
 
 

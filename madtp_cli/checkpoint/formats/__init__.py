@@ -19,6 +19,7 @@ format; it is shared by several formats.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 import re
@@ -29,6 +30,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from madtp_cli import models
 from madtp_cli.checkpoint import state_dicts
 from madtp_cli.errors import CheckpointError, UsageError
 
@@ -68,12 +70,16 @@ class CheckpointOverrides:
         image_size: Side of the image in pixels; the position embeddings are resized to it.
         activation: "gelu" or "quick_gelu"; files of CLIP models do not state it.
         weights: "raw" or "ema": which weights to take from a file that has averaged copies (EMA) too.
+        match_token: "enc" or "cls", the first token of the texts that a BLIP matches with images.
+        prompt: Text that begins every caption of a BLIP; it may be empty.
     """
 
     head_width: int | Mapping[str, int] | None = None
     image_size: int | None = None
     activation: str | None = None
     weights: str | None = None
+    match_token: str | None = None
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("activation", ("gelu", "quick_gelu")), ("weights", ("raw", "ema"))):
@@ -146,7 +152,8 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised:
     if overrides.weights == "ema" and not any("averaged" in note for note in source.notes):
         raise UsageError(f"{source.path} has no averaged weights (EMA).\nLeave out --weights ema.")
     if recognised is not None:
-        return replace(recognised, notes=(*source.notes, *recognised.notes))
+        recognised = replace(recognised, notes=(*source.notes, *recognised.notes))
+        return _with_text_conventions(recognised, overrides)
     first = ", ".join(key[:40] for key in sorted(source.weights)[:3])
     raise CheckpointError(
         f"{source.path} has {len(source.weights)} tensors of an unknown model ({first}, ...).\n"
@@ -157,6 +164,28 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised:
 def _first(source: Source, overrides: CheckpointOverrides) -> Recognised | None:
     found = (entry.recognise(source, overrides) for entry in all_formats())
     return next((recognised for recognised in found if recognised is not None), None)
+
+
+def _with_text_conventions(recognised: Recognised, overrides: CheckpointOverrides) -> Recognised:
+    """Set how the user says that the model's texts begin.
+
+    Raises:
+        CheckpointError: The model has no such texts.
+    """
+    for name in ("match_token", "prompt"):
+        value = getattr(overrides, name)
+        if value is None or recognised.refusal or recognised.config.get(name) == value:
+            continue
+        family = models.family_of(recognised.config)
+        if family.text_conventions.get(recognised.task) != name:
+            raise CheckpointError(
+                f"A {family.name} for {recognised.task} has no {name.replace('_', ' ')}.\n"
+                f"Leave out --{name.replace('_', '-')}."
+            )
+        note = f"The {name.replace('_', ' ')} is {value!r}, as the user states."
+        config = {**recognised.config, name: value}
+        recognised = replace(recognised, config=config, notes=(*recognised.notes, note))
+    return recognised
 
 
 def _quantisation_refusal(source: Source) -> str | None:

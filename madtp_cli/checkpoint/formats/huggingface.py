@@ -17,7 +17,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import BlipConfig, CLIPConfig, PretrainedConfig
 
-from madtp_cli.checkpoint.blip_parts import BLIP_2, VISION_EPSILON, blip_task, with_tied_weights
+from madtp_cli.checkpoint.blip_parts import BLIP_2, VISION_EPSILON, blip_task, text_convention, with_tied_weights
 from madtp_cli.checkpoint.config_schema import INVALID, require_valid
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
 from madtp_cli.checkpoint.position_embeddings import with_image_size
@@ -179,13 +179,17 @@ def _blip_task(weights: Mapping[str, Tensor], _: Mapping[str, Any]) -> tuple[str
     return blip_task(weights)
 
 
-def _adjust_blip(config: dict[str, Any], _: CheckpointOverrides) -> list[str]:
+def _adjust_blip(config: dict[str, Any], overrides: CheckpointOverrides) -> list[str]:
+    convention, note = text_convention(config["task"], overrides, transformers=True)
+    config |= convention
+    notes = [note] if note else []
     epsilon = config["vision_config"]["layer_norm_eps"]
     if epsilon == VISION_EPSILON:
-        return []
+        return notes
     return [
+        *notes,
         f"The layer-norm epsilon of the vision tower is {epsilon:g}, as config.json states; Salesforce's models have "
-        f"{VISION_EPSILON:g}."
+        f"{VISION_EPSILON:g}.",
     ]
 
 

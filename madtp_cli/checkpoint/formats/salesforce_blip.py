@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from madtp_cli.checkpoint.blip_parts import TEXT_EPSILON, VISION_EPSILON, blip_task, with_tied_weights
+from madtp_cli.checkpoint.blip_parts import TEXT_EPSILON, VISION_EPSILON, blip_task, text_convention, with_tied_weights
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
 from madtp_cli.checkpoint.position_embeddings import grid_side, with_image_size
 from madtp_cli.checkpoint.tower_shapes import (
@@ -104,7 +104,9 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
         raise missing_tensor_error(source, "BLIP", error) from error
     config |= _temperature(source.weights) if task == "retrieval" else {}
     refusal = refusal or _pruned_refusal(weights, config) or head_width_refusal(config, overrides)
-    notes = (_assumptions(overrides, task), *training_notes(source))
+    convention, note = text_convention(task, overrides, transformers=False)
+    config |= convention
+    notes = (_assumptions(overrides, task), *filter(None, [note]), *training_notes(source))
     recognised = Recognised(NAME, task, config, weights, dropped, notes=notes, refusal=refusal)
     return with_image_size(recognised, overrides.image_size)
 

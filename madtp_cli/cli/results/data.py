@@ -25,8 +25,9 @@ def _grouped(tasks: Mapping[str, TaskPart]) -> dict[str, TaskPart]:
     """Join the tasks that have the same rows under one name, such as "caption, retrieval"."""
     groups: list[tuple[list[str], TaskPart]] = []
     for name, part in tasks.items():
-        same = next((names for names, other in groups if other == part), None)
-        same.append(name) if same else groups.append(([name], part))
+        rows = part.model_copy(update={"cut_texts": {}})
+        same = next((names for names, other in groups if other == rows), None)
+        same.append(name) if same else groups.append(([name], rows))
     return {", ".join(names): part for names, part in groups}
 
 

@@ -21,6 +21,7 @@ from madtp_cli.execution.attention import Backend, attend
 from madtp_cli.execution.block_pruner import BlockPruner, BlockTrace, PruningSettings
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
+from madtp_cli.models.blip.beam_search import OriginalBeamSearch
 from madtp_cli.models.blip.towers import CrossAttention, MadtpBlipConfig, PrunableBlip
 from madtp_cli.models.prunable import PrunedOutput
 
@@ -139,7 +140,7 @@ def build_decoder(config: BlipTextConfig, memory_width: int) -> BlipTextLMHeadMo
     """
     config = copy.deepcopy(config)
     config.encoder_hidden_size = memory_width
-    decoder = BlipTextLMHeadModel(config)
+    decoder = OriginalBeamSearch(config)
     for number, layer in enumerate(decoder.bert.encoder.layer):
         layer.crossattention.self = MemoryAttention(config, is_cross_attention=True, layer_idx=number)
     return decoder
@@ -163,6 +164,8 @@ class DecodingBlip(PrunableBlip, GenerationMixin):
     def __init__(self, config: MadtpBlipConfig) -> None:
         super().__init__(config)
         self.generation_config.update(**self.GENERATION_DEFAULTS)
+        positions = config.text_config.max_position_embeddings
+        self.generation_config.max_length = min(self.generation_config.max_length, positions)
 
     def decoder_pruner(self) -> BlockPruner:
         """Return an object that prunes nothing and records the token counts of one forward of the decoder."""

@@ -108,6 +108,7 @@ FAMILY = Family(
     ),
     processor_class="BlipProcessor",
     resize_modes=("squash",),
+    text_conventions={"retrieval": "match_token", "caption": "prompt"},
     build_processor=build_processor,
     own_processor="MadtpBlipProcessor",
     task_processor=task_processor,

@@ -1,7 +1,7 @@
 """BLIP for image-text retrieval, on packed tokens: embeddings of images and texts, and a matching score of pairs.
 
 The state-dict keys are those of transformers' BlipForImageTextRetrieval. That class expects the caller to begin a text
-for matching with [ENC], and computes either the embeddings or the matching score.
+for matching with the token of its training, and computes either the embeddings or the matching score.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ from madtp_cli.pruning import segments
 
 #: Column of the matching head's logits for a matching pair.
 MATCH = 1
+#: Scores of a match. BLIP and MADTP rank by the logit; the log-odds also use the logit of "no match".
+MATCH_SCORES = ("logit", "log-odds")
+#: Values of `match_token` in the configuration. [ENC] is BLIP's last word piece; the tokenizer writes [CLS].
+ENC, CLS = "enc", "cls"
 
 
 @dataclass
@@ -55,7 +59,8 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
     """BLIP that finds texts for images and images for texts.
 
     The text encoder runs twice on a text. Without an image and with [CLS] first, it gives the text's embedding ("text"
-    in the trace). With cross-attention to an image and [ENC] first, it gives the matching score ("pair" in the trace).
+    in the trace). With cross-attention to an image and the configuration's `match_token` first, it gives the matching
+    score ("pair" in the trace).
     """
 
     TEXT_TOKENS = 35
@@ -66,6 +71,8 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
 
     def __init__(self, config: MadtpBlipConfig) -> None:
         super().__init__(config)
+        if config.match_token not in (ENC, CLS):
+            raise ValueError(f"match_token is {config.match_token!r}, and must be {ENC!r} or {CLS!r}")
         vision, text, width = config.vision_config, config.text_config, config.image_text_hidden_size
         self.vision_model = BlipVisionModel(vision)
         self.text_encoder = BlipTextModel(text, add_pooling_layer=False)
@@ -147,16 +154,20 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
         attention_mask: Tensor | None = None,
         texts: Sequence[int] | None = None,
         on_text_run: OnTextRun = ignore_text_run,
+        *,
+        score: str = "logit",
     ) -> Tensor:
-        """Return the matching score of each text and its image: the log-odds of a match, [texts].
+        """Return the matching score of each text and its image, [texts].
 
         Args:
             images: Tokens from `embed_images`.
-            input_ids: [texts, tokens]. The first token is replaced by [ENC].
+            input_ids: [texts, tokens], the first token [CLS]; it becomes [ENC] if `match_token` is "enc".
             attention_mask: [texts, tokens], 0 at padding; None where there is no padding.
             texts: Number of texts of each image, those of the first image first. None for one text per image.
                 The keys and values of an image, two thirds of a dense pair's cost, are computed once for all its texts.
             on_text_run: Called with the run.
+            score: "logit" for the logit of a match, as BLIP ranks; "log-odds" for its difference to the logit of no
+                match.
         """
         cross_attention, pruner = self.cross_attention_to(images), self._pair_pruner()
         if texts is None:
@@ -166,7 +177,7 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
         tokens = self._encode_pairs(input_ids, attention_mask, pruner, cross_attention)
         on_text_run(TextRun(range(len(images.lengths)), texts, pruner.blocks, read_out=len(input_ids)))
         logits = self.itm_head(tokens.first()).float()
-        return logits[:, MATCH] - logits[:, 1 - MATCH]
+        return logits[:, MATCH] if score == MATCH_SCORES[0] else logits[:, MATCH] - logits[:, 1 - MATCH]
 
     def _embed_image_tokens(self, images: Packed) -> Tensor:
         return functional.normalize(self.vision_proj(images.first()), dim=-1)
@@ -188,10 +199,11 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
         cross_attention: CrossAttention,
         states: list[Tensor] | None = None,
     ) -> Packed:
-        """Run the text encoder with cross-attention; the first token becomes [ENC], the last of BLIP's word pieces."""
-        first = input_ids.new_full((input_ids.shape[0], 1), self.config.text_config.vocab_size - 1)
-        words = torch.cat([first, input_ids[:, 1:]], 1)
-        return self.encode_text(self.text_encoder, words, attention_mask, pruner, cross_attention, states)
+        """Run the text encoder with cross-attention, with the first token that the configuration states."""
+        if self.config.match_token == ENC:
+            first = input_ids.new_full((input_ids.shape[0], 1), self.config.text_config.vocab_size - 1)
+            input_ids = torch.cat([first, input_ids[:, 1:]], 1)
+        return self.encode_text(self.text_encoder, input_ids, attention_mask, pruner, cross_attention, states)
 
     def _cross_attention_per_image(self, images: Packed, texts: Sequence[int]) -> CrossAttention:
         """Let the texts of one image, which are neighbours, attend as one segment."""

@@ -24,16 +24,24 @@ from madtp_cli.models.prunable import Prunable, require_image_size
 CrossAttention = Callable[[Any, Packed], Tensor]
 
 
+#: The prompt with which BLIP was trained to write captions.
+PROMPT = "a picture of"
+
+
 class MadtpBlipConfig(BlipConfig):
     """transformers' BLIP configuration with the task and the pruning settings.
 
-    `merge_from` is the first text layer with a merge layer (NLVR2 only). `madtp` holds the fields of
-    `PruningSettings`, or None for a dense model. `trained_on` is the name of the data set, if the checkpoint states it.
+    `merge_from` is the first text layer with a merge layer (NLVR2 only). `match_token` is the first token of a text
+    that is matched with an image (retrieval only): "enc" for [ENC], or "cls" for [CLS]. `prompt` begins every caption
+    (caption only); it may be empty. `madtp` holds the fields of `PruningSettings`, or None for a dense model.
+    `trained_on` is the name of the data set, if the checkpoint states it.
     """
 
     model_type = "madtp_blip"
     task: str = "nlvr2"
     merge_from: int = 6
+    match_token: str = "enc"
+    prompt: str = PROMPT
     madtp: dict[str, Any] | None = None
     trained_on: str | None = None
 

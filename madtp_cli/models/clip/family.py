@@ -17,7 +17,7 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def fit_tokenizer(tokenizer: Any, text_config: Any) -> None:
-    """Limit the length of texts to the checkpoint's number of positions.
+    """Check that a tokenizer belongs to a checkpoint.
 
     Raises:
         ValueError: The vocabulary has another size, or the checkpoint reads texts from another token.
@@ -28,7 +28,6 @@ def fit_tokenizer(tokenizer: Any, text_config: Any) -> None:
             f"ends a text with word piece {tokenizer.eos_token_id:,}, but the checkpoint reads the text's result "
             f"from word piece {text_config.eos_token_id:,}"
         )
-    tokenizer.model_max_length = min(tokenizer.model_max_length, text_config.max_position_embeddings)
 
 
 def special_ids(tokenizer: Any) -> dict[str, int]:
@@ -100,8 +99,8 @@ FAMILY = Family(
     ),
     processor_class="CLIPProcessor",
     build_processor=build_processor,
-    # CLIP has 77 text positions. The released MADTP code cleans CLIP's captions as BLIP's, to 30 words.
-    text_limits={"retrieval": TextLimit(words=30, tokens=77)},
+    # CLIP has 77 text positions and no limit of words. The released MADTP code cuts CLIP's captions to BLIP's 30 words.
+    text_limits={"retrieval": TextLimit(tokens=77)},
     tower_defaults={
         "vision": {"layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},
         "text": {"layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},
