@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from madtp_cli.cli.formatting import duration
+from madtp_cli.errors import printable
 from madtp_cli.progress import ProgressReporter
 
 #: Seconds between progress lines where stderr is not a terminal.
@@ -52,7 +53,9 @@ class Terminal(ProgressReporter):
     def message(self, text: str) -> None:
         """Print a message on stderr, unless the terminal is quiet."""
         if self.verbosity >= 0:
-            self._err.print(Text(text, style="dim"))  # a style of print would dim the bar below it
+            self._err.print(
+                Text(printable(text, keep="\n"), style="dim")
+            )  # a style of print would dim the bar below it
 
     def start(self, stage: str, total: int) -> None:
         """Start a progress bar on a terminal, plain progress lines elsewhere. A stage within a stage shows nothing."""
