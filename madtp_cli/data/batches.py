@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from madtp_cli.data.dataset import Row
-from madtp_cli.errors import DataError
+from madtp_cli.errors import MadtpError
 
 Batch = dict[str, Tensor]
 #: More workers do not help: the model takes longer for a batch than four workers need to decode one.
@@ -72,7 +72,7 @@ def _load(dataset: _BatchDataset, row_numbers: list[list[int]], workers: int) ->
         iterator = iter(loader)
     try:
         for batch in iterator:
-            if isinstance(batch, DataError):
+            if isinstance(batch, MadtpError):
                 raise batch
             yield batch
     finally:
@@ -115,14 +115,14 @@ def _without_fork_warning() -> Iterator[None]:
 class _BatchDataset(Dataset[Any]):
     """Maps a list of row numbers to a batch.
 
-    A DataError is returned and not raised, because torch would wrap it in the traceback of a worker process.
+    A MadtpError is returned and not raised, because torch would wrap it in the traceback of a worker process.
     """
 
     def __init__(self, rows: Sequence[Row], task: Collator, processor: Any) -> None:
         self.rows, self.task, self.processor = rows, task, processor
 
-    def __getitem__(self, row_numbers: list[int]) -> Batch | DataError:
+    def __getitem__(self, row_numbers: list[int]) -> Batch | MadtpError:
         try:
             return self.task.collate([self.rows[number] for number in row_numbers], self.processor)
-        except DataError as error:
+        except MadtpError as error:
             return error

@@ -45,7 +45,8 @@ def test_the_model_card_has_no_local_path_and_the_hub_accepts_it(compressed) -> 
     text = (folder / "README.md").read_text(encoding="utf-8")
     assert str(folder.parent) not in text
     assert str(Path(report["checkpoint"]).parent) not in text
-    assert ModelCard(text).data.eval_results[0].metric_value == round(report["quality"]["pruned"], 2)
+    data: Any = ModelCard(text).data
+    assert data.eval_results[0].metric_value == round(report["quality"]["pruned"], 2)
 
 
 def test_the_curve_lists_the_trials_of_the_calibration(compressed) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from madtp_cli import data
 from madtp_cli.errors import DataError
-from tests.data.conftest import write_image
+from tests.data.conftest import blip_rows, write_image
 
 
 @pytest.fixture
@@ -115,6 +115,13 @@ def test_the_name_of_a_file_and_its_split_column_must_agree(folder):
     (folder / "train.csv").write_text("image,caption,split\n0.png,x,train\n1.png,x,test\n")
     with pytest.raises(DataError, match="row 2: the row is for test, and the name of the file says train"):
         data.read(folder, "captions")
+
+
+def test_a_statement_of_another_split_is_refused(write_blip):
+    """BLIP's statements are recognised by their content, with a field of splits or without."""
+    rows = [{**row, "split": split} for row, split in zip(blip_rows("test", 2), ("test", "train"), strict=True)]
+    with pytest.raises(DataError, match="row 2: the row is for train, and the name of the file says test"):
+        data.read(write_blip({"test": rows}), "statements")
 
 
 @pytest.mark.parametrize("column", ["weight", "weights", "sample_weight", "answer_weights", "Loss Weight"])

@@ -15,11 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from madtp_cli import data
+from madtp_cli.cli.console import Terminal
 from madtp_cli.cli.formatting import line
+from madtp_cli.cli.results.data import show
 from madtp_cli.config import limits
+from madtp_cli.config.sources import resolve
 from madtp_cli.data.validate import validate
 from madtp_cli.errors import DataError, UsageError, printable
 from madtp_cli.progress import ProgressReporter
+from madtp_cli.reporting.schema import DataReport, ImagesPart, SamplePart, TaskPart
 from tests.data.conftest import write_image
 from tests.data.readers.test_webdataset import captioned, encoded, write_shard
 
@@ -134,6 +138,14 @@ def test_a_huge_annotation_file_is_refused_until_the_user_raises_the_limit(tmp_p
     assert len(data.read(tmp_path, "captions").split("test")) == 1
 
 
+def test_a_limit_is_no_setting_and_a_misspelt_limit_is_refused():
+    """A variable that is ignored would leave the limit as it is, without a message."""
+    for name in limits.DEFAULTS:
+        resolve({"gflops_budget": "0.2"}, None, {limits.variable(name): "5"})
+    with pytest.raises(UsageError, match="MADTP_LIMIT_IMAGES is not a setting"):
+        resolve({"gflops_budget": "0.2"}, None, {"MADTP_LIMIT_IMAGES": "5"})
+
+
 @pytest.mark.parametrize("text", ["\x1b[2J", "\x07", "\u202e", "\x9b31m", "\r", "\ud800", "\x7f"])
 def test_nothing_from_a_file_changes_the_terminal(text):
     """Names and texts are escaped in errors and in tables."""
@@ -141,6 +153,21 @@ def test_nothing_from_a_file_changes_the_terminal(text):
         assert text not in printed
         assert printed.isprintable()
         printed.encode("utf-8")
+
+
+def test_the_terminal_escapes_notes_errors_and_results(capsys):
+    """Notes name files, and results print captions."""
+    terminal, evil = Terminal(), "\x1b[2J"
+    terminal.message(f"{evil}_test.csv not used")
+    terminal.fail(str(DataError(f"{evil}.csv: wrong")))
+    sample = SamplePart(split="test", identifier=evil, images=[evil], text=evil, label=None, references=[evil, "b"])
+    part = TaskPart(layout="table", splits={}, samples=[sample])
+    images = ImagesPart(images=1, missing=1, checked=0, unreadable=0, missing_first=[evil], unreadable_first=[])
+    report = DataReport(path=evil, tasks={"caption": part}, images={"test": images}, duplicates=[], notes=[evil])
+    show(report, terminal.out)
+    printed = capsys.readouterr()
+    assert "\x1b[2J" not in printed.out + printed.err
+    assert printed.out.count("\\x1b[2J") >= 6
 
 
 def test_control_characters_in_names_and_splits_are_escaped(tmp_path):
@@ -179,6 +206,8 @@ def test_half_of_a_character_is_refused_with_its_row(tmp_path, file):
     assert f"{file}, row 2: a text has half of a character, \\ud83d" in refused(tmp_path)
     write(1)
     assert data.read(tmp_path, "captions").split("test")[0].text == "\U0001f600"
+    write_shard(tmp_path / "shard/test.tar", {"0.png": encoded(1), "0.json": '{"caption": "a \\ud83d"}'})
+    assert "has half of a character" in refused(tmp_path / "shard/test.tar")
 
 
 #: What a stranger's JSON may hold, with the names that readers look for.

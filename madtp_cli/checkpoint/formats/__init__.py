@@ -19,7 +19,6 @@ format; it is shared by several formats.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import pkgutil
 import re

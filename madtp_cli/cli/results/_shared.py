@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich import box
 from rich.table import Table
 
+from madtp_cli.errors import printable
 from madtp_cli.reporting.schema import GenerationCostPart, GflopsPart
 
 
@@ -43,4 +44,4 @@ def generation_lines(part: GenerationCostPart | None) -> Iterator[str]:
 
 def note_lines(notes: Sequence[str]) -> Iterator[str]:
     """Mark each note as one."""
-    yield from (f"Note: {note}" for note in notes)
+    yield from (f"Note: {printable(note)}" for note in notes)

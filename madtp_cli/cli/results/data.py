@@ -9,7 +9,6 @@ from rich.table import Table
 
 from madtp_cli.cli.formatting import count, line
 from madtp_cli.cli.results import _shared
-from madtp_cli.errors import printable
 from madtp_cli.reporting.schema import DataReport, RowsPart, SamplePart, TaskPart
 
 
@@ -17,7 +16,7 @@ def show(report: DataReport, out: Console) -> None:
     """Print rows and images by split, some rows, and the images that cannot be used."""
     tasks = _grouped(report.tasks)
     out.print(_table(report, tasks))
-    for text in (*_samples(tasks), *_faults(report), *_shared.note_lines([printable(note) for note in report.notes])):
+    for text in (*_samples(tasks), *_faults(report), *_shared.note_lines(report.notes)):
         out.print(text)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from madtp_cli.data import images
 from madtp_cli.data.dataset import SPLITS, Dataset, Row
 from madtp_cli.data.parsing import columns, records
-from madtp_cli.data.parsing.annotation_files import Matches, data_folder, files_by_split
+from madtp_cli.data.parsing.annotation_files import Matches, data_folder, files_by_split, split_in_name
 from madtp_cli.data.parsing.answers import read_answer_list
 from madtp_cli.data.parsing.records import Record
 from madtp_cli.data.schemas import Schema
@@ -70,9 +70,18 @@ def read_annotation_files(
     files, notes = files_by_split(path, matches)
 
     def load(split: str) -> list[ParsedRow]:
-        return [parse(record) for record in records.load(files[split])]
+        return [parse(_require_split(record, split)) for record in records.load(files[split])]
 
     return build_dataset(path, schema, splits, image_root, layout=layout, available=files, load=load, notes=notes)
+
+
+def _require_split(record: Record, split: str) -> Record:
+    """The record; an error if its own field names another split than the file."""
+    named = split_in_name(str(record.fields.get("split") or ""))
+    if named not in (None, split):
+        problem = f"the row is for {named}, and the name of the file says {split}"
+        raise record.error(problem, "Remove the split from the name of the file, or remove the row.")
+    return record
 
 
 def build_dataset(

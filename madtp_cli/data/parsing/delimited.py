@@ -129,8 +129,11 @@ def _delimiter(text: str) -> str | None:
 
 def _cells(text: str, delimiter: str) -> Iterator[list[str]]:
     # Kaggle's Flickr30k has the header "image| comment", in which the space is not part of the name.
-    quoting: Any = csv.QUOTE_NONE if delimiter in UNQUOTED else csv.QUOTE_MINIMAL
     lines = csv.reader(
-        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, quoting=quoting, strict=True
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        skipinitialspace=True,
+        quoting=csv.QUOTE_NONE if delimiter in UNQUOTED else csv.QUOTE_MINIMAL,
+        strict=True,
     )
     return ([cell.strip() for cell in cells] for cells in lines)

@@ -167,13 +167,19 @@ def _records(file: Path, values: list[Any], list_name: str = "") -> list[Record]
     return records
 
 
+def half_character(value: object) -> str | None:
+    """Return half of a UTF-16 surrogate pair in a JSON value, or None."""
+    found = _SURROGATE.search(json.dumps(value, ensure_ascii=False))
+    return found[0] if found else None
+
+
 def _refuse_half_characters(file: Path, values: list[Any]) -> list[Any]:
     """Raise a DataError for half of a UTF-16 surrogate pair: no tokenizer and no output can encode it."""
     for number, value in enumerate(values, 1):
-        half = _SURROGATE.search(json.dumps(value, ensure_ascii=False))
+        half = half_character(value)
         if half:
             raise DataError(
-                f"{file}, row {number}: a text has half of a character, {half[0]}.\n"
+                f"{file}, row {number}: a text has half of a character, {half}.\n"
                 "Correct or remove the row: such codes stand for a character only in pairs."
             )
     return values

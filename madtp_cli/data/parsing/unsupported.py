@@ -9,7 +9,7 @@ from madtp_cli.data.files import listed
 _PACKED = "is an archive. Unpack it, and give the folder"
 _SHEET = "is a spreadsheet. Save it as CSV in UTF-8"
 _STORE = "is a store of another program. Write its rows as JSON lines, and its images as files"
-#: What is stated about a file with each ending.
+#: What a message states about a file with each ending.
 _KINDS = {
     **dict.fromkeys((".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst"), _PACKED),
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), _SHEET),

@@ -19,7 +19,7 @@ from madtp_cli.data.files import LimitError, listed, require_size
 from madtp_cli.data.image_sources import ArchivedImage
 from madtp_cli.data.parsing import columns, tables
 from madtp_cli.data.parsing.columns import IMAGE_SUFFIXES
-from madtp_cli.data.parsing.records import Record
+from madtp_cli.data.parsing.records import Record, half_character
 from madtp_cli.data.parsing.tables import Table, split_of
 from madtp_cli.data.schemas import Schema
 from madtp_cli.errors import DataError
@@ -132,4 +132,6 @@ def _parse_object(shard: Path, member: tarfile.TarInfo, text: str) -> dict[str, 
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{member.name} in {shard} is not JSON.\nDownload or write the shard again.") from error
+    if half := half_character(content):
+        raise DataError(f"{member.name} in {shard} has half of a character, {half}.\nCorrect or remove the sample.")
     return content if isinstance(content, dict) else {}
