@@ -142,15 +142,8 @@ def profile(
     from madtp_cli.pipelines import profile as pipeline
 
     sizes = timing.parse_batch_sizes(timed, batch_sizes)
-    report = pipeline.profile(
-        checkpoint,
-        settings,
-        terminal,
-        arch=arch,
-        text_tokens=text_tokens,
-        batch_sizes=sizes,
-        fvcore_check=fvcore_check,
-    )
+    given: dict[str, Any] = {"arch": arch, "text_tokens": text_tokens, "fvcore_check": fvcore_check}
+    report = pipeline.profile(checkpoint, settings, terminal, batch_sizes=sizes, **given)
     context.print_report(ctx, report, results.profile.show)
 
 
