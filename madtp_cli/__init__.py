@@ -169,13 +169,9 @@ def export(
 
     Args:
         source: As in `load`.
-        file: The file to write, .onnx or .pt2.
-        format: "onnx" or "torch-export"; by the ending of the file if None.
+        file, format: The file to write, .onnx or .pt2; "onnx" or "torch-export", by the ending of the file if None.
         overwrite: Replace the file if it exists.
-        tokenizer: Folder with the tokenizer files; searched for next to the checkpoint if None.
-        head_width: Width of one attention head, for both towers or as {"vision": 80, "text": 64}; 64 if None.
-        activation, weights: Activation of a CLIP file, if no file states it; "raw" or "ema" weights.
-        match_token: First token of matched texts of a BLIP; as the checkpoint states if None.
+        tokenizer, head_width, activation, weights, match_token: Settings of the checkpoint, see `config.RunSettings`.
         progress: True shows progress bars; a reporter receives the progress.
 
     Raises:

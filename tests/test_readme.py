@@ -33,6 +33,7 @@ SMALLER = {
     "eval": ["--limit=16"],
     "profile": ["--limit=8"],
     "export": [],
+    "help": [],
     "inspect": [],
     "data": ["--limit=8"],
     "scenes": ["--train=48", "--val=32", "--test=48"],

@@ -104,7 +104,7 @@ class _Pruning(BaseModel):
 
 
 def _allowed(value: Any, default: Any) -> bool:
-    """Return whether a parameter of a method can have this value, judged by its default."""
+    """Return whether a parameter of a method can have this value, which depends on the type of its default."""
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
     if default is None:

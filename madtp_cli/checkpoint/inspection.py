@@ -188,10 +188,16 @@ def _towers(config: Mapping[str, Any]) -> dict[str, dict[str, int]]:
         return {}
     # A checkpoint without a model, such as a pre-trained BLIP, is described by the fields that it has.
     fields = model_config(config).to_dict() if _kind(config) in models.kinds() else config
-    towers = {
-        tower: {size: fields[f"{tower}_config"][attribute] for size, attribute in sizes.items()}
-        for tower, sizes in SIZES.items()
-    }
+    try:
+        towers = {
+            tower: {size: fields[f"{tower}_config"][attribute] for size, attribute in sizes.items()}
+            for tower, sizes in SIZES.items()
+        }
+    except KeyError as error:
+        raise CheckpointError(
+            f"The settings of the model do not state {error}, for the task {str(config.get('task'))[:60]}.\n"
+            "Copy its config.json again."
+        ) from error
     vision = towers["vision"]
     vision["tokens"] = (vision["image_size"] // vision["patch_size"]) ** 2 + 1
     return towers

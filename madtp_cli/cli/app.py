@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,18 +16,13 @@ from madtp_cli.cli import options as opt
 from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.config import CompressSettings, RunSettings, head_widths
 
-_SETTINGS = (
-    "A setting can be an option (--batch-size 8), an environment variable (MADTP_BATCH_SIZE=8) or a line in the file "
-    "of --config (batch_size: 8). The option has priority, then the variable, then the file."
-)
-
 app = typer.Typer(
     cls=exit_codes.CommandGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Prune tokens of vision-language models (BLIP, CLIP), so that they meet a FLOPs budget.",
-    epilog=f"{_SETTINGS}\n\n{exit_codes.DESCRIPTION}",
+    epilog=f"{context.SETTINGS}\n\n{exit_codes.DESCRIPTION}",
 )
 
 
@@ -52,6 +48,8 @@ def compress(
     head_width: opt.HeadWidth = None,
     activation: opt.Activation = None,
     weights: opt.Weights = None,
+    match_token: opt.MatchToken = None,
+    prompt: opt.Prompt = None,
     steps: opt.Steps = None,
     epochs: opt.Epochs = None,
     learning_rate: opt.LearningRate = None,
@@ -146,24 +144,15 @@ def profile(
 ) -> None:
     """Count GFLOPs and tokens by tower and layer, check the count with fvcore, and measure times with --time."""
     if list_archs:
-        _list_architectures(ctx)
-        return
+        start.list_architectures(ctx)
     settings, terminal = context.settings(ctx, RunSettings)
     from madtp_cli.evaluation import timing
     from madtp_cli.pipelines import profile as pipeline
 
-    sizes = timing.parse_batch_sizes(timed, batch_sizes)
-    given: dict[str, Any] = {"arch": arch, "text_tokens": text_tokens, "fvcore_check": fvcore_check}
-    report = pipeline.profile(checkpoint, settings, terminal, batch_sizes=sizes, **given)
+    given = {name: ctx.params[name] for name in ("arch", "text_tokens", "fvcore_check")}
+    given["batch_sizes"] = timing.parse_batch_sizes(timed, batch_sizes)
+    report = pipeline.profile(checkpoint, settings, terminal, **given)
     context.print_report(ctx, report, results.profile.show)
-
-
-def _list_architectures(ctx: typer.Context) -> None:
-    """Print the names that `madtp profile --arch` accepts, one per line."""
-    from madtp_cli.models import architectures
-
-    content = {"architectures": list(architectures())}
-    context.print_document(ctx, content, lambda found, out: out.print("\n".join(found["architectures"])))
 
 
 @app.command(
@@ -274,14 +263,8 @@ def scenes(
     given = {"train": train, "val": val, "test": test}
     sizes = splits.sizes(task) | {split: number for split, number in given.items() if number is not None}
     terminal.start("Writing scenes", sum(sizes.values()))
-    written = writing.write_scenes(
-        folder,
-        task,
-        sizes,
-        captions=captions,
-        overwrite=overwrite,
-        progress=lambda done, total: terminal.advance(done),
-    )
+    write = partial(writing.write_scenes, folder, task, sizes, captions=captions, overwrite=overwrite)
+    written = write(progress=lambda rows, total: terminal.advance(rows))
     terminal.finish()
     context.print_document(ctx, dataclasses.asdict(written) | {"folder": str(written.folder)}, results.scenes.show)
 

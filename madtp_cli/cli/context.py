@@ -16,6 +16,12 @@ from madtp_cli.cli import early_checks
 from madtp_cli.cli.console import Terminal
 from madtp_cli.config import RunSettings, resolve
 
+#: Shown below the options of `madtp --help`.
+SETTINGS = (
+    "A setting can be an option (--batch-size 8), an environment variable (MADTP_BATCH_SIZE=8) or a line in the file "
+    "of --config (batch_size: 8). The option has priority, then the variable, then the file."
+)
+
 
 def examples(*commands: str) -> str:
     """Write the last lines of a command's `--help`."""

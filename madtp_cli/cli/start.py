@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
+from madtp_cli.cli import context
 from madtp_cli.config.choices import did_you_mean
 from madtp_cli.errors import UsageError
 
@@ -23,6 +24,15 @@ madtp help lists all commands, and madtp help COMMAND the options of one.
 def show_first_steps() -> None:
     """Print the three commands that a newcomer needs."""
     sys.stdout.write(FIRST_STEPS)
+
+
+def list_architectures(ctx: typer.Context) -> NoReturn:
+    """Print the names that `madtp profile --arch` accepts, one per line, and end the command."""
+    from madtp_cli.models import architectures
+
+    content = {"architectures": list(architectures())}
+    context.print_document(ctx, content, lambda found, out: out.print("\n".join(found["architectures"])))
+    raise typer.Exit
 
 
 def show_help(ctx: typer.Context, command: str | None) -> None:

@@ -49,17 +49,13 @@ def fine_tune(
     samples: int | None,
     remaining: RemainingTime | None = None,
 ) -> Calibration | None:
-    """Distil the student and leave it in the state that is best on validation data.
+    """Distil the student, leave it in the best state on validation data, and return the calibration of that state.
 
     Args:
-        session: Data and compute config.
-        student, teacher: The pruned and the dense model.
+        session, student, teacher: Data and compute config; the pruned and the dense model.
         target, slope: The budget, and how the cost falls with the threshold scale, see `Calibration.slope`.
         schedule, samples: Steps and learning rates, and the number of training samples to use; all if None.
         remaining: The time that the fine-tune needs, to report it; None to leave this to the reporter.
-
-    Returns:
-        The calibration of that state; None if no step was done.
     """
     best: tuple[float, dict[str, torch.Tensor] | None, Calibration] | None = None
     last: Calibration | None = None

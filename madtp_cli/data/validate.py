@@ -55,11 +55,9 @@ def validate(
     Missing and unreadable images are counted. Every other fault is an error, unless another task can use the data.
 
     Args:
-        path: As for `data.read`.
-        tasks: The tasks to try, each with the name of its schema.
+        path, tasks: As for `data.read`; the tasks to try, each with the name of its schema.
         progress: Receives the number of decoded images.
-        image_root: The image folder; None searches for the images around `path`.
-        limit: Decode at most this many images of each split.
+        image_root, limit: The image folder, searched for if None; the most images of each split to decode.
         find_cut_texts: Finds the texts that are too long for a task's models; by default none.
 
     Raises:

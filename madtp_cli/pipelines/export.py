@@ -40,11 +40,9 @@ def export(
     """Write a checkpoint, dense or pruned, as one file that runs without madtp, and check the file.
 
     Args:
-        source: Checkpoint file or folder.
-        file: The output file, with the ending of the format.
+        source, file: The checkpoint; the output file, with the ending of the format.
         format_name: One of `exporters.names()`; by default the format with the ending of `file`.
-        progress, overwrite: Reports the progress; whether to replace an existing file.
-        tokenizer, head_width, activation, weights, match_token: As in `checkpoint.loading.load`.
+        progress, overwrite, tokenizer, head_width, activation, weights, match_token: As in `madtp_cli.export`.
 
     Raises:
         MadtpError: A subclass with its exit code. No file is written then.

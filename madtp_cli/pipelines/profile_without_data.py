@@ -31,11 +31,9 @@ def profile_without_data(
     """Count the GFLOPs of one sample with a text of the given length in a dense model.
 
     Args:
-        source: A checkpoint; None to use `arch`.
-        arch: The name of a published architecture.
+        source, arch: A checkpoint, or the name of a published architecture.
         text_tokens: Length of the text; the length behind the published GFLOPs of the task if None.
-        settings: How to read the checkpoint.
-        progress: Receives the progress.
+        settings, progress: How to read the checkpoint; receives the progress.
         fvcore_check: Compare the formula with fvcore.
 
     Raises:

@@ -50,7 +50,7 @@ def test_load_takes_a_text_or_a_path(compressed) -> None:
     for source in (compressed[0], str(compressed[0])):
         model, processor = madtp_cli.load(source)
         assert isinstance(model, MadtpBlipForNLVR2)
-        assert type(processor).__name__ == "BlipProcessor"
+        assert type(processor).__name__ == "MadtpBlipProcessor"
         assert not model.training
 
 

@@ -58,7 +58,7 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
     if refusal := part_refusal(source.weights):
         return Recognised(name, "retrieval", refusal=refusal)
     kept, dropped = split_dropped(source.weights, DROPPED)
-    evidence = "as given" if overrides.activation else _evidence(source)
+    activation_source = "as given" if overrides.activation else _activation_source(source)
     towers = {
         tower: TowerSettings(partial(head_count, tower=tower, overrides=overrides), _activation(overrides))
         for tower in ("vision", "text")
@@ -72,9 +72,9 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
         raise missing_tensor_error(source, "CLIP", error) from error
     config["trained_on"] = training_data_set(source)
     weights = {renamed: part for key, value in kept.items() for renamed, part in to_transformers(key, value).items()}
-    notes = (_assumptions(overrides, evidence), *training_notes(source))
+    notes = (_assumptions(overrides, activation_source), *training_notes(source))
     refusal = pruned_refusal(kept, config) or head_width_refusal(config, overrides)
-    refusal = refusal or (None if evidence else UNKNOWN_ACTIVATION)
+    refusal = refusal or (None if activation_source else UNKNOWN_ACTIVATION)
     recognised = Recognised(name, "retrieval", config, weights, dropped, notes=notes, refusal=refusal)
     return with_image_size(recognised, overrides.image_size)
 
@@ -83,7 +83,7 @@ def _activation(overrides: CheckpointOverrides) -> str:
     return overrides.activation or ACTIVATION
 
 
-def _evidence(source: Source) -> str | None:
+def _activation_source(source: Source) -> str | None:
     """Return what shows that a file has OpenAI's activation; None if nothing does."""
     if source.container == "torchscript" or "input_resolution" in source.weights:
         return "as in OpenAI's archives"
@@ -103,9 +103,9 @@ def _has_openai_precision(weights: Mapping[str, Tensor]) -> bool:
     return halves == {torch.float16} and norms == {torch.float32}
 
 
-def _assumptions(overrides: CheckpointOverrides, evidence: str | None) -> str:
+def _assumptions(overrides: CheckpointOverrides, origin: str | None) -> str:
     names = {"quick_gelu": "quick GELU", "gelu": "GELU"}
-    activation = f"{names.get(_activation(overrides), _activation(overrides))} ({evidence})" if evidence else "unknown"
+    activation = f"{names.get(_activation(overrides), _activation(overrides))} ({origin})" if origin else "unknown"
     return (
         f"The file does not state everything. Used are: {head_width_note(overrides, 'published CLIP')}, "
         f"activation {activation}, layer-norm epsilon {EPSILON:g}."

@@ -112,11 +112,9 @@ class MadtpClipForRetrieval(PrunableClip):
 
         Args:
             pixel_values: [images, 3, height, width]; None for texts alone.
-            input_ids: [texts, tokens]; None for images alone. Tokens after a text's first end-of-text token are
-                ignored.
+            input_ids: [texts, tokens], read up to a text's first end-of-text token; None for images alone.
             attention_mask: [texts, tokens], 0 at padding; None where there is no padding.
-            labels: [texts], the number of the image that each text belongs to; there must be one text per image.
-                Pairs with the same number match. All other pairs are negatives.
+            labels: [texts], the number of each text's image, for one text per image; equal numbers match.
             return_targets: Whether to return distillation targets outside training too.
         """
         if pixel_values is None or input_ids is None:
@@ -146,7 +144,7 @@ class MadtpClipForRetrieval(PrunableClip):
         """Return the embeddings of images alone or of texts alone.
 
         Raises:
-            ValueError: There are neither images nor texts, or a loss is asked for, which needs both.
+            ValueError: There are neither images nor texts, or a loss is requested, which needs both.
         """
         if with_loss:
             raise ValueError("The loss compares images with texts. Give both pixel_values and input_ids with labels.")
