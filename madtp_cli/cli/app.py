@@ -146,13 +146,11 @@ def profile(
     if list_archs:
         start.list_architectures(ctx)
     settings, terminal = context.settings(ctx, RunSettings)
-    from madtp_cli.evaluation import timing
     from madtp_cli.pipelines import profile as pipeline
 
     given = {name: ctx.params[name] for name in ("arch", "text_tokens", "fvcore_check")}
-    given["batch_sizes"] = timing.parse_batch_sizes(timed, batch_sizes)
-    report = pipeline.profile(checkpoint, settings, terminal, **given)
-    context.print_report(ctx, report, results.profile.show)
+    given["batch_sizes"] = pipeline.timing.parse_batch_sizes(timed, batch_sizes)
+    context.print_report(ctx, pipeline.profile(checkpoint, settings, terminal, **given), results.profile.show)
 
 
 @app.command(

@@ -245,8 +245,8 @@ def test_clip_images_are_cropped(checkpoint: Path) -> None:
     prepared = made(images=[picture, picture.convert("L")], return_tensors="pt")["pixel_values"]
     resized = np.asarray(picture.resize((64, 32), Image.Resampling.BICUBIC), dtype=np.float32)[:, 16:48] / 255
     expected = torch.from_numpy((resized - np.array(USUAL.mean, np.float32)) / np.array(USUAL.std, np.float32))
-    assert prepared.shape == (1, 2, 3, 32, 32)  # the two images of one pair
-    torch.testing.assert_close(prepared[0, 0], expected.permute(2, 0, 1), rtol=0, atol=1e-5)
+    assert prepared.shape == (2, 3, 32, 32)
+    torch.testing.assert_close(prepared[0], expected.permute(2, 0, 1), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
