@@ -64,7 +64,7 @@ def test_the_files_of_madtp_scenes_can_be_checked(madtp, dataset):
     [
         (("nowhere",), 3, "There is no file or folder nowhere"),
         ((".",), 3, "holds no annotations"),
-        ((".", "--task", "chess"), 2, "There is no task 'chess'"),
+        ((".", "--task", "chess"), 2, "--task: 'chess' cannot be used."),
         ((".", "--limit", "0"), 2, "--limit"),
         ((".", "--image-root", "nowhere"), 3, "There is no folder nowhere"),
     ],

@@ -52,7 +52,7 @@ def test_k_test_changes_the_generation_cost(madtp) -> None:
     few, many = [document["generation"] for document in documents]
     assert few["dense"] < many["dense"]
     assert few["pruned"] is few["share"] is None
-    assert "the likeliest 2 in full" in few["description"]
+    assert "the 2 most likely ones in full" in few["description"]
     assert documents[0]["gflops"] == documents[1]["gflops"]
 
 
