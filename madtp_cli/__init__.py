@@ -39,18 +39,21 @@ def load(
     head_width: int | str | Mapping[str, int] | None = None,
     activation: Literal["gelu", "quick_gelu"] | None = None,
     weights: Literal["raw", "ema"] | None = None,
+    image_size: int | None = None,
 ) -> tuple[Prunable, Processor]:
     """Load a checkpoint, dense or pruned, in evaluation mode on the CPU.
 
     Args:
         source: A checkpoint file or folder, or the name of a model of the Hugging Face hub that is in the local cache.
         tokenizer, head_width, activation, weights: As in `export`.
+        image_size: Side of the image in pixels. The position embeddings are resized to it. Default: the checkpoint's.
 
     Returns:
         The model and its processor.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or used; the message says what to do.
+        UsageError: The image size is not a multiple of the patch size.
     """
     from madtp_cli.checkpoint import loading
     from madtp_cli.config import head_widths
@@ -61,6 +64,7 @@ def load(
         head_width=head_widths.parse(head_width),
         activation=activation,
         weights=weights,
+        image_size=image_size,
     )
     for note in loaded.notes:
         # The notes of the inspection state assumptions; a note that only loading adds is about tensors left out.

@@ -21,7 +21,8 @@ def test_the_code_in_the_model_card_loads_the_folder(compressed, monkeypatch):
     names: dict[str, Any] = {}
     exec("\n".join(lines), names)
     assert sum(f'"{folder.name}"' in line for line in lines) == 3
-    assert (type(names["model"]).__name__, type(names["processor"]).__name__) == ("MadtpBlipForNLVR2", "MadtpBlipProcessor")
+    types = [type(names[name]).__name__ for name in ("model", "processor")]
+    assert types == ["MadtpBlipForNLVR2", "MadtpBlipProcessor"]
 
 
 def test_the_front_matter_of_the_model_card_describes_the_model(compressed):

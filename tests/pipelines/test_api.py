@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Required, get_args, get_origin, get_type_hints
 
 import pytest
+from PIL import Image
 
 import madtp_cli
 from madtp_cli.config import CompressSettings, RunSettings
@@ -52,6 +53,15 @@ def test_load_takes_a_text_or_a_path(compressed) -> None:
         assert isinstance(model, MadtpBlipForNLVR2)
         assert type(processor).__name__ == "MadtpBlipProcessor"
         assert not model.training
+
+
+def test_load_resizes_the_position_embeddings(compressed) -> None:
+    """The processor prepares images of the new size, also for a saved folder; the model takes them."""
+    model, processor = madtp_cli.load(compressed[0], image_size=72)
+    image = Image.new("RGB", (90, 70))
+    inputs = processor(images=[image, image], text="red", return_tensors="pt")
+    assert inputs.pixel_values.shape == (1, 2, 3, 72, 72)
+    assert model(**inputs).logits.shape == (1, 2)
 
 
 def test_evaluate_returns_the_quality(compressed) -> None:

@@ -103,7 +103,6 @@ class Recognised:
         dropped: Keys of the file that no model needs, by the reason.
         notes: What was assumed, converted or lost, as full sentences.
         refusal: Why the checkpoint cannot be loaded, and what to do; None if it can.
-        dictionary: Dictionary [atoms, width] of the released MADTP code, if the file has one.
     """
 
     format: str
@@ -113,7 +112,6 @@ class Recognised:
     dropped: Mapping[str, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     refusal: str | None = None
-    dictionary: Tensor | None = None
 
 
 class Format(Protocol):

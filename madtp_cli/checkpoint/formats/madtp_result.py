@@ -25,7 +25,7 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
     if DICTIONARY not in source.weights:
         return None
     weights, dropped = split_dropped(source.weights, DROPPED)
-    dictionary = weights.pop(DICTIONARY)
+    weights.pop(DICTIONARY)
     # The released code changes OpenAI's CLIP, whose activation it keeps.
     overrides = dataclasses.replace(overrides, activation=overrides.activation or "quick_gelu", weights=None)
     host = formats.recognise(dataclasses.replace(source, weights=weights, open_clip=None, notes=()), overrides)
@@ -41,5 +41,4 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
         format=f"{NAME} ({host.format})",
         dropped={**host.dropped, **dropped},
         notes=(note, *host.notes),
-        dictionary=dictionary,
     )
