@@ -96,7 +96,7 @@ def _name(report: CompressReport) -> str:
 def _without_folders(source: str) -> str:
     """Return the name alone of a path on this machine; names of a hub and other texts stay.
 
-    >>> _without_folders("/home/me/blip.pth"), _without_folders("Salesforce/blip-vqa-base")
+    >>> _without_folders("/data/blip.pth"), _without_folders("Salesforce/blip-vqa-base")
     ('blip.pth', 'Salesforce/blip-vqa-base')
     """
     path = Path(source)
