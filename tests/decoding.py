@@ -98,3 +98,9 @@ def forward(model: DecodingBlip, batch: Batch, **settings: Any) -> Any:
 def counts(output: Any) -> dict[str, list[list[int]]]:
     """Return the number of tokens that left each block, per tower: [blocks][samples]."""
     return {tower: [block.left for block in blocks] for tower, blocks in output.trace.items()}
+
+
+def up_to_sep(ids: Tensor) -> list[int]:
+    """Return the tokens up to and including [SEP]."""
+    row: list[int] = ids.tolist()
+    return row[: row.index(SEP) + 1] if SEP in row else row

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from madtp_cli.execution import attention, grouped_attention
 from madtp_cli.execution import statistics as statistics_module
-from madtp_cli.execution.attention import Attention, Backend, attend
+from madtp_cli.execution.attention import Backend, attend
 from madtp_cli.execution.grouped_attention import PackedHeads
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.statistics import AttentionRequest, ReadOut
+from tests.attention_inputs import drawn, request_for, requested
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=5)
 BACKENDS: list[Backend] = ["loop", "padded", "auto", "varlen"]
@@ -54,27 +53,6 @@ def flash(
 @pytest.fixture(autouse=True)
 def _no_cuda_needed(monkeypatch) -> None:
     monkeypatch.setattr(attention, "varlen_attn", flash)
-
-
-def drawn(lengths: list[int], seed: int, heads: int = 2, width: int = 3) -> Tensor:
-    """Return packed random heads with peaked attention, so a swapped axis is noticed."""
-    return 2 * torch.randn(sum(lengths), heads, width, generator=torch.Generator().manual_seed(seed))
-
-
-def requested(
-    lengths: list[int], queries: int | None = 0, read_out: ReadOut | None = "first", *, last: bool = False
-) -> AttentionRequest:
-    """Return a request for tokens whose first one is protected, and the last one if so asked."""
-    tokens = Packed(torch.zeros(sum(lengths), 1), lengths).protect_ends(first=True, last=last)
-    return request_for(tokens, queries, read_out)
-
-
-def request_for(tokens: Packed, queries: int | None = 0, read_out: ReadOut | None = "first") -> AttentionRequest:
-    """Return a request for tokens with a mask of protected ones."""
-    assert tokens.protected is not None
-    assert tokens.protected_counts is not None
-    prunable = [length - count for length, count in zip(tokens.lengths, tokens.protected_counts, strict=True)]
-    return AttentionRequest(tokens.protected, prunable, read_out, queries)
 
 
 def plain(
@@ -244,61 +222,6 @@ def test_statistics_are_float32_in_half_precision() -> None:
     assert (seen.read_out.dtype, seen.received.dtype) == (torch.float32, torch.float32)
 
 
-def values(result: Attention) -> list[Tensor]:
-    """Return the output and the statistics."""
-    return [value for value in vars(result).values() if value is not None]
-
-
-class Products(TorchDispatchMode):
-    """Records the shape of every matrix product, [batch, rows, columns]."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shapes: list[tuple[int, ...]] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten.bmm.default:
-            self.shapes.append(tuple(result.shape))
-        return result
-
-
-@pytest.mark.parametrize(("backend", "start_cost", "calls"), [("auto", 0, 3), ("auto", 25_000, 2), ("padded", 0, 1)])
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("sized", [False, True])
-def test_ragged_bfloat16_products_come_in_few_shapes(
-    monkeypatch, backend: Backend, start_cost: int, calls: int, causal: bool, sized: bool
-) -> None:
-    """Every new shape is compiled; added rows must change neither results nor gradients."""
-    monkeypatch.setattr(attention, "START_COST", start_cost)
-    lengths = [21, 5, 33]
-    request = requested(lengths, 8)
-    sizes = torch.arange(1.0, 60.0) if sized else None
-
-    def attended(backend: Backend, dtype: torch.dtype = torch.bfloat16) -> tuple[Attention, list[Tensor], Products]:
-        drawings = (drawn(lengths, seed, width=4).bfloat16() for seed in range(3))
-        q, k, v = (rows.to(dtype).requires_grad_() for rows in drawings)
-        with Products() as products:
-            given = attend(q, k, v, lengths, lengths, request, backend, sizes, causal=causal)
-        given.output.float().square().sum().backward()
-        return given, [one.grad for one in (q, k, v) if one.grad is not None], products
-
-    ours, slopes, products = attended(backend)
-    alone, alone_slopes, each = attended("loop")
-    few = (9, 5)  # sampled queries: the read-out query and 8 others, or all of a short sample
-    sampled = [shape for shape in products.shapes if shape[1] in few]
-    assert (len(products.shapes), len(sampled)) == (3 * calls, calls)
-    assert {rows % 16 for _, rows, _ in products.shapes if rows not in few} == {0}
-    assert {columns % 16 for _, _, columns in products.shapes if columns != 4} == {0}
-    assert {shape[1:] for shape in each.shapes if shape[1] != 9} == {(n, m) for n in lengths for m in (n, 4)}
-    exact, true_slopes, _ = attended("loop", torch.float32)
-    given = zip([*values(ours), *slopes], [*values(alone), *alone_slopes], strict=True)
-    for (one, other), true in zip(given, [*values(exact), *true_slopes], strict=True):
-        off, usual = (one - true).abs().mean(), (other - true).abs().mean()
-        assert off <= 1.1 * usual  # rounding loses no more than with one call per sample
-        assert off < 0.1 * true.abs().mean()
-
-
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=6), st.integers(0, 10_000),
        st.sampled_from([0, 1_000, 10**9]))  # fmt: skip
 def test_groups_give_each_sample_its_own_attention(
@@ -311,24 +234,6 @@ def test_groups_give_each_sample_its_own_attention(
     assert sorted(sample for group in groups for sample in group) == list(range(len(lengths)))
     output, _ = grouped_attention.attend_in_groups(PackedHeads(q, k, v, queries, keys), groups)
     torch.testing.assert_close(output, by_sample(q, k, v, queries, keys)[0], rtol=1e-5, atol=1e-5)
-
-
-def test_sampled_statistics_pad_no_product() -> None:
-    """A sample of 300 tokens must not raise the cost of samples of 5 tokens."""
-    lengths = [5, 300, 5]
-    q, k, v = (drawn(lengths, seed, width=4) for seed in range(3))
-    with Products() as products:
-        attend(q, k, v, lengths, lengths, requested(lengths, 8))
-    assert [shape[1:] for shape in products.shapes] == [(5, 5), (9, 300), (5, 5)]
-
-
-def test_equal_lengths_are_not_rounded() -> None:
-    """The single shape of a dense model is compiled once, and padding would make it slower."""
-    lengths = [21, 21]
-    q, k, v = (drawn(lengths, seed, width=4).bfloat16() for seed in range(3))
-    with Products() as products:
-        attend(q, k, v, lengths, lengths)
-    assert [shape[1:] for shape in products.shapes] == [(21, 21), (21, 4)]
 
 
 @pytest.mark.parametrize("size", [1.0, 3.0, 577.0])

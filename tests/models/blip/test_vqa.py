@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import BlipForQuestionAnswering
 
 from madtp_cli.checkpoint import loading
 from madtp_cli.checkpoint.formats import CheckpointOverrides
@@ -19,7 +18,7 @@ from madtp_cli.evaluation.run import ComputeConfig
 from madtp_cli.execution.packed import Packed
 from madtp_cli.models.blip.decoding import IGNORED, sum_per_text, token_losses
 from madtp_cli.models.blip.vqa import MadtpBlipForQuestionAnswering
-from tests.decoding import ANSWERS, SEP, attached, collate, counts, forward, questions, vqa
+from tests.decoding import ANSWERS, attached, collate, counts, forward, questions, up_to_sep, vqa
 from tests.paths import GOLDEN
 
 CPU = ComputeConfig.of("cpu", "float32")
@@ -112,69 +111,6 @@ def test_generation_equals_the_original_code_without_padding(original, case) -> 
     assert written[3].tolist() != case["generate.token_ids"][3].tolist()
 
 
-def _stock(model: MadtpBlipForQuestionAnswering) -> BlipForQuestionAnswering:
-    stock = BlipForQuestionAnswering(model.config).eval()
-    stock.load_state_dict(model.state_dict())
-    return stock
-
-
-def test_state_dict_keys_are_those_of_transformers() -> None:
-    """Files of either can be read by the other."""
-    model = vqa(hidden_size=32, num_attention_heads=2)
-    stock, own = BlipForQuestionAnswering(model.config).state_dict(), model.state_dict()
-    assert {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in stock.items()}
-    added = attached(model, 0.4).state_dict().keys() - own.keys()
-    assert added == {"madtp.dictionary", "madtp.projections.vision.weight", "madtp.projections.text.weight"}
-
-
-@pytest.mark.parametrize("beams", [1, 3])
-def test_a_generated_answer_equals_that_of_transformers(beams) -> None:
-    """Without padding and with equally wide towers, transformers' code is right."""
-    model = vqa(hidden_size=32, num_attention_heads=2)
-    stock = _stock(model)
-    for sample in questions()[::2]:
-        inputs = {name: sample[name] for name in ("input_ids", "pixel_values", "attention_mask")}
-        expected = stock.generate(**inputs, num_beams=beams, max_length=7)
-        assert model.generate(**inputs, num_beams=beams, max_length=7).tolist() == expected.tolist()
-
-
-def test_transformers_decoder_attends_to_padding_of_questions() -> None:
-    """We work around this fault. If transformers repairs it, our notes about it are out of date."""
-    model = vqa(hidden_size=32, num_attention_heads=2)
-    stock, each = _stock(model), questions()
-    padded = collate(each)
-    inputs = {name: padded[name] for name in ("input_ids", "pixel_values", "attention_mask")}
-    alone = [stock.generate(**{name: sample[name] for name in inputs}, num_beams=1, max_length=6) for sample in each]
-    together = stock.generate(**inputs, num_beams=1, max_length=6)
-    assert any(_text(one[0]) != _text(row) for one, row in zip(alone, together, strict=True))
-    ours = model.generate(**inputs, num_beams=1, max_length=6)
-    assert all(_text(one[0]) == _text(row) for one, row in zip(alone, ours, strict=True))
-
-
-def test_transformers_decoder_ignores_the_mask_of_its_memory() -> None:
-    """The result is bitwise equal without the mask. Our cross-attention applies the mask."""
-    model = vqa(hidden_size=32, num_attention_heads=2)
-    words, memory = torch.tensor([[68, 7, 9]]), torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(5))
-    mask = torch.tensor([[1, 1, 1, 0, 0]])
-    logits = {}
-    for name, decoder in (("stock", _stock(model).text_decoder), ("ours", model.text_decoder)):
-        with torch.no_grad():
-            logits[name] = [
-                decoder(words, encoder_hidden_states=states, encoder_attention_mask=applied).logits
-                for states, applied in ((memory, None), (memory, mask), (memory[:, :3], None))
-            ]
-    whole, masked, cut = logits["stock"]
-    assert torch.equal(whole, masked)
-    assert not torch.allclose(whole, cut, atol=0.1)
-    torch.testing.assert_close(logits["ours"][1], cut, rtol=0, atol=1e-5)
-
-
-def _text(ids: Tensor) -> list[int]:
-    """Return the tokens up to and including [SEP]."""
-    row: list[int] = ids.tolist()
-    return row[: row.index(SEP) + 1] if SEP in row else row
-
-
 def test_threshold_scale_zero_is_the_dense_model() -> None:
     """A dictionary that is attached but not used must not change a logit or cost anything."""
     model, batch = vqa(), collate(questions())
@@ -215,7 +151,7 @@ def test_generated_answers_do_not_depend_on_the_batch(method, beams) -> None:
     assert len(set(counts(forward(model, padded))["text"][-1])) > 1
     for sample, row in zip(each, together, strict=True):
         alone = model.generate(**{name: sample[name] for name in names}, num_beams=beams, max_length=7)
-        assert _text(alone[0]) == _text(row)
+        assert up_to_sep(alone[0]) == up_to_sep(row)
 
 
 def test_generation_agrees_with_teacher_forcing() -> None:
@@ -227,7 +163,7 @@ def test_generation_agrees_with_teacher_forcing() -> None:
     predicted = forced.logits.unflatten(0, (5, -1)).argmax(-1)
     assert forced.memory.sizes is not None
     for row, following in zip(written.tolist(), predicted.tolist(), strict=True):
-        length = len(_text(torch.tensor(row)))
+        length = len(up_to_sep(torch.tensor(row)))
         assert row[1:length] == following[: length - 1]
 
 
