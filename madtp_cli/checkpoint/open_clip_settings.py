@@ -50,27 +50,16 @@ class Activation(_Settings):
     approximate: Literal["none", "tanh"] = "none"
 
 
-class VisionSettings(_Settings):
-    """A built-in ViT. A field whose type has one value changes the model if it has another value."""
+class _TowerSettings(_Settings):
+    """Fields of both towers. A field whose type has one value changes the model if it has another value."""
 
-    image_size: Size | tuple[Size, Size] = 224
     layers: Layers = 12
-    width: Size = 768
-    head_width: Size = 64
     mlp_ratio: float = Field(default=4.0, gt=0, le=100)
-    patch_size: Size | tuple[Size, Size] = 16
     norm_kwargs: _Norm | None = None
     act_kwargs: Activation | None = None
-    patch_dropout: float | None = None
     output_tokens: bool | None = None
     ls_init_value: None = None
-    attentional_pool: Literal[False] | None = None
-    attn_pooler_queries: Any = None
-    attn_pooler_heads: Any = None
-    no_ln_pre: Literal[False] | None = None
-    pos_embed_type: Literal["learnable"] = "learnable"
     final_ln_after_pool: Literal[False] | None = None
-    pool_type: Literal["tok"] = "tok"
     block_type: None = None
     qk_norm: Literal[False] | None = None
     scaled_cosine_attn: Literal[False] | None = None
@@ -78,6 +67,22 @@ class VisionSettings(_Settings):
     scale_attn_inner: Literal[False] | None = None
     scale_attn: Literal[False] | None = None
     scale_fc: Literal[False] | None = None
+
+
+class VisionSettings(_TowerSettings):
+    """A built-in ViT."""
+
+    image_size: Size | tuple[Size, Size] = 224
+    width: Size = 768
+    head_width: Size = 64
+    patch_size: Size | tuple[Size, Size] = 16
+    patch_dropout: float | None = None
+    attentional_pool: Literal[False] | None = None
+    attn_pooler_queries: Any = None
+    attn_pooler_heads: Any = None
+    no_ln_pre: Literal[False] | None = None
+    pos_embed_type: Literal["learnable"] = "learnable"
+    pool_type: Literal["tok"] = "tok"
     timm_model_name: None = None
     timm_model_pretrained: Any = None
     timm_pool: Any = None
@@ -92,38 +97,24 @@ class _Tokenizer(_Settings):
     strip_sep_token: Literal[False] | None = None
 
 
-class TextSettings(_Settings):
+class TextSettings(_TowerSettings):
     """A built-in text tower."""
 
     context_length: Size = 77
     vocab_size: Size = 49_408
     width: Size = 512
     heads: Size = 8
-    layers: Layers = 12
-    mlp_ratio: float = Field(default=4.0, gt=0, le=100)
-    norm_kwargs: _Norm | None = None
-    act_kwargs: Activation | None = None
     pool_type: Literal["argmax", "eos"] = "argmax"
     eos_id: TokenId | None = None
     pad_id: TokenId = 0
     proj_bias: bool = False
     proj_type: Literal["linear"] = "linear"
-    output_tokens: bool | None = None
     hf_tokenizer_name: str | None = None
     tokenizer_kwargs: _Tokenizer | None = None
-    ls_init_value: None = None
     embed_cls: Literal[False] | None = None
     no_causal_mask: Literal[False] | None = None
-    final_ln_after_pool: Literal[False] | None = None
     use_pad_mask: Literal[False] | None = None
     correct_cls_mask: bool | None = None
-    block_type: None = None
-    qk_norm: Literal[False] | None = None
-    scaled_cosine_attn: Literal[False] | None = None
-    scale_heads: Literal[False] | None = None
-    scale_attn_inner: Literal[False] | None = None
-    scale_attn: Literal[False] | None = None
-    scale_fc: Literal[False] | None = None
     hf_model_name: None = None
     hf_model_pretrained: Any = None
     hf_proj_type: Any = None

@@ -32,14 +32,6 @@ class Ranks:
     images_found: NDArray[np.int64]
     image_of_text: NDArray[np.int64]
 
-    def text_hits(self, depth: int) -> list[float]:
-        """Return 1 for each image with a correct text among its first `depth` candidates, else 0."""
-        return _hits(self.texts_found, depth).tolist()
-
-    def image_hits(self, depth: int) -> list[float]:
-        """Return 1 for each text whose image is among its first `depth` candidates, else 0."""
-        return _hits(self.images_found, depth).tolist()
-
     def recalls(self) -> dict[str, float]:
         """Return TR@1, TR@5, TR@10, their mean TR, the same for IR, and R, the mean of all six; all 0 to 1."""
         found = {"TR": self.texts_found, "IR": self.images_found}

@@ -46,6 +46,31 @@ class PrunedOutput(ModelOutput):
     trace: TokenTrace | None = None
 
 
+@dataclass
+class EmbeddingOutput(PrunedOutput):
+    """Output of a model that embeds images and texts, each None if it was not asked for.
+
+    Attributes:
+        image_embedding: [images, width].
+        text_embedding: [texts, width].
+        memory: The image tokens that the model kept.
+    """
+
+    image_embedding: Tensor | None = None
+    text_embedding: Tensor | None = None
+    memory: Packed | None = None
+
+    @property
+    def image_embeds(self) -> Tensor | None:
+        """transformers' name of `image_embedding`."""
+        return self.image_embedding
+
+    @property
+    def text_embeds(self) -> Tensor | None:
+        """transformers' name of `text_embedding`."""
+        return self.text_embedding
+
+
 class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[misc]
     """Adds token pruning to a transformers model, whose class is the second base class.
 

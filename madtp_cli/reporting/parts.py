@@ -119,8 +119,8 @@ class GenerationCostPart(Part):
     """How the multiply-adds are counted."""
 
 
-class ChangePart(Part):
-    """Quality of the dense and the pruned model on the same samples."""
+class _MeasuredPart(Part):
+    """The samples on which a metric was measured."""
 
     metric: str
     """Name of the metric."""
@@ -130,6 +130,11 @@ class ChangePart(Part):
     """Number of samples."""
     groups: int
     """Number of groups of samples that share an image; the interval takes groups as independent."""
+
+
+class ChangePart(_MeasuredPart):
+    """Quality of the dense and the pruned model on the same samples."""
+
     dense: float
     """Quality of the dense model, in percent; CIDEr times 100."""
     pruned: float
@@ -144,17 +149,9 @@ class ChangePart(Part):
     """Further figures by name, in percent."""
 
 
-class QualityPart(Part):
+class QualityPart(_MeasuredPart):
     """Quality of one model."""
 
-    metric: str
-    """Name of the metric."""
-    split: str
-    """The split of the samples: train, val or test."""
-    samples: int
-    """Number of samples."""
-    groups: int
-    """Number of groups of samples that share an image; the interval takes groups as independent."""
     value: float
     """The quality, in `unit`."""
     interval95: Interval

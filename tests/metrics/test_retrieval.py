@@ -43,8 +43,8 @@ def test_re_ranking_only_the_best_does_not_change_recall_within_them(seed):
     forth, back = (np.where(s >= np.sort(s, 1)[:, -best:][:, :1], s, -np.inf) for s in (scores, scores.T))
     kept = rank(forth, image_of_text, back)
     for depth in (1, 5):
-        assert kept.text_hits(depth) == full.text_hits(depth)
-        assert kept.image_hits(depth) == full.image_hits(depth)
+        assert np.array_equal(kept.texts_found < depth, full.texts_found < depth)
+        assert np.array_equal(kept.images_found < depth, full.images_found < depth)
 
 
 def test_each_direction_can_have_its_own_scores():
@@ -96,8 +96,8 @@ def test_hits_and_scores_average_to_the_recalls(seed):
     ranks = rank(*drawn(seed, images=13))
     recalls = ranks.recalls()
     for depth in DEPTHS:
-        assert np.mean(ranks.text_hits(depth)) == pytest.approx(recalls[f"TR@{depth}"])
-        assert np.mean(ranks.image_hits(depth)) == pytest.approx(recalls[f"IR@{depth}"])
+        assert np.mean(ranks.texts_found < depth) == pytest.approx(recalls[f"TR@{depth}"])
+        assert np.mean(ranks.images_found < depth) == pytest.approx(recalls[f"IR@{depth}"])
     assert len(ranks.scores()) == 13
     assert np.mean(ranks.scores()) == pytest.approx(recalls["R"])
 

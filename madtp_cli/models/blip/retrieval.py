@@ -21,7 +21,7 @@ from madtp_cli.execution.block_pruner import BlockPruner
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
 from madtp_cli.models.blip.towers import CrossAttention, MadtpBlipConfig, PrunableBlip
-from madtp_cli.models.prunable import DistillationTargets, PrunedOutput, stack_states
+from madtp_cli.models.prunable import DistillationTargets, EmbeddingOutput, stack_states
 from madtp_cli.pruning import segments
 
 #: Column of the matching head's logits for a matching pair.
@@ -33,26 +33,12 @@ ENC, CLS = "enc", "cls"
 
 
 @dataclass
-class RetrievalOutput(PrunedOutput):
+class RetrievalOutput(EmbeddingOutput):
     """Output of retrieval.
 
     `logits` are those of the matching head. `image_embedding` and `text_embedding` are normalised, [samples, width].
     `memory` holds the image tokens that `match` takes.
     """
-
-    image_embedding: Tensor | None = None
-    text_embedding: Tensor | None = None
-    memory: Packed | None = None
-
-    @property
-    def image_embeds(self) -> Tensor | None:
-        """transformers' name of `image_embedding`."""
-        return self.image_embedding
-
-    @property
-    def text_embeds(self) -> Tensor | None:
-        """transformers' name of `text_embedding`."""
-        return self.text_embedding
 
 
 class MadtpBlipForImageTextRetrieval(PrunableBlip):

@@ -16,34 +16,20 @@ from transformers.utils import ModelOutput
 from madtp_cli.execution.block_pruner import TokenTrace
 from madtp_cli.execution.packed import Packed
 from madtp_cli.models.clip.towers import MadtpClipConfig, PrunableClip
-from madtp_cli.models.prunable import DistillationTargets, PrunedOutput, stack_states
+from madtp_cli.models.prunable import DistillationTargets, EmbeddingOutput, stack_states
 
 #: Maximum logit scale of the contrastive loss. Source: CLIP, arXiv:2103.00020, section 2.5.
 MAX_LOGIT_SCALE = 100.0
 
 
 @dataclass
-class ClipOutput(PrunedOutput):
+class ClipOutput(EmbeddingOutput):
     """Output of CLIP.
 
     `logits` are [images, texts]. transformers' pipelines read them as `logits_per_image` and `logits_per_text`.
     `image_embedding` [images, joint width] and `memory`, the kept image tokens, are those of `embed_images`.
     `text_embedding` [texts, joint width] is that of `embed_texts`.
     """
-
-    image_embedding: Tensor | None = None
-    text_embedding: Tensor | None = None
-    memory: Packed | None = None
-
-    @property
-    def image_embeds(self) -> Tensor | None:
-        """transformers' name of `image_embedding`."""
-        return self.image_embedding
-
-    @property
-    def text_embeds(self) -> Tensor | None:
-        """transformers' name of `text_embedding`."""
-        return self.text_embedding
 
     @property
     def logits_per_image(self) -> Tensor | None:
