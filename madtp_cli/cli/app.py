@@ -6,12 +6,13 @@ import dataclasses
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from madtp_cli import __version__
 from madtp_cli.cli import context, early_checks, exit_codes, results, start
+from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
 from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.config import CompressSettings, RunSettings, head_widths
@@ -31,40 +32,20 @@ app = typer.Typer(
         "madtp compress blip.pt --gflops-budget 0.2", "madtp compress blip.pth --gflops-budget 26.5G -o half"
     )
 )
+@groups.add(groups.RUN, groups.OUTPUT)
 def compress(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
     gflops_budget: opt.Budget = None,
     method: opt.Method = None,
-    data: opt.Data = None,
-    image_root: opt.ImageRoot = None,
-    task: opt.Task = None,
-    split: opt.Split = None,
-    limit: opt.Limit = None,
-    workers: opt.Workers = None,
-    k_test: opt.KTest = None,
-    match_score: opt.MatchScore = None,
-    tokenizer: opt.Tokenizer = None,
-    head_width: opt.HeadWidth = None,
-    activation: opt.Activation = None,
-    weights: opt.Weights = None,
-    match_token: opt.MatchToken = None,
-    prompt: opt.Prompt = None,
     steps: opt.Steps = None,
     epochs: opt.Epochs = None,
     learning_rate: opt.LearningRate = None,
     dictionary_learning_rate: opt.DictionaryRate = None,
-    batch_size: opt.BatchSize = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
     seed: opt.Seed = None,
-    config: opt.Config = None,
     output: opt.Output = None,
     save_dtype: opt.SaveDtype = None,
     overwrite: opt.Overwrite = None,
-    as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Prune a checkpoint to a FLOPs budget, fine-tune it, measure it and save it."""
     settings, terminal = context.settings(ctx, CompressSettings)
@@ -76,30 +57,10 @@ def compress(
 @app.command(
     "eval", epilog=context.examples("madtp eval blip-madtp", "madtp eval blip-madtp --data nlvr2/ --split val --json")
 )
+@groups.add(groups.RUN, groups.OUTPUT)
 def evaluate(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
-    data: opt.Data = None,
-    image_root: opt.ImageRoot = None,
-    task: opt.Task = None,
-    split: opt.Split = None,
-    limit: opt.Limit = None,
-    workers: opt.Workers = None,
-    k_test: opt.KTest = None,
-    match_score: opt.MatchScore = None,
-    tokenizer: opt.Tokenizer = None,
-    head_width: opt.HeadWidth = None,
-    activation: opt.Activation = None,
-    weights: opt.Weights = None,
-    match_token: opt.MatchToken = None,
-    prompt: opt.Prompt = None,
-    batch_size: opt.BatchSize = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    config: opt.Config = None,
-    as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Measure the quality and the cost of a checkpoint on labelled samples."""
     settings, terminal = context.settings(ctx, RunSettings)
@@ -111,6 +72,7 @@ def evaluate(
 @app.command(
     epilog=context.examples("madtp profile blip-madtp --time", "madtp profile --arch blip-nlvr-base --text-tokens 36")
 )
+@groups.add(groups.RUN, groups.OUTPUT)
 def profile(
     ctx: typer.Context,
     checkpoint: Annotated[Path | None, opt.SOURCE] = None,
@@ -120,27 +82,6 @@ def profile(
     timed: opt.Time = False,
     batch_sizes: opt.BatchSizes = None,
     fvcore_check: opt.FvcoreCheck = True,
-    data: opt.Data = None,
-    image_root: opt.ImageRoot = None,
-    task: opt.Task = None,
-    split: opt.Split = None,
-    limit: opt.Limit = None,
-    workers: opt.Workers = None,
-    k_test: opt.KTest = None,
-    match_score: opt.MatchScore = None,
-    tokenizer: opt.Tokenizer = None,
-    head_width: opt.HeadWidth = None,
-    activation: opt.Activation = None,
-    weights: opt.Weights = None,
-    match_token: opt.MatchToken = None,
-    prompt: opt.Prompt = None,
-    batch_size: opt.BatchSize = None,
-    device: opt.Device = None,
-    dtype: opt.Dtype = None,
-    config: opt.Config = None,
-    as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Count GFLOPs and tokens by tower and layer, check the count with fvcore, and measure times with --time."""
     if list_archs:
@@ -158,33 +99,21 @@ def profile(
         "madtp export blip-madtp blip.onnx", "madtp export blip-madtp blip.pt2 --format torch-export"
     )
 )
+@groups.add(groups.READING, groups.OUTPUT)
 def export(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
     file: opt.ExportFile,
     name: opt.ExportFormat = None,
-    tokenizer: opt.Tokenizer = None,
-    head_width: opt.HeadWidth = None,
-    activation: opt.Activation = None,
-    weights: opt.Weights = None,
-    match_token: opt.MatchToken = None,
     overwrite: opt.OverwriteFile = False,
-    as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Write a checkpoint as one file that runs without madtp, and check its outputs."""
     terminal = context.terminal(ctx)
     early_checks.check_export(ctx.params)
     from madtp_cli.pipelines import export as pipeline
 
-    overrides: dict[str, Any] = {
-        "tokenizer": tokenizer,
-        "head_width": head_widths.parse(head_width),
-        "activation": activation,
-        "weights": weights,
-        "match_token": match_token,
-    }
+    overrides = {name: ctx.params[name] for name in groups.READING}
+    overrides["head_width"] = head_widths.parse(overrides["head_width"])
     report = pipeline.export(checkpoint, file, name, terminal, overwrite=overwrite, **overrides)
     context.print_report(ctx, report, results.export.show)
 
@@ -214,15 +143,13 @@ def inspect(
         "madtp data flickr30k/", "madtp data pairs.csv --task retrieval --image-root photos/ --json"
     )
 )
+@groups.add(groups.OUTPUT)
 def data(
     ctx: typer.Context,
     path: opt.DataPath,
     task: opt.DataTask = None,
     image_root: opt.DataImageRoot = None,
     limit: opt.DataLimit = None,
-    as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Show the layout, tasks and rows of a data set, and check that its images can be decoded."""
     terminal = context.terminal(ctx)
@@ -240,6 +167,7 @@ def data(
 
 
 @app.command(epilog=context.examples("madtp scenes nlvr2/ --task nlvr2 --train 20000 --val 1000 --test 2000"))
+@groups.add(groups.OUTPUT)
 def scenes(
     ctx: typer.Context,
     folder: opt.ScenesFolder,
@@ -249,9 +177,6 @@ def scenes(
     test: opt.Test = None,
     captions: opt.Captions = None,
     overwrite: opt.OverwriteScenes = False,
-    as_json: opt.AsJson = False,
-    quiet: opt.Quiet = False,
-    verbose: opt.Verbose = 0,
 ) -> None:
     """Write the built-in data set (generated scenes) to a folder, in the file layout of BLIP."""
     terminal = context.terminal(ctx)
