@@ -45,6 +45,7 @@ RUN = {
     **SAMPLES,
     **READING,
     **_optional(prompt=opt.Prompt, batch_size=opt.BatchSize, device=opt.Device, dtype=opt.Dtype, config=opt.Config),
+    **_optional(samples_out=opt.SamplesOut),
 }
 #: What every command prints.
 OUTPUT: Group = {"as_json": (opt.AsJson, False), "quiet": (opt.Quiet, False), "verbose": (opt.Verbose, 0)}

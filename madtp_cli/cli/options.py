@@ -79,6 +79,8 @@ Device = Annotated[str | None, setting("device")]
 Dtype = Annotated[str | None, setting("dtype")]
 Seed = Annotated[int | None, setting("seed")]
 
+SamplesOut = Annotated[str | None, setting("samples_out", panel="Output")]
+
 Budget = Annotated[str | None, setting("gflops_budget", panel="Budget")]
 Method = Annotated[str | None, setting("method", panel="Budget")]
 Steps = Annotated[int | None, setting("steps", panel="Training")]

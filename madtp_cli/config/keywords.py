@@ -30,6 +30,7 @@ class RunKeywords(TypedDict, total=False):
     match_token: Literal["enc", "cls"] | None
     match_score: Literal["logit", "log-odds"] | None
     prompt: str | None
+    samples_out: str | Path | None
 
 
 class CompressKeywords(RunKeywords, total=False):

@@ -34,9 +34,19 @@ def _is_listed(value: str, info: ValidationInfo) -> str:
     return value
 
 
+def _is_sample_file(path: Path) -> Path:
+    """Refuse a name whose ending does not tell the format."""
+    if path.suffix not in SAMPLE_SUFFIXES:
+        raise PydanticCustomError("suffix", "its name must end with .jsonl or .parquet")
+    return path
+
+
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+SampleFile = Annotated[UserPath, AfterValidator(_is_sample_file)]
 FileName = Annotated[str, AfterValidator(_is_listed)]
 
+#: Formats of the file of `samples_out`.
+SAMPLE_SUFFIXES = (".jsonl", ".parquet")
 #: Fine-tuning steps if neither steps nor epochs are given.
 DEFAULT_STEPS = 360
 #: Learning rate times model width. A unit with more inputs takes smaller steps, so that its output changes as much.
@@ -94,6 +104,10 @@ class RunSettings(BaseModel):
     what the file or its open_clip_config.json shows; a file that does not show it is refused."""
     weights: Literal["raw", "ema"] | None = None
     """Weights to take from a file that has averaged copies too: raw, or ema for the averages. Default: raw."""
+    samples_out: SampleFile | None = None
+    """File to write with one record per sample (tokens, GFLOPs, predictions, scores): .jsonl, or .parquet with the
+    package pyarrow. Records of an earlier run are replaced. Default: none; compress always writes samples.jsonl into
+    its output folder."""
 
     @classmethod
     def help_text(cls, name: str) -> str:

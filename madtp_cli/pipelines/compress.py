@@ -10,7 +10,7 @@ from madtp_cli.checkpoint.atomic_write import check_output_folder
 from madtp_cli.checkpoint.save import save
 from madtp_cli.compression.compress_model import CompressedModel, compress_model
 from madtp_cli.config import CompressSettings
-from madtp_cli.evaluation import batching, timing
+from madtp_cli.evaluation import batching, sample_files, sample_records, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.quality import change
 from madtp_cli.evaluation.report_parts import environment, generation_part, layer_parts
@@ -35,18 +35,23 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     started, progress = time.monotonic(), progress or ProgressReporter()
     output = settings.output_for(source)
     check_output_folder(output, settings.overwrite)
+    sample_files.check(settings.samples_out)
     session = Session.open(source, settings, progress)
     compressed = compress_model(session, settings)
     dense = measure(session, "Evaluating the dense model", compressed.teacher, settings.split)
     pruned = measure(session, "Evaluating the pruned model", compressed.student, settings.split)
     report = _report(source, output, session, compressed, dense, pruned, started)
+    samples = sample_records.records(session, (compressed.teacher, dense), (compressed.student, pruned))
     files = {
         "report.json": report.model_dump_json(indent=2) + "\n",
+        sample_files.FILE_NAME: sample_files.text(samples),
         "README.md": card.model_card(report, session.task.pipeline_tag, session.task.title),
     }
     progress.start("Saving", 0)
     student = compressed.student.cpu()
     save(student, session.processor, output, files=files, overwrite=settings.overwrite, dtype=compressed.saved_in)
+    if settings.samples_out is not None:
+        sample_files.write(settings.samples_out, samples)
     progress.finish()
     return report
 

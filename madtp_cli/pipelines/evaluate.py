@@ -7,12 +7,13 @@ from pathlib import Path
 
 from madtp_cli.config import RunSettings
 from madtp_cli.errors import UsageError
-from madtp_cli.evaluation import sample_costs
+from madtp_cli.evaluation import sample_costs, sample_files
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.quality import quality
 from madtp_cli.evaluation.report_parts import generation_part
 from madtp_cli.evaluation.run import measure
 from madtp_cli.evaluation.session import Session
+from madtp_cli.pipelines.samples import write_samples
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting.schema import EvalReport, GflopsPart
 
@@ -29,6 +30,7 @@ def evaluate(source: Path, settings: RunSettings, progress: ProgressReporter | N
         MadtpError: A subclass with its exit code.
     """
     started = time.monotonic()
+    sample_files.check(settings.samples_out)
     session = Session.open(source, settings, progress or ProgressReporter(), [settings.split])
     if not session.labelled:
         raise UsageError(
@@ -38,6 +40,7 @@ def evaluate(source: Path, settings: RunSettings, progress: ProgressReporter | N
     model = session.model
     measured = measure(session, "Evaluating the model", model, settings.split)
     pruned = measured.gflops(model).mean() if model.pruning else None
+    write_samples(session, measured)
     return EvalReport(
         command="eval",
         checkpoint=str(source),

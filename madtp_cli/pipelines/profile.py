@@ -10,13 +10,14 @@ import numpy as np
 from madtp_cli.compression.student import dense_teacher
 from madtp_cli.config import RunSettings
 from madtp_cli.errors import UsageError
-from madtp_cli.evaluation import batching, run, sample_costs, timing
+from madtp_cli.evaluation import batching, run, sample_costs, sample_files, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.compute import ComputeConfig
 from madtp_cli.evaluation.report_parts import by_tower, environment, generation_part, layer_parts
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.flops.fvcore_check import count_with_fvcore
 from madtp_cli.pipelines.profile_without_data import profile_without_data
+from madtp_cli.pipelines.samples import write_samples
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting.schema import CheckedGflops, GflopsPart, LatencyPart, ProfileReport
 from madtp_cli.tasks import TaskResult
@@ -53,13 +54,17 @@ def profile(
     if (source is None) == (arch is None):
         raise UsageError("Give either a checkpoint or --arch, not both.")
     if source is None or text_tokens is not None:
-        if batch_sizes:
+        if batch_sizes or settings.samples_out:
+            option = "--time" if batch_sizes else "--samples-out"
             raise UsageError(
-                "--time needs samples, so it cannot be used with --arch or --text-tokens.\nLeave out one of them."
+                f"{option} needs samples, so it cannot be used with --arch or --text-tokens.\nLeave out one of them."
             )
         return profile_without_data(source, arch, text_tokens, settings, progress, fvcore_check)
+    sample_files.check(settings.samples_out)
     session = Session.open(source, settings, progress, [settings.split])
-    return _report(source, session, _measure(session), batch_sizes, fvcore_check)
+    measured = _measure(session)
+    write_samples(session, measured, CALIBRATION_SAMPLES)
+    return _report(source, session, measured, batch_sizes, fvcore_check)
 
 
 def _report(
@@ -90,9 +95,9 @@ def _report(
 
 
 def _measure(session: Session) -> run.Measured:
-    """Return the token counts of the samples. A dense model needs no forward pass if nothing runs after it."""
-    split, config = session.settings.split, session.model.config
-    if session.model.pruning or sample_costs.generates(config):
+    """Return the token counts of the samples. A dense model needs no forward pass if only its cost is of interest."""
+    split, config, predicts = session.settings.split, session.model.config, session.settings.samples_out is not None
+    if predicts or session.model.pruning or sample_costs.generates(config):
         return run.measure(session, "Counting tokens", session.model, split, CALIBRATION_SAMPLES)
     counts = sample_costs.dense_counts(config, sample_costs.text_lengths(session, split, CALIBRATION_SAMPLES))
     return run.Measured(TaskResult([], []), counts, sample_costs.GenerationCost(config))
