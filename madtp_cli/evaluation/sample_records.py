@@ -33,7 +33,7 @@ def records(session: Session, dense: Run | None, pruned: Run | None, limit: int 
         raise ValueError("no model ran")
     split = session.settings.split
     rows, dense_gflops = batching.rows(session, split, limit), sample_costs.dense_gflops(session, split, limit)
-    both = [None if run is None else run[1] for run in (dense, pruned)]
+    both = (dense[1] if dense else None, pruned[1] if pruned else None)
     predictions, scores = [_predictions(run, len(rows)) for run in both], _scores(session, *both, len(rows))
     gflops = [None] * len(rows) if pruned is None else pruned[1].gflops(pruned[0]).tolist()
     return [
