@@ -79,6 +79,7 @@ class _Pruning(BaseModel):
     min_keep: int = Field(default=1, ge=0, le=1_000_000, strict=True)
     dictionary_size: Size = 100
     dictionary_width: Size = 768
+    block_projections: bool = False
     scales: dict[str, list[Annotated[float, Field(ge=0)]]] = {}
     parameters: dict[str, Any] = {}
 

@@ -28,11 +28,17 @@ def dense_teacher(model: Prunable) -> Prunable:
 
 def prunable_student(model: Prunable, method: str) -> Prunable:
     """Return a copy of the model that prunes by a method; a dictionary that the model already has stays."""
-    student = copy.deepcopy(model)
-    if student.pruning is None:
-        student.attach(PruningSettings.preset(method, student.widths, student.blocks))
-    elif student.pruning.method != method:
-        preset = PruningSettings.preset(method, student.widths, student.blocks)
-        size, width = student.pruning.dictionary_size, student.pruning.dictionary_width
-        student.attach(replace(preset, dictionary_size=size, dictionary_width=width))
+    student, current = copy.deepcopy(model), model.pruning
+    if current is not None and current.method == method:
+        return student
+    causal = [tower for tower, read_out in student.READ_OUT.items() if read_out == "last"]
+    settings = PruningSettings.preset(method, student.widths, student.blocks, causal)
+    if current is not None:
+        settings = replace(
+            settings,
+            dictionary_size=current.dictionary_size,
+            dictionary_width=current.dictionary_width,
+            block_projections=current.block_projections,
+        )
+    student.attach(settings)
     return student

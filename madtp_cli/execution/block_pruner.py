@@ -52,6 +52,7 @@ class BlockPruner:
         pooling: Whether to pool the tokens that the atoms attend to, for the alignment loss in training.
         backend: Attention backend. With "loop" each sample is pruned by itself.
         read_out: Token from which the tower's result is read. None if the model supplies `Attention.read_out`.
+        sample_inputs: Number of the tower's inputs per sample; the first inputs of all samples come first.
     """
 
     def __init__(
@@ -63,26 +64,30 @@ class BlockPruner:
         pooling: bool,
         backend: Backend,
         read_out: ReadOut | None = "first",
+        sample_inputs: int = 1,
     ) -> None:
         self.tower, self.settings, self.pooling = tower, settings, pooling
         self.backend, self.read_out = backend, read_out
         self.method = methods.get(settings.method)
         needs_dictionary = methods.DICTIONARY in self.method.NEEDS
         self.active = settings.threshold_scale > 0 and (dictionary is not None or not needs_dictionary)
-        self.folded: Tensor | None = None
-        if dictionary is not None and needs_dictionary and self.active:
-            self.folded = dictionary.folded(tower)
-        #: Sum over the blocks of what the atoms attend to, [batch, atoms, tower width]; None before the first block.
+        self.dictionary = dictionary if needs_dictionary and self.active else None
+        self.raw = methods.RAW_SCORES in self.method.NEEDS
+        self.sample_inputs = sample_inputs if methods.SAMPLE_INPUTS in self.method.NEEDS else 1
+        #: Sum over the blocks of what the atoms attend to, [batch, atoms, tower width], in the width of the dictionary
+        #: if each block has its own projection; None before the first block.
         self.pooled: Tensor | None = None
         self.blocks: list[BlockTrace] = []
         self._positions: Tensor | None = None
+        self._entered: Tensor | None = None
 
     def request(self, tokens: Packed) -> AttentionRequest | None:
         """Return the statistics that the next block's self-attention must return, or None.
 
         Args:
-            tokens: The tokens that enter the block.
+            tokens: The tokens that enter the block, before its first norm.
         """
+        self._entered = tokens.data if self.raw else None
         needed = self._needed_statistics()
         if needed is None:
             return None
@@ -111,7 +116,7 @@ class BlockPruner:
         """
         rule = self._rule()
         if rule is None:
-            if self.pooling and self.folded is not None:
+            if self.pooling and self.dictionary is not None:
                 layout = PrunableRows.of(tokens)
                 self._dictionary_logits(normed, layout.arrange, layout.mask)
             self.blocks.append(BlockTrace(tokens.lengths, tokens.lengths))
@@ -149,23 +154,28 @@ class BlockPruner:
             scores["dictionary_logits"] = self._dictionary_logits(normed, arrange, mask)
         if methods.CLASS_ATTENTION in self.method.NEEDS:
             score = importance.class_attention(_requested(attention.read_out), attention.output.detach())
-            scores["class_attention"] = importance.normalise(arrange(score), mask)
+            scores["class_attention"] = arrange(score) if self.raw else importance.normalise(arrange(score), mask)
         if methods.RECEIVED_ATTENTION in self.method.NEEDS:
             scores["received_attention"] = importance.normalise(arrange(_requested(attention.received)), mask)
         if methods.KEY_METRIC in self.method.NEEDS:
             scores["key_metric"] = arrange(_requested(attention.key_metric))
-        return methods.BlockInputs(mask, tokens, arrange, **scores, exportable=exportable)
+        return methods.BlockInputs(
+            mask, tokens, arrange, **scores, sample_inputs=self.sample_inputs, exportable=exportable
+        )
 
     def _dictionary_logits(self, normed: Tensor, arrange: Callable[[Tensor], Tensor], mask: Tensor) -> Tensor:
         """Return the dictionary logits, [batch, longest, atoms]; in training also pool the tokens."""
-        if self.folded is None:
+        if self.dictionary is None:
             raise ValueError(f"the method {self.settings.method} needs a dictionary, but the model has none")
+        tokens, block = normed if self._entered is None else self._entered, len(self.blocks)
         # Computing the logits of the few protected tokens too takes less time than selecting the other rows first.
-        logits = arrange(normed @ self.folded.to(normed.dtype))
+        values = tokens @ self.dictionary.folded(self.tower, block).to(tokens.dtype)
+        bias = self.dictionary.folded_bias(self.tower, block)
+        logits = arrange(values if bias is None else values + bias.to(tokens.dtype))
         if self.pooling:
-            pooled = mag.pool(logits, arrange(normed), mask)
+            pooled = self.dictionary.project_block(self.tower, block, mag.pool(logits, arrange(tokens), mask))
             self.pooled = pooled if self.pooled is None else self.pooled + pooled
-        return logits
+        return logits * self.dictionary.width**0.5 if self.raw else logits
 
     def _apply(self, tokens: Packed, layout: PrunableRows, decision: methods.PruneDecision) -> Packed:
         """Move the tokens as decided and record the block."""

@@ -20,6 +20,7 @@ class PaddedPruner(BlockPruner):
 
     def request(self, tokens: Any) -> AttentionRequest | None:
         """Return the statistics that the next block's self-attention must return, or None."""
+        self._entered = tokens.data if self.raw else None
         needed = self._needed_statistics()
         return None if needed is None else AttentionRequest(_protected(tokens), **needed)
 

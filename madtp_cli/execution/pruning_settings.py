@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from madtp_cli import methods
@@ -19,6 +19,8 @@ class PruningSettings:
         min_keep: Tokens that each sample keeps at least per tower, not counting protected ones.
         dictionary_size: Atoms of the dictionary.
         dictionary_width: Width of the dictionary's space.
+        block_projections: Whether each block has its own projection into the dictionary's space, instead of one per
+            tower.
         scales: Factor of the threshold scale per tower and block; a block with 0 is not pruned.
         parameters: The method's own parameters. A mapping, as in config.json, changes some of the method's defaults.
     """
@@ -28,6 +30,7 @@ class PruningSettings:
     min_keep: int = 1
     dictionary_size: int = 100
     dictionary_width: int = 768
+    block_projections: bool = False
     scales: dict[str, list[float]] = field(default_factory=dict)
     parameters: Any = field(default_factory=dict)
 
@@ -37,7 +40,13 @@ class PruningSettings:
             object.__setattr__(self, "parameters", parameters)
 
     @classmethod
-    def preset(cls, method: str, widths: Mapping[str, int], blocks: Mapping[str, int]) -> PruningSettings:
+    def preset(
+        cls,
+        method: str,
+        widths: Mapping[str, int],
+        blocks: Mapping[str, int],
+        causal: Collection[str] = (),
+    ) -> PruningSettings:
         """Return the default settings of a method for a model.
 
         A model of the paper's full size gets the paper's 100 atoms of width 768. Narrow models get fewer atoms;
@@ -47,9 +56,12 @@ class PruningSettings:
             method: One of `methods.names()`.
             widths: Width of each tower.
             blocks: Number of blocks of each tower.
+            causal: Towers that are read from their last token.
         """
         width = widths.get("text", widths["vision"])  # caption models have no text tower
         preset = methods.get(method).PRESET
+        if not preset.causal:
+            preset = replace(preset, unpruned=(*preset.unpruned, *causal))
         return cls(
             method,
             dictionary_size=min(100, width // 4),

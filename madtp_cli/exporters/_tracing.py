@@ -55,19 +55,28 @@ class ExportableModel(nn.Module):
 
 
 class FoldedDictionary(nn.Module):
-    """Replaces a dictionary in the graph by the one matrix per tower that pruning needs, computed once."""
+    """Replaces a dictionary in the graph by the one matrix per tower or block that pruning needs, computed once."""
 
     def __init__(self, model: Prunable) -> None:
         super().__init__()
         if model.madtp is None:
             raise ValueError("a dense model has no dictionary")
-        for tower in model.TOWERS:
-            self.register_buffer(tower, model.madtp.folded(tower).detach().clone())
+        self.width, self.per_block = model.madtp.width, model.madtp.per_block
+        for tower, blocks in model.blocks.items():
+            for block in range(blocks if self.per_block else 1):
+                self.register_buffer(f"{tower}_{block}", model.madtp.folded(tower, block).detach().clone())
+                bias = model.madtp.folded_bias(tower, block)
+                self.register_buffer(f"{tower}_{block}_bias", None if bias is None else bias.detach().clone())
 
-    def folded(self, tower: str) -> Tensor:
-        """Return the matrix of a tower, as `AlignmentDictionary.folded` does."""
-        matrix: Tensor = getattr(self, tower)
+    def folded(self, tower: str, block: int = 0) -> Tensor:
+        """Return the matrix of a block, as `AlignmentDictionary.folded` does."""
+        matrix: Tensor = getattr(self, f"{tower}_{block if self.per_block else 0}")
         return matrix
+
+    def folded_bias(self, tower: str, block: int = 0) -> Tensor | None:
+        """Return the bias of a block's logits, as `AlignmentDictionary.folded_bias` does."""
+        bias: Tensor | None = getattr(self, f"{tower}_{block if self.per_block else 0}_bias")
+        return bias
 
 
 def named_outputs(model: Prunable, output: PrunedOutput) -> dict[str, Tensor]:

@@ -27,6 +27,10 @@ CLASS_ATTENTION = "class_attention"
 RECEIVED_ATTENTION = "received_attention"
 DICTIONARY = "dictionary"
 KEY_METRIC = "key_metric"
+#: Class attention that is not normalised, and unscaled dictionary logits of the tokens before the first norm.
+RAW_SCORES = "raw_scores"
+#: The number of inputs of each sample, for methods that decide about the inputs of a sample together.
+SAMPLE_INPUTS = "sample_inputs"
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,14 @@ class BlockInputs:
         mask: bool [batch, longest]; true for prunable tokens. They stand in the order of the sample's tokens.
         tokens: The block's tokens in the layout of the model; read them with `token_values`.
         arrange: Brings values of the model's layout, one per token, into [batch, longest, ...].
-        class_attention: Attention of the read-out token to each token, [batch, longest]; it sums to one per sample.
+        class_attention: Attention of the read-out token to each token, [batch, longest]; it sums to one per sample,
+            unless the method needs raw scores.
         received_attention: Attention that each token receives from prunable queries, [batch, longest]; it sums to one
             per sample.
         dictionary_logits: Logits of each token against the dictionary, [batch, longest, atoms].
         key_metric: Attention keys, averaged over the heads, [batch, longest, head width].
+        sample_inputs: Number of inputs of each sample, such as the two images of a pair; 1 unless the method asks for
+            it. The first inputs of all samples come before the second ones.
         exportable: Whether only operators are allowed that exporters support: no stable sort, no loop over tokens.
     """
 
@@ -84,6 +91,7 @@ class BlockInputs:
     received_attention: Tensor | None = None
     dictionary_logits: Tensor | None = None
     key_metric: Tensor | None = None
+    sample_inputs: int = 1
     exportable: bool = False
 
     SCORES: ClassVar[tuple[str, ...]] = ("class_attention", "received_attention", "dictionary_logits", "key_metric")
@@ -100,10 +108,12 @@ class Preset:
     Attributes:
         every: Distance between pruned blocks; the first block is pruned.
         unpruned: Towers that are not pruned.
+        causal: Whether towers that are read from their last token are pruned.
     """
 
     every: int = 1
     unpruned: tuple[str, ...] = ()
+    causal: bool = True
 
     def scales(self, tower: str, blocks: int) -> list[float]:
         """Return 1 for each block of a tower that is pruned and 0 for the others.
@@ -166,20 +176,24 @@ def keep_each(method: Method, inputs: BlockInputs, lengths: Sequence[int], rule:
     Args:
         method: Pruning method.
         inputs: Inputs whose prunable tokens stand first in each sample.
-        lengths: Prunable tokens of each sample.
+        lengths: Prunable tokens of each input.
         rule: How strongly to prune.
     """
-    parts = [method.keep(_one_sample(inputs, sample, length), rule) for sample, length in enumerate(lengths)]
-    goes_to = torch.cat([part.goes_to[0] for part in parts])
-    weights = torch.cat([part.weights[0] for part in parts])
-    return PruneDecision(segments.pad(goes_to, lengths), segments.pad(weights, lengths))
+    samples = len(lengths) // inputs.sample_inputs
+    goes_to, weights = [torch.empty(0)] * len(lengths), [torch.empty(0)] * len(lengths)
+    for sample in range(samples):
+        rows = range(sample, len(lengths), samples)
+        part = method.keep(_one_sample(inputs, slice(sample, None, samples), max(lengths[row] for row in rows)), rule)
+        for number, row in enumerate(rows):
+            goes_to[row], weights[row] = (values[number, : lengths[row]] for values in (part.goes_to, part.weights))
+    return PruneDecision(segments.pad(torch.cat(goes_to), lengths), segments.pad(torch.cat(weights), lengths))
 
 
-def _one_sample(inputs: BlockInputs, sample: int, length: int) -> BlockInputs:
+def _one_sample(inputs: BlockInputs, rows: slice, length: int) -> BlockInputs:
     """Return the inputs of one sample, without padding."""
 
     def cut(values: Tensor) -> Tensor:
-        return values[sample : sample + 1, :length]
+        return values[rows, :length]
 
     scores = {name: getattr(inputs, name) for name in BlockInputs.SCORES}
     changed: dict[str, Any] = {name: cut(score) for name, score in scores.items() if score is not None}

@@ -125,7 +125,9 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
             self.madtp = None
         elif self.madtp is None:
             own = next(self.parameters())
-            dictionary = AlignmentDictionary(self.widths, settings.dictionary_size, settings.dictionary_width)
+            size, width = settings.dictionary_size, settings.dictionary_width
+            blocks = self.blocks if settings.block_projections else None
+            dictionary = AlignmentDictionary(self.widths, size, width, blocks)
             self.madtp = dictionary.to(own.device, own.dtype)
         self.config.madtp = asdict(settings)
 
@@ -156,6 +158,7 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
             pooling=self.training,
             backend=self.backend,
             read_out=self.READ_OUT.get(tower, "first"),
+            sample_inputs=self.INPUTS_PER_SAMPLE.get(tower, 1),
         )
 
     def to_tokens(self, block: Tensor, mask: Tensor | None = None) -> Packed:

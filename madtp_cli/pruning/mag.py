@@ -24,51 +24,71 @@ class AlignmentDictionary(nn.Module):
         tower_widths: Width of each tower's tokens, by tower name.
         size: Number of atoms (learnable tokens); 100 in the paper.
         width: Width of the shared space; 768 in the paper.
+        blocks: Number of blocks of each tower, to give each block its own projection with bias, as the released MADTP
+            code does for CLIP; None for one projection per tower.
     """
 
-    def __init__(self, tower_widths: Mapping[str, int], size: int, width: int) -> None:
+    def __init__(
+        self, tower_widths: Mapping[str, int], size: int, width: int, blocks: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__()
         self.dictionary = nn.Parameter(torch.randn(size, width))
-        # No bias: it would add the same number to all logits of an atom, and a softmax over tokens ignores that.
+        self.width, self.per_block = width, blocks is not None
+        self._folded: dict[tuple[str, int], tuple[Any, Tensor, Tensor | None]] = {}
         self.projections = nn.ModuleDict(
-            {tower: nn.Linear(tower_width, width, bias=False) for tower, tower_width in tower_widths.items()}
+            {
+                # No bias: it adds the same number to all logits of an atom, and a softmax over tokens ignores that.
+                tower: nn.Linear(tower_width, width, bias=False)
+                if blocks is None
+                else nn.ModuleList(nn.Linear(tower_width, width) for _ in range(blocks[tower]))
+                for tower, tower_width in tower_widths.items()
+            }
         )
-        for tower, tower_width in tower_widths.items():
-            # The logits of normalised tokens then have variance one.
-            nn.init.normal_(self._weight(tower), std=tower_width**-0.5)
-        self._folded: dict[str, tuple[Any, Tensor]] = {}
+        for layer in self.projections.modules():
+            if isinstance(layer, nn.Linear):
+                # The logits of normalised tokens then have variance one.
+                nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
-    def folded(self, tower: str) -> Tensor:
-        """Return projection and dictionary as one matrix, [tower width, size].
+    def folded(self, tower: str, block: int = 0) -> Tensor:
+        """Return projection and dictionary of a block as one matrix, [tower width, size].
 
         The logits of normalised tokens x are x @ folded. Projecting each token in each block instead would cost up to
         8 % of a layer. Without gradients the matrix is computed once and cached.
         """
-        weight = self._weight(tower)
+        return self._fold(tower, block)[0]
+
+    def folded_bias(self, tower: str, block: int = 0) -> Tensor | None:
+        """Return what the bias of a block's projection adds to the logits, [size]; None without a bias."""
+        return self._fold(tower, block)[1]
+
+    def _fold(self, tower: str, block: int) -> tuple[Tensor, Tensor | None]:
+        layer = self._layer(tower, block)
         if torch.is_grad_enabled():
-            return self._fold(weight)
+            return self._product(layer)
         # A deep copy also copies this cache; the ids distinguish its parameters from the original ones.
-        state = (
-            id(self.dictionary),
-            self.dictionary._version,
-            id(weight),
-            weight._version,
-            weight.device,
-            weight.dtype,
-        )
-        if self._folded.get(tower, (None,))[0] != state:
-            self._folded[tower] = (state, self._fold(weight))
-        return self._folded[tower][1]
+        parameters = [self.dictionary, *layer.parameters()]
+        state = [(id(part), part._version, part.device, part.dtype) for part in parameters]
+        key = (tower, block if self.per_block else 0)
+        if self._folded.get(key, (None,))[0] != state:
+            self._folded[key] = (state, *self._product(layer))
+        return self._folded[key][1:]
 
-    def _weight(self, tower: str) -> nn.Parameter:
-        return cast(nn.Parameter, self.projections[tower].weight)
+    def _product(self, layer: nn.Linear) -> tuple[Tensor, Tensor | None]:
+        scale = self.dictionary.shape[1] ** 0.5
+        bias = None if layer.bias is None else (self.dictionary @ layer.bias) / scale
+        return (layer.weight.T @ self.dictionary.T) / scale, bias
 
-    def _fold(self, weight: Tensor) -> Tensor:
-        return (weight.T @ self.dictionary.T) / self.dictionary.shape[1] ** 0.5
+    def _layer(self, tower: str, block: int) -> nn.Linear:
+        projection = self.projections[tower]
+        return cast(nn.Linear, projection[block] if isinstance(projection, nn.ModuleList) else projection)
+
+    def project_block(self, tower: str, block: int, pooled: Tensor) -> Tensor:
+        """Project pooled tokens of one block, if each block has its own projection; otherwise return them."""
+        return self._layer(tower, block)(pooled) if self.per_block else pooled
 
     def project(self, tower: str, pooled: Tensor) -> Tensor:
-        """Project pooled tokens [..., tower width] into the shared space, [..., width]."""
-        return self.projections[tower](pooled)
+        """Project pooled tokens [..., tower width] into the shared space, [..., width], if no block has done so."""
+        return pooled if self.per_block else self._layer(tower, 0)(pooled)
 
 
 def dictionary_attention(logits: Tensor | None, mask: Tensor, temperature: float = 1.0) -> Tensor:

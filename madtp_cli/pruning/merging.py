@@ -147,7 +147,8 @@ def padded_means(tokens: Tensor, weights: Tensor, places: Tensor, longest: int) 
     [[[1.0], [3.5]]]
     """
     batch, width = tokens.shape[0], tokens.shape[2]
-    shares = weights / padded_sums(weights, places, longest).gather(1, places).clamp_min(1e-30)
+    sums = padded_sums(weights, places, longest).gather(1, places)
+    shares = weights / (sums + (sums == 0).to(sums.dtype))  # raw scores can be negative, and so can their sum
     rows = places + longest * torch.arange(batch, device=places.device)[:, None]
     empty = tokens.new_zeros(batch * longest, width)
     sums = empty.index_put((rows.flatten(),), (shares[:, :, None].to(tokens.dtype) * tokens).flatten(0, 1), True)

@@ -71,7 +71,7 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("method", ["madtp", "madtp-paper"])
+@pytest.mark.parametrize("method", ["madtp", "madtp-paper", "madtp-released"])
 @pytest.mark.parametrize("queries", [0, 3])
 def test_a_block_waits_for_the_device_once(monkeypatch, method: str, queries: int) -> None:
     """For its token counts; during every other wait the device would be idle while Python runs."""

@@ -153,7 +153,7 @@ def test_an_onnx_file_computes_the_outputs_of_the_model(model, program, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["madtp", "madtp-paper"])
+@pytest.mark.parametrize("method", ["madtp", "madtp-paper", "madtp-released"])
 @pytest.mark.parametrize("kind", models.kinds())
 def test_every_model_can_be_exported(kind, method, blip, clip, tmp_path) -> None:
     """Decoders run with teacher forcing, retrieval models return embeddings, CLIP takes more images than texts."""

@@ -36,7 +36,7 @@ def test_the_formula_is_fvcores_count_of_the_dense_model(blip, samples, number) 
     assert formula(blip, sample).tolist() == [fvcore_check.count_with_fvcore(blip, sample)]
 
 
-@pytest.mark.parametrize("method", ["madtp", "madtp-paper"])
+@pytest.mark.parametrize("method", ["madtp", "madtp-paper", "madtp-released"])
 @pytest.mark.parametrize("threshold_scale", [0.0, 0.15, 0.3, 1e9])
 @pytest.mark.parametrize("number", [0, 2])
 def test_the_formula_is_fvcores_count_of_a_pruned_model(attached, samples, number, threshold_scale, method) -> None:
