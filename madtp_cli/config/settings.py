@@ -165,7 +165,7 @@ class CompressSettings(RunSettings):
     """Number format of the saved weights: auto, float32, float16 or bfloat16. auto keeps the format of the checkpoint.
     The weights are rounded to it before the final measurement."""
     method: FileName = "madtp"
-    """Pruning method: madtp, or madtp-paper for the rule of the paper."""
+    """Pruning method: madtp, madtp-paper for the rule of the paper, or a baseline to compare them with."""
     steps: int | None = Field(default=None, ge=0)
     """Number of fine-tuning steps, 0 or more; 0 only calibrates. Give steps or epochs, not both. Default: 360."""
     epochs: float | None = Field(default=None, ge=0, le=1e6)

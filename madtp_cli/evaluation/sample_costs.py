@@ -90,13 +90,16 @@ def least_counts(model: Prunable, lengths: Lengths) -> dict[str, TokenCounts]:
     if settings is None:
         raise ValueError("a dense model has no threshold scale")
     endless = replace(settings, threshold_scale=float("inf"))
-    keep = settings.min_keep + methods.get(settings.method).MERGED_TOKENS
+    keep, share = settings.min_keep + methods.get(settings.method).MERGED_TOKENS, settings.parameters.LEAST_SHARE
     counts = {}
     for tower, dense in dense_counts(model.config, lengths).items():
         own = model.SHARED_TOWERS.get(tower, tower)
         pruned = [own in model.TOWERS and bool(endless.rule(own, block)) for block in range(len(dense.entered))]
         protected = model.PROTECTED.get(own, 1)
-        counts[tower] = TokenCounts.least(dense.entered[0], np.array(pruned), protected + keep)
+        tokens = dense.entered[0]
+        if own == "vision" and methods.IMAGE in settings.needs:
+            tokens = np.minimum(tokens, protected + 1)  # an image of one patch
+        counts[tower] = TokenCounts.least(tokens, np.array(pruned), protected, keep, share)
     return counts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from madtp_cli import methods
 from madtp_cli.execution.attention import Attention, Backend
 from madtp_cli.execution.packed import Packed
+from madtp_cli.execution.prunable_rows import PrunableRows, protected_tokens
 from madtp_cli.execution.pruning_settings import PruningSettings
 from madtp_cli.execution.statistics import AttentionRequest, ReadOut
 from madtp_cli.pruning import importance, mag, merging, segments
@@ -68,7 +69,7 @@ class BlockPruner:
     ) -> None:
         self.tower, self.settings, self.pooling = tower, settings, pooling
         self.backend, self.read_out = backend, read_out
-        self.method = methods.get(settings.method)
+        self.method: Any = methods.get(settings.method)
         needs_dictionary = methods.DICTIONARY in self.method.NEEDS
         self.active = settings.threshold_scale > 0 and (dictionary is not None or not needs_dictionary)
         self.dictionary = dictionary if needs_dictionary and self.active else None
@@ -78,8 +79,29 @@ class BlockPruner:
         #: if each block has its own projection; None before the first block.
         self.pooled: Tensor | None = None
         self.blocks: list[BlockTrace] = []
+        #: Whether the number of original tokens that each token stands for is recorded.
+        self.counts_sizes = settings.parameters.proportional or methods.SIZES in self.method.NEEDS
+        # Of each token, in the layout of the tokens; None before the first pruned block.
         self._positions: Tensor | None = None
         self._entered: Tensor | None = None
+        self._sizes: Tensor | None = None
+        self._order: Tensor | None = None
+
+    def image_grids(self, side: int) -> methods.ImageGrids | None:
+        """Return the image sizes of a method that makes images smaller; None for other methods.
+
+        Args:
+            side: Rows and columns of patches of a dense image.
+        """
+        if not self.active or methods.IMAGE not in self.method.NEEDS:
+            return None
+        rule = methods.Rule(self.settings.threshold_scale, self.settings.min_keep, self.settings.parameters)
+        grids: methods.ImageGrids = self.method.grids(side, rule)
+        return grids
+
+    def start(self, positions: Tensor) -> None:
+        """Set which tokens of the dense image the tokens before the first block stand for, [total]."""
+        self._positions = positions
 
     def request(self, tokens: Packed) -> AttentionRequest | None:
         """Return the statistics that the next block's self-attention must return, or None.
@@ -91,17 +113,18 @@ class BlockPruner:
         needed = self._needed_statistics()
         if needed is None:
             return None
-        protected, counts = _protected(tokens)
+        protected, counts = protected_tokens(tokens)
         prunable = [length - count for length, count in zip(tokens.lengths, counts, strict=True)]
         return AttentionRequest(protected, prunable, **needed)
 
     def _needed_statistics(self) -> dict[str, Any] | None:
         """Return the fields of the next block's `AttentionRequest`; None if its method needs no statistics."""
-        needs = self.method.NEEDS & {methods.CLASS_ATTENTION, methods.RECEIVED_ATTENTION, methods.KEY_METRIC}
+        read_out = {methods.CLASS_ATTENTION, methods.MEAN_CLASS_ATTENTION}
+        needs = self.method.NEEDS & (read_out | {methods.RECEIVED_ATTENTION, methods.KEY_METRIC})
         if self._rule() is None or not needs:
             return None
         return {
-            "read_out": self.read_out if methods.CLASS_ATTENTION in needs else None,
+            "read_out": self.read_out if needs & read_out else None,
             "queries": self.settings.parameters.queries if methods.RECEIVED_ATTENTION in needs else None,
             "key_metric": methods.KEY_METRIC in needs,
         }
@@ -119,7 +142,7 @@ class BlockPruner:
             if self.pooling and self.dictionary is not None:
                 layout = PrunableRows.of(tokens)
                 self._dictionary_logits(normed, layout.arrange, layout.mask)
-            self.blocks.append(BlockTrace(tokens.lengths, tokens.lengths))
+            self.blocks.append(BlockTrace(tokens.lengths, tokens.lengths, None if self.blocks else self._positions))
             return tokens
         layout = PrunableRows.of(tokens)
         with torch.autocast(tokens.data.device.type, enabled=False):  # scores and thresholds are always float32
@@ -155,10 +178,17 @@ class BlockPruner:
         if methods.CLASS_ATTENTION in self.method.NEEDS:
             score = importance.class_attention(_requested(attention.read_out), attention.output.detach())
             scores["class_attention"] = arrange(score) if self.raw else importance.normalise(arrange(score), mask)
+        if methods.MEAN_CLASS_ATTENTION in self.method.NEEDS:
+            scores["mean_class_attention"] = arrange(_requested(attention.read_out).mean(-1))
         if methods.RECEIVED_ATTENTION in self.method.NEEDS:
             scores["received_attention"] = importance.normalise(arrange(_requested(attention.received)), mask)
         if methods.KEY_METRIC in self.method.NEEDS:
             scores["key_metric"] = arrange(_requested(attention.key_metric))
+        if methods.SIZES in self.method.NEEDS:
+            scores["sizes"] = mask.float() if self._sizes is None else arrange(self._sizes)
+        if methods.ORDER in self.method.NEEDS:
+            index = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+            scores["order"] = index if self._order is None else arrange(self._order)
         return methods.BlockInputs(
             mask, tokens, arrange, **scores, sample_inputs=self.sample_inputs, exportable=exportable
         )
@@ -179,85 +209,32 @@ class BlockPruner:
 
     def _apply(self, tokens: Packed, layout: PrunableRows, decision: methods.PruneDecision) -> Packed:
         """Move the tokens as decided and record the block."""
-        _, protected_counts = _protected(tokens)
+        _, protected_counts = protected_tokens(tokens)
         moves, counts = layout.moves(decision)
         left = [count + protected for count, protected in zip(counts, protected_counts, strict=True)]
         places, own = moves.places()
         number = sum(left)
         weights = torch.ones_like(places, dtype=torch.float32)
         weights = weights.index_copy(0, layout.rows, layout.flatten(decision.weights) + merging.WEIGHT_FLOOR)
-        data = merging.means(tokens.data, places, merging.mean_shares(weights, places, number), number)
+        shares = merging.mean_shares(weights, places, number) if decision.averaged else weights
+        data = merging.means(tokens.data, places, shares, number)
         if self._positions is None:
             self._positions = segments.index_in_segment(tokens.lengths, places.device)
         # Tokens that are not kept share an extra cell at the end.
+        kept_places = torch.where(moves.kept, own, number)
         unnamed = self._positions.new_full((number + 1,), -1)
-        self._positions = unnamed.scatter(0, torch.where(moves.kept, own, number), self._positions)[:number]
+        self._positions = unnamed.scatter(0, kept_places, self._positions)[:number]
         self.blocks.append(BlockTrace(tokens.lengths, left, self._positions))
-        sizes = None
-        if self.settings.parameters.proportional:
-            before = tokens.sizes if tokens.sizes is not None else torch.ones_like(weights)
-            sizes = before.new_zeros(number).index_add(0, places, before)
+        if self.counts_sizes:
+            before = self._sizes if self._sizes is not None else tokens.sizes
+            before = before if before is not None else torch.ones_like(weights)
+            self._sizes = before.new_zeros(number).index_add(0, places, before)
+        if decision.order is not None:
+            order = torch.zeros_like(places).index_copy(0, layout.rows, layout.flatten(decision.order))
+            self._order = unnamed.scatter(0, kept_places, order)[:number]
+        sizes = self._sizes if self.settings.parameters.proportional else None
         protected = layout.protected.new_zeros(number).scatter(0, places, layout.protected)
         return replace(tokens, data=data, lengths=left, sizes=sizes, protected=protected)
-
-
-@dataclass(frozen=True)
-class PrunableRows:
-    """Where the prunable tokens of packed tokens stand.
-
-    Attributes:
-        protected: Protected tokens, bool [total].
-        rows: Rows of the prunable tokens, [prunable].
-        lengths: Prunable tokens of each sample.
-        mask: bool [batch, longest]; the cells of the padded layout that hold a prunable token.
-    """
-
-    protected: Tensor
-    rows: Tensor
-    lengths: list[int]
-    mask: Tensor
-
-    @classmethod
-    def of(cls, tokens: Packed) -> PrunableRows:
-        """Find the prunable tokens."""
-        protected, counts = _protected(tokens)
-        lengths = [length - count for length, count in zip(tokens.lengths, counts, strict=True)]
-        rows = segments.rows_of(~protected, sum(lengths))
-        return cls(protected, rows, lengths, segments.real_rows(lengths, protected.device))
-
-    def arrange(self, values: Tensor) -> Tensor:
-        """Bring values of all tokens, [total, ...], into the padded layout [batch, longest, ...]."""
-        return segments.pad(values.index_select(0, self.rows), self.lengths)
-
-    def flatten(self, values: Tensor) -> Tensor:
-        """Return the values of the prunable tokens, [prunable], of a padded layout."""
-        return segments.unpad(values, self.lengths)
-
-    def moves(self, decision: methods.PruneDecision) -> tuple[merging.Moves, list[int]]:
-        """Return the moves of all tokens, each field [total], and how many prunable tokens each sample then has.
-
-        Protected tokens stay.
-        """
-        padded = merging.moves(decision, self.mask)
-        # The only time that the host waits for the device.
-        counts: list[int] = (padded.kept.sum(1) + padded.closes.sum(1)).tolist()
-        first = torch.tensor(segments.offsets(self.lengths)[:-1], device=self.rows.device)[:, None]
-        target = self.rows.index_select(0, self.flatten(padded.target + first))
-        nowhere = torch.zeros_like(self.protected)
-        moves = merging.Moves(
-            kept=self.protected.index_copy(0, self.rows, self.flatten(padded.kept)),
-            merged=nowhere.index_copy(0, self.rows, self.flatten(padded.merged)),
-            target=torch.arange(len(nowhere), device=target.device).index_copy(0, self.rows, target),
-            closes=nowhere.index_copy(0, self.rows, self.flatten(padded.closes)),
-        )
-        return moves, counts
-
-
-def _protected(tokens: Packed) -> tuple[Tensor, Sequence[int]]:
-    """Return which tokens are protected and how many each sample has."""
-    if tokens.protected is None or tokens.protected_counts is None:
-        raise ValueError("a tower that is pruned must state its protected tokens; call `protect_ends` on its tokens")
-    return tokens.protected, tokens.protected_counts
 
 
 def _requested(statistic: Tensor | None) -> Tensor:

@@ -117,7 +117,14 @@ def pad(block: Tensor, mask: Tensor | None = None, *, protected: Tensor | None =
 
 
 def cut(
-    tokens: Padded, real: Tensor, places: Tensor, counts: Tensor, weights: Tensor, sizes: Tensor | None = None
+    tokens: Padded,
+    real: Tensor,
+    places: Tensor,
+    counts: Tensor,
+    weights: Tensor,
+    sizes: Tensor | None = None,
+    *,
+    averaged: bool = True,
 ) -> Padded:
     """Move the real tokens to their places in a block as long as the largest count.
 
@@ -128,6 +135,7 @@ def cut(
         counts: Tokens of each sample afterwards, [batch].
         weights: Weight of each token, [batch, longest].
         sizes: Sizes of the tokens, [batch, longest]; None if they are not recorded.
+        averaged: False for weighted sums instead of weighted means.
     """
     longest = _largest(counts, tokens.data.shape[1])
     places = torch.where(real, places, 0)
@@ -136,7 +144,7 @@ def cut(
     if tokens.protected is not None:
         protected = merging.padded_sums((tokens.protected & real).float(), places, longest) > 0
     return Padded(
-        merging.padded_means(tokens.data, weights * real, places, longest),
+        merging.padded_means(tokens.data, weights * real, places, longest, averaged=averaged),
         PaddedLengths(counts, cells),
         None if sizes is None else merging.padded_sums(sizes * real, places, longest),
         protected,

@@ -34,16 +34,23 @@ class PaddedPruner(BlockPruner):
         prunable = real & ~_protected(tokens)
         inputs = self._inputs(tokens.data, normed, attention, _unchanged, prunable, exportable=True)
         decision = self.method.keep(inputs, rule)
+        del inputs  # the scores need memory no longer
         moves = merging.moves(decision, prunable)
         moves = replace(moves, kept=moves.kept | (real & ~prunable))
         places, _ = moves.places()
         weights = torch.where(prunable, decision.weights + merging.WEIGHT_FLOOR, 1.0)
         sizes = None
-        if self.settings.parameters.proportional:
-            sizes = torch.ones_like(weights) if tokens.sizes is None else tokens.sizes
-        left = cut(tokens, real, places, moves.kept.sum(1) + moves.closes.sum(1), weights, sizes)
+        if self.counts_sizes:
+            sizes = tokens.sizes if self._sizes is None else self._sizes
+            sizes = torch.ones_like(weights) if sizes is None else sizes
+        counts = moves.kept.sum(1) + moves.closes.sum(1)
+        left = cut(tokens, real, places, counts, weights, sizes, averaged=decision.averaged)
+        self._sizes = left.sizes
+        if decision.order is not None:
+            order = torch.where(moves.kept & prunable, decision.order, 0)
+            self._order = merging.padded_sums(order, torch.where(real, places, 0), left.data.shape[1])
         self.blocks.append(BlockTrace(cast(list[int], tokens.lengths), cast(list[int], left.lengths)))
-        return left
+        return left if self.settings.parameters.proportional else replace(left, sizes=None)
 
 
 def _unchanged(values: Tensor) -> Tensor:

@@ -79,4 +79,6 @@ class PruningSettings:
         scales = self.scales.get(tower, [])
         scale = scales[block] if block < len(scales) else 1.0
         threshold_scale = self.threshold_scale * scale if scale else 0.0  # infinity times 0 would be NaN
-        return methods.Rule(threshold_scale, self.min_keep, self.parameters) if threshold_scale > 0 else None
+        if not threshold_scale > 0:
+            return None
+        return methods.Rule(threshold_scale, self.min_keep, self.parameters, block, max(1, len(scales)))

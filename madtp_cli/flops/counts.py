@@ -49,18 +49,23 @@ class TokenCounts:
         return cls(counts, counts, np.zeros(blocks, bool))
 
     @classmethod
-    def least(cls, tokens: np.ndarray, pruned: np.ndarray, keep: int) -> TokenCounts:
+    def least(
+        cls, tokens: np.ndarray, pruned: np.ndarray, protected: int, keep: int, share: float = 0.0
+    ) -> TokenCounts:
         """Return the smallest possible counts, which an infinite threshold scale gives.
 
         Args:
             tokens: Tokens before the first block, [samples, inputs].
             pruned: Which blocks prune, bool [blocks].
-            keep: Tokens that such a block keeps at least, protected ones included.
+            protected: Protected tokens.
+            keep: Tokens that such a block keeps at least, protected ones not included.
+            share: Share of the tokens that such a block keeps at least, protected ones not included.
         """
         entered, left, current = [], [], tokens
         for prunes in pruned:
             entered.append(current)
-            current = np.minimum(current, keep) if prunes else current
+            least = protected + np.maximum(keep, np.ceil((current - protected) * share).astype(int))
+            current = np.minimum(current, least) if prunes else current
             left.append(current)
         return cls(np.array(entered), np.array(left), pruned)
 

@@ -17,14 +17,15 @@ from madtp_cli.errors import MadtpError
 
 #: Operators without multiply-adds, by fvcore's convention.
 _FREE = """
-__and__ __or__ abs add add_ alias all amax amin any arange argsort bitwise_and bitwise_not bool clamp clamp_max
-clamp_min clone constant_pad_nd contiguous copy_ cosine_similarity cross_entropy_loss cumsum detach div div_ embedding
-embedding_bag empty empty_like eq exp expand expand_as fill_ full full_like ge gelu gt index index_add index_copy
-index_copy_ index_put_ index_select le lift_fresh linalg_vector_norm log log_softmax logical_and logical_not lt
-masked_fill masked_fill_ masked_scatter masked_select max mean minimum mul mul_ ne neg new_full new_ones new_zeros
-nonzero norm numpy_T ones ones_like pad pow reciprocal relu repeat repeat_interleave rsqrt rsub scatter scatter_ select
-sigmoid slice softmax sort split sqrt square stack sub sum take_along_dim tanh to topk triu unbind unflatten unfold
-where zeros zeros_like
+__and__ __or__ _upsample_bicubic2d_aa abs add add_ alias all amax amin any arange argsort bitwise_and bitwise_not bool
+ceil clamp clamp_max clamp_min clone constant_pad_nd contiguous copy_ cosine_similarity cross_entropy_loss cumsum
+detach div div_ elu embedding embedding_bag empty empty_like eq exp expand expand_as fill_ floor floor_divide full
+full_like ge gelu gt index index_add index_copy index_copy_ index_put index_put_ index_select le lift_fresh
+linalg_vector_norm log log_softmax logical_and logical_not lt masked_fill masked_fill_ masked_scatter masked_select
+max mean minimum mul mul_ ne neg new_full new_ones new_zeros nonzero norm numpy_T ones ones_like pad pow reciprocal
+relu remainder repeat repeat_interleave round rsqrt rsub scatter scatter_ select sigmoid slice softmax sort split sqrt
+square stack sub sum take_along_dim tanh to topk triu unbind unflatten unfold upsample_bicubic2d where zeros
+zeros_like
 """.split()  # noqa: SIM905  one name per line would fill the file
 _UNCOUNTED_IS_FREE = {f"aten::{name}" for name in _FREE}
 

@@ -92,5 +92,6 @@ def attention_statistics(n: np.ndarray, prunable: np.ndarray, width: int, settin
     received, queries = methods.RECEIVED_ATTENTION in settings.needs, settings.parameters.queries
     if received and not queries:
         return np.zeros_like(n)
-    rows = int(methods.CLASS_ATTENTION in settings.needs) + (np.minimum(queries, prunable) if received else 0)
+    read_out = bool(settings.needs & {methods.CLASS_ATTENTION, methods.MEAN_CLASS_ATTENTION})
+    rows = int(read_out) + (np.minimum(queries, prunable) if received else 0)
     return rows * n * width

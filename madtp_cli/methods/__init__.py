@@ -20,10 +20,22 @@ from madtp_cli.errors import UsageError
 from madtp_cli.pruning import segments
 from madtp_cli.pruning.merging import PruneDecision
 
-__all__ = ["BlockInputs", "Method", "Parameters", "Preset", "PruneDecision", "Rule", "TokenSizes", "get", "names"]
+__all__ = [
+    "BlockInputs",
+    "ImageGrids",
+    "Method",
+    "Parameters",
+    "Preset",
+    "PruneDecision",
+    "Rule",
+    "TokenSizes",
+    "get",
+    "names",
+]
 
 #: What a method may list in `NEEDS`; see the fields of `BlockInputs`.
 CLASS_ATTENTION = "class_attention"
+MEAN_CLASS_ATTENTION = "mean_class_attention"
 RECEIVED_ATTENTION = "received_attention"
 DICTIONARY = "dictionary"
 KEY_METRIC = "key_metric"
@@ -31,6 +43,10 @@ KEY_METRIC = "key_metric"
 RAW_SCORES = "raw_scores"
 #: The number of inputs of each sample, for methods that decide about the inputs of a sample together.
 SAMPLE_INPUTS = "sample_inputs"
+SIZES = "sizes"
+ORDER = "order"
+#: The method makes the image smaller and prunes no tokens; it has the function `grids`, see `ImageGrids`.
+IMAGE = "image"
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,9 @@ class Parameters:
             0 means all.
     """
 
+    #: Share of the prunable tokens that a block keeps whatever the threshold scale is.
+    LEAST_SHARE: ClassVar[float] = 0.0
+
     proportional: bool = False
     queries: int = 0
 
@@ -56,11 +75,15 @@ class Rule:
         threshold_scale: Factor of each sample's threshold, above 0.
         min_keep: Tokens that every sample keeps at least, not counting protected ones.
         parameters: The method's `PARAMETERS`.
+        block: Number of the block within its tower, from 0.
+        blocks: Number of blocks of the tower; 1 if it is not known.
     """
 
     threshold_scale: float
     min_keep: int = 1
     parameters: Any = field(default_factory=Parameters)
+    block: int = 0
+    blocks: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,12 +98,16 @@ class BlockInputs:
         arrange: Brings values of the model's layout, one per token, into [batch, longest, ...].
         class_attention: Attention of the read-out token to each token, [batch, longest]; it sums to one per sample,
             unless the method needs raw scores.
+        mean_class_attention: Attention of the read-out token to each token, averaged over the heads, [batch, longest].
         received_attention: Attention that each token receives from prunable queries, [batch, longest]; it sums to one
             per sample.
         dictionary_logits: Logits of each token against the dictionary, [batch, longest, atoms].
         key_metric: Attention keys, averaged over the heads, [batch, longest, head width].
         sample_inputs: Number of inputs of each sample, such as the two images of a pair; 1 unless the method asks for
             it. The first inputs of all samples come before the second ones.
+        sizes: Number of original tokens that each token stands for, float32 [batch, longest].
+        order: Order that the method gave to the tokens in the last pruned block, int64 [batch, longest]; before the
+            first one the order of the tokens.
         exportable: Whether only operators are allowed that exporters support: no stable sort, no loop over tokens.
     """
 
@@ -92,9 +119,31 @@ class BlockInputs:
     dictionary_logits: Tensor | None = None
     key_metric: Tensor | None = None
     sample_inputs: int = 1
+    mean_class_attention: Tensor | None = None
+    sizes: Tensor | None = None
+    order: Tensor | None = None
     exportable: bool = False
 
-    SCORES: ClassVar[tuple[str, ...]] = ("class_attention", "received_attention", "dictionary_logits", "key_metric")
+    SCORES: ClassVar[tuple[str, ...]] = (
+        "class_attention",
+        "mean_class_attention",
+        "received_attention",
+        "dictionary_logits",
+        "key_metric",
+        "sizes",
+        "order",
+    )
+
+    def needed(self, name: str) -> Tensor:
+        """Return a field that the method lists in `NEEDS`.
+
+        Raises:
+            ValueError: The method does not list it.
+        """
+        values: Tensor | None = getattr(self, name)
+        if values is None:
+            raise ValueError(f"{name} is missing; list it in NEEDS")
+        return values
 
     def token_values(self, step: int = 1) -> Tensor:
         """Return every `step`-th number of each token, [batch, longest, numbers], without gradients."""
@@ -139,8 +188,27 @@ class TokenSizes:
     atoms: int
 
 
+@dataclass(frozen=True)
+class ImageGrids:
+    """The two image sizes that a method with `IMAGE` uses at a threshold scale.
+
+    Attributes:
+        larger: Rows and columns of patches.
+        smaller: Rows and columns of patches; at most as many patches.
+        share: Share of the images that get the larger size, 0 to 1.
+    """
+
+    larger: tuple[int, int]
+    smaller: tuple[int, int]
+    share: float
+
+
 class Method(Protocol):
-    """The contract of a file of this package."""
+    """The contract of a file of this package.
+
+    A method that lists `IMAGE` also has a function `grids(side, rule)`, which returns the `ImageGrids` of an image of
+    `side` x `side` patches.
+    """
 
     #: Any of the constants above.
     NEEDS: frozenset[str]
@@ -180,13 +248,17 @@ def keep_each(method: Method, inputs: BlockInputs, lengths: Sequence[int], rule:
         rule: How strongly to prune.
     """
     samples = len(lengths) // inputs.sample_inputs
-    goes_to, weights = [torch.empty(0)] * len(lengths), [torch.empty(0)] * len(lengths)
+    found: dict[str, list[Tensor]] = {}
     for sample in range(samples):
         rows = range(sample, len(lengths), samples)
         part = method.keep(_one_sample(inputs, slice(sample, None, samples), max(lengths[row] for row in rows)), rule)
-        for number, row in enumerate(rows):
-            goes_to[row], weights[row] = (values[number, : lengths[row]] for values in (part.goes_to, part.weights))
-    return PruneDecision(segments.pad(torch.cat(goes_to), lengths), segments.pad(torch.cat(weights), lengths))
+        for name, values in vars(part).items():
+            if isinstance(values, Tensor):
+                found.setdefault(name, [values] * len(lengths))
+                for number, row in enumerate(rows):
+                    found[name][row] = values[number, : lengths[row]]
+    joined: dict[str, Any] = {name: segments.pad(torch.cat(rows), lengths) for name, rows in found.items()}
+    return replace(part, **joined)
 
 
 def _one_sample(inputs: BlockInputs, rows: slice, length: int) -> BlockInputs:

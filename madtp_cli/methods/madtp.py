@@ -64,9 +64,7 @@ def keep(inputs: BlockInputs, rule: Rule) -> PruneDecision:
     attention = mag.dictionary_attention(inputs.dictionary_logits, mask, parameters.temperature)
     weight = importance.token_importance(inputs.class_attention, inputs.received_attention, attention, mask)
     values = inputs.token_values(density_peaks.spacing(inputs.tokens.shape[-1], parameters.compared_width))
-    search = density_peaks.compare_all_pairs if inputs.exportable else density_peaks.nearest_more_important
-    nearest, distinctness = search(values, weight, mask)
-    score = weight.detach().sqrt() * distinctness
+    score, nearest = density_peaks.distinct_importance(values, weight, mask, exportable=inputs.exportable)
     threshold = rule.threshold_scale * thresholds.quadratic_mean(score, mask)
     # The most important token always stays: the chains of nearest more important tokens end there.
     score = score.masked_fill(density_peaks.is_most_important(nearest, mask), float("inf"))
@@ -78,14 +76,4 @@ def keep(inputs: BlockInputs, rule: Rule) -> PruneDecision:
 def cost(tokens: np.ndarray, sizes: TokenSizes, parameters: MadtpParameters) -> np.ndarray:
     """Return the multiply-adds of the cosines among the tokens."""
     step = density_peaks.spacing(sizes.width, parameters.compared_width)
-    return comparisons(tokens) * len(range(0, sizes.width, step))
-
-
-def comparisons(tokens: np.ndarray) -> np.ndarray:
-    """Return how many cosines `density_peaks.nearest_more_important` computes for samples of these token counts.
-
-    >>> comparisons(np.array([2, density_peaks.AT_ONCE, density_peaks.AT_ONCE + 2])).tolist()
-    [4, 20736, 21028]
-    """
-    blocks, rest = tokens // density_peaks.AT_ONCE, tokens % density_peaks.AT_ONCE
-    return density_peaks.AT_ONCE**2 * blocks * (blocks + 1) // 2 + rest * tokens
+    return density_peaks.comparisons(tokens) * len(range(0, sizes.width, step))

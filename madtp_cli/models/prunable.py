@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -12,6 +13,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from madtp_cli import methods
+from madtp_cli.execution import image_resizing
 from madtp_cli.execution.attention import Backend
 from madtp_cli.execution.block_pruner import BlockPruner, PruningSettings, TokenTrace
 from madtp_cli.execution.packed import Packed, pack
@@ -170,6 +172,23 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
         """
         # Padded tokens have all methods of packed tokens that a forward calls.
         return cast(Packed, pad(block, mask)) if self.padded else pack(block, mask, exact=self.backend == "loop")
+
+    def tokens_of_images(self, embeddings: Callable[..., Tensor], pixel_values: Tensor, pruner: BlockPruner) -> Packed:
+        """Return the tokens that enter the first block of the image tower.
+
+        Args:
+            embeddings: The tower's embedding layer; its argument `interpolate_pos_encoding` allows smaller images.
+            pixel_values: [images, 3, side, side].
+            pruner: The pruner of the tower; its method may ask for smaller images.
+        """
+        side = self.config.vision_config.image_size // self.config.vision_config.patch_size
+        grids = pruner.image_grids(side)
+        if grids is None:
+            return self.to_tokens(embeddings(pixel_values))
+        block, mask, positions = image_resizing.embed(embeddings, pixel_values, grids, side, padded=self.padded)
+        if not self.padded:
+            pruner.start(positions)
+        return self.to_tokens(block, mask)
 
     def alignment_loss(self, image: Tensor | None, text: Tensor | None) -> Tensor | None:
         """Return the alignment loss (MAG) between the pooled tokens of images and of texts.

@@ -8,6 +8,8 @@ density.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -27,6 +29,33 @@ def spacing(width: int, compared_width: int) -> int:
     (2, 12)
     """
     return -(-width // compared_width)
+
+
+def distinct_importance(
+    values: Tensor, importance: Tensor, mask: Tensor, *, exportable: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Return the root of importance times distinctness, and the nearest more important token, each [batch, longest].
+
+    Args:
+        values: Numbers of each token to compare, [batch, longest, numbers]; gradients do not pass.
+        importance: Non-negative, [batch, longest].
+        mask: bool [batch, longest]; true for prunable tokens.
+        exportable: Whether only operators are allowed that exporters support.
+    """
+    search = compare_all_pairs if exportable else nearest_more_important
+    nearest, distinctness = search(values, importance, mask)
+    return importance.detach().sqrt() * distinctness, nearest
+
+
+def comparisons(tokens: Any) -> Any:
+    """Return how many cosines `nearest_more_important` computes for samples of these token counts, a numpy array.
+
+    >>> import numpy as np
+    >>> comparisons(np.array([2, AT_ONCE, AT_ONCE + 2])).tolist()
+    [4, 20736, 21028]
+    """
+    blocks, rest = tokens // AT_ONCE, tokens % AT_ONCE
+    return AT_ONCE**2 * blocks * (blocks + 1) // 2 + rest * tokens
 
 
 def nearest_more_important(values: Tensor, importance: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,10 +23,15 @@ class PruneDecision:
             its own index if it is kept, `MERGED` if it becomes part of the sample's merged token. Cells that are not
             prunable have no meaning.
         weights: float32 [batch, longest]; non-negative weight of a token in the mean of the tokens that become one.
+        averaged: Whether tokens that become one are averaged; otherwise they are added up, each times its weight.
+        order: int64 [batch, longest]; the order of the kept tokens for the method's next block. The tokens themselves
+            stay in their order. None where the method does not need one.
     """
 
     goes_to: Tensor
     weights: Tensor
+    averaged: bool = True
+    order: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ def means(tokens: Tensor, places: Tensor, shares: Tensor, number: int) -> Tensor
     return functional.embedding_bag(order, tokens, members.cumsum(0) - members, mode="sum", per_sample_weights=weights)
 
 
-def padded_means(tokens: Tensor, weights: Tensor, places: Tensor, longest: int) -> Tensor:
+def padded_means(tokens: Tensor, weights: Tensor, places: Tensor, longest: int, *, averaged: bool = True) -> Tensor:
     """Return the same means for padded tokens, by operators that exporters support; [batch, longest, width].
 
     Places without a token hold 0.
@@ -141,14 +146,17 @@ def padded_means(tokens: Tensor, weights: Tensor, places: Tensor, longest: int) 
         weights: [batch, tokens]; 0 for what is not a token.
         places: [batch, tokens]; each below `longest`.
         longest: Places of each sample.
+        averaged: False for weighted sums instead of weighted means.
 
     >>> tokens, places = torch.tensor([[[1.0], [2.0], [4.0]]]), torch.tensor([[0, 1, 1]])
     >>> padded_means(tokens, torch.tensor([[1.0, 1.0, 3.0]]), places, 2).tolist()
     [[[1.0], [3.5]]]
     """
     batch, width = tokens.shape[0], tokens.shape[2]
-    sums = padded_sums(weights, places, longest).gather(1, places)
-    shares = weights / (sums + (sums == 0).to(sums.dtype))  # raw scores can be negative, and so can their sum
+    shares = weights
+    if averaged:
+        sums = padded_sums(weights, places, longest).gather(1, places)
+        shares = weights / (sums + (sums == 0).to(sums.dtype))  # raw scores can be negative, and so can their sum
     rows = places + longest * torch.arange(batch, device=places.device)[:, None]
     empty = tokens.new_zeros(batch * longest, width)
     sums = empty.index_put((rows.flatten(),), (shares[:, :, None].to(tokens.dtype) * tokens).flatten(0, 1), True)

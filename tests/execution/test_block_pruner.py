@@ -23,13 +23,13 @@ THRESHOLD_SCALES = [0.6, 1.0, 1.5, 1e9]
         (PruningSettings(threshold_scale=0.0), None),
         (
             PruningSettings(threshold_scale=2.0, parameters={"temperature": 0.3}, min_keep=4),
-            Rule(2.0, 4, madtp.PARAMETERS(temperature=0.3)),
+            Rule(2.0, 4, madtp.PARAMETERS(temperature=0.3), 1),
         ),
-        (PruningSettings(threshold_scale=2.0, scales={"vision": [1.0, 0.5]}), Rule(1.0, 1, madtp.PARAMETERS())),
+        (PruningSettings(threshold_scale=2.0, scales={"vision": [1.0, 0.5]}), Rule(1.0, 1, madtp.PARAMETERS(), 1, 2)),
         (PruningSettings(threshold_scale=2.0, scales={"vision": [1.0, 0.0]}), None),
         (PruningSettings(threshold_scale=float("inf"), scales={"vision": [1.0, 0.0]}), None),
-        (PruningSettings(threshold_scale=2.0, scales={"vision": [0.5]}), Rule(2.0, 1, madtp.PARAMETERS())),
-        (PruningSettings(threshold_scale=2.0, scales={"text": [0.0, 0.0]}), Rule(2.0, 1, madtp.PARAMETERS())),
+        (PruningSettings(threshold_scale=2.0, scales={"vision": [0.5]}), Rule(2.0, 1, madtp.PARAMETERS(), 1)),
+        (PruningSettings(threshold_scale=2.0, scales={"text": [0.0, 0.0]}), Rule(2.0, 1, madtp.PARAMETERS(), 1)),
     ],
 )
 def test_the_threshold_scale_is_multiplied_by_the_scale_of_the_block(

@@ -22,7 +22,7 @@ from tests import drawing
 
 #: The whole method.
 SOURCE = '''
-"""`--method random`: keep random tokens, merge the others into one."""
+"""`--method scattered`: keep random tokens, merge the others into one."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def cost(tokens: np.ndarray, sizes: TokenSizes, parameters: Parameters) -> np.nd
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _random(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _scattered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Add the method's file to the folder of methods."""
     folder: Path = tmp_path_factory.mktemp("methods")
-    (folder / "random.py").write_text(SOURCE, encoding="utf-8")
+    (folder / "scattered.py").write_text(SOURCE, encoding="utf-8")
     methods.__path__.append(str(folder))
     yield
     methods.__path__.remove(str(folder))
-    sys.modules.pop("madtp_cli.methods.random", None)
+    sys.modules.pop("madtp_cli.methods.scattered", None)
 
 
 def inputs_of(sample: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -71,12 +71,12 @@ def inputs_of(sample: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def test_the_method_is_short_and_found() -> None:
     """It is named nowhere else."""
     assert SOURCE.count("\n") < 40
-    assert "random" in methods.names()
+    assert "scattered" in methods.names()
 
 
 def test_a_method_without_a_dictionary_gets_none(attached, collate, samples) -> None:
     """The model has no dictionary and still prunes; a method that needs one gets it back."""
-    model = attached(0.5, method="random")
+    model = attached(0.5, method="scattered")
     assert model.madtp is None
     with torch.no_grad():
         trace = model(**collate(samples)).trace
@@ -87,7 +87,7 @@ def test_a_method_without_a_dictionary_gets_none(attached, collate, samples) -> 
 
 def test_training_needs_no_dictionary(attached, collate, samples) -> None:
     """There is no alignment loss, and the task's loss passes gradients."""
-    model = attached(0.5, method="random").train()
+    model = attached(0.5, method="scattered").train()
     output = model(**collate(samples))
     assert output.alignment is None
     output.loss.backward()
@@ -97,7 +97,7 @@ def test_training_needs_no_dictionary(attached, collate, samples) -> None:
 @pytest.mark.parametrize("number", [0, 2])
 def test_it_is_priced_without_scores(attached, samples, threshold_scale: float, number: int) -> None:
     """The closed formula equals fvcore's count; what pruning itself costs is what `cost` says, here nothing."""
-    model, sample = attached(threshold_scale, method="random"), inputs_of(samples[number])
+    model, sample = attached(threshold_scale, method="scattered"), inputs_of(samples[number])
     with torch.no_grad():
         counts = sample_costs.counts_of(model, model(**sample).trace)
     cost = sample_costs.per_sample(model.config, counts)
@@ -110,19 +110,22 @@ def test_it_is_priced_without_scores(attached, samples, threshold_scale: float, 
 
 @pytest.mark.parametrize("method", methods.names())
 def test_a_method_is_charged_for_its_needs(method: str, clip) -> None:
-    """Known methods need 2 of 9 queries and the read-out one, and the dictionary; then comes their own cost."""
+    """Two of 9 queries, the read-out one, and the dictionary, if it needs them; then comes its own cost."""
     vision = clip.config.vision_config
     width, sizes = vision.hidden_size, methods.TokenSizes(vision.hidden_size, 16, 5)
     settings = PruningSettings(method, 1.0, dictionary_size=5, parameters={"queries": 2})
-    needs = {methods.CLASS_ATTENTION, methods.RECEIVED_ATTENTION, methods.DICTIONARY}
-    scores = (3 * 10 * width + 10 * width * 5) if needs <= settings.needs else 0
+    needs = settings.needs
+    rows = bool(needs & {methods.CLASS_ATTENTION, methods.MEAN_CLASS_ATTENTION}) + 2 * (
+        methods.RECEIVED_ATTENTION in needs
+    )
+    scores = rows * 10 * width + (methods.DICTIONARY in needs) * 10 * width * 5
     own = methods.get(method).cost(np.array([9]), sizes, settings.parameters)
     assert parts.pruning(np.array([10]), vision, asdict(settings)).tolist() == (scores + own).tolist()
 
 
 def test_a_sample_does_not_depend_on_its_batch(attached, collate, samples) -> None:
     """Each sample alone gives what it gives in the batch."""
-    model = attached(0.5, method="random")
+    model = attached(0.5, method="scattered")
     with torch.no_grad():
         together = model(**collate(samples)).logits
         alone = torch.cat([model(**sample).logits for sample in samples])
@@ -134,14 +137,14 @@ def test_fewer_tokens_are_left_at_a_larger_threshold_scale(attached, collate, sa
     left = []
     for threshold_scale in (0.1, 0.3, 0.6, 0.9):
         with torch.no_grad():
-            trace = attached(threshold_scale, method="random")(**collate(samples)).trace
+            trace = attached(threshold_scale, method="scattered")(**collate(samples)).trace
         left.append(sum(trace["vision"][-1].left))
     assert left == sorted(set(left), reverse=True)
 
 
 def test_padded_tokens_give_what_packed_ones_give(attached, samples, collate) -> None:
     """The forward that exporters trace keeps the same tokens and gives the same logits."""
-    model, batch = attached(0.5, method="random"), inputs_of(collate(samples))
+    model, batch = attached(0.5, method="scattered"), inputs_of(collate(samples))
     with torch.no_grad():
         packed = _tracing.named_outputs(model, model(**batch))
         model.padded = True
@@ -157,7 +160,7 @@ def test_it_is_exported(blip, tmp_path: Path) -> None:
     config.merge_from = 0
     shallow = type(blip)(config).eval()
     drawing.draw(shallow, seed=1)
-    model = drawing.attached(shallow, 0.5, method="random")
+    model = drawing.attached(shallow, 0.5, method="scattered")
     torch_export.write(_tracing.trace(model), tmp_path / "model.pt2")
     check = _checking.compare_outputs(model, torch_export.runner(tmp_path / "model.pt2"))
     assert check.max_difference <= 1e-4
@@ -170,4 +173,4 @@ def test_settings_are_saved_and_read() -> None:
     assert PruningSettings(**asdict(settings)) == settings
     assert (settings.parameters.temperature, settings.parameters.queries) == (0.3, 32)
     with pytest.raises(TypeError, match="unknown"):
-        PruningSettings("random", parameters={"unknown": 1})
+        PruningSettings("scattered", parameters={"unknown": 1})

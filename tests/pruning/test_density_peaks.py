@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from madtp_cli.methods import madtp
 from madtp_cli.pruning import density_peaks, segments
 
 LENGTHS = st.lists(st.integers(0, 7), min_size=1, max_size=4)
@@ -70,7 +69,7 @@ def test_the_cost_counts_what_is_compared(length: int) -> None:
     tokens, importance, mask = _random([length], 0)
     with FlopCounterMode(display=False) as counter:
         density_peaks.nearest_more_important(tokens, importance, mask)
-    assert counter.get_total_flops() == 2 * tokens.shape[2] * madtp.comparisons(np.array([length]))[0]
+    assert counter.get_total_flops() == 2 * tokens.shape[2] * density_peaks.comparisons(np.array([length]))[0]
 
 
 @given(LENGTHS, st.integers(0, 10_000), st.data())

@@ -62,7 +62,8 @@ class PrunableBlip(Prunable, BlipPreTrainedModel):
     def encode_images(self, pixel_values: Tensor, pruner: BlockPruner) -> Packed:
         """Run the image tower on [images, 3, height, width]; return the kept tokens of each image, [CLS] first."""
         require_image_size(pixel_values, self.config.vision_config.image_size)
-        tokens = self.to_tokens(self.vision_model.embeddings(pixel_values)).protect_ends(first=True)  # [CLS]
+        tokens = self.tokens_of_images(self.vision_model.embeddings, pixel_values, pruner)
+        tokens = tokens.protect_ends(first=True)  # [CLS]
         for layer in self.vision_model.encoder.layers:
             normed = layer.layer_norm1(tokens.data)
             qkv = tokens.apply_rowwise(layer.self_attn.qkv, normed).unflatten(-1, (3, layer.self_attn.num_heads, -1))

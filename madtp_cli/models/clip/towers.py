@@ -61,7 +61,8 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
         """Run the image tower on [images, 3, height, width]; return the kept tokens of each image, [CLS] first."""
         require_image_size(pixel_values, self.config.vision_config.image_size)
         tower = self.vision_model
-        tokens = self.to_tokens(tower.pre_layrnorm(tower.embeddings(pixel_values))).protect_ends(first=True)  # [CLS]
+        tokens = self.tokens_of_images(tower.embeddings, pixel_values, pruner)
+        tokens = tokens.replace(tower.pre_layrnorm(tokens.data)).protect_ends(first=True)  # [CLS]
         return self._encode(tower.encoder, tokens, pruner)
 
     def encode_text(

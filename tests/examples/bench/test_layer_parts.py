@@ -14,7 +14,8 @@ from transformers.models.blip.modeling_blip import BlipMLP
 from examples.bench import layer_parts
 from examples.bench.token_plans import PlannedSelection
 from madtp_cli.execution import attention, grouped_attention, statistics
-from madtp_cli.execution.block_pruner import BlockPruner, PrunableRows
+from madtp_cli.execution.block_pruner import BlockPruner
+from madtp_cli.execution.prunable_rows import PrunableRows
 from madtp_cli.execution.pruning_settings import PruningSettings
 from madtp_cli.methods import BlockInputs, madtp
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
