@@ -7,7 +7,8 @@
     │   └── DataError              3  ... annotations or images
     ├── BudgetError                4  the budget cannot be reached, or was missed
     ├── CheckError                 5  a check failed: an exported file differs from the model
-    └── OutputError                6  the output exists, or cannot be written
+    ├── OutputError                6  the output exists, or cannot be written
+    └── ProcessError               1  another process of the run has ended
 
 A message says what is wrong, where, and what to do, in three lines at most.
 """
@@ -83,6 +84,12 @@ class OutputError(MadtpError):
     """The output exists, or cannot be written."""
 
     exit_code = 6
+
+
+class ProcessError(MadtpError):
+    """The run has several processes, and another one has ended."""
+
+    exit_code = 1
 
 
 def install_command(*packages: str) -> str:

@@ -31,7 +31,7 @@ LAYERS = (
     ("methods",),
     ("pruning",),
     ("config", "reporting"),
-    ("progress",),
+    ("progress", "processes"),
     ("errors",),
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
@@ -46,6 +46,7 @@ SHARED = {"models.blip.costs.towers": "costs of the towers that all BLIP models 
 OUTSIDE: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
+    "processes": {"accelerate", "torch"},
     "reporting": {"pydantic", "rich"},
     "config": {"pydantic", "pydantic_core", "yaml"},
     "metrics": {"numpy"},

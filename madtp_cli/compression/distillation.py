@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from madtp_cli.compression import gradients
 from madtp_cli.compression.optimizers import Schedule, optimizers_of
 from madtp_cli.compression.teacher_cache import TeacherCache
 from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.execution.block_pruner import BlockTrace, TokenTrace
+from madtp_cli.execution.gathering import global_mean, similarities
 from madtp_cli.execution.packed import Packed
 from madtp_cli.models.prunable import DistillationTargets
 from madtp_cli.pruning import segments
@@ -41,7 +43,7 @@ class StepResult:
     Attributes:
         step: Number of the step, from 1.
         steps: Number of all steps.
-        losses: The weighted losses by name.
+        losses: The weighted losses by name, of the batches of all processes.
         seconds: Time since the start of the training.
         trace: The token trace of the step's samples; None while nothing is pruned.
         teacher_seconds: Duration of the teacher's forward pass; 0 if the cache had all targets.
@@ -72,7 +74,8 @@ def distill(
     Args:
         student: The pruned model; its weights change.
         teacher: The dense model, frozen and in evaluation mode.
-        batches: Inputs of the forward pass, with or without labels. The training ends early if they end.
+        batches: Inputs of the forward pass, with or without labels. The training ends early if they end. If several
+            processes train, each has its part of every batch; the losses and the steps are those of the whole batch.
         schedule: Steps and learning rates.
         compute: Device and number format of the forward passes; weights and optimizers keep their own format.
     """
@@ -85,8 +88,9 @@ def distill(
         with compute.precision():
             output = student(**inputs_of(batch), labels=batch.get("labels"))
         before = teacher_cache.seconds
-        losses = step_losses(output, teacher_cache.targets(batch))
+        losses = step_losses(output, teacher_cache.targets(batch), len(batch["input_ids"]))
         torch.stack(list(losses.values())).sum().backward()
+        gradients.sum_over_processes(student.parameters())
         nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_NORM)
         for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
             optimizer.step()
@@ -98,14 +102,16 @@ def distill(
         yield StepResult(step + 1, schedule.steps, detached, time.monotonic() - started, output.trace, teacher_seconds)
 
 
-def step_losses(output: Any, targets: DistillationTargets) -> dict[str, Tensor]:
+def step_losses(output: Any, targets: DistillationTargets, samples: int = 1) -> dict[str, Tensor]:
     """Return the weighted losses of a student's output by name; "task" only if the batch had labels.
 
-    The first word of a target's name says which loss applies to it.
+    The first word of a target's name says which loss applies to it. Each loss is a mean over the batches of all
+    processes.
 
     Args:
         output: Output of the student's forward pass in training mode.
         targets: The teacher's distillation targets for the same batch.
+        samples: Number of samples of the batch; it matters only if processes have batches of different sizes.
     """
     by_kind: dict[str, list[Tensor]] = {}
     for name, value in output.targets.items():
@@ -123,9 +129,9 @@ def step_losses(output: Any, targets: DistillationTargets) -> dict[str, Tensor]:
     if "embedding.image" in targets:
         losses["contrast"] = _contrast_loss(output.targets, targets)
     if output.loss is not None:
-        losses["task"] = output.loss
+        losses["task"] = global_mean(output.loss, output.loss_items or samples)
     if output.alignment is not None:
-        losses["alignment"] = ALIGNMENT_WEIGHT * output.alignment
+        losses["alignment"] = ALIGNMENT_WEIGHT * global_mean(output.alignment, samples)
     return losses
 
 
@@ -157,8 +163,8 @@ def kept_token_loss(tokens: Packed, trace: Sequence[BlockTrace], targets: Packed
 def _text_token_loss(words: Tensor, targets: Tensor) -> Tensor:
     """Return the mean over layers of the squared distance, [tokens, layers, width], relative to the layer's size."""
     words, targets = words.float(), targets.float()
-    distance = (words - targets).square().mean((0, 2))
-    return (distance / targets.square().mean((0, 2)).clamp_min(1e-6)).mean()
+    distance = global_mean((words - targets).square().mean((0, 2)), len(words))
+    return (distance / global_mean(targets.square().mean((0, 2)), len(words)).clamp_min(1e-6)).mean()
 
 
 def _contrast_loss(student: DistillationTargets, teacher: DistillationTargets) -> Tensor:
@@ -167,17 +173,24 @@ def _contrast_loss(student: DistillationTargets, teacher: DistillationTargets) -
         [functional.normalize(_data(values[name]).float(), dim=-1) for name in ("embedding.image", "embedding.text")]
         for values in (student, teacher)
     )
-    similar, dense = images @ texts.T / CONTRAST_TEMPERATURE, dense_images @ dense_texts.T / CONTRAST_TEMPERATURE
-    return _soft_cross_entropy(similar, dense) + _soft_cross_entropy(similar.T, dense.T)
+    by_image, by_text = similarities(_similarity, images, texts)
+    dense_by_image, dense_by_text = similarities(_similarity, dense_images, dense_texts)
+    return _soft_cross_entropy(by_image, dense_by_image) + _soft_cross_entropy(by_text, dense_by_text)
+
+
+def _similarity(images: Tensor, texts: Tensor) -> Tensor:
+    return images @ texts.T / CONTRAST_TEMPERATURE
 
 
 def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the KL divergence from the teacher's softened distribution, scaled so that its gradient keeps its size."""
     student = functional.log_softmax(logits.float() / LOGIT_TEMPERATURE, -1)
     teacher = functional.log_softmax(targets.float() / LOGIT_TEMPERATURE, -1)
-    return functional.kl_div(student, teacher, reduction="batchmean", log_target=True) * LOGIT_TEMPERATURE**2
+    divergence = functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return global_mean(divergence, len(logits)) * LOGIT_TEMPERATURE**2
 
 
 def _relative_distance(state: Tensor, target: Tensor) -> Tensor:
     """Return the squared distance relative to the size of the target."""
-    return functional.mse_loss(state.float(), target.float()) / target.float().square().mean().clamp_min(1e-6)
+    distance = global_mean(functional.mse_loss(state.float(), target.float()), state.numel())
+    return distance / global_mean(target.float().square().mean(), target.numel()).clamp_min(1e-6)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from madtp_cli import processes
 from madtp_cli.compression import calibration, distillation
 from madtp_cli.compression.budget import Budget
 from madtp_cli.compression.optimizers import Schedule
@@ -121,12 +122,13 @@ def _follow_cost(student: Prunable, result: distillation.StepResult, target: Bud
     validation data comes last.
 
     Returns:
-        The mean GFLOPs of the step's samples.
+        The mean GFLOPs of the step's samples, of all processes.
     """
     if result.trace is None or student.pruning is None:
         return target.gflops
     counts = sample_costs.counts_of(student, result.trace)
-    gflops = float(sample_costs.per_sample(student.config, counts).mean()) / 1e9
+    flops = processes.gathered(list(sample_costs.per_sample(student.config, counts)))
+    gflops = float(np.mean(flops)) / 1e9
     factor = (gflops / target.gflops) ** (FOLLOWING / slope)
     run.set_threshold_scale(student, student.pruning.threshold_scale * factor)
     return gflops

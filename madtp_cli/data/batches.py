@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from madtp_cli import processes
 from madtp_cli.data.dataset import Row
 from madtp_cli.errors import MadtpError
 
@@ -37,6 +38,7 @@ def batches(
     workers: int | None = None,
     start: int = 0,
     limit: int | None = None,
+    shared: bool = False,
 ) -> Iterator[Batch]:
     """Yield the batches of one pass over the rows; the last batch may be smaller.
 
@@ -49,6 +51,8 @@ def batches(
         workers: Processes that decode images; None for a number that suits the images. It does not change the batches.
         start: Samples of this pass to skip, to continue where an earlier pass stopped.
         limit: Use only the first `limit` rows, shuffled or not.
+        shared: Whether the processes of a run share each batch, so that this one gets only its part. A last batch with
+            fewer samples than processes is left out.
 
     Raises:
         DataError: An image cannot be decoded.
@@ -56,6 +60,8 @@ def batches(
     count = len(rows) if limit is None else min(limit, len(rows))
     order = _order(count, seed)[start:]
     row_numbers = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    if shared:
+        row_numbers = [processes.part_of(batch) for batch in row_numbers if len(batch) >= processes.count()]
     workers = _default_workers(rows) if workers is None else workers
     return _load(_BatchDataset(rows, task, processor), row_numbers, min(workers, len(row_numbers)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
+from madtp_cli import processes
 from madtp_cli.data import Row
 from madtp_cli.data import batches as data_batches
 from madtp_cli.data.caption_sampling import SampledCaptions
@@ -26,20 +27,24 @@ def rows(session: Session, split: str, limit: int | None = None) -> Sequence[Row
 def batches(session: Session, split: str, limit: int | None = None) -> Iterable[Batch]:
     """Return the batches of a split in order. They stay in memory for the next pass if they fit.
 
+    If there are several processes, these are the batches of this process's part of the rows.
+
     Raises:
         DataError: The split has no rows.
     """
     chosen = rows(session, split, limit)
     if not len(chosen):
         raise DataError(f"The {split} split of {session.data.source} is empty.\nGive data with samples in it.")
-    key = f"{split}/{len(chosen)}"
+    key, mine = f"{split}/{len(chosen)}", processes.part_of(chosen)
     if key in session.prepared_batches:
         return session.prepared_batches[key]
-    return _keep_if_they_fit(session, key, len(chosen), _collated(session, chosen))
+    return _keep_if_they_fit(session, key, len(mine), _collated(session, mine))
 
 
 def training_batches(session: Session, samples: int | None = None) -> Iterator[Batch]:
     """Yield shuffled batches of training rows on the device, epoch after epoch without end.
+
+    If there are several processes, each gets its part of every batch.
 
     Each row has one of its captions. Of the first `samples` rows it is the same caption in each epoch, so that the
     teacher cache holds every target after one epoch. Without `samples` each epoch has another caption.
@@ -47,7 +52,7 @@ def training_batches(session: Session, samples: int | None = None) -> Iterator[B
     chosen, seed = rows(session, "train", samples), session.settings.seed
     for epoch in itertools.count():
         captioned = SampledCaptions(chosen, seed, epoch if samples is None else 0)
-        for batch in _collated(session, captioned, f"{seed}/{epoch}"):
+        for batch in _collated(session, captioned, f"{seed}/{epoch}", shared=True):
             yield session.compute.moved(batch)
 
 
@@ -61,10 +66,12 @@ def full_batches(session: Session, split: str, size: int, number: int) -> list[B
     return [inputs_of(batch) for batch in itertools.islice(made, max(1, len(chosen) // size))]
 
 
-def _collated(session: Session, chosen: Sequence[Row], seed: str | None = None) -> Iterator[Batch]:
-    settings = session.settings
+def _collated(
+    session: Session, chosen: Sequence[Row], seed: str | None = None, *, shared: bool = False
+) -> Iterator[Batch]:
+    size, workers = session.settings.batch_size, session.settings.workers
     made = data_batches.batches(
-        chosen, session.task, session.processor, batch_size=settings.batch_size, seed=seed, workers=settings.workers
+        chosen, session.task, session.processor, batch_size=size, seed=seed, workers=workers, shared=shared
     )
     for batch in made:
         yield batch if session.labelled else {name: value for name, value in batch.items() if name != "labels"}

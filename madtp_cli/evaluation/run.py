@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from madtp_cli import processes
 from madtp_cli.data import Row
 from madtp_cli.errors import CheckpointError
 from madtp_cli.evaluation import batching, sample_costs
@@ -56,8 +57,9 @@ class Measured:
 
 def measure(session: Session, title: str, model: Prunable, split: str, limit: int | None = None) -> Measured:
     """Run a model over a split of a session and report the progress under a title."""
-    session.progress.start(title, len(batching.rows(session, split, limit)))
-    measured = run_split(session, model, split, limit, session.progress.advance)
+    total = len(batching.rows(session, split, limit))
+    session.progress.start(title, total)
+    measured = run_split(session, model, split, limit, lambda done: session.progress.advance(min(done, total)))
     session.progress.finish()
     return measured
 
@@ -84,12 +86,14 @@ def run(
 ) -> Measured:
     """Run a model once over batches, without gradients.
 
+    If there are several processes, each runs its own batches, and the result is that of all of them in order.
+
     Args:
         model: The model, dense or pruned.
         batches: Batches that the task collated.
         task: Makes predictions of the outputs, and scores of the predictions.
         compute: Device and number format.
-        rows: The rows of the batches in the same order. Without rows the result has answers but no scores.
+        rows: The rows of the batches of all processes in the same order. Without rows the result has answers but no scores.
         tick: Called after each batch with the number of samples done.
     """
     predictions: list[Any] = []
@@ -101,8 +105,9 @@ def run(
             require_finite(model, output, compute)
             counts.append(sample_costs.counts_of(model, output.trace))
             predictions += task.predict(model, output, batch, generation.recorder(counts[-1]))
-            tick(len(predictions))
-        all_counts = _joined(counts)
+            tick(len(predictions) * processes.count())
+        predictions, all_counts = processes.gathered(predictions), _joined(counts)
+        generation.add_processes()
         result = task.score(model, predictions, rows, generation.recorder(all_counts))
     return Measured(result, all_counts, generation)
 
@@ -141,4 +146,6 @@ def set_threshold_scale(model: Prunable, threshold_scale: float) -> None:
 
 
 def _joined(counts: Sequence[Counts]) -> Counts:
-    return {tower: TokenCounts.joined([part[tower] for part in counts]) for tower in counts[0]}
+    """Return the token counts of all batches, of all processes."""
+    parts = processes.gathered(list(counts))
+    return {tower: TokenCounts.joined([part[tower] for part in parts]) for tower in parts[0]}

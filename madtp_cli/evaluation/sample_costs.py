@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 
-from madtp_cli import methods, models
+from madtp_cli import methods, models, processes
 from madtp_cli.evaluation import batching
 from madtp_cli.evaluation.session import Session
 from madtp_cli.execution.block_pruner import TokenTrace
@@ -133,6 +133,10 @@ class GenerationCost:
     config: Any
     total: int = field(default=0, init=False)
     dense: int = field(default=0, init=False)
+
+    def add_processes(self) -> None:
+        """Add the text runs of the other processes."""
+        self.total, self.dense = processes.total(self.total), processes.total(self.dense)
 
     def recorder(self, counts: Counts) -> OnTextRun:
         """Return a function that adds the cost of each text run.

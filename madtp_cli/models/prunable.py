@@ -34,7 +34,8 @@ class PrunedOutput(ModelOutput):
     """Output of the forward pass of every model.
 
     Attributes:
-        loss: Loss of the task; None without labels.
+        loss: Loss of the task, a mean; None without labels.
+        loss_items: Number of items that the loss is the mean of; None for the samples of the batch.
         logits: See the forward of each model.
         alignment: Alignment loss of the dictionary (MAG), only in training and if pruning is on.
         targets: Distillation targets, only in training or with `return_targets=True`.
@@ -46,6 +47,7 @@ class PrunedOutput(ModelOutput):
     alignment: Tensor | None = None
     targets: DistillationTargets | None = None
     trace: TokenTrace | None = None
+    loss_items: int | None = None
 
 
 @dataclass

@@ -67,12 +67,14 @@ class MadtpBlipForConditionalGeneration(DecodingBlip):
         states: list[Tensor] | None = [] if return_targets or self.training else None
         images = self.encode_images(pixel_values, vision)
         logits = self.decode(input_ids, attention_mask, images, decoder, states)
-        loss = None
+        loss, items = None, None
         if labels is not None:
             losses = token_losses(logits, labels, attention_mask).data
-            loss = losses.sum() / (labels[:, 1:] != IGNORED).sum()
+            items = (labels[:, 1:] != IGNORED).sum()
+            loss = losses.sum() / items
         return DecodedOutput(
             loss=loss,
+            loss_items=items,
             logits=logits.data,
             targets=self._targets(logits, images, states) if states is not None else None,
             trace={"vision": vision.blocks, "decoder": decoder.blocks},

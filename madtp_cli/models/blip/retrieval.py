@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BlipTextModel, BlipVisionModel
 
+from madtp_cli.execution import gathering
 from madtp_cli.execution.block_pruner import BlockPruner
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
@@ -210,23 +211,23 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
         input_ids: Tensor,
         attention_mask: Tensor | None,
     ) -> Tensor:
-        """Contrastive loss of the batch's embeddings plus matching loss."""
-        similarity = embeddings[0].float() @ embeddings[1].float().T
-        return self._contrastive_loss(similarity, labels) + self._matching_loss(
-            similarity, logits, labels, images, input_ids, attention_mask
-        )
+        """Contrastive loss plus matching loss, with the samples of all processes of a training."""
+        similar = gathering.similarities(_similarity, *embeddings)
+        same = labels[:, None] == gathering.gather_rows(labels)
+        matching = self._matching_loss(similar, logits, ~same, images, input_ids, attention_mask)
+        return self._contrastive_loss(similar, same) + matching
 
-    def _contrastive_loss(self, similarity: Tensor, labels: Tensor) -> Tensor:
+    def _contrastive_loss(self, similar: tuple[Tensor, Tensor], same: Tensor) -> Tensor:
         """Image-text contrastive loss of the batch in both directions, without momentum encoder and queue."""
-        same = (labels[:, None] == labels).float()
-        targets, logits = same / same.sum(1, keepdim=True), similarity / self.temperature
-        return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
+        targets = same.float() / same.float().sum(1, keepdim=True)
+        losses = [functional.cross_entropy(similarity / self.temperature, targets) for similarity in similar]
+        return (losses[0] + losses[1]) / 2
 
     def _matching_loss(
         self,
-        similarity: Tensor,
+        similar: tuple[Tensor, Tensor],
         logits: Tensor,
-        labels: Tensor,
+        wrong: Tensor,
         images: Packed,
         input_ids: Tensor,
         attention_mask: Tensor | None,
@@ -236,20 +237,24 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
         These are its image with the most similar text of another image, and its text with the most similar other image.
         The original code draws the two at random by similarity. Taking the most similar makes runs reproducible.
         """
-        wrong = labels[:, None] != labels
         rows = wrong.any(1).nonzero()[:, 0]
         if not len(rows):
-            return functional.cross_entropy(logits.float(), torch.full_like(labels, MATCH))
-        others = similarity.detach().masked_fill(~wrong, float("-inf"))
-        image = torch.cat([rows, others.argmax(0)[rows]])
-        text = torch.cat([others.argmax(1)[rows], rows])
-        mask = None if attention_mask is None else attention_mask[text]
-        cross_attention = self.cross_attention_to(_select(images, image.tolist()))
-        tokens = self._encode_pairs(input_ids[text], mask, self._pair_pruner(), cross_attention)
+            return functional.cross_entropy(logits.float(), torch.full_like(input_ids[:, 0], MATCH))
+        best = [similarity.detach().masked_fill(~wrong, float("-inf")).argmax(1)[rows] for similarity in similar]
+        own = rows + gathering.first_row(len(wrong), rows.device)
+        image, text = torch.cat([own, best[1]]), torch.cat([best[0], own])
+        mask = None if attention_mask is None else gathering.gather_padded(attention_mask)[text]
+        cross_attention = self.cross_attention_to(_select(gathering.gather_packed(images), image.tolist()))
+        input_ids = gathering.gather_padded(input_ids)[text]
+        tokens = self._encode_pairs(input_ids, mask, self._pair_pruner(), cross_attention)
         all_logits = torch.cat([logits, self.itm_head(tokens.first())]).float()
         targets = torch.full((len(all_logits),), 1 - MATCH, device=all_logits.device)
         targets[: len(logits)] = MATCH
         return functional.cross_entropy(all_logits, targets)
+
+
+def _similarity(images: Tensor, texts: Tensor) -> Tensor:
+    return images.float() @ texts.float().T
 
 
 def _targets(

@@ -13,6 +13,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 
+from madtp_cli.execution import gathering
 from madtp_cli.execution.block_pruner import TokenTrace
 from madtp_cli.execution.packed import Packed
 from madtp_cli.models.clip.towers import MadtpClipConfig, PrunableClip
@@ -114,7 +115,7 @@ class MadtpClipForRetrieval(PrunableClip):
         text_embedding = _unit(self.text_projection(text_states))
         logits = self._logits(image_embedding, text_embedding)
         return ClipOutput(
-            loss=contrastive_loss(self._limit_scale(logits), labels) if labels is not None else None,
+            loss=self._loss(image_embedding, text_embedding, labels) if labels is not None else None,
             logits=logits,
             alignment=self.alignment_loss(vision.pooled, text.pooled),
             targets=self._targets((image_states, text_states), images, texts, states) if states is not None else None,
@@ -185,6 +186,12 @@ class MadtpClipForRetrieval(PrunableClip):
         with torch.autocast(images.device.type, enabled=False):
             return self.logit_scale.exp() * (images @ texts.t())
 
+    def _loss(self, images: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
+        """Contrastive loss of the embeddings, with those of all processes of a training."""
+        by_image, by_text = gathering.similarities(self._logits, images, texts)
+        same = labels[:, None] == gathering.gather_rows(labels)
+        return contrastive_loss(self._limit_scale(by_image), self._limit_scale(by_text), same)
+
     def _limit_scale(self, logits: Tensor) -> Tensor:
         """Limit the scale of the logits to `MAX_LOGIT_SCALE`. A larger scale keeps its gradient, so it can decrease."""
         return logits * (MAX_LOGIT_SCALE / self.logit_scale.detach().exp()).clamp(max=1)
@@ -210,18 +217,18 @@ def _unit(features: Tensor) -> Tensor:
     return functional.normalize(features.float(), dim=-1)
 
 
-def contrastive_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def contrastive_loss(by_image: Tensor, by_text: Tensor, same: Tensor) -> Tensor:
     """Return the mean of the image-to-text and text-to-image cross entropy of a batch's similarities.
 
     Args:
-        logits: Scaled similarities, [pairs, pairs].
-        labels: [pairs], the number of each pair's image. All pairs of one image match each other.
+        by_image: Scaled similarities of each image with the texts of all pairs, [pairs, all pairs].
+        by_text: Scaled similarities of each text with the images of all pairs, [pairs, all pairs].
+        same: Whether two pairs have the same image, bool [pairs, all pairs]; they then match each other.
 
     Source: CLIP, arXiv:2103.00020. Several matches share the target, as in BLIP, arXiv:2201.12086.
     """
-    matches = (labels[:, None] == labels).float()
-    target = matches / matches.sum(1, keepdim=True)
-    return (functional.cross_entropy(logits, target) + functional.cross_entropy(logits.t(), target)) / 2
+    target = same.float() / same.float().sum(1, keepdim=True)
+    return (functional.cross_entropy(by_image, target) + functional.cross_entropy(by_text, target)) / 2
 
 
 MODEL = MadtpClipForRetrieval
