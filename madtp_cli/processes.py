@@ -1,8 +1,8 @@
 """Several processes that work on one run: which one this is, and what they exchange.
 
-`accelerate launch` and `torchrun` start the processes and set the environment variables RANK and WORLD_SIZE. The library
-accelerate (extra `distributed`) connects them. A run in a single process needs none of this: every function then returns
-its argument.
+`accelerate launch` and `torchrun` start the processes and set the environment variables RANK and WORLD_SIZE. The
+library accelerate (extra `distributed`) connects them. A run in a single process needs none of this: every function
+then returns its argument.
 """
 
 from __future__ import annotations
@@ -56,6 +56,18 @@ def start(device: str) -> None:
             f"Install it: {install_command('accelerate')}"
         ) from error
     PartialState(cpu=device == "cpu")
+
+
+def require_one(command: str) -> None:
+    """Check that a command which runs in a single process was not started by a launcher.
+
+    Raises:
+        UsageError: A launcher started several processes.
+    """
+    if launched() > 1:
+        raise UsageError(
+            f"madtp {command} runs in one process, but {launched()} were started.\nRun it without the launcher."
+        )
 
 
 def count() -> int:
@@ -127,7 +139,13 @@ def _clear_errors() -> Iterator[None]:
         raise lost(error) from error
 
 
-def lost(error: RuntimeError) -> ProcessError:
+def is_lost(error: BaseException) -> bool:
+    """Return whether an error says that an exchange with another process failed."""
+    text = str(error).lower()
+    return count() > 1 and isinstance(error, RuntimeError) and ("gloo" in text or "nccl" in text)
+
+
+def lost(error: Exception) -> ProcessError:
     """Return the error for an exchange that failed."""
     reason = str(error).strip().split("\n")[0][:160]
     return ProcessError(

@@ -12,6 +12,7 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
+from madtp_cli import processes
 from madtp_cli.cli import early_checks
 from madtp_cli.cli.console import Terminal
 from madtp_cli.config import RunSettings, resolve
@@ -31,7 +32,7 @@ def examples(*commands: str) -> str:
 def terminal(ctx: typer.Context) -> Terminal:
     """Return the terminal with the verbosity of the command's options."""
     found: Terminal = ctx.obj
-    found.verbosity = -1 if ctx.params.get("quiet") else ctx.params["verbose"]
+    found.verbosity = -1 if ctx.params.get("quiet") or not processes.is_main() else ctx.params["verbose"]
     return found
 
 
@@ -47,7 +48,9 @@ def settings(ctx: typer.Context, kind: type[RunSettings]) -> tuple[Any, Terminal
 
 
 def print_report(ctx: typer.Context, report: BaseModel, show: Callable[[Any, Console], None]) -> None:
-    """Print a report: with --json the document, otherwise what `show` makes of it."""
+    """Print a report in the main process: with --json the document, otherwise what `show` makes of it."""
+    if not processes.is_main():
+        return
     if ctx.params["as_json"]:
         sys.stdout.write(report.model_dump_json(indent=2) + "\n")
     else:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from madtp_cli import processes
 from madtp_cli.cli.console import Terminal
 from madtp_cli.errors import MadtpError
 
 #: Number of -v options that shows the traceback of an error.
 TRACEBACKS = 2
+#: Of several processes that fail in the same way only the main one should print the error; others wait this long.
+MAIN_FIRST_SECONDS = 2.0
 #: The last lines of `madtp --help`. The classes in `madtp_cli.errors` have the codes.
 DESCRIPTION = (
-    "Exit codes: 0 success; 1 bug in madtp; 2 wrong option or config file; 3 input cannot be used; "
-    "4 budget unreachable or missed; 5 a check failed; 6 output exists or cannot be written; 130 interrupted (Ctrl-C); "
-    "143 terminated (SIGTERM); 141 output pipe closed."
+    "Exit codes: 0 success; 1 bug in madtp, or another process of the run ended; 2 wrong option or config file; "
+    "3 input cannot be used; 4 budget unreachable or missed; 5 a check failed; 6 output exists or cannot be written; "
+    "130 interrupted (Ctrl-C); 143 terminated (SIGTERM); 141 output pipe closed."
 )
 
 
@@ -72,6 +76,8 @@ class CommandGroup(TyperGroup):
             raise
         except Exception as error:  # noqa: BLE001  the last resort: the user sees a sentence, not a traceback
             message, code = (TORCHVISION, 3) if _is_of_torchvision(error) else (_bug(error), 1)
+            if processes.is_lost(error):
+                message = str(processes.lost(error))
             _fail(ctx.obj, message, code, error)
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -79,6 +85,10 @@ class CommandGroup(TyperGroup):
 
 def _fail(terminal: Terminal, message: str, code: int, error: Exception | None = None) -> NoReturn:
     """Print the message, with -vv also the traceback, and exit."""
+    if not processes.is_main():
+        # The launcher ends this process if the main one failed; then that one has said why.
+        time.sleep(MAIN_FIRST_SECONDS)
+        message = f"Process {processes.rank()} of {processes.launched()}: {message}"
     terminal.fail(message, error if terminal.verbosity >= TRACEBACKS else None)
     raise typer.Exit(code) from None
 

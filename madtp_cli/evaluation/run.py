@@ -93,7 +93,8 @@ def run(
         batches: Batches that the task collated.
         task: Makes predictions of the outputs, and scores of the predictions.
         compute: Device and number format.
-        rows: The rows of the batches of all processes in the same order. Without rows the result has answers but no scores.
+        rows: The rows of the batches of all processes in the same order. Without rows the result has answers but no
+            scores.
         tick: Called after each batch with the number of samples done.
     """
     predictions: list[Any] = []

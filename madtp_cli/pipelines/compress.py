@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from madtp_cli import processes
 from madtp_cli.checkpoint import number_format
 from madtp_cli.checkpoint.atomic_write import check_output_folder
 from madtp_cli.checkpoint.save import save
@@ -18,6 +20,7 @@ from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting import card
+from madtp_cli.reporting.samples import SampleRecord
 from madtp_cli.reporting.schema import BudgetPart, CompressReport, CurvePoint, GflopsPart, WeightsPart
 
 
@@ -34,8 +37,8 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     """
     started, progress = time.monotonic(), progress or ProgressReporter()
     output = settings.output_for(source)
-    check_output_folder(output, settings.overwrite)
-    sample_files.check(settings.samples_out)
+    processes.start(settings.device)
+    processes.from_main(lambda: _check_outputs(output, settings))
     session = Session.open(source, settings, progress)
     compressed = compress_model(session, settings)
     dense = measure(session, "Evaluating the dense model", compressed.teacher, settings.split)
@@ -48,12 +51,25 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
         "README.md": card.model_card(report, session.task.pipeline_tag, session.task.title),
     }
     progress.start("Saving", 0)
-    student = compressed.student.cpu()
-    save(student, session.processor, output, files=files, overwrite=settings.overwrite, dtype=compressed.saved_in)
-    if settings.samples_out is not None:
-        sample_files.write(settings.samples_out, samples)
+    processes.from_main(lambda: _save(session, compressed, output, files, samples))
     progress.finish()
     return report
+
+
+def _check_outputs(output: Path, settings: CompressSettings) -> None:
+    check_output_folder(output, settings.overwrite)
+    sample_files.check(settings.samples_out)
+
+
+def _save(
+    session: Session, compressed: CompressedModel, output: Path, files: dict[str, str], samples: Sequence[SampleRecord]
+) -> None:
+    """Write the folder, and the samples where the settings want them too."""
+    student, settings = compressed.student.cpu(), session.settings
+    overwrite = getattr(settings, "overwrite", False)
+    save(student, session.processor, output, files=files, overwrite=overwrite, dtype=compressed.saved_in)
+    if settings.samples_out is not None:
+        sample_files.write(settings.samples_out, samples)
 
 
 def _report(
@@ -81,7 +97,9 @@ def _report(
         gflops=GflopsPart.of(dense.gflops(teacher).mean(), pruned.gflops(student).mean()),
         generation=generation_part(session.task, student, pruned, dense),
         quality=change(session, dense, pruned),
-        latency=timing.latency(teacher, student, batches, session.compute, progress=session.progress),
+        latency=processes.from_main(
+            lambda: timing.latency(teacher, student, batches, session.compute, progress=session.progress)
+        ),
         tokens={tower: [part for part in layers if part.tower == tower and part.tokens_in] for tower in pruned.counts},
         weights=_weights_part(session, compressed),
         threshold_scale=calibration.threshold_scale,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from madtp_cli import processes
 from madtp_cli.config import RunSettings
 from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import sample_costs, sample_files
@@ -30,7 +31,8 @@ def evaluate(source: Path, settings: RunSettings, progress: ProgressReporter | N
         MadtpError: A subclass with its exit code.
     """
     started = time.monotonic()
-    sample_files.check(settings.samples_out)
+    processes.start(settings.device)
+    processes.from_main(lambda: sample_files.check(settings.samples_out))
     session = Session.open(source, settings, progress or ProgressReporter(), [settings.split])
     if not session.labelled:
         raise UsageError(

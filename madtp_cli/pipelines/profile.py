@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from madtp_cli import processes
 from madtp_cli.compression.student import dense_teacher
 from madtp_cli.config import RunSettings
 from madtp_cli.errors import UsageError
@@ -51,6 +52,7 @@ def profile(
         MadtpError: A subclass with its exit code.
     """
     progress = progress or ProgressReporter()
+    processes.require_one("profile")
     if (source is None) == (arch is None):
         raise UsageError("Give either a checkpoint or --arch, not both.")
     if source is None or text_tokens is not None:

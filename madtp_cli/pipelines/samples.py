@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from madtp_cli import processes
 from madtp_cli.compression.student import dense_teacher
 from madtp_cli.evaluation import sample_files, sample_records
 from madtp_cli.evaluation.run import Measured, measure
@@ -22,8 +23,10 @@ def write_samples(session: Session, measured: Measured, limit: int | None = None
     if file is None:
         return
     if not session.model.pruning:
-        sample_files.write(file, sample_records.records(session, own, None, limit))
+        samples = sample_records.records(session, own, None, limit)
+        processes.from_main(lambda: sample_files.write(file, samples))
         return
     teacher = dense_teacher(session.model)
     dense = measure(session, "Evaluating without pruning", teacher, split, limit)
-    sample_files.write(file, sample_records.records(session, (teacher, dense), own, limit))
+    samples = sample_records.records(session, (teacher, dense), own, limit)
+    processes.from_main(lambda: sample_files.write(file, samples))

@@ -1,6 +1,6 @@
 """One process of a training in several processes; prints the losses of each step, the metric and the GFLOPs as JSON.
 
-Usage: python -m tests.processes.worker CHECKPOINT..., with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun sets.
+Usage: python -m tests.processes.worker CHECKPOINT..., with the environment variables that torchrun sets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from madtp_cli.evaluation import quality, run
 from madtp_cli.evaluation.session import Session
 from madtp_cli.progress import ProgressReporter
 
-SETTINGS = {"gflops_budget": "0.6", "steps": 3, "batch_size": 7, "limit": 21, "device": "cpu"}
+SETTINGS = {"gflops_budget": "0.6", "steps": 2, "batch_size": 7, "limit": 14, "device": "cpu"}
 
 
 def record(checkpoint: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -34,9 +34,9 @@ def record(checkpoint: Path, settings: dict[str, Any]) -> dict[str, Any]:
             losses.append(result.losses)
             yield result
 
-    distillation.distill = recorded
+    vars(distillation)["distill"] = recorded
     compressed = compress_model(session, resolved)
-    distillation.distill = distill
+    vars(distillation)["distill"] = distill
     measured = run.measure(session, "Evaluating", compressed.student, "test")
     return {
         "losses": losses,
@@ -49,4 +49,4 @@ def record(checkpoint: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps([record(Path(name), SETTINGS) for name in sys.argv[1:]]))
+    sys.stdout.write(json.dumps([record(Path(name), SETTINGS) for name in sys.argv[1:]]))

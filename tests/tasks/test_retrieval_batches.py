@@ -45,7 +45,8 @@ def test_rows_with_the_same_image_have_the_same_label(rows, processor) -> None:
     again = Row("again", rows[1].images, "ring", references=("ring",))
     batch = Retrieval().collate([rows[0], rows[1], again, rows[2], again], processor)
     first, second, again, third, last = batch["labels"].tolist()
-    assert second == again == last and len({first, second, third}) == 3
+    assert second == again == last
+    assert len({first, second, third}) == 3
 
 
 def test_a_row_without_references_has_its_text_as_caption(rows, processor) -> None:

@@ -70,7 +70,7 @@ class MadtpBlipForConditionalGeneration(DecodingBlip):
         loss, items = None, None
         if labels is not None:
             losses = token_losses(logits, labels, attention_mask).data
-            items = (labels[:, 1:] != IGNORED).sum()
+            items = int((labels[:, 1:] != IGNORED).sum())
             loss = losses.sum() / items
         return DecodedOutput(
             loss=loss,

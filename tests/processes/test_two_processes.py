@@ -1,0 +1,98 @@
+"""Two processes on one machine, connected by gloo, give what one process gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from madtp_cli import processes
+from madtp_cli.errors import UsageError
+from tests.paths import ROOT
+
+EXAMPLES = [ROOT / "examples" / f"{name}.pt" for name in ("blip", "blip-caption", "blip-retrieval", "clip")]
+
+
+def start(words: list[Any], rank: int = 0, count: int = 1, port: int = 0) -> subprocess.Popen[str]:
+    """Start Python with these arguments as one of several processes."""
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    if count > 1:
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        variables |= {name: str(value) for name, value in ranks.items()}
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def start_two(words: list[Any]) -> list[subprocess.Popen[str]]:
+    """Start two connected processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [start(words, rank, 2, port) for rank in range(2)]
+
+
+def output(process: subprocess.Popen[str]) -> Any:
+    """Return what a process printed as JSON."""
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_measure_as_one() -> None:
+    """Batches of seven samples are shared as three and four, and each process keeps other numbers of tokens."""
+    words = ["-m", "tests.processes.worker", *EXAMPLES]
+    running = start_two(words)
+    alone, (first, second) = output(start(words)), map(output, running)
+    assert first == second
+    for one, two in zip(alone, first, strict=True):
+        assert len(one["losses"]) == 2
+        for single, shared in zip(one["losses"], two["losses"], strict=True):
+            assert shared == pytest.approx(single, abs=1e-4)
+        assert two["gflops"] == pytest.approx(one["gflops"], rel=1e-3)
+        assert two["generation"] == pytest.approx(one["generation"], rel=1e-3)
+        assert (two["quality"], two["samples"]) == (one["quality"], one["samples"])
+
+
+@pytest.mark.slow
+def test_the_main_process_prints_and_writes_and_a_lost_process_ends_the_others(tmp_path) -> None:
+    """One voice on the terminal; after the end of a process the others do not wait for it."""
+    words = ["-m", "madtp_cli", "compress", EXAMPLES[0], "--gflops-budget", 0.5, "--device", "cpu"]
+    short = ["--steps", 2, "--limit", 16, "--batch-size", 8, "--output", tmp_path / "short", "--json"]
+    first, second = start_two([*words, *short])
+    report, (other, _) = output(first), second.communicate(timeout=100)
+    assert report["gflops"]["pruned"] > 0
+    assert other == ""
+    assert (tmp_path / "short" / "model.safetensors").exists()
+    first, second = start_two([*words, "--steps", 2000, "--output", tmp_path / "long"])
+    assert first.stderr is not None
+    while "Fine-tuning" not in first.stderr.readline():
+        assert first.poll() is None
+    second.send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    second.communicate(timeout=100)
+    _, message = first.communicate(timeout=100)
+    assert time.monotonic() - killed < 30
+    assert "lost the connection to another process" in message
+    assert first.returncode == 1
+    assert not (tmp_path / "long").exists()
+
+
+def test_a_command_for_one_process_refuses_a_launcher(monkeypatch) -> None:
+    """Otherwise each process would write the same file."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="runs in one process, but 2 were started"):
+        processes.require_one("export")
