@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from madtp_cli import processes
 from madtp_cli.config import CompressSettings, RunSettings, choices
 
 
@@ -47,6 +48,7 @@ def check_export(params: Mapping[str, Any]) -> None:
     Raises:
         MadtpError: What the export would raise later.
     """
+    processes.require_one("export")
     from madtp_cli.checkpoint.atomic_write import check_output_file
 
     check_choice("format", params["name"])

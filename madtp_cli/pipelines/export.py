@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from madtp_cli import exporters, processes
+from madtp_cli import exporters
 from madtp_cli.checkpoint import loading
 from madtp_cli.checkpoint.atomic_write import check_output_file, write_file
 from madtp_cli.exporters import ExportFormat, _checking, _tracing
@@ -47,7 +47,6 @@ def export(
     Raises:
         MadtpError: A subclass with its exit code. No file is written then.
     """
-    processes.require_one("export")
     started, progress, file = time.monotonic(), progress or ProgressReporter(), Path(file)
     overrides: dict[str, Any] = {"tokenizer": tokenizer, "head_width": head_width, "activation": activation}
     export_format = exporters.get_for(format_name := format_name or exporters.name_for(file), file)
