@@ -34,6 +34,7 @@ SMALLER = {
     "profile": ["--limit=8"],
     "export": [],
     "help": [],
+    "show": [],
     "inspect": [],
     "data": ["--limit=8"],
     "scenes": ["--train=48", "--val=32", "--test=48"],

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from madtp_cli import __version__
-from madtp_cli.cli import context, early_checks, exit_codes, results, start
+from madtp_cli.cli import context, early_checks, exit_codes, pictures, results, start
 from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
 from madtp_cli.cli.memory import reuse_freed_memory
@@ -116,6 +116,11 @@ def export(
     overrides["head_width"] = head_widths.parse(overrides["head_width"])
     report = pipeline.export(checkpoint, file, name, terminal, overwrite=overwrite, **overrides)
     context.print_report(ctx, report, results.export.show)
+
+
+app.command(
+    epilog=context.examples('madtp show blip-madtp --image a.jpg --image b.jpg --text "both have a dog" -o pruning.png')
+)(pictures.show)
 
 
 @app.command(epilog=context.examples("madtp inspect model_base_nlvr.pth"))

@@ -5,12 +5,14 @@ The functions that do the work check the same with the same functions, for calle
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from madtp_cli import processes
 from madtp_cli.config import CompressSettings, RunSettings, choices
+from madtp_cli.config.user_paths import refuse_url
+from madtp_cli.errors import DataError
 
 
 def check_run(checkpoint: Path | None, settings: RunSettings) -> None:
@@ -54,6 +56,29 @@ def check_export(params: Mapping[str, Any]) -> None:
     check_choice("format", params["name"])
     check_output_file(params["file"], params["overwrite"])
     check_checkpoint(params["checkpoint"])
+
+
+def check_images(images: Sequence[Path]) -> None:
+    """Check that image files exist.
+
+    Raises:
+        DataError: One does not.
+    """
+    for image in images:
+        refuse_url(image, DataError)
+        if not image.is_file():
+            raise DataError(f"There is no image file {image}.\nGive the path of an image.")
+
+
+def check_own_file(file: Path, overwrite: bool) -> None:
+    """Check that a file can be written; one that madtp wrote may be replaced.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    from madtp_cli.checkpoint import own_files
+
+    own_files.check(file, overwrite)
 
 
 def check_choice(option: str, value: str | None) -> None:

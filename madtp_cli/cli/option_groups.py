@@ -40,11 +40,14 @@ READING = _optional(
     weights=opt.Weights,
     match_token=opt.MatchToken,
 )
+#: How a model runs.
+COMPUTE = _optional(prompt=opt.Prompt, device=opt.Device, dtype=opt.Dtype, config=opt.Config)
 #: Every command that runs a model on samples.
 RUN = {
     **SAMPLES,
     **READING,
-    **_optional(prompt=opt.Prompt, batch_size=opt.BatchSize, device=opt.Device, dtype=opt.Dtype, config=opt.Config),
+    **_optional(batch_size=opt.BatchSize),
+    **COMPUTE,
     **_optional(samples_out=opt.SamplesOut),
 }
 #: What every command prints.

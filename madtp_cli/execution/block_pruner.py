@@ -15,6 +15,7 @@ from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.prunable_rows import PrunableRows, protected_tokens
 from madtp_cli.execution.pruning_settings import PruningSettings
 from madtp_cli.execution.statistics import AttentionRequest, ReadOut
+from madtp_cli.execution.token_record import TokenRecord, TokenRecorder
 from madtp_cli.pruning import importance, mag, merging, segments
 
 
@@ -27,11 +28,13 @@ class BlockTrace:
         left: Tokens of each sample after it.
         positions: For a block that was scored, the original index of every token that left, [all that left]; -1 for a
             merged token. Otherwise None.
+        record: Where each original token went, for a block that was scored in a model that records; otherwise None.
     """
 
     entered: list[int]
     left: list[int]
     positions: Tensor | None = None
+    record: TokenRecord | None = None
 
     @property
     def scored(self) -> bool:
@@ -86,6 +89,8 @@ class BlockPruner:
         self._entered: Tensor | None = None
         self._sizes: Tensor | None = None
         self._order: Tensor | None = None
+        #: Records where the tokens go; None for no record.
+        self.recorder: TokenRecorder | None = None
 
     def image_grids(self, side: int) -> methods.ImageGrids | None:
         """Return the image sizes of a method that makes images smaller; None for other methods.
@@ -224,7 +229,10 @@ class BlockPruner:
         kept_places = torch.where(moves.kept, own, number)
         unnamed = self._positions.new_full((number + 1,), -1)
         self._positions = unnamed.scatter(0, kept_places, self._positions)[:number]
-        self.blocks.append(BlockTrace(tokens.lengths, left, self._positions))
+        record = None
+        if self.recorder is not None:
+            record = self.recorder.record(places, number, weights, layout.protected)
+        self.blocks.append(BlockTrace(tokens.lengths, left, self._positions, record))
         if self.counts_sizes:
             before = self._sizes if self._sizes is not None else tokens.sizes
             before = before if before is not None else torch.ones_like(weights)

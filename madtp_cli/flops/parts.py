@@ -17,9 +17,15 @@ from madtp_cli.execution.pruning_settings import PruningSettings
 NORM = 5
 
 
+def patch_grid(vision: Any) -> tuple[int, int]:
+    """Return the rows and columns of an image's patches."""
+    return int(vision.image_size // vision.patch_size), int(vision.image_size // vision.patch_size)
+
+
 def image_tokens(vision: Any) -> int:
     """Return the tokens of a dense image, [CLS] included."""
-    return int((vision.image_size // vision.patch_size) ** 2 + 1)
+    rows, columns = patch_grid(vision)
+    return rows * columns + 1
 
 
 def patches(tokens: np.ndarray, vision: Any) -> np.ndarray:

@@ -112,6 +112,8 @@ class Family:
         resize_modes: The ways of resizing that `build_processor` supports; the family's own is first.
         tower_sizes: By tower, sizes to show and the configuration fields that hold them.
         image_tokens: Number of tokens of an image before pruning, given the configuration of the image tower.
+        patch_grid: Rows and columns of the patches of an image, given the configuration of the image tower. The patches
+            are the last tokens of each input of that tower, row after row.
         head_width: Width of one attention head in the published models.
         tied: Keys of a state dict that repeat another key's tensor, and that other key.
         architectures: Published architectures by name; each function returns a configuration.
@@ -137,6 +139,7 @@ class Family:
     own_processor: str = ""
     task_processor: Callable[[Any, str], Any] = lambda processor, task: processor
     image_tokens: Callable[[Any], int] = parts.image_tokens
+    patch_grid: Callable[[Any], tuple[int, int]] = parts.patch_grid
     head_width: int = 64
     text_conventions: Mapping[str, str] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)

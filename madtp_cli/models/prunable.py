@@ -20,6 +20,7 @@ from madtp_cli.execution.packed import Packed, pack
 from madtp_cli.execution.padded import pad
 from madtp_cli.execution.padded_pruner import PaddedPruner
 from madtp_cli.execution.statistics import ReadOut
+from madtp_cli.execution.token_record import TokenRecorder
 from madtp_cli.pruning import mag
 from madtp_cli.pruning.mag import AlignmentDictionary
 
@@ -101,10 +102,12 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
     backend: Backend
     #: Whether the forward runs on padded tokens instead of packed tokens. Exporters need padded tokens.
     padded: bool
+    #: Whether the trace records where the tokens go, for pictures of the pruning.
+    records_tokens: bool
 
     def prepare(self) -> None:
         """Set up pruning from the configuration. Constructors call this at their end."""
-        self.madtp, self.backend, self.padded = None, "auto", False
+        self.madtp, self.backend, self.padded, self.records_tokens = None, "auto", False, False
         if self.config.madtp is not None:
             self.attach(PruningSettings(**self.config.madtp))
 
@@ -155,7 +158,7 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
         """
         settings = self.pruning or PruningSettings()
         kind = PaddedPruner if self.padded else BlockPruner
-        return kind(
+        pruner = kind(
             tower,
             settings,
             self.madtp,
@@ -164,6 +167,8 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
             read_out=self.READ_OUT.get(tower, "first"),
             sample_inputs=self.INPUTS_PER_SAMPLE.get(tower, 1),
         )
+        pruner.recorder = TokenRecorder() if self.records_tokens else None
+        return pruner
 
     def to_tokens(self, block: Tensor, mask: Tensor | None = None) -> Packed:
         """Return packed tokens, or padded tokens in padded mode.

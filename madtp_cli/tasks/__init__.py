@@ -155,6 +155,29 @@ class MatchingTask(Protocol):
         ...
 
 
+@runtime_checkable
+class DescribingTask(Protocol):
+    """A task whose predictions are numbers, which stand for words."""
+
+    def describe(self, prediction: Any, texts: Sequence[str]) -> str:
+        """Return a prediction in words.
+
+        Args:
+            prediction: The prediction for a sample.
+            texts: The texts that the model chooses from, if it does.
+        """
+        ...
+
+
+@runtime_checkable
+class ComparingTask(Protocol):
+    """A task that compares an image with texts, so a single sample has a similarity instead of an answer."""
+
+    def compare(self, model: Any, predictions: list[Any], texts: Sequence[str]) -> str:
+        """Return the best text for the image of a single sample, and its similarity, in words."""
+        ...
+
+
 def names() -> list[str]:
     """Return the names of all tasks, without importing one."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
@@ -216,3 +239,22 @@ def prepared(
             raise UsageError(f"The task {name} matches no pairs.\nLeave out --match-score.")
         task = task.with_match_score(match_score)
     return task.for_model(config, processor, data.answers) if isinstance(task, GenerativeTask) else task
+
+
+def describe(task: Task, prediction: Any, texts: Sequence[str] = ()) -> str:
+    """Return a prediction in words; `texts` are those that the model chooses from, if it does."""
+    return task.describe(prediction, texts) if isinstance(task, DescribingTask) else str(prediction)
+
+
+def answer(task: Task, model: Any, predictions: list[Any], row: Row) -> str:
+    """Return the answer of a model to a single sample in words, from its predictions."""
+    if isinstance(task, ComparingTask):
+        return task.compare(model, predictions, row.references or (row.text,))
+    return describe(task, task.score(model, predictions, (row,)).answers[0])
+
+
+def right_answer(task: Task, row: Row) -> str:
+    """Return the label of a row in words: its label, its different references, or "" if it has none."""
+    if row.label is not None:
+        return describe(task, row.label)
+    return " / ".join(dict.fromkeys(row.references))

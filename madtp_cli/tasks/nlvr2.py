@@ -72,6 +72,10 @@ class Nlvr2:
         ]
         return TaskResult(predictions, scores, len(predictions) - len(scores))
 
+    def describe(self, prediction: Any, texts: Sequence[str]) -> str:
+        """Return "true" or "false"."""
+        return "true" if prediction else "false"
+
     def quality(self, scores: Sequence[float]) -> float:
         """Return the percentage of correct samples."""
         return 100 * fsum(scores) / len(scores)

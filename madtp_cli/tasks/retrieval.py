@@ -160,6 +160,17 @@ class Retrieval:
         scores[pairs[:, 0], pairs[:, 1]] = similar[pairs[:, 0], pairs[:, 1]] + matches
         return scores.masked_fill(~by_image, float("-inf")), scores.masked_fill(~by_text, float("-inf")).T
 
+    def describe(self, prediction: Any, texts: Sequence[str]) -> str:
+        """Return the text that the image of a sample finds; its number if the texts are not known."""
+        best = prediction[0] if isinstance(prediction, list) else prediction
+        return texts[best] if best < len(texts) else f"text {best}"
+
+    def compare(self, model: Any, predictions: list[Any], texts: Sequence[str]) -> str:
+        """Return the best of the texts for the image, with its similarity."""
+        scores = self.candidates(model, predictions)[0][0]
+        best = int(scores.argmax())
+        return f"{texts[best]} (similarity {float(scores[best]):.3f})"
+
     def quality(self, scores: Sequence[float]) -> float:
         """Return the mean of recall at 1, 5 and 10 in both directions, in percent."""
         return 100 * fsum(scores) / len(scores)

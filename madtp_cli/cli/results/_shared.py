@@ -19,15 +19,6 @@ def table(title: str, *columns: str, header: bool = True) -> Table:
     return made
 
 
-def tower_name(tower: str) -> str:
-    """Name a tower as people do; reports call the image tower "vision", as its weights do.
-
-    >>> tower_name("vision"), tower_name("text")
-    ('image', 'text')
-    """
-    return "image" if tower == "vision" else tower
-
-
 def gflops_line(part: GflopsPart, precision: int = 4) -> str:
     """State the cost per sample, and how it is counted."""
     pruned = "" if part.pruned is None else f", pruned {part.pruned:.{precision}g} ({part.share:.3f}x)"

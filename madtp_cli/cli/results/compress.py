@@ -9,6 +9,7 @@ from rich.table import Table
 
 from madtp_cli.cli.formatting import count
 from madtp_cli.cli.results import _shared
+from madtp_cli.reporting import wording
 from madtp_cli.reporting.schema import ChangePart, CompressReport, LatencyPart, LayerPart
 
 
@@ -62,7 +63,7 @@ def _lines(report: CompressReport) -> Iterator[str]:
     )
     yield from _shared.generation_lines(report.generation)
     for tower, layers in report.tokens.items():
-        yield f"Mean tokens through the {_shared.tower_name(tower)} tower: {_token_counts(layers)}"
+        yield f"Mean tokens through the {wording.tower_name(tower)} tower: {_token_counts(layers)}"
     yield from _shared.note_lines(report.notes)
     yield f"GFLOPs are {report.gflops.convention}."
     weights = report.weights

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from madtp_cli.cli.formatting import first
 from madtp_cli.cli.results import _shared
+from madtp_cli.reporting import wording
 
 
 def show(found: Mapping[str, Any], out: Console) -> None:
@@ -32,7 +33,7 @@ def _description(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "task", found["task"]
     for tower, sizes in found["towers"].items():
         described = ", ".join(f"{name.replace('_', ' ')} {size}" for name, size in sizes.items())
-        yield f"{_shared.tower_name(tower)} tower", described
+        yield f"{wording.tower_name(tower)} tower", described
     yield "parameters", f"{found['parameters']:,} ({found['precision']})"
 
 

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from madtp_cli.cli.formatting import count
 from madtp_cli.cli.results import _shared, times
+from madtp_cli.reporting import wording
 from madtp_cli.reporting.schema import LayerPart, ProfileReport
 
 
@@ -37,7 +38,7 @@ def _table(report: ProfileReport) -> Table:
         table.add_row(*_layer_row(layer, total))
     for tower, gflops in report.towers.items():
         table.add_row(
-            f"{_shared.tower_name(tower)}, total", "", "", "", f"{gflops:.4g}", f"{gflops / total:.1%}", style="bold"
+            f"{wording.tower_name(tower)}, total", "", "", "", f"{gflops:.4g}", f"{gflops / total:.1%}", style="bold"
         )
     return table
 
@@ -45,7 +46,7 @@ def _table(report: ProfileReport) -> Table:
 def _layer_row(layer: LayerPart, total: float) -> tuple[str, ...]:
     """Write a layer's name, token counts (mean, and 5th to 95th percentile of those that leave it) and cost."""
     return (
-        f"{_shared.tower_name(layer.tower)} {layer.layer}",
+        f"{wording.tower_name(layer.tower)} {layer.layer}",
         "" if layer.tokens_in is None else f"{layer.tokens_in:.1f}",
         "" if layer.tokens_out is None else f"{layer.tokens_out:.1f}",
         "" if layer.tokens_out_p5 is None else f"{layer.tokens_out_p5:.0f}-{layer.tokens_out_p95:.0f}",

@@ -1,0 +1,100 @@
+"""The commands that show results to people: `madtp show`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from madtp_cli.cli import context, early_checks, results
+from madtp_cli.cli import option_groups as groups
+from madtp_cli.cli import options as opt
+from madtp_cli.config import RunSettings
+from madtp_cli.errors import UsageError
+
+#: Endings of the files that `madtp show` writes.
+SUFFIXES = (".png", ".html")
+
+Images = Annotated[
+    list[Path] | None,
+    opt.option("Image file of the sample; of two, the left one first. [required]", "--image", panel="Sample"),
+]
+Texts = Annotated[
+    list[str] | None,
+    opt.option(
+        "Text of the sample: statement, question or caption. In retrieval it can be given several times. "
+        "Default: none for captions, otherwise required.",
+        "--text",
+        panel="Sample",
+    ),
+]
+Dense = Annotated[
+    Path | None,
+    opt.option(
+        "Dense checkpoint to compare with. Default: the one that the folder was made of; if it is not there any more, "
+        "the same weights without pruning.",
+        "--dense",
+        panel="Sample",
+    ),
+]
+File = Annotated[
+    Path | None,
+    opt.option(
+        "File to write: .png or .html. Default: CHECKPOINT-pruning.png. A file of an earlier run is replaced.",
+        *("--output", "-o"),
+        panel="Output",
+    ),
+]
+AsHtml = Annotated[bool, opt.option("Write one self-contained HTML file.", "--html", panel="Output")]
+InTerminal = Annotated[
+    bool,
+    opt.option("Show small pictures in the terminal; write a file only with -o.", "--terminal", panel="Output"),
+]
+Overwrite = Annotated[
+    bool, opt.option("Replace the file also if madtp did not write it.", "--overwrite", panel="Output")
+]
+
+
+@groups.add(groups.READING, groups.COMPUTE, groups.OUTPUT)
+def show(
+    ctx: typer.Context,
+    checkpoint: opt.Checkpoint,
+    image: Images = None,
+    text: Texts = None,
+    dense: Dense = None,
+    output: File = None,
+    html: AsHtml = False,
+    terminal: InTerminal = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Show which patches of an image and which words each block keeps, where the pruned ones go, and what it costs."""
+    settings, progress = context.settings(ctx, RunSettings)
+    if not image:
+        raise UsageError("--image is missing.\nGive --image FILE, for a pair twice: the left one first.")
+    file = _file(checkpoint, output, html, terminal)
+    early_checks.check_images(image)
+    if file is not None:
+        early_checks.check_own_file(file, overwrite)
+    from madtp_cli.pipelines import show as pipeline
+
+    sample = pipeline.show(checkpoint, image, text or (), settings, progress, dense)
+    if file is not None:
+        pipeline.write(sample, file, overwrite)
+    context.print_document(
+        ctx, results.show.document(sample, file), lambda _, out: results.show.show(sample, file, out, terminal)
+    )
+
+
+def _file(checkpoint: Path, output: Path | None, html: bool, terminal: bool) -> Path | None:
+    """Return the file to write, if any.
+
+    Raises:
+        UsageError: The ending is not known, or contradicts --html.
+    """
+    if output is None:
+        return None if terminal else Path(f"{checkpoint.resolve().stem}-pruning{'.html' if html else '.png'}")
+    if output.suffix not in SUFFIXES or (html and output.suffix != ".html"):
+        allowed = ".html" if html else " or ".join(SUFFIXES)
+        raise UsageError(f"--output: the name {output.name!r} must end with {allowed}.")
+    return output

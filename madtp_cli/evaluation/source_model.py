@@ -1,0 +1,42 @@
+"""The dense model that a compressed folder is compared with: the checkpoint it was made of, if it is still there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from madtp_cli.checkpoint import loading
+from madtp_cli.config import RunSettings
+from madtp_cli.errors import InputError
+from madtp_cli.models.prunable import Prunable
+from madtp_cli.reporting.schema import CompressReport
+
+#: Name of the report in a folder that `madtp compress` writes.
+REPORT = "report.json"
+#: Settings of a run that say how a checkpoint is read.
+READING = ("head_width", "activation", "weights", "match_token", "prompt")
+
+
+def find(folder: Path, settings: RunSettings, dense: Path | None) -> tuple[Prunable, str] | None:
+    """Return the dense model of a folder and its name, or None if it is not known or not there any more.
+
+    Args:
+        folder: The folder of the pruned model.
+        settings: How to read the checkpoint `dense`.
+        dense: The checkpoint to take instead of the one that the folder was made of.
+
+    Raises:
+        CheckpointError: `dense` cannot be used.
+    """
+    if dense is not None:
+        given = {name: getattr(settings, name) for name in READING}
+        return loading.load(dense, tokenizer=settings.tokenizer, **given).model, dense.name
+    try:
+        report = CompressReport.model_validate_json((folder / REPORT).read_text(encoding="utf-8"))
+        source = Path(report.checkpoint)
+        read = RunSettings.model_validate({name: report.settings.get(name) for name in (*READING, "tokenizer")})
+        given = {name: getattr(read, name) for name in READING}
+        return loading.load(source, tokenizer=read.tokenizer, **given).model, source.name
+    except (OSError, ValueError, ValidationError, InputError):
+        return None
