@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from madtp_cli.checkpoint.processors import Processor
-    from madtp_cli.config.keywords import CompressKeywords, RunKeywords
+    from madtp_cli.config.keywords import CompressKeywords, EvalKeywords, RunKeywords
     from madtp_cli.models.prunable import Prunable
     from madtp_cli.progress import ProgressReporter
-    from madtp_cli.reporting.schema import CompressReport, EvalReport, ExportReport, ProfileReport
+    from madtp_cli.reporting.schema import CheckReport, CompressReport, EvalReport, ExportReport, ProfileReport
 
-__all__ = ["__version__", "compress", "evaluate", "export", "load", "profile", "show"]
+__all__ = ["__version__", "check", "compress", "evaluate", "export", "load", "profile", "show"]
 
 __version__ = "0.1.0"
 
@@ -97,23 +97,46 @@ def compress(
 
 
 def evaluate(
-    source: str | Path, *, progress: bool | ProgressReporter = False, **settings: Unpack[RunKeywords]
+    source: str | Path, *, progress: bool | ProgressReporter = False, **settings: Unpack[EvalKeywords]
 ) -> EvalReport:
     """Measure the quality and the cost of a checkpoint on labelled samples, like `madtp eval`.
 
     Args:
         source: As in `load`.
         progress: True shows progress bars; a reporter receives the progress.
-        settings: Data and device; `config.RunSettings` describes all settings.
+        settings: Data, device and gates; `config.EvalSettings` describes all settings.
 
     Raises:
         MadtpError: A subclass of it. A keyword that is not a setting is a UsageError.
     """
-    from madtp_cli.config import RunSettings
+    from madtp_cli.config import EvalSettings
     from madtp_cli.pipelines import evaluate, keyword_arguments
 
-    resolved = keyword_arguments.to_settings(RunSettings, settings)
+    resolved = keyword_arguments.to_settings(EvalSettings, settings)
     return evaluate.evaluate(Path(source), resolved, keyword_arguments.to_reporter(progress))
+
+
+def check(
+    source: str | Path, *, progress: bool | ProgressReporter = False, **settings: Unpack[EvalKeywords]
+) -> CheckReport:
+    """Compare the figures of a report with bounds, like `madtp check`.
+
+    Args:
+        source: A folder of `compress`, or a file with a report; with `data` a checkpoint, which is then measured.
+        progress: True shows progress bars; a reporter receives the progress.
+        settings: The gates, such as `max_drop=1`; `config.EvalSettings` describes all settings.
+
+    Returns:
+        The verdicts. `passed` is false if a gate failed; that is no error here.
+
+    Raises:
+        MadtpError: A subclass of it. A keyword that is not a setting is a UsageError.
+    """
+    from madtp_cli.config import EvalSettings
+    from madtp_cli.pipelines import check, keyword_arguments
+
+    resolved = keyword_arguments.to_settings(EvalSettings, settings)
+    return check.check(Path(source), resolved, keyword_arguments.to_reporter(progress))
 
 
 def profile(

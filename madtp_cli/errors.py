@@ -6,7 +6,7 @@
     │   ├── CheckpointError        3  ... a checkpoint or its tokenizer
     │   └── DataError              3  ... annotations or images
     ├── BudgetError                4  the budget cannot be reached, or was missed
-    ├── CheckError                 5  a check failed: an exported file differs from the model
+    ├── CheckError                 5  a check failed: a gate, or an exported file that differs from the model
     ├── OutputError                6  the output exists, or cannot be written
     └── ProcessError               1  another process of the run has ended
 
@@ -75,7 +75,7 @@ class BudgetError(MadtpError):
 
 
 class CheckError(MadtpError):
-    """A check failed: an exported file does not give the outputs of the model."""
+    """A check failed: a gate, or an exported file that does not give the outputs of the model."""
 
     exit_code = 5
 

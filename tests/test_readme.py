@@ -30,6 +30,7 @@ COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 #: Options that are added to each command, so that it takes seconds.
 SMALLER = {
     "compress": ["--limit=16", "--steps=0"],
+    "check": ["--max-gain=100"],
     "eval": ["--limit=16"],
     "profile": ["--limit=8"],
     "export": [],

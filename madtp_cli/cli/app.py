@@ -15,7 +15,7 @@ from madtp_cli.cli import context, early_checks, exit_codes, pictures, results, 
 from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
 from madtp_cli.cli.memory import reuse_freed_memory
-from madtp_cli.config import CompressSettings, RunSettings, head_widths
+from madtp_cli.config import CompressSettings, EvalSettings, RunSettings, head_widths
 
 app = typer.Typer(
     cls=exit_codes.CommandGroup,
@@ -32,7 +32,7 @@ app = typer.Typer(
         "madtp compress blip.pt --gflops-budget 0.2", "madtp compress blip.pth --gflops-budget 26.5G -o half"
     )
 )
-@groups.add(groups.RUN, groups.OUTPUT)
+@groups.add(groups.RUN, groups.GATES, groups.OUTPUT)
 def compress(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
@@ -57,16 +57,30 @@ def compress(
 @app.command(
     "eval", epilog=context.examples("madtp eval blip-madtp", "madtp eval blip-madtp --data nlvr2/ --split val --json")
 )
-@groups.add(groups.RUN, groups.OUTPUT)
+@groups.add(groups.RUN, groups.EVAL_GATES, groups.OUTPUT)
 def evaluate(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
 ) -> None:
     """Measure the quality and the cost of a checkpoint on labelled samples."""
-    settings, terminal = context.settings(ctx, RunSettings)
+    settings, terminal = context.settings(ctx, EvalSettings)
     from madtp_cli.pipelines import evaluate as pipeline
 
     context.print_report(ctx, pipeline.evaluate(checkpoint, settings, terminal), results.evaluate.show)
+
+
+@app.command(
+    epilog=context.examples(
+        "madtp check blip-madtp --max-drop 1 --min-speedup 2", "madtp check blip-madtp --data nlvr2/ --min-quality 97"
+    )
+)
+@groups.add(groups.CHECK, groups.OUTPUT)
+def check(ctx: typer.Context, checkpoint: opt.Checked) -> None:
+    """Compare the figures of a report with bounds, and fail if one is missed; with --data, measure them now."""
+    settings, terminal = context.settings(ctx, EvalSettings, early_check=ctx.params["data"] is not None)
+    from madtp_cli.pipelines import check as pipeline
+
+    context.print_report(ctx, pipeline.check(checkpoint, settings, terminal), results.check.show)
 
 
 @app.command(

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from madtp_cli import processes
-from madtp_cli.cli import early_checks
+from madtp_cli.cli import early_checks, gate_results
 from madtp_cli.cli.console import Terminal
 from madtp_cli.config import RunSettings, resolve
 
@@ -36,25 +36,34 @@ def terminal(ctx: typer.Context) -> Terminal:
     return found
 
 
-def settings(ctx: typer.Context, kind: type[RunSettings]) -> tuple[Any, Terminal]:
-    """Return the settings of a command, of the class `kind`, and the terminal."""
+def settings(ctx: typer.Context, kind: type[RunSettings], early_check: bool = True) -> tuple[Any, Terminal]:
+    """Return the settings of a command, of the class `kind`, and the terminal.
+
+    With `early_check` the checkpoint and the paths of the settings are checked before torch is imported.
+    """
     output = terminal(ctx)
     flags = {name: value for name, value in ctx.params.items() if name in kind.model_fields}
     resolved = resolve(flags, ctx.params["config"], os.environ, kind)
     for note in resolved.notes:
         output.message(note)
-    early_checks.check_run(ctx.params["checkpoint"], resolved)
+    if early_check:
+        early_checks.check_run(ctx.params["checkpoint"], resolved)
     return resolved, output
 
 
 def print_report(ctx: typer.Context, report: BaseModel, show: Callable[[Any, Console], None]) -> None:
-    """Print a report in the main process: with --json the document, otherwise what `show` makes of it."""
+    """Print a report in the main process: with --json the document, otherwise what `show` makes of it; then its gates.
+
+    Raises:
+        CheckError: A gate failed.
+    """
     if not processes.is_main():
         return
     if ctx.params["as_json"]:
         sys.stdout.write(report.model_dump_json(indent=2) + "\n")
     else:
         show(report, ctx.obj.out)
+    gate_results.finish(ctx, report)
 
 
 def print_document(

@@ -11,6 +11,7 @@ from typing import Any
 
 from madtp_cli import processes
 from madtp_cli.config import CompressSettings, RunSettings, choices
+from madtp_cli.config.gates import GateSettings
 from madtp_cli.config.user_paths import refuse_url
 from madtp_cli.errors import DataError
 
@@ -25,6 +26,10 @@ def check_run(checkpoint: Path | None, settings: RunSettings) -> None:
         from madtp_cli.checkpoint.atomic_write import check_output_folder
 
         check_output_folder(settings.output_for(checkpoint), settings.overwrite)
+    if isinstance(settings, GateSettings):
+        from madtp_cli.pipelines.gating import require_files
+
+        require_files(settings)
     if checkpoint is not None:
         check_checkpoint(checkpoint)
     if settings.data is not None:

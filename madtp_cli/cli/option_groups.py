@@ -8,9 +8,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any
+from typing import Annotated, Any, get_args
 
 from madtp_cli.cli import options as opt
+from madtp_cli.config import EvalSettings, RunSettings, flag
 
 #: A group: each parameter with its annotation and its value where the option is not given.
 Group = Mapping[str, tuple[Any, Any]]
@@ -52,6 +53,32 @@ RUN = {
 }
 #: What every command prints.
 OUTPUT: Group = {"as_json": (opt.AsJson, False), "quiet": (opt.Quiet, False), "verbose": (opt.Verbose, 0)}
+
+
+def _gate(name: str, kind: Any) -> Any:
+    """Return the annotation of the option that fills a setting of the gates."""
+    if kind is bool:
+        return Annotated[bool | None, opt.option(_statement(name), flag(name), panel="Gates")]
+    return Annotated[(float if float in (kind, *get_args(kind)) else str) | None, opt.setting(name, panel="Gates")]
+
+
+def _statement(name: str) -> str:
+    """Return the help text of a switch, without the values that a file would have."""
+    return EvalSettings.help_text(name).replace(": true or false", "")
+
+
+#: The bounds on the figures of a report: an option for each setting of the gates.
+GATES = {
+    name: (_gate(name, field.annotation), None)
+    for name, field in EvalSettings.model_fields.items()
+    if name not in RunSettings.model_fields and name != "dense"
+}
+#: The gates of a command that measures a checkpoint whose dense model is another one.
+EVAL_GATES = {**GATES, "dense": (Annotated[str | None, opt.setting("dense", panel="Gates")], None)}
+
+_MEASURE = "Measure the checkpoint on these annotations now. Default: read its report."
+#: `madtp check`: its data are optional.
+CHECK = {**RUN, **EVAL_GATES, "data": (Annotated[str | None, opt.option(_MEASURE, "--data", panel="Data")], None)}
 
 
 def add(*groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from madtp_cli.config import CompressSettings, choices, flag
+from madtp_cli.config import CompressSettings, EvalSettings, choices, flag
 
 
 def option(text: str, *names: str, panel: str, **more: Any) -> Any:
@@ -20,11 +20,11 @@ def option(text: str, *names: str, panel: str, **more: Any) -> Any:
 
 def setting(name: str, *short: str, panel: str = "Run") -> Any:
     """Describe an option that fills a setting, with the setting's help text, choices and default."""
-    field = CompressSettings.model_fields[name]
-    text = CompressSettings.help_text(name)
+    kind = CompressSettings if name in CompressSettings.model_fields else EvalSettings
+    field, text = kind.model_fields[name], kind.help_text(name)
     if field.is_required():
         text += " [required]"
-    elif field.default is not None:
+    elif field.default is not None and field.annotation is not bool:
         text += f" [default: {field.default}]"
     return option(text, flag(name), *short, panel=panel, **completed(name))
 
@@ -42,6 +42,12 @@ def completed(name: str) -> dict[str, Any]:
 
 SOURCE = typer.Argument(help="Checkpoint, dense or pruned: a file or a folder.", show_default=False)
 Checkpoint = Annotated[Path, SOURCE]
+Checked = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder of `madtp compress`, or file with a --json document; with --data a checkpoint.", show_default=False
+    ),
+]
 
 Config = Annotated[
     Path | None,

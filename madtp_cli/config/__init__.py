@@ -8,8 +8,17 @@ settings as typed keyword arguments for Python code.
 from __future__ import annotations
 
 from madtp_cli.config.budget_request import BudgetRequest
-from madtp_cli.config.settings import DEFAULT_STEPS, CompressSettings, RunSettings
+from madtp_cli.config.settings import DEFAULT_STEPS, CompressSettings, EvalSettings, RunSettings
 from madtp_cli.config.sources import flag, resolve
 from madtp_cli.config.yaml_file import BLIP_KEYS
 
-__all__ = ["BLIP_KEYS", "DEFAULT_STEPS", "BudgetRequest", "CompressSettings", "RunSettings", "flag", "resolve"]
+__all__ = [
+    "BLIP_KEYS",
+    "DEFAULT_STEPS",
+    "BudgetRequest",
+    "CompressSettings",
+    "EvalSettings",
+    "RunSettings",
+    "flag",
+    "resolve",
+]

@@ -10,7 +10,7 @@ from madtp_cli.config.budget_request import BudgetRequest
 
 
 class RunKeywords(TypedDict, total=False):
-    """Keyword arguments of `evaluate` and `profile`; `RunSettings` describes each."""
+    """Keyword arguments of `profile`; `RunSettings` describes each."""
 
     data: str | Path | None
     image_root: str | Path | None
@@ -33,7 +33,33 @@ class RunKeywords(TypedDict, total=False):
     samples_out: str | Path | None
 
 
-class CompressKeywords(RunKeywords, total=False):
+class GateKeywords(TypedDict, total=False):
+    """Keyword arguments for the gates of a run; `GateSettings` describes each."""
+
+    max_gflops: float | None
+    max_share: float | None
+    min_quality: float | None
+    max_drop: float | None
+    max_latency_ms: float | None
+    min_speedup: float | None
+    min_agreement: float | None
+    confidence: float
+    allow_inconclusive: bool
+    max_gain: float
+    baseline: str | Path | None
+    max_regression: float
+    max_slowdown: float
+    allow_differences: bool
+    junit: str | Path | None
+
+
+class EvalKeywords(RunKeywords, GateKeywords, total=False):
+    """Keyword arguments of `evaluate` and `check`; `EvalSettings` describes each."""
+
+    dense: str | Path | None
+
+
+class CompressKeywords(RunKeywords, GateKeywords, total=False):
     """Keyword arguments of `compress`; `CompressSettings` describes each."""
 
     gflops_budget: Required[str | float | BudgetRequest]

@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from madtp_cli.config import choices
 from madtp_cli.config.budget_request import BudgetField
+from madtp_cli.config.gates import GateSettings, UserPath
 from madtp_cli.config.head_widths import HeadWidth
 
 
@@ -41,7 +42,6 @@ def _is_sample_file(path: Path) -> Path:
     return path
 
 
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 SampleFile = Annotated[UserPath, AfterValidator(_is_sample_file)]
 FileName = Annotated[str, AfterValidator(_is_listed)]
 
@@ -152,7 +152,15 @@ class RunSettings(BaseModel):
         return value
 
 
-class CompressSettings(RunSettings):
+class EvalSettings(GateSettings, RunSettings):
+    """The settings of `eval` and `check`."""
+
+    dense: UserPath | None = None
+    """Checkpoint before pruning, for gates that compare with it. Default: the one that report.json of the pruned
+    checkpoint names."""
+
+
+class CompressSettings(GateSettings, RunSettings):
     """The settings of `compress`."""
 
     gflops_budget: BudgetField
@@ -196,3 +204,7 @@ class CompressSettings(RunSettings):
         if self.steps is not None and self.epochs is not None:
             raise ValueError("steps and epochs exclude each other; give one of them")
         return self
+
+
+#: Every setting of any command, by name: variables and config files may have the settings of other commands.
+ALL_FIELDS = EvalSettings.model_fields | CompressSettings.model_fields

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 from pydantic import ValidationError
 
 from madtp_cli.config import choices, limits, yaml_file
-from madtp_cli.config.settings import CompressSettings, RunSettings
+from madtp_cli.config.settings import ALL_FIELDS, CompressSettings, RunSettings
 from madtp_cli.errors import UsageError
 
 PREFIX = "MADTP_"
@@ -120,8 +120,8 @@ def _from_environment(environ: _Environ) -> _Values:
         if not variable.startswith(PREFIX) or variable in _NOT_SETTINGS or not value.strip():
             continue
         name = variable.removeprefix(PREFIX).lower()
-        if name not in CompressSettings.model_fields:
-            hint = nearest(name, CompressSettings.model_fields, lambda setting: PREFIX + setting.upper())
+        if name not in ALL_FIELDS:
+            hint = nearest(name, ALL_FIELDS, lambda setting: PREFIX + setting.upper())
             raise UsageError(f"The environment variable {variable} is not a setting.{hint}")
         values[name] = _Value(value, variable, 2)
     return values
@@ -129,10 +129,10 @@ def _from_environment(environ: _Environ) -> _Values:
 
 def _from_file(path: Path) -> tuple[_Values, list[str]]:
     """Return the settings in a config file and the notes about it."""
-    file = yaml_file.read(path, CompressSettings.model_fields)
+    file = yaml_file.read(path, ALL_FIELDS)
     if file.unknown:
         line, key = file.unknown
-        hint = nearest(yaml_file.BLIP_KEYS.get(key, key), CompressSettings.model_fields)
+        hint = nearest(yaml_file.BLIP_KEYS.get(key, key), ALL_FIELDS)
         raise UsageError(f"{path} line {line}: {key} is not a setting.{hint}")
     return {name: _Value(value, origin, 1) for name, (value, origin) in file.values.items()}, file.notes
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from statistics import NormalDist, median
 
 #: Two-sided 95 % quantile of the normal distribution.
 Z95 = 1.959964
@@ -109,6 +110,52 @@ def relative_interval95(before: Sequence[float], after: Sequence[float], groups:
     residuals = [(new - ratio * old) / mean for old, new in zip(before, after, strict=True)]
     half = _half_width(residuals, groups, added=_standard_deviation(before) / mean)
     return 100 * (ratio - 1 - half), 100 * (ratio - 1 + half)
+
+
+def median_interval95(values: Sequence[float]) -> tuple[float, float]:
+    """Return the interval of the median of measured times, without an assumption about their distribution.
+
+    Its ends are measured values: the number of values below the median has a binomial distribution. Fewer than six
+    values give their whole range, whose confidence is lower.
+
+    >>> median_interval95([5.0, 1.0, 2.0, 3.0, 4.0, 6.0, 7.0, 8.0, 9.0])
+    (2.0, 8.0)
+    """
+    ordered, count = sorted(values), len(values)
+    outside = 0  # values left out at each end
+    tail = 0.5**count
+    while tail + math.comb(count, outside + 1) * 0.5**count <= 0.025 and 2 * (outside + 1) < count:
+        outside += 1
+        tail += math.comb(count, outside) * 0.5**count
+    return ordered[outside], ordered[-1 - outside]
+
+
+def ratio_interval95(numerators: Sequence[float], denominators: Sequence[float]) -> tuple[float, float]:
+    """Return the interval of a ratio of medians of times that were measured in pairs.
+
+    It is that of the median of the pairs' ratios, widened to contain the ratio of the medians.
+
+    >>> ratio_interval95([4.0] * 8, [2.0] * 8)
+    (2.0, 2.0)
+    """
+    ratio = median(numerators) / median(denominators)
+    low, high = median_interval95([one / other for one, other in zip(numerators, denominators, strict=True)])
+    return min(low, ratio), max(high, ratio)
+
+
+def at_confidence(value: float, interval: tuple[float, float], confidence: float) -> tuple[float, float]:
+    """Return a 95 % interval at another confidence: each side is scaled as that of a normal distribution.
+
+    >>> low, high = at_confidence(0.0, (-1.96, 3.92), 0.9)
+    >>> round(low, 3), round(high, 3), at_confidence(2.0, (-math.inf, math.inf), 0.0)
+    (-1.645, 3.29, (2.0, 2.0))
+    """
+    if confidence == 0:
+        return value, value
+    if confidence == 0.95:
+        return interval
+    factor = NormalDist().inv_cdf((1 + confidence) / 2) / Z95
+    return value - factor * (value - interval[0]), value + factor * (interval[1] - value)
 
 
 def _changes(before: Sequence[float], after: Sequence[float]) -> list[float]:

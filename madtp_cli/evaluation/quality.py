@@ -20,7 +20,7 @@ from madtp_cli.evaluation.intervals import (
 )
 from madtp_cli.evaluation.run import Measured
 from madtp_cli.evaluation.session import Session
-from madtp_cli.reporting.schema import AGREEMENT, ChangePart, DensePruned, Interval, QualityPart
+from madtp_cli.reporting.schema import AGREEMENT, AgreementPart, ChangePart, DensePruned, Interval, QualityPart
 
 Bounds = tuple[float, float]
 
@@ -45,8 +45,6 @@ def quality(session: Session, measured: Measured) -> QualityPart:
     """
     require_labels(session, measured)
     groups = row_groups(batching.rows(session, session.settings.split))
-    mean = _recall_interval if session.task.unit == "percent" else _percent(mean_interval95)
-    interval = interval95 if session.task.shares else mean
     return QualityPart(
         metric=session.task.metric,
         split=session.settings.split,
@@ -54,9 +52,15 @@ def quality(session: Session, measured: Measured) -> QualityPart:
         groups=len(set(groups)),
         value=session.task.quality(measured.scores),
         unit=session.task.unit,
-        interval95=Interval.of(interval(measured.scores, _shared(groups))),
+        interval95=_value_interval(session, measured, groups),
         parts=measured.result.parts,
     )
+
+
+def _value_interval(session: Session, measured: Measured, groups: Sequence[int]) -> Interval:
+    mean = _recall_interval if session.task.unit == "percent" else _percent(mean_interval95)
+    interval = interval95 if session.task.shares else mean
+    return Interval.of(interval(measured.scores, _shared(groups)))
 
 
 def change(session: Session, dense: Measured, pruned: Measured) -> ChangePart:
@@ -77,7 +81,9 @@ def change(session: Session, dense: Measured, pruned: Measured) -> ChangePart:
     part = _in_points(session, task.metric, *scores, dense.samples, groups, interval(*scores, shared))
     common = [name for name in dense.result.parts if name in pruned.result.parts]
     update: dict[str, object] = {
-        "parts": {n: DensePruned(dense=dense.result.parts[n], pruned=pruned.result.parts[n]) for n in common}
+        "value_unit": task.unit,
+        "pruned_interval95": _value_interval(session, pruned, groups),
+        "parts": {n: DensePruned(dense=dense.result.parts[n], pruned=pruned.result.parts[n]) for n in common},
     }
     if task.relative and part.dense:
         update |= {
@@ -86,6 +92,14 @@ def change(session: Session, dense: Measured, pruned: Measured) -> ChangePart:
             "unit": "percent of the dense score",
         }
     return part.model_copy(update=update)
+
+
+def agreement_part(session: Session, dense: Measured, pruned: Measured) -> AgreementPart:
+    """Return how often the pruned model gives the answer of the dense model on the split of the settings."""
+    same = agreement(dense, pruned)
+    groups = _answer_groups(row_groups(batching.rows(session, session.settings.split)), dense, len(same))
+    interval = Interval.of(interval95(same, groups))
+    return AgreementPart(percent=100 * float(np.mean(same)), answers=len(same), interval95=interval)
 
 
 def agreement(one: Measured, other: Measured) -> list[float]:
@@ -109,10 +123,15 @@ def require_labels(session: Session, measured: Measured) -> None:
 
 def _agreement_change(session: Session, dense: Measured, pruned: Measured, groups: Sequence[int]) -> ChangePart:
     same = agreement(dense, pruned)
-    perfect = [1.0] * len(same)
-    samples = dense.result.answer_samples or range(len(same))
-    interval = paired_interval95(perfect, same, _shared([groups[sample] for sample in samples]))
-    return _in_points(session, AGREEMENT, perfect, same, dense.samples, groups, interval)
+    perfect, shared = [1.0] * len(same), _answer_groups(groups, dense, len(same))
+    interval = paired_interval95(perfect, same, shared)
+    part = _in_points(session, AGREEMENT, perfect, same, dense.samples, groups, interval)
+    return part.model_copy(update={"pruned_interval95": Interval.of(interval95(same, shared))})
+
+
+def _answer_groups(groups: Sequence[int], dense: Measured, answers: int) -> Groups:
+    """Return the group of each answer; a task may have more or fewer answers than samples."""
+    return _shared([groups[sample] for sample in dense.result.answer_samples or range(answers)])
 
 
 def _in_points(

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from madtp_cli.evaluation import number_formats, sample_costs
+from madtp_cli.evaluation import baselines, batching, number_formats, sample_costs
+from madtp_cli.evaluation.compute import ComputeConfig
 from madtp_cli.evaluation.run import Measured
+from madtp_cli.evaluation.session import Session
 from madtp_cli.flops.counts import Counts
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.reporting.schema import Environment, GenerationCostPart, LayerPart
+from madtp_cli.reporting.schema import AGREEMENT, ComputePart, Environment, GenerationCostPart, LayerPart
 from madtp_cli.tasks import Task
 
 
 def environment(device: torch.device | str = "cpu") -> Environment:
     """Describe the versions, the processor, and the number formats that are fast on the device of a run."""
     return Environment.here(number_formats.cpu(), number_formats.fast_formats(device))
+
+
+def compute_part(compute: ComputeConfig) -> ComputePart:
+    """Describe where and in which number format a run computes."""
+    return ComputePart(device=str(compute.device), dtype=str(compute.dtype).removeprefix("torch."))
+
+
+def conditions(session: Session) -> dict[str, object]:
+    """Return what the figures of a run will depend on, as `baselines.conditions` does for a report."""
+    split, here = session.settings.split, environment(session.compute.device)
+    return {
+        "task": session.task.name,
+        "data": Path(session.data.source).name,
+        "metric": session.task.metric if session.labelled else AGREEMENT,
+        "split": split,
+        "samples": len(batching.rows(session, split)),
+        **compute_part(session.compute).model_dump(),
+        **{library: getattr(here, library) for library in baselines.LIBRARIES},
+    }
 
 
 def generation_part(

@@ -15,11 +15,12 @@ from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import number_formats
 from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.evaluation.executed import forward, inference_of, multiply_adds, useful_multiply_adds
+from madtp_cli.evaluation.intervals import median_interval95, ratio_interval95
 from madtp_cli.evaluation.memory import MB, peak_memory
 from madtp_cli.execution.block_pruner import TokenTrace
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.reporting.schema import LatencyPart, TimesPart
+from madtp_cli.reporting.schema import Interval, LatencyPart, TimesPart
 
 #: Batch sizes that are timed by default.
 BATCH_SIZES = (1, 8, 32)
@@ -90,7 +91,17 @@ def latency(
         mean = statistics.fmean(useful_multiply_adds(model, trace) for trace in timed)
         useful, executed = costs[name]
         times[name] = _times(seconds[name], size, (mean, mean * executed / useful), peaks[name])
-    return _compared(times["dense"], times.get("pruned"), size, compute, len(seconds["dense"]))
+    part = _compared(times["dense"], times.get("pruned"), size, compute, len(seconds["dense"]))
+    return part.model_copy(update=_intervals(seconds, size))
+
+
+def _intervals(seconds: Mapping[str, Sequence[float]], size: int) -> dict[str, Interval]:
+    """Return the intervals of the time per sample and, with a pruned model, of the speed-up."""
+    timed = seconds.get("pruned", seconds["dense"])
+    found = {"interval95": Interval.of(median_interval95([1000 * second / size for second in timed]))}
+    if "pruned" in seconds:
+        found["speedup_interval95"] = Interval.of(ratio_interval95(seconds["dense"], seconds["pruned"]))
+    return found
 
 
 def in_turns(
@@ -160,7 +171,7 @@ def _traced(models: Mapping[str, Prunable]) -> Iterator[dict[str, list[TokenTrac
 
 
 def _compared(dense: TimesPart, pruned: TimesPart | None, size: int, compute: ComputeConfig, turns: int) -> LatencyPart:
-    ratios: dict[str, float] = {}
+    ratios: dict[str, Any] = {}
     if pruned is not None:
         speedup, flops_ratio = dense.median_ms / pruned.median_ms, dense.gflops / pruned.gflops
         ratios = {

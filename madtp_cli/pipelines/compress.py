@@ -14,10 +14,11 @@ from madtp_cli.compression.compress_model import CompressedModel, compress_model
 from madtp_cli.config import CompressSettings
 from madtp_cli.evaluation import batching, sample_files, sample_records, timing
 from madtp_cli.evaluation import session as sessions
-from madtp_cli.evaluation.quality import change
-from madtp_cli.evaluation.report_parts import environment, generation_part, layer_parts
+from madtp_cli.evaluation.quality import agreement_part, change
+from madtp_cli.evaluation.report_parts import compute_part, conditions, environment, generation_part, layer_parts
 from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
+from madtp_cli.pipelines import gating
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting import card
 from madtp_cli.reporting.samples import SampleRecord
@@ -40,10 +41,11 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     processes.start(settings.device)
     processes.from_main(lambda: _check_outputs(output, settings))
     session = Session.open(source, settings, progress)
+    gating.require_possible(settings, conditions(session))
     compressed = compress_model(session, settings)
     dense = measure(session, "Evaluating the dense model", compressed.teacher, settings.split)
     pruned = measure(session, "Evaluating the pruned model", compressed.student, settings.split)
-    report = _report(source, output, session, compressed, dense, pruned, started)
+    report = gating.with_gates(_report(source, output, session, compressed, dense, pruned, started), settings)
     samples = sample_records.records(session, (compressed.teacher, dense), (compressed.student, pruned))
     files = {
         "report.json": report.model_dump_json(indent=2) + "\n",
@@ -53,6 +55,7 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     progress.start("Saving", 0)
     processes.from_main(lambda: _save(session, compressed, output, files, samples))
     progress.finish()
+    gating.write_junit(report.gates, settings, str(output), report.seconds)
     return report
 
 
@@ -97,6 +100,8 @@ def _report(
         gflops=GflopsPart.of(dense.gflops(teacher).mean(), pruned.gflops(student).mean()),
         generation=generation_part(session.task, student, pruned, dense),
         quality=change(session, dense, pruned),
+        agreement=agreement_part(session, dense, pruned),
+        compute=compute_part(session.compute),
         latency=processes.from_main(
             lambda: timing.latency(teacher, student, batches, session.compute, progress=session.progress)
         ),

@@ -6,25 +6,30 @@ import time
 from pathlib import Path
 
 from madtp_cli import processes
-from madtp_cli.config import RunSettings
-from madtp_cli.errors import UsageError
-from madtp_cli.evaluation import sample_costs, sample_files
+from madtp_cli.compression.student import dense_teacher
+from madtp_cli.config import EvalSettings
+from madtp_cli.errors import InputError, UsageError
+from madtp_cli.evaluation import batching, sample_costs, sample_files, timing
 from madtp_cli.evaluation import session as sessions
-from madtp_cli.evaluation.quality import quality
-from madtp_cli.evaluation.report_parts import generation_part
-from madtp_cli.evaluation.run import measure
+from madtp_cli.evaluation.quality import agreement_part, change, quality
+from madtp_cli.evaluation.report_parts import compute_part, conditions, environment, generation_part
+from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
+from madtp_cli.pipelines import gating
 from madtp_cli.pipelines.samples import write_samples
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.reporting.schema import EvalReport, GflopsPart
+from madtp_cli.reporting.reading import read_report
+from madtp_cli.reporting.schema import EvalReport, GflopsPart, LatencyPart
 
 
-def evaluate(source: Path, settings: RunSettings, progress: ProgressReporter | None = None) -> EvalReport:
+def evaluate(source: Path, settings: EvalSettings, progress: ProgressReporter | None = None) -> EvalReport:
     """Measure the quality and the cost of a checkpoint, dense or pruned, on labelled samples.
+
+    Gates that compare with the dense model, or that are about time, make it measure these as well.
 
     Args:
         source: A checkpoint file or folder, or the name of a cached model of the Hugging Face hub.
-        settings: The data and all other settings, see `config.resolve`.
+        settings: The data, the gates and all other settings, see `config.resolve`.
         progress: Receives the progress.
 
     Raises:
@@ -39,10 +44,24 @@ def evaluate(source: Path, settings: RunSettings, progress: ProgressReporter | N
             f"{source} was not trained on the built-in scenes, so it cannot be evaluated on them.\n"
             "Give --data with labelled samples of its task."
         )
-    model = session.model
-    measured = measure(session, "Evaluating the model", model, settings.split)
-    pruned = measured.gflops(model).mean() if model.pruning else None
+    gating.require_possible(settings, conditions(session))
+    needs = {gate.needs for gate, _ in settings.requested_gates().values()}
+    dense = _load_dense(session, source, settings) if "dense" in needs else None
+    measured = measure(session, "Evaluating the model", session.model, settings.split)
     write_samples(session, measured)
+    report = _report(source, session, measured, started)
+    if dense is not None:
+        report = _with_dense(report, session, measured, dense)
+    if "times" in needs:
+        report = report.model_copy(update={"latency": _latency(session)})
+    report = gating.with_gates(report.model_copy(update={"seconds": time.monotonic() - started}), settings)
+    gating.write_junit(report.gates, settings, str(source), report.seconds)
+    return report
+
+
+def _report(source: Path, session: Session, measured: Measured, started: float) -> EvalReport:
+    model = session.model
+    pruned = measured.gflops(model).mean() if model.pruning else None
     return EvalReport(
         command="eval",
         checkpoint=str(source),
@@ -51,7 +70,60 @@ def evaluate(source: Path, settings: RunSettings, progress: ProgressReporter | N
         cut_texts=session.cut_texts,
         notes=sessions.notes(session),
         quality=quality(session, measured),
-        gflops=GflopsPart.of(sample_costs.dense_gflops(session, settings.split).mean(), pruned),
+        gflops=GflopsPart.of(sample_costs.dense_gflops(session, session.settings.split).mean(), pruned),
         generation=generation_part(session.task, model, measured),
+        compute=compute_part(session.compute),
+        environment=environment(session.compute.device),
         seconds=time.monotonic() - started,
+    )
+
+
+def dense_checkpoint(source: Path, settings: EvalSettings) -> Path:
+    """Return the checkpoint that a pruned one was made from: as the settings say, or as its report.json names it.
+
+    Raises:
+        UsageError: It is not known, or no longer there.
+    """
+    if settings.dense is not None:
+        return settings.dense
+    advice = "Give the checkpoint before pruning with --dense."
+    try:
+        dense = Path(read_report(source).checkpoint)
+    except InputError as error:
+        raise UsageError(f"The gates need the dense model of {source}, which has no report.\n{advice}") from error
+    if not dense.exists():
+        raise UsageError(f"The gates need the dense model of {source}, but {dense} does not exist.\n{advice}")
+    return dense
+
+
+def _load_dense(session: Session, source: Path, settings: EvalSettings) -> sessions.LoadedCheckpoint:
+    """Load the dense model that the gates compare with.
+
+    Raises:
+        UsageError: It is a checkpoint of another task.
+    """
+    dense = dense_checkpoint(source, settings)
+    loaded = sessions.load_checkpoint(dense, settings, session.progress)
+    if loaded.model.config.task != session.task.name:
+        raise UsageError(f"{dense} is a checkpoint for the task {loaded.model.config.task}, not {session.task.name}.")
+    return loaded
+
+
+def _with_dense(
+    report: EvalReport, session: Session, pruned: Measured, loaded: sessions.LoadedCheckpoint
+) -> EvalReport:
+    """Add the quality of the dense model on the same samples, and how often both give the same answer."""
+    model = loaded.model.to(session.compute.device)
+    dense = measure(session, "Evaluating the dense model", model, session.settings.split)
+    parts = {"change": change(session, dense, pruned), "agreement": agreement_part(session, dense, pruned)}
+    return report.model_copy(update=parts)
+
+
+def _latency(session: Session) -> LatencyPart:
+    """Time the model, and a pruned one in turns with its weights without pruning."""
+    model, settings = session.model, session.settings
+    dense, pruned = (dense_teacher(model), model) if model.pruning else (model, None)
+    batches = batching.full_batches(session, settings.split, settings.batch_size, timing.BATCHES)
+    return processes.from_main(
+        lambda: timing.latency(dense, pruned, batches, session.compute, progress=session.progress)
     )

@@ -14,7 +14,7 @@ from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import batching, run, sample_costs, sample_files, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.compute import ComputeConfig
-from madtp_cli.evaluation.report_parts import by_tower, environment, generation_part, layer_parts
+from madtp_cli.evaluation.report_parts import by_tower, compute_part, environment, generation_part, layer_parts
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.flops.fvcore_check import count_with_fvcore
 from madtp_cli.pipelines.profile_without_data import profile_without_data
@@ -92,6 +92,7 @@ def _report(
         layers=layers,
         latency=latency,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        compute=compute_part(session.compute),
         environment=environment(session.compute.device),
     )
 

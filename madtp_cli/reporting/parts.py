@@ -136,13 +136,17 @@ class ChangePart(_MeasuredPart):
     """Quality of the dense and the pruned model on the same samples."""
 
     dense: float
-    """Quality of the dense model, in percent; CIDEr times 100."""
+    """Quality of the dense model, in `value_unit`."""
     pruned: float
     """Quality of the pruned model, as `dense`."""
     change: float
     """Quality of the pruned model minus that of the dense model, in `unit`."""
     interval95: Interval
     """95 % confidence interval of the paired change, in `unit`."""
+    pruned_interval95: Interval | None = None
+    """95 % confidence interval of `pruned`, in `value_unit`; null in older reports."""
+    value_unit: str = "percent"
+    """Unit of `dense` and `pruned`: percent, or for CIDEr 100 x CIDEr-D."""
     unit: str = "points"
     """Unit of `change` and `interval95`: points, or for CIDEr percent of the dense score."""
     parts: dict[str, DensePruned] = {}
@@ -195,6 +199,10 @@ class LatencyPart(Part):
     """Median time per sample of the pruned model, in milliseconds."""
     speedup: float | None = None
     """`dense_ms` divided by `pruned_ms`."""
+    interval95: Interval | None = None
+    """95 % confidence interval of `pruned_ms`, or of `dense_ms` if the dense model is alone, in milliseconds."""
+    speedup_interval95: Interval | None = None
+    """95 % confidence interval of `speedup`."""
     flops_ratio: float | None = None
     """GFLOPs of the dense model divided by those of the pruned model, on these samples."""
     efficiency: float | None = None

@@ -5,6 +5,8 @@ This module is the import path of everything in a report. See `reporting.parts` 
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from madtp_cli.reporting.data_parts import (
@@ -18,6 +20,7 @@ from madtp_cli.reporting.data_parts import (
     TaskPart,
 )
 from madtp_cli.reporting.environment import Environment
+from madtp_cli.reporting.gate_parts import FailureClass, GatePart, GatesPart
 from madtp_cli.reporting.parts import (
     AGREEMENT,
     CONVENTION,
@@ -36,16 +39,20 @@ from madtp_cli.reporting.parts import (
     TimesPart,
     WeightsPart,
 )
+from madtp_cli.reporting.run_parts import AgreementPart, ComputePart
 
 __all__ = [
     "AGREEMENT",
     "CONVENTION",
+    "AgreementPart",
     "AnswerShare",
     "BudgetPart",
     "CaptionCount",
     "ChangePart",
+    "CheckReport",
     "CheckedGflops",
     "CompressReport",
+    "ComputePart",
     "CurvePoint",
     "CutTextsPart",
     "DataReport",
@@ -55,6 +62,8 @@ __all__ = [
     "EvalReport",
     "ExportCheck",
     "ExportReport",
+    "GatePart",
+    "GatesPart",
     "GenerationCostPart",
     "GflopsPart",
     "ImagesPart",
@@ -95,6 +104,8 @@ class _ModelReport(_Report):
     """Sentences that a reader of the figures should know."""
     cut_texts: CutTextsPart = CutTextsPart()
     """The texts that are longer than the model reads."""
+    compute: ComputePart | None = None
+    """Device and number format; null where nothing was computed on samples, and in older reports."""
 
 
 class CompressReport(_ModelReport):
@@ -112,6 +123,10 @@ class CompressReport(_ModelReport):
     """Generation cost; null where the forward pass gives the answer."""
     quality: ChangePart
     """Quality of both models on the reported samples."""
+    agreement: AgreementPart | None = None
+    """How often both models give the same answer; null in older reports."""
+    gates: GatesPart | None = None
+    """The gates of the run and their verdicts; null without gates."""
     latency: LatencyPart
     """Times of both models."""
     tokens: dict[str, list[LayerPart]]
@@ -139,6 +154,16 @@ class EvalReport(_ModelReport):
     """Cost of the reported samples."""
     generation: GenerationCostPart | None = None
     """Generation cost; null where the forward pass gives the answer."""
+    change: ChangePart | None = None
+    """Quality of both models, if a gate compares with the dense model; else null."""
+    agreement: AgreementPart | None = None
+    """How often both models give the same answer, if a gate compares with the dense model; else null."""
+    latency: LatencyPart | None = None
+    """Times, if a gate needs them; else null."""
+    gates: GatesPart | None = None
+    """The gates of the run and their verdicts; null without gates."""
+    environment: Environment | None = None
+    """Versions and machine; null in older reports."""
     seconds: float
     """Duration of the run, in seconds."""
 
@@ -162,6 +187,29 @@ class ProfileReport(_ModelReport):
     """Number of parameters."""
     environment: Environment
     """Versions and machine."""
+
+
+class CheckReport(_Report):
+    """The result of `madtp check`."""
+
+    command: Literal["check"] = "check"
+    """The command that made the report."""
+    checkpoint: str
+    """Path of the checkpoint, or of the report that was read."""
+    source: str
+    """Path of the report whose figures were checked; "measured" if `madtp check` measured them."""
+    task: str
+    """Name of the task."""
+    data: str
+    """Where the samples come from."""
+    passed: bool
+    """Whether no gate failed."""
+    failure_class: FailureClass | None
+    """The most serious failure class of the gates; null if all passed."""
+    gates: GatesPart
+    """The gates and their verdicts."""
+    notes: list[str] = []
+    """Sentences that a reader of the figures should know."""
 
 
 class DataReport(_Report):

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import madtp_cli
-from madtp_cli.config import CompressSettings, RunSettings
-from madtp_cli.config.keywords import CompressKeywords, RunKeywords
+from madtp_cli.config import CompressSettings, EvalSettings, RunSettings
+from madtp_cli.config.keywords import CompressKeywords, EvalKeywords, RunKeywords
 from madtp_cli.errors import UsageError
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
 from madtp_cli.pipelines import profile as profile_pipeline
@@ -117,7 +117,10 @@ def test_a_wrong_keyword_or_value_is_a_usage_error(call: Callable[[], Any], mess
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(("keywords", "settings"), [(RunKeywords, RunSettings), (CompressKeywords, CompressSettings)])
+@pytest.mark.parametrize(
+    ("keywords", "settings"),
+    [(RunKeywords, RunSettings), (EvalKeywords, EvalSettings), (CompressKeywords, CompressSettings)],
+)
 def test_the_keywords_are_the_fields_of_the_settings(keywords, settings) -> None:
     """Type checkers see the keywords, so they must have the same names and the same literals."""
     hints, written = get_type_hints(keywords), get_type_hints(keywords, include_extras=True)
