@@ -47,16 +47,21 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     pruned = measure(session, "Evaluating the pruned model", compressed.student, settings.split)
     report = gating.with_gates(_report(source, output, session, compressed, dense, pruned, started), settings)
     samples = sample_records.records(session, (compressed.teacher, dense), (compressed.student, pruned))
-    files = {
-        "report.json": report.model_dump_json(indent=2) + "\n",
-        sample_files.FILE_NAME: sample_files.text(samples),
-        "README.md": card.model_card(report, session.task.pipeline_tag, session.task.title),
-    }
+    files = _files(session, report, samples)
     progress.start("Saving", 0)
     processes.from_main(lambda: _save(session, compressed, output, files, samples))
     progress.finish()
     gating.write_junit(report.gates, settings, str(output), report.seconds)
     return report
+
+
+def _files(session: Session, report: CompressReport, samples: Sequence[SampleRecord]) -> dict[str, str]:
+    """Return the text files of the folder by name."""
+    return {
+        "report.json": report.model_dump_json(indent=2) + "\n",
+        sample_files.FILE_NAME: sample_files.text(samples),
+        "README.md": card.model_card(report, session.task.pipeline_tag, session.task.title),
+    }
 
 
 def _check_outputs(output: Path, settings: CompressSettings) -> None:
