@@ -22,7 +22,7 @@ from madtp_cli.pipelines import gating
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting import card
 from madtp_cli.reporting.samples import SampleRecord
-from madtp_cli.reporting.schema import BudgetPart, CompressReport, CurvePoint, GflopsPart, WeightsPart
+from madtp_cli.reporting.schema import BudgetPart, CompressReport, CurvePoint, GflopsPart, LatencyPart, WeightsPart
 
 
 def compress(source: Path, settings: CompressSettings, progress: ProgressReporter | None = None) -> CompressReport:
@@ -91,7 +91,6 @@ def _report(
 ) -> CompressReport:
     teacher, student, calibration = compressed.teacher, compressed.student, compressed.calibration
     layers = layer_parts(student, pruned.counts)
-    batches = batching.full_batches(session, session.settings.split, session.settings.batch_size, timing.BATCHES)
     return CompressReport(
         command="compress",
         checkpoint=str(source),
@@ -107,9 +106,7 @@ def _report(
         quality=change(session, dense, pruned),
         agreement=agreement_part(session, dense, pruned),
         compute=compute_part(session.compute),
-        latency=processes.from_main(
-            lambda: timing.latency(teacher, student, batches, session.compute, progress=session.progress)
-        ),
+        latency=_latency(session, compressed),
         tokens={tower: [part for part in layers if part.tower == tower and part.tokens_in] for tower in pruned.counts},
         weights=_weights_part(session, compressed),
         threshold_scale=calibration.threshold_scale,
@@ -121,6 +118,13 @@ def _report(
         environment=environment(session.compute.device),
         seconds=time.monotonic() - started,
     )
+
+
+def _latency(session: Session, compressed: CompressedModel) -> LatencyPart:
+    """Time both models in the main process."""
+    models, settings = (compressed.teacher, compressed.student), session.settings
+    batches = batching.full_batches(session, settings.split, settings.batch_size, timing.BATCHES)
+    return processes.from_main(lambda: timing.latency(*models, batches, session.compute, progress=session.progress))
 
 
 def _weights_part(session: Session, compressed: CompressedModel) -> WeightsPart:
