@@ -1,6 +1,6 @@
 """Train the other example checkpoints on the built-in scenes, each in its original file format.
 
-    python examples/train.py vqa|caption|retrieval|clip [--minutes 20]
+    python examples/train.py vqa|caption|retrieval|clip|siglip [--minutes 20]
 
 The image tower starts from the image tower of examples/blip.pt, which `pretrain.py` has trained to classify what an
 image shows. All other weights start from random values. In the first quarter of the time the image tower does not
@@ -23,9 +23,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples.training.checkpoints import MODELS, build_model, load_image_tower, save_blip, save_clip
+from examples.training.checkpoints import (
+    MODELS,
+    SIGLIP_POSITIONS,
+    build_model,
+    load_image_tower,
+    save_blip,
+    save_clip,
+    save_siglip,
+)
 from examples.training.optimization import build_optimizers, cosine_decay, finish_step, start_step
-from examples.training.vocabularies import bert_tokenizer, clip_tokenizer
+from examples.training.vocabularies import bert_tokenizer, clip_tokenizer, siglip_tokenizer
 from madtp_cli import tasks
 from madtp_cli.checkpoint import loading, processors
 from madtp_cli.cli.memory import reuse_freed_memory
@@ -45,8 +53,14 @@ FROZEN = 0.25
 LOG_SECONDS = 30
 TEST_SAMPLES = 2000
 TEXT_POSITIONS = 48
-#: File of each example.
-FILES = {"vqa": "blip-vqa.pt", "caption": "blip-caption.pt", "retrieval": "blip-retrieval.pt", "clip": "clip.pt"}
+#: File of each example; SigLIP is a folder.
+FILES = {
+    "vqa": "blip-vqa.pt",
+    "caption": "blip-caption.pt",
+    "retrieval": "blip-retrieval.pt",
+    "clip": "clip.pt",
+    "siglip": "siglip",
+}
 
 #: Data sets that an example trains on, by the number of captions per image; None is the default data set of the task.
 #: BLIP's matching head scores long captions badly if it has not seen any; CLIP's embeddings do not need them.
@@ -96,6 +110,9 @@ def train(model: Any, task: Any, processor: Any, minutes: float, data_sets: Sequ
 def save(model: Any, tokenizer: Any, example: str, folder: Path) -> None:
     """Write the checkpoint and its tokenizer."""
     file = folder / FILES[example]
+    if example == "siglip":
+        save_siglip(model, tokenizer, file)
+        return
     write = save_clip if example == "clip" else save_blip
     write(model, tokenizer, file, folder / f"{file.stem}-tokenizer")
 
@@ -105,6 +122,13 @@ def measure_quality(model: Any, task: Any, processor: Any, rows: Sequence[Any]) 
     compute = ComputeConfig(torch.device("cpu"), torch.float32)
     scores = run.run(model.eval(), batches(rows, task, processor, batch_size=32), task, compute, rows).scores
     return float(task.quality(scores))
+
+
+def build_tokenizer(example: str) -> Any:
+    """Build the tokenizer of an example."""
+    if example == "siglip":
+        return siglip_tokenizer(SIGLIP_POSITIONS)
+    return clip_tokenizer(TEXT_POSITIONS) if example == "clip" else bert_tokenizer()
 
 
 def start_model(options: argparse.Namespace, tokenizer: Any) -> Any:
@@ -122,7 +146,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
     reuse_freed_memory()
-    tokenizer: Any = clip_tokenizer(TEXT_POSITIONS) if options.example == "clip" else bert_tokenizer()
+    tokenizer = build_tokenizer(options.example)
     model = start_model(options, tokenizer)
     processor = processors.build(model.config, tokenizer)
     data = splits.read(model.config.task, ["test"])

@@ -7,17 +7,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import SiglipConfig, SiglipModel
 
 import madtp_cli.models
 from examples import original_names
+from madtp_cli.checkpoint import processors
 from madtp_cli.checkpoint.formats import salesforce_blip
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
 from madtp_cli.models.blip.towers import MadtpBlipConfig
 from madtp_cli.scenes import generator
 
 PATCH_SIZE = 8
+#: Text positions of the SigLIP, which every text is padded to, as in the published models.
+SIGLIP_POSITIONS = 64
+#: Name of the data set, as the checkpoints state it.
+SCENES = "madtp scenes"
 #: Name of the model class of each example, as in `madtp_cli.models`.
-MODELS = {"vqa": "blip.vqa", "caption": "blip.caption", "retrieval": "blip.retrieval", "clip": "clip.retrieval"}
+MODELS = {
+    "vqa": "blip.vqa",
+    "caption": "blip.caption",
+    "retrieval": "blip.retrieval",
+    "clip": "clip.retrieval",
+    "siglip": "siglip.retrieval",
+}
 #: Size of every tower of an example, unless `build_model` changes it.
 SIZES = {"hidden_size": 128, "num_attention_heads": 2, "num_hidden_layers": 4, "intermediate_size": 512}
 VISION_SIZES = SIZES | {"num_hidden_layers": 8, "image_size": generator.IMAGE_SIZE, "patch_size": PATCH_SIZE}
@@ -51,10 +63,14 @@ def build_model(example: str, vocabulary_size: int) -> Any:
     model_class = madtp_cli.models.get(MODELS[example])
     vision: dict[str, Any] = VISION_SIZES
     text: dict[str, Any] = SIZES | {"vocab_size": vocabulary_size, "max_position_embeddings": 48}
-    if example in ("clip", "retrieval"):
+    if example in ("clip", "siglip", "retrieval"):
         text |= NARROW_TEXT
-    if example == "clip":
-        settings: dict[str, Any] = {"projection_dim": 64}
+    if example == "siglip":
+        settings: dict[str, Any] = {"trained_on": SCENES}
+        text |= {"max_position_embeddings": SIGLIP_POSITIONS, "projection_size": vision["hidden_size"]}
+        text |= {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1}
+    elif example == "clip":
+        settings = {"projection_dim": 64}
         text |= {"bos_token_id": vocabulary_size - 2, "eos_token_id": vocabulary_size - 1}
         text |= {"pad_token_id": vocabulary_size - 1}
     else:
@@ -80,9 +96,11 @@ def load_image_tower(model: Any, example: str, source: Path) -> None:
     tower = {key.removeprefix(prefix): value for key, value in renamed.items() if key.startswith(prefix)}
     if example == "clip":
         tower = to_clip_tower(tower)
+    elif example == "siglip":
+        tower = to_siglip_tower(tower)
     missing, unexpected = model.vision_model.load_state_dict(tower, strict=False)
-    # CLIP has a layer norm before the first block and BLIP has none.
-    missing = [key for key in missing if not key.startswith("pre_layrnorm")]
+    # CLIP has a layer norm before the first block, SigLIP has a pooling head, and BLIP has neither.
+    missing = [key for key in missing if not key.startswith(("pre_layrnorm", "head."))]
     if missing or unexpected:
         raise ValueError(f"{source} does not fit: missing {missing}, unexpected {unexpected}")
 
@@ -108,6 +126,28 @@ def to_clip_tower(tower: dict[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
+def to_siglip_tower(tower: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the weights of BLIP's image tower to the names of transformers' SigLIP, which has no [CLS] token."""
+    bias = tower["embeddings.patch_embedding.bias"]
+    converted = to_clip_tower(tower)
+    del converted["embeddings.class_embedding"]
+    positions = "embeddings.position_embedding.weight"
+    return {**converted, positions: converted[positions][1:] - bias, "embeddings.patch_embedding.bias": bias}
+
+
+def save_siglip(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a SigLIP in half precision as transformers writes it, with its processor and tokenizer."""
+    config = SiglipConfig(
+        vision_config=model.config.vision_config.to_dict(),
+        text_config=model.config.text_config.to_dict(),
+        trained_on=model.config.trained_on,
+    )
+    published = SiglipModel(config)
+    published.load_state_dict(model.state_dict())
+    published.half().save_pretrained(folder)
+    processors.build(model.config, tokenizer).save_pretrained(folder)
+
+
 def save_blip(model: Any, tokenizer: Any, file: Path, tokenizer_folder: Path) -> None:
     """Write a BLIP with the key names of Salesforce's files, in half precision, and its tokenizer."""
     weights = original_names.blip(_half(model))
@@ -126,5 +166,5 @@ def _half(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _save(weights: dict[str, Tensor], tokenizer: Any, file: Path, tokenizer_folder: Path) -> None:
-    torch.save({"model": weights, "config": {"dataset": "madtp scenes"}}, file)
+    torch.save({"model": weights, "config": {"dataset": SCENES}}, file)
     tokenizer.save_pretrained(tokenizer_folder)

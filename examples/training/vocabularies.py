@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import BertTokenizer, CLIPTokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import BertTokenizer, CLIPTokenizer, PreTrainedTokenizerFast
 
 from madtp_cli.scenes import generator
 
@@ -44,6 +44,27 @@ def clip_tokenizer(positions: int, size: int = 0) -> CLIPTokenizer:
     vocabulary = [*pieces, *unused, "<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
         vocab={piece: number for number, piece in enumerate(vocabulary)}, merges=merges, model_max_length=positions
+    )
+
+
+def siglip_tokenizer(positions: int) -> PreTrainedTokenizerFast:
+    """Build a word-piece tokenizer with the special tokens of the first SigLIP, which pads with the end of a text.
+
+    Args:
+        positions: Number of tokens that every text is padded to.
+    """
+    words = {*LETTERS, *generator.vocabulary()}
+    vocabulary = ["<unk>", "</s>", *sorted(words), *("##" + letter for letter in LETTERS)]
+    backend = Tokenizer(models.WordPiece({word: number for number, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        unk_token="<unk>",
+        eos_token="</s>",
+        pad_token="</s>",
+        padding_side="right",
+        model_max_length=positions,
     )
 
 

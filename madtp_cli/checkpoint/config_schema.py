@@ -64,6 +64,7 @@ class _Text(_Tower):
     vocab_size: Annotated[int, Field(ge=1, le=10_000_000, strict=True)] | None = None
     max_position_embeddings: Size | None = None
     encoder_hidden_size: Size | None = None
+    projection_size: Size | None = None
     bos_token_id: TokenId | None = None
     eos_token_id: TokenId | None = None
     pad_token_id: TokenId | None = None

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -198,6 +199,6 @@ def _towers(config: Mapping[str, Any]) -> dict[str, dict[str, int]]:
             f"The settings of the model do not state {error}, for the task {str(config.get('task'))[:60]}.\n"
             "Copy its config.json again."
         ) from error
-    vision = towers["vision"]
-    vision["tokens"] = (vision["image_size"] // vision["patch_size"]) ** 2 + 1
+    tokens = models.family_of(config).image_tokens(SimpleNamespace(**fields["vision_config"]))
+    towers["vision"]["tokens"] = tokens
     return towers

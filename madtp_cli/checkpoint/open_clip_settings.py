@@ -5,12 +5,15 @@ A field that is not listed here changes the model in a way that madtp does not k
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from madtp_cli.checkpoint import siglip_trunks
 from madtp_cli.errors import CheckpointError
 
+#: A class of settings.
+Kind = TypeVar("Kind", bound=BaseModel)
 #: A size, and the number of a token. The limits are far above every published model.
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
 TokenId = Annotated[int, Field(ge=0, le=10_000_000)]
@@ -26,31 +29,39 @@ HUGGING_FACE_TEXT = (
     "Give a model with OpenCLIP's own text tower."
 )
 RESNET = "a ResNet CLIP of OpenCLIP (layers is a list), which has no tokens to prune.\nGive a ViT model."
-SIGLIP = (
-    "a SigLIP of OpenCLIP (image tower {name} of timm), which has no [CLS] token but a pooling head.\n"
-    "Give a CLIP with a ViT of OpenCLIP, or the SigLIP as a folder of transformers."
-)
 TIMM = (
-    "an OpenCLIP model whose image tower is {name} of timm, which is no plain vision transformer.\n"
-    "Give a model with OpenCLIP's own ViT, such as ViT-B-32."
+    "{kind} (image tower {name} of timm), {why}.\n"
+    "Give a model with OpenCLIP's own ViT, such as ViT-B-32, or a SigLIP of fixed resolution."
+)
+#: Image towers of timm that cannot be run: a part of the name, what the model is, and the reason.
+TIMM_TOWERS = (
+    ("fastvit", "a MobileCLIP", "which is convolutional and has no tokens to prune"),
+    ("_mci_", "a MobileCLIP", "which begins with convolutions and pools by average"),
+    ("eva", "an EVA-CLIP", "whose blocks differ from those of CLIP"),
+    ("convnext", "a ConvNeXt CLIP", "which is convolutional and has no tokens to prune"),
+    ("naflex", "a SigLIP 2 for images of any size (NaFlex)", "whose number of patches changes with each image"),
+    ("_gap_", "a SigLIP without attention pooling", "which averages its tokens"),
+    ("", "an OpenCLIP model", "which is no plain vision transformer"),
 )
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """A part of the config. A field that it does not have is refused."""
+
     model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False, frozen=True)
 
 
-class _Norm(_Settings):
+class _Norm(Settings):
     eps: Epsilon = 1e-5
 
 
-class Activation(_Settings):
+class Activation(Settings):
     """The form of GELU."""
 
     approximate: Literal["none", "tanh"] = "none"
 
 
-class _TowerSettings(_Settings):
+class TowerSettings(Settings):
     """Fields of both towers. A field whose type has one value changes the model if it has another value."""
 
     layers: Layers = 12
@@ -69,7 +80,7 @@ class _TowerSettings(_Settings):
     scale_fc: Literal[False] | None = None
 
 
-class VisionSettings(_TowerSettings):
+class VisionSettings(TowerSettings):
     """A built-in ViT."""
 
     image_size: Size | tuple[Size, Size] = 224
@@ -92,12 +103,12 @@ class VisionSettings(_TowerSettings):
     timm_drop_path: Any = None
 
 
-class _Tokenizer(_Settings):
+class _Tokenizer(Settings):
     clean: Literal["lower", "whitespace"] | None = None
     strip_sep_token: Literal[False] | None = None
 
 
-class TextSettings(_TowerSettings):
+class TextSettings(TowerSettings):
     """A built-in text tower."""
 
     context_length: Size = 77
@@ -121,7 +132,7 @@ class TextSettings(_TowerSettings):
     hf_pooler_type: Any = None
 
 
-class ModelSettings(_Settings):
+class ModelSettings(Settings):
     """A CLIP of OpenCLIP with built-in towers."""
 
     embed_dim: Size
@@ -136,7 +147,39 @@ class ModelSettings(_Settings):
     output_dict: Any = None
 
 
-class PreprocessSettings(_Settings):
+class SiglipVisionSettings(Settings):
+    """An image tower of timm that SigLIP uses. Its sizes follow from its name."""
+
+    timm_model_name: str
+    image_size: Size | tuple[Size, Size] = 224
+    timm_model_pretrained: Any = None
+    timm_pool: Literal["map"]
+    timm_proj: Literal["none", ""] | None
+    timm_drop: Any = None
+    timm_drop_path: Any = None
+
+
+class _SiglipTokenizer(_Tokenizer):
+    clean: Literal["canonicalize", "lower", "whitespace"] | None = None  # type: ignore[assignment]
+
+
+class SiglipTextSettings(TextSettings):
+    """SigLIP's text tower: without a causal mask, and read at the last position."""
+
+    pool_type: Literal["last"]  # type: ignore[assignment]
+    no_causal_mask: Literal[True]  # type: ignore[assignment]
+    tokenizer_kwargs: _SiglipTokenizer | None = None
+
+
+class SiglipSettings(ModelSettings):
+    """A SigLIP of OpenCLIP."""
+
+    vision_cfg: SiglipVisionSettings  # type: ignore[assignment]
+    text_cfg: SiglipTextSettings
+    init_logit_bias: float  # type: ignore[assignment]
+
+
+class PreprocessSettings(Settings):
     """How OpenCLIP prepares images for this model."""
 
     mean: Colour | None = None
@@ -156,23 +199,36 @@ def refusal(content: Any) -> str | None:
     vision, text = (part if isinstance(part, dict) else {} for part in map(model.get, ("vision_cfg", "text_cfg")))
     if model.get("multimodal_cfg") is not None:
         return COCA
-    if name := vision.get("timm_model_name"):
-        return (SIGLIP if "siglip" in str(name) else TIMM).format(name=str(name)[:60])
+    if (name := vision.get("timm_model_name")) and siglip_trunks.find(name) is None:
+        kind, why = next((kind, why) for part, kind, why in TIMM_TOWERS if part in str(name))
+        return TIMM.format(kind=kind, name=str(name)[:60], why=why)
     if isinstance(vision.get("layers"), list):
         return RESNET
     name = text.get("hf_model_name")
     return HUGGING_FACE_TEXT.format(name=str(name)[:60]) if name else None
 
 
-def model_settings(content: Any, where: Any) -> ModelSettings:
+def timm_name(content: Any) -> str | None:
+    """Return the name of the image tower if it is one of timm."""
+    model = content.get("model_cfg") if isinstance(content, dict) else None
+    vision = model.get("vision_cfg") if isinstance(model, dict) else None
+    return str(vision.get("timm_model_name")) if isinstance(vision, dict) and vision.get("timm_model_name") else None
+
+
+def model_settings(content: Any, where: Any, kind: type[Kind]) -> Kind:
     """Return the settings of the model.
+
+    Args:
+        content: Content of the config.
+        where: Its path, for messages.
+        kind: Class of the settings.
 
     Raises:
         CheckpointError: A field is absent, invalid or cannot be followed; the message names it.
     """
     if not isinstance(content, dict) or "model_cfg" not in content:
         raise CheckpointError(f"{where} has no model_cfg.\nCopy or download the file again.")
-    return _validated(ModelSettings, content["model_cfg"], where, "model_cfg")
+    return _validated(kind, content["model_cfg"], where, "model_cfg")
 
 
 def preprocess_settings(content: Any, where: Any) -> PreprocessSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -26,10 +27,13 @@ def with_image_size(recognised: Recognised, image_size: int | None) -> Recognise
     vision = recognised.config["vision_config"]
     if image_size is None or vision["image_size"] == image_size:
         return recognised
-    key = models.family_of(recognised.config).position_key
+    family = models.family_of(recognised.config)
+    key = family.position_key
     old = recognised.weights[key]
     # BLIP's embeddings have a batch axis, CLIP's have none.
-    new = resize_positions(old.reshape(1, -1, old.shape[-1]), image_size, vision["patch_size"])
+    patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    leading = family.image_tokens(SimpleNamespace(**vision)) - patches
+    new = resize_positions(old.reshape(1, -1, old.shape[-1]), image_size, vision["patch_size"], leading)
     note = f"Position embeddings are resized from {vision['image_size']} to {image_size} pixels."
     return dataclasses.replace(
         recognised,
@@ -39,18 +43,19 @@ def with_image_size(recognised: Recognised, image_size: int | None) -> Recognise
     )
 
 
-def resize_positions(positions: Tensor, image_size: int, patch_size: int) -> Tensor:
+def resize_positions(positions: Tensor, image_size: int, patch_size: int, leading: int = 1) -> Tensor:
     """Resize position embeddings to another image size; the embedding of [CLS] does not change.
 
     The embeddings of the patches are interpolated (bicubic) over the grid of patches.
 
     Args:
-        positions: Position embeddings [1, 1 + patches, width]; [CLS] is first.
+        positions: Position embeddings [1, leading + patches, width].
         image_size: Side of the image in pixels.
         patch_size: Side of a patch in pixels.
+        leading: Tokens before the patches: 1 for [CLS], else 0.
 
     Returns:
-        Position embeddings [1, 1 + (image_size / patch_size)^2, width].
+        Position embeddings [1, leading + (image_size / patch_size)^2, width].
 
     Raises:
         UsageError: The image size is not a multiple of the patch size.
@@ -61,7 +66,7 @@ def resize_positions(positions: Tensor, image_size: int, patch_size: int) -> Ten
         raise UsageError(
             f"Image size {image_size} is not a multiple of the patch size {patch_size}.\nGive a multiple of it."
         )
-    cls_position, patches = positions[:, :1], positions[:, 1:]
+    cls_position, patches = positions[:, :leading], positions[:, leading:]
     old, new = grid_side(patches.shape[1]), image_size // patch_size
     if old == new:
         return positions

@@ -73,7 +73,7 @@ def find_tokenizer(source: Path, tokenizer_folder: Path | None, config: Any) -> 
             )
         return _read_and_fit(tokenizer_folder, record, text_config)
     folders = [folder for folder in _folders_near(source) if _has_tokenizer(folder, record)]
-    if text_config.vocab_size == record.vocabulary and (cached := _cached_folder(record)):
+    if cached := _cached_folder(record, text_config.vocab_size):
         folders.append(cached)
     first_error = None
     for folder in folders:
@@ -122,9 +122,9 @@ def _read_and_fit(folder: Path, record: TokenizerRecord, text_config: Any) -> To
     return tokenizer
 
 
-def _cached_folder(record: TokenizerRecord) -> Path | None:
+def _cached_folder(record: TokenizerRecord, vocabulary: int) -> Path | None:
     """Return the folder of the published tokenizer in the Hugging Face cache; None if it was never downloaded."""
-    for repository in record.repositories:
+    for repository in record.repositories.get(vocabulary, ()):
         for names in record.files:
             files = [try_to_load_from_cache(repository, name) for name in names]
             if all(isinstance(file, str) for file in files):
@@ -139,7 +139,7 @@ def _not_found(source: Path, vocabulary: int, family: Family) -> CheckpointError
         f"No tokenizer of {vocabulary:,} word pieces for {source}: "
         f"there is no {_file_names(record, ' or ')} in {places}."
     )
-    if vocabulary == record.vocabulary:
-        command = f"hf download {record.repositories[0]} {' '.join(record.files[-1])}"
+    if vocabulary in record.repositories:
+        command = f"hf download {record.repositories[vocabulary][0]} {' '.join(record.files[-1])}"
         return CheckpointError(f"{message}\nDownload it once with: {command}")
     return CheckpointError(f"{message}\nGive the checkpoint's own with --tokenizer DIR.")

@@ -1,4 +1,4 @@
-"""Turn off the progress bars of transformers, which would mix with the output of the command line."""
+"""Turn off progress bars and warnings of transformers, which would mix with the output of the command line."""
 
 from __future__ import annotations
 
@@ -18,3 +18,14 @@ def without_progress_bars() -> Iterator[None]:
     finally:
         if were_enabled:
             logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Turn off the warnings of transformers within the block, such as those about its own default settings."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)

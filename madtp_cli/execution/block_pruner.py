@@ -104,6 +104,11 @@ class BlockPruner:
         grids: methods.ImageGrids = self.method.grids(side, rule)
         return grids
 
+    @property
+    def scores_read_out(self) -> bool:
+        """Whether the method needs the attention of what the tower's result is read from."""
+        return bool(self.method.NEEDS & methods.READ_OUT_SCORES)
+
     def start(self, positions: Tensor) -> None:
         """Set which tokens of the dense image the tokens before the first block stand for, [total]."""
         self._positions = positions
@@ -124,12 +129,11 @@ class BlockPruner:
 
     def _needed_statistics(self) -> dict[str, Any] | None:
         """Return the fields of the next block's `AttentionRequest`; None if its method needs no statistics."""
-        read_out = {methods.CLASS_ATTENTION, methods.MEAN_CLASS_ATTENTION}
-        needs = self.method.NEEDS & (read_out | {methods.RECEIVED_ATTENTION, methods.KEY_METRIC})
+        needs = self.method.NEEDS & (methods.READ_OUT_SCORES | {methods.RECEIVED_ATTENTION, methods.KEY_METRIC})
         if self._rule() is None or not needs:
             return None
         return {
-            "read_out": self.read_out if needs & read_out else None,
+            "read_out": self.read_out if self.scores_read_out else None,
             "queries": self.settings.parameters.queries if methods.RECEIVED_ATTENTION in needs else None,
             "key_metric": methods.KEY_METRIC in needs,
         }

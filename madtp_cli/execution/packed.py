@@ -70,6 +70,19 @@ class Packed:
         """Return each sample's last token, [batch, width]."""
         return self.data[torch.tensor(segments.offsets(self.lengths)[1:], device=self.data.device) - 1]
 
+    def one_row_each(self, row: Tensor) -> Packed:
+        """Return packed tokens with the same one token, [1, width], for each sample."""
+        return Packed(row.expand(len(self.lengths), -1), [1] * len(self.lengths), exact=self.exact)
+
+    def softmax(self, logits: Tensor) -> Tensor:
+        """Return the softmax of logits, [total, any], over the tokens of each sample, in float32.
+
+        A token counts as many times as its size.
+        """
+        logits = logits.float() if self.sizes is None else logits.float() + self.sizes.log()[:, None]
+        padded = segments.pad(logits, self.lengths, float("-inf")).softmax(1)
+        return segments.unpad(padded, self.lengths)
+
     def part(self, samples: slice) -> Packed:
         """Return some consecutive samples."""
         offsets = segments.offsets(self.lengths)

@@ -88,6 +88,20 @@ class Padded:
         row = (self.lengths.counts - 1)[:, None, None].expand(-1, 1, self.data.shape[2])
         return self.data.gather(1, row).squeeze(1)
 
+    def one_row_each(self, row: Tensor) -> Padded:
+        """Return padded tokens with the same one token, [1, width], for each sample."""
+        rows = row.expand(self.data.shape[0], 1, -1)
+        return Padded(rows, PaddedLengths(torch.ones_like(self.lengths.counts)))
+
+    def softmax(self, logits: Tensor) -> Tensor:
+        """Return the softmax of logits, [batch, longest, any], as `Packed.softmax`."""
+        logits = logits.float()
+        if self.sizes is not None:
+            logits = logits + self.sizes.clamp_min(1).log()[:, :, None]
+        if self.lengths.real is not None:
+            logits = logits.masked_fill(~self.lengths.real[:, :, None], float("-inf"))
+        return logits.softmax(1)
+
     def part(self, samples: slice) -> Padded:
         """Return some consecutive samples."""
         real, sizes, protected = (

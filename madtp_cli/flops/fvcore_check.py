@@ -37,6 +37,12 @@ def _attention_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     return Counter(attention=pairs * (query[-1] + value[-1]))
 
 
+def _convolution_flops(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Count a convolution whose padding is given by name, which fvcore does not know."""
+    weight, output = inputs[1].type().sizes(), outputs[0].type().sizes()
+    return Counter(conv=output[0] * int(np.prod(weight)) * int(np.prod(output[2:])))
+
+
 class UncountedOperatorError(MadtpError):
     """The trace has an operator that may do multiply-adds and is not counted."""
 
@@ -58,6 +64,7 @@ def count_with_fvcore(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:
         warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated.*")
         analysis = FlopCountAnalysis(_ByPosition(model, list(inputs)), tuple(inputs.values()))
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
+        analysis.set_op_handle("aten::_convolution_mode", _convolution_flops)
         analysis.uncalled_modules_warnings(False)
         counted = int(analysis.total())
         uncounted = sorted(set(analysis.unsupported_ops()) - _UNCOUNTED_IS_FREE)

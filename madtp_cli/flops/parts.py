@@ -69,7 +69,9 @@ def norm(m: np.ndarray, width: int) -> np.ndarray:
     return NORM * m * width
 
 
-def pruning(n: np.ndarray, tower: Any, settings: Mapping[str, Any] | None, protected: int = 1) -> np.ndarray:
+def pruning(
+    n: np.ndarray, tower: Any, settings: Mapping[str, Any] | None, protected: int = 1, *, pooled: bool = False
+) -> np.ndarray:
     """Return the cost of choosing the tokens that one block keeps.
 
     It consists of what the method needs (see `methods.Method.NEEDS`) and of the method's own products.
@@ -79,25 +81,31 @@ def pruning(n: np.ndarray, tower: Any, settings: Mapping[str, Any] | None, prote
         tower: Configuration of the tower.
         settings: `PruningSettings` as saved in the config; None for a dense model.
         protected: Protected tokens among `n`.
+        pooled: Whether the tower is read by attention pooling. Class attention is then the attention of its probe to
+            the normalised tokens.
     """
     if not settings:
         return np.zeros_like(n)
     pruned, width, prunable = PruningSettings(**settings), tower.hidden_size, np.maximum(n - protected, 0)
-    cost = attention_statistics(n, prunable, width, pruned)
+    cost = attention_statistics(n, prunable, width, pruned, pooled=pooled)
+    if pooled and pruned.needs & methods.READ_OUT_SCORES:
+        cost = cost + norm(n, width) + n * width * tower.num_attention_heads
     if methods.DICTIONARY in pruned.needs:
         cost = cost + n * width * pruned.dictionary_size
     sizes = methods.TokenSizes(width, width // tower.num_attention_heads, pruned.dictionary_size)
     return cost + methods.get(pruned.method).cost(prunable, sizes, pruned.parameters)
 
 
-def attention_statistics(n: np.ndarray, prunable: np.ndarray, width: int, settings: PruningSettings) -> np.ndarray:
+def attention_statistics(
+    n: np.ndarray, prunable: np.ndarray, width: int, settings: PruningSettings, *, pooled: bool = False
+) -> np.ndarray:
     """Return the cost of computing the attention of the read-out query and of sampled queries once more.
 
-    Statistics of all queries cost nothing: attention has already formed every probability.
+    Statistics of all queries cost nothing: attention has already formed every probability. A tower with attention
+    pooling (`pooled`) has no read-out query.
     """
     received, queries = methods.RECEIVED_ATTENTION in settings.needs, settings.parameters.queries
     if received and not queries:
         return np.zeros_like(n)
-    read_out = bool(settings.needs & {methods.CLASS_ATTENTION, methods.MEAN_CLASS_ATTENTION})
-    rows = int(read_out) + (np.minimum(queries, prunable) if received else 0)
-    return rows * n * width
+    read_outs = int(bool(settings.needs & methods.READ_OUT_SCORES) and not pooled)
+    return (read_outs + (np.minimum(queries, prunable) if received else 0)) * n * width

@@ -39,6 +39,8 @@ MEAN_CLASS_ATTENTION = "mean_class_attention"
 RECEIVED_ATTENTION = "received_attention"
 DICTIONARY = "dictionary"
 KEY_METRIC = "key_metric"
+#: What comes from the attention of the read-out.
+READ_OUT_SCORES = frozenset({CLASS_ATTENTION, MEAN_CLASS_ATTENTION})
 #: Class attention that is not normalised, and unscaled dictionary logits of the tokens before the first norm.
 RAW_SCORES = "raw_scores"
 #: The number of inputs of each sample, for methods that decide about the inputs of a sample together.

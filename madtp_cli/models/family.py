@@ -71,8 +71,8 @@ class TokenizerRecord:
 
     Attributes:
         files: Sets of file names. Each complete set is enough to read a tokenizer.
-        vocabulary: Number of word pieces of every published checkpoint.
-        repositories: Repositories of the Hugging Face hub that have this vocabulary.
+        repositories: By the number of word pieces of published checkpoints, repositories of the Hugging Face hub that
+            have this vocabulary.
         read: Reads a tokenizer from a folder.
         fit: Adapts a tokenizer to a checkpoint, in place; its arguments are the tokenizer and the checkpoint's text
             configuration. It raises ValueError with the reason if the two do not belong together.
@@ -80,8 +80,7 @@ class TokenizerRecord:
     """
 
     files: tuple[tuple[str, ...], ...]
-    vocabulary: int
-    repositories: tuple[str, ...]
+    repositories: Mapping[int, tuple[str, ...]]
     read: Callable[[Path], Any]
     fit: Callable[[Any, Any], None]
     special_ids: Callable[[Any], dict[str, int]]
@@ -94,7 +93,8 @@ class Family:
     Attributes:
         name: Name of the family's folder.
         tasks: Tasks that the family has a model for. The model of a task is `MODEL` in the file of that name.
-        read_out: By tower, the index of the token that the model reads its result from. It must be protected.
+        read_out: By tower, the index of the token that the model reads its result from. It must be protected. None for
+            attention pooling, which reads all tokens.
         position_key: Key of the image tower's position embeddings in a state dict.
         tokenizer: See `TokenizerRecord`.
         processor_class: Name of the class that `build_processor` returns. No two families share one.
@@ -104,6 +104,7 @@ class Family:
         task_processor: Changes a processor for the model of a task.
         text_limits: Length limits by kind of text: a task's name, or task and role, as "vqa question". A model also
             reads no more tokens than it has positions.
+        padded_texts: Whether every text is padded to its limit, and the model reads the padding as text.
         text_conventions: By task, the field of the configuration that states how a text begins. Checkpoint files do
             not state it, so the user may.
         tower_defaults: By tower, the configuration fields that a checkpoint file does not state (layer-norm epsilon,
@@ -114,14 +115,14 @@ class Family:
         image_tokens: Number of tokens of an image before pruning, given the configuration of the image tower.
         patch_grid: Rows and columns of the patches of an image, given the configuration of the image tower. The patches
             are the last tokens of each input of that tower, row after row.
-        head_width: Width of one attention head in the published models.
+        head_widths: Widths of one attention head in the published models.
         tied: Keys of a state dict that repeat another key's tensor, and that other key.
         architectures: Published architectures by name; each function returns a configuration.
     """
 
     name: str
     tasks: tuple[str, ...]
-    read_out: Mapping[str, int]
+    read_out: Mapping[str, int | None]
     position_key: str
     tokenizer: TokenizerRecord
     processor_class: str
@@ -140,7 +141,8 @@ class Family:
     task_processor: Callable[[Any, str], Any] = lambda processor, task: processor
     image_tokens: Callable[[Any], int] = parts.image_tokens
     patch_grid: Callable[[Any], tuple[int, int]] = parts.patch_grid
-    head_width: int = 64
+    head_widths: tuple[int, ...] = (64,)
+    padded_texts: bool = False
     text_conventions: Mapping[str, str] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     architectures: Mapping[str, Callable[[], Any]] = field(default_factory=dict)

@@ -89,8 +89,9 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
     TEXT_TOKENS: ClassVar[int] = 36
     #: Number of inputs per sample, for towers where it is not 1.
     INPUTS_PER_SAMPLE: ClassVar[dict[str, int]] = {}
-    #: Token that a tower's result is read from, for towers where it is not the first one.
-    READ_OUT: ClassVar[dict[str, ReadOut]] = {}
+    #: Token that a tower's result is read from, for towers where it is not the first one. None for a tower that is
+    #: read by attention pooling; the model then supplies `Attention.read_out`.
+    READ_OUT: ClassVar[dict[str, ReadOut | None]] = {}
     #: Number of protected tokens of a tower's inputs, for towers where it is not one. The tower's forward marks them.
     PROTECTED: ClassVar[dict[str, int]] = {}
     #: Further runs of a tower: their names in the trace, and the tower, whose pruning settings they share.

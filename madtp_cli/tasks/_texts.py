@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from madtp_cli import models
@@ -70,17 +71,23 @@ class TextKind:
     def encode(self, texts: Sequence[str], processor: Any) -> dict[str, Tensor]:
         """Return padded input_ids and attention_mask, [texts, tokens]. A text that is cut keeps its last token.
 
+        Where a model reads the padding as text, all texts have the length of the limit and the mask is one.
+
         Raises:
             CheckpointError: The tokenizer lacks the first token.
         """
         limit, tokenizer = self.limit(processor), processor.tokenizer
+        whole = models.family_of_processor(processor).padded_texts
         encoded = tokenizer(
             [self.prepared(text, limit) for text in texts],
-            padding=True,
+            padding="max_length" if whole else True,
             truncation=True,
             max_length=limit.tokens,
             return_tensors="pt",
+            return_attention_mask=True,
         )
+        if whole:
+            encoded["attention_mask"] = torch.ones_like(encoded["input_ids"])
         if self.first is not None:
             encoded["input_ids"][:, 0] = _first_token(tokenizer, self.first)
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}

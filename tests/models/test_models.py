@@ -24,7 +24,8 @@ from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
 from madtp_cli.models.blip.retrieval import MadtpBlipForImageTextRetrieval
 from madtp_cli.models.blip.vqa import MadtpBlipForQuestionAnswering
 from madtp_cli.models.clip.retrieval import MadtpClipForRetrieval
-from tests import decoding, retrieving
+from madtp_cli.models.siglip.retrieval import MadtpSiglipForRetrieval
+from tests import decoding, retrieving, siglips
 from tests.clip_words import clip_words
 from tests.tasks import words
 
@@ -43,6 +44,7 @@ def folders(
         "blip.caption": decoding.captioner(),
         "blip.retrieval": retrieving.dense(),
         "clip.retrieval": clip,
+        "siglip.retrieval": siglips.dense(),
     }
     for kind, model in dense.items():
         model.save_pretrained(folder / kind)
@@ -63,6 +65,8 @@ def folders(
         (AutoModelForImageTextToText, "blip.vqa", MadtpBlipForQuestionAnswering),
         (AutoModelForImageTextToText, "blip.caption", MadtpBlipForConditionalGeneration),
         (AutoModelForZeroShotImageClassification, "clip.retrieval", MadtpClipForRetrieval),
+        (AutoModel, "siglip.retrieval", MadtpSiglipForRetrieval),
+        (AutoModelForZeroShotImageClassification, "siglip.retrieval", MadtpSiglipForRetrieval),
     ],
 )
 def test_an_auto_class_loads_the_model_of_the_folders_task(
@@ -120,5 +124,6 @@ def test_every_model_has_the_right_auto_classes() -> None:
         "blip.retrieval": [],
         "blip.vqa": ["AutoModelForImageTextToText"],
         "clip.retrieval": ["AutoModelForZeroShotImageClassification"],
+        "siglip.retrieval": ["AutoModelForZeroShotImageClassification"],
     }
     assert all(hasattr(transformers, name) for name in models.AUTO_CLASS_METHODS)

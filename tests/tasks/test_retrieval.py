@@ -19,7 +19,7 @@ from madtp_cli.evaluation.compute import ComputeConfig, inputs_of
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.text_runs import TextRun
 from madtp_cli.metrics.retrieval import rank
-from madtp_cli.models.clip.retrieval import ClipOutput
+from madtp_cli.models.dual_encoder import DualOutput
 from madtp_cli.tasks import retrieval
 from madtp_cli.tasks.retrieval import EmbeddedSample, Retrieval
 from tests.retrieving import attached, dense
@@ -147,8 +147,8 @@ class _Embeds:
 
     reranks = False
 
-    def __call__(self, **inputs: Tensor) -> ClipOutput:
-        return ClipOutput(image_embedding=torch.eye(4), memory=Packed(torch.zeros(4, 1), [1] * 4))
+    def __call__(self, **inputs: Tensor) -> DualOutput:
+        return DualOutput(image_embedding=torch.eye(4), memory=Packed(torch.zeros(4, 1), [1] * 4))
 
     def embed_texts(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Embed texts of images 0 to 3; one of image 2 is closest to image 0, that of image 1 to image 3."""

@@ -8,7 +8,8 @@ of this folder is one format. It must define what `Format` describes:
 
 Rules for a format:
 
-* The content decides, never the name of the file. At most one format may recognise a source.
+* The content decides, never the name of the file. At most one format may recognise a source, except that one more
+  may name it as a `fallback`.
 * `recognise` reads nothing from the disk. `checkpoint.reading` has done so already.
 * If the format is known but the model cannot be used, return a `Recognised` with a `refusal`.
 * If the content has this format but is damaged, raise a `CheckpointError`.
@@ -103,6 +104,7 @@ class Recognised:
         dropped: Keys of the file that no model needs, by the reason.
         notes: What was assumed, converted or lost, as full sentences.
         refusal: Why the checkpoint cannot be loaded, and what to do; None if it can.
+        fallback: Whether another format that recognises the checkpoint knows more about it.
     """
 
     format: str
@@ -112,6 +114,7 @@ class Recognised:
     dropped: Mapping[str, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     refusal: str | None = None
+    fallback: bool = False
 
 
 class Format(Protocol):
@@ -159,8 +162,13 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised:
 
 
 def _first(source: Source, overrides: CheckpointOverrides) -> Recognised | None:
-    found = (entry.recognise(source, overrides) for entry in all_formats())
-    return next((recognised for recognised in found if recognised is not None), None)
+    fallback = None
+    for entry in all_formats():
+        recognised = entry.recognise(source, overrides)
+        if recognised is not None and not recognised.fallback:
+            return recognised
+        fallback = fallback or recognised
+    return fallback
 
 
 def _with_text_conventions(recognised: Recognised, overrides: CheckpointOverrides) -> Recognised:

@@ -96,6 +96,8 @@ def part_refusal(weights: Mapping[str, Tensor]) -> str | None:
     """Return why a CLIP has no towers that can be pruned; None if it has both."""
     if any(key.startswith(("visual.layer1.", "visual.attnpool.")) for key in weights):
         return "a ResNet CLIP, which has no tokens to prune.\nGive a ViT model."
+    if any(key.startswith("visual.trunk.") for key in weights):
+        return "a CLIP whose image tower is one of timm, without its open_clip_config.json.\nPut it next to the file."
     if not any(key.startswith("visual.conv1.") for key in weights):
         return "the text tower of a CLIP alone.\nGive the whole checkpoint."
     if "token_embedding.weight" not in weights or "ln_final.weight" not in weights:

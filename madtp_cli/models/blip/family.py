@@ -100,8 +100,8 @@ FAMILY = Family(
     position_key="vision_model.embeddings.position_embedding",
     tokenizer=TokenizerRecord(
         files=(("tokenizer.json",), ("vocab.txt",)),
-        vocabulary=30_524,  # bert-base-uncased, [DEC] and [ENC]
-        repositories=("bert-base-uncased", "google-bert/bert-base-uncased"),
+        # The vocabulary is that of bert-base-uncased, [DEC] and [ENC].
+        repositories={30_524: ("bert-base-uncased", "google-bert/bert-base-uncased")},
         read=read_tokenizer,
         fit=fit_tokenizer,
         special_ids=special_ids,

@@ -58,25 +58,39 @@ def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) ->
     return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
 
 
-def architecture(patch_size: int, image_size: int, *, large: bool = False) -> Any:
+#: Width, blocks and heads of the image tower and of the text tower. ViT-H is OpenCLIP's, which uses plain GELU.
+TOWERS = {
+    "base": ((768, 12, 12), (512, 12, 8)),
+    "large": ((1024, 24, 16), (768, 12, 12)),
+    "huge": ((1280, 32, 16), (1024, 24, 16)),
+}
+
+
+def architecture(size: str, patch_size: int, image_size: int, activation: str = "quick_gelu") -> Any:
     """Return the configuration of a published CLIP with a vision transformer.
 
     Args:
+        size: A key of `TOWERS`.
         patch_size: Patch side in pixels.
         image_size: Image side in pixels.
-        large: Whether the towers are those of ViT-L.
+        activation: Activation of the feed-forward layers.
 
-    Source: CLIP, arXiv:2103.00020, table 20.
+    Source: CLIP, arXiv:2103.00020, table 20; OpenCLIP, arXiv:2212.07143.
     """
     from madtp_cli.models.clip.towers import MadtpClipConfig
 
-    widths, layers = ((1024, 768), 24) if large else ((768, 512), 12)
     image, text = (
-        {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // FAMILY.head_width}
-        for width in widths
+        {
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "num_hidden_layers": layers,
+            "num_attention_heads": heads,
+            "hidden_act": activation,
+        }
+        for width, layers, heads in TOWERS[size]
     )
-    grid = {"num_hidden_layers": layers, "image_size": image_size, "patch_size": patch_size}
-    return MadtpClipConfig(projection_dim=widths[1], vision_config=image | grid, text_config=text)
+    grid = {"image_size": image_size, "patch_size": patch_size}
+    return MadtpClipConfig(projection_dim=text["hidden_size"], vision_config=image | grid, text_config=text)
 
 
 FAMILY = Family(
@@ -86,13 +100,14 @@ FAMILY = Family(
     position_key="vision_model.embeddings.position_embedding.weight",
     tokenizer=TokenizerRecord(
         files=(("tokenizer.json",), ("vocab.json", "merges.txt")),
-        vocabulary=49_408,
-        repositories=(
-            "openai/clip-vit-base-patch32",
-            "openai/clip-vit-base-patch16",
-            "openai/clip-vit-large-patch14",
-            "openai/clip-vit-large-patch14-336",
-        ),
+        repositories={
+            49_408: (
+                "openai/clip-vit-base-patch32",
+                "openai/clip-vit-base-patch16",
+                "openai/clip-vit-large-patch14",
+                "openai/clip-vit-large-patch14-336",
+            ),
+        },
         read=read_tokenizer,
         fit=fit_tokenizer,
         special_ids=special_ids,
@@ -105,10 +120,12 @@ FAMILY = Family(
         "vision": {"layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},
         "text": {"layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},
     },
+    head_widths=(64, 80),
     architectures={
-        "clip-vit-b-32": partial(architecture, 32, 224),
-        "clip-vit-b-16": partial(architecture, 16, 224),
-        "clip-vit-l-14": partial(architecture, 14, 224, large=True),
-        "clip-vit-l-14-336": partial(architecture, 14, 336, large=True),
+        "clip-vit-b-32": partial(architecture, "base", 32, 224),
+        "clip-vit-b-16": partial(architecture, "base", 16, 224),
+        "clip-vit-l-14": partial(architecture, "large", 14, 224),
+        "clip-vit-l-14-336": partial(architecture, "large", 14, 336),
+        "clip-vit-h-14": partial(architecture, "huge", 14, 224, "gelu"),
     },
 )

@@ -10,14 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPPreTrainedModel, CLIPTextModel, CLIPVisionModel
-from transformers.models.clip.modeling_clip import CLIPAttention, CLIPEncoder
 
-from madtp_cli.execution.attention import Attention
 from madtp_cli.execution.block_pruner import BlockPruner
 from madtp_cli.execution.packed import Packed
-from madtp_cli.execution.padded_attention import attend
-from madtp_cli.execution.statistics import AttentionRequest, ReadOut
-from madtp_cli.models.prunable import Prunable, require_image_size
+from madtp_cli.execution.statistics import ReadOut
+from madtp_cli.models.dual_encoder import DualEncoder, encode_pre_norm
+from madtp_cli.models.prunable import require_image_size
 
 
 class MadtpClipConfig(CLIPConfig):
@@ -35,14 +33,13 @@ class MadtpClipConfig(CLIPConfig):
     text_projection_bias: bool = False
 
 
-class PrunableClip(Prunable, CLIPPreTrainedModel):
+class PrunableClip(DualEncoder, CLIPPreTrainedModel):
     """Base class of the CLIP models: the image tower `vision_model` and the text tower `text_model`, both pre-norm."""
 
     #: The model reads a text from its end.
-    READ_OUT: ClassVar[dict[str, ReadOut]] = {"text": "last"}
+    READ_OUT: ClassVar[dict[str, ReadOut | None]] = {"text": "last"}
     #: A text's start, which sees only itself, and its end.
     PROTECTED: ClassVar[dict[str, int]] = {"text": 2}
-    ALL_PAIRS: ClassVar[bool] = True
 
     config: MadtpClipConfig
     config_class = MadtpClipConfig  # transformers cannot read the postponed annotation
@@ -63,7 +60,7 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
         tower = self.vision_model
         tokens = self.tokens_of_images(tower.embeddings, pixel_values, pruner)
         tokens = tokens.replace(tower.pre_layrnorm(tokens.data)).protect_ends(first=True)  # [CLS]
-        return self._encode(tower.encoder, tokens, pruner)
+        return encode_pre_norm(tower.encoder.layers, tokens, pruner, self.backend)
 
     def encode_text(
         self,
@@ -85,41 +82,11 @@ class PrunableClip(Prunable, CLIPPreTrainedModel):
         """
         tokens = self.to_tokens(self.text_model.embeddings(input_ids), self._up_to_end(input_ids, attention_mask))
         tokens = tokens.protect_ends(first=True, last=True)  # start and end of the text
-        return self._encode(self.text_model.encoder, tokens, pruner, causal=True, states=states)
+        layers = self.text_model.encoder.layers
+        return encode_pre_norm(layers, tokens, pruner, self.backend, causal=True, states=states)
 
     def _up_to_end(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Return which tokens are not padding and not after the first end of their text, bool [texts, tokens]."""
         is_end = input_ids == self.config.text_config.eos_token_id
         real = (is_end.cumsum(1) - is_end.long()) == 0
         return real if attention_mask is None else real & attention_mask.bool()
-
-    def _encode(
-        self,
-        encoder: CLIPEncoder,
-        tokens: Packed,
-        pruner: BlockPruner,
-        *,
-        causal: bool = False,
-        states: list[Tensor] | None = None,
-    ) -> Packed:
-        for layer in encoder.layers:
-            normed = layer.layer_norm1(tokens.data)
-            attention = self._attend(layer.self_attn, tokens.replace(normed), pruner.request(tokens), causal=causal)
-            tokens = tokens.replace(
-                tokens.data + tokens.apply_rowwise(layer.self_attn.out_proj, attention.output.flatten(-2))
-            )
-            tokens = pruner.prune(tokens, normed, attention)
-            tokens = tokens.replace(tokens.data + tokens.apply_rowwise(layer.mlp, layer.layer_norm2(tokens.data)))
-            if states is not None:
-                states.append(tokens.data)
-        return tokens
-
-    def _attend(
-        self, module: CLIPAttention, tokens: Packed, request: AttentionRequest | None, *, causal: bool
-    ) -> Attention:
-        query, key, value = (
-            tokens.apply_rowwise(projection, tokens.data).unflatten(-1, (module.num_heads, module.head_dim))
-            for projection in (module.q_proj, module.k_proj, module.v_proj)
-        )
-        lengths = tokens.lengths
-        return attend(query, key, value, lengths, lengths, request, self.backend, tokens.sizes, causal=causal)

@@ -110,7 +110,10 @@ def _set_question_width(model: Any) -> None:
 
 @pytest.fixture
 def recognising_formats() -> Callable[[Source], list[str]]:
-    """Returns the names of the formats that recognise a source."""
-    return lambda source: [
-        entry.NAME for entry in formats.all_formats() if entry.recognise(source, CheckpointOverrides()) is not None
-    ]
+    """Returns the names of the formats that recognise a source, without fallbacks."""
+
+    def recognising(source: Source) -> list[str]:
+        found = [(entry.NAME, entry.recognise(source, CheckpointOverrides())) for entry in formats.all_formats()]
+        return [name for name, recognised in found if recognised is not None and not recognised.fallback]
+
+    return recognising

@@ -34,7 +34,7 @@ def _edit(folder: Path, part: str | None, **fields: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("case", ["a", "b", "c", "f"])
+@pytest.mark.parametrize("case", ["a", "b", "c", "d", "f", "g"])
 def test_outputs_equal_those_of_open_clip(case: str) -> None:
     """The activation, the heads, the end of a text and the projection with bias move the outputs by 8e-3 or more."""
     folder = GOLDEN / f"open_clip_{case}"
@@ -61,7 +61,12 @@ def test_a_trainer_checkpoint_next_to_the_config_is_read(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("RN50", "ResNet"), ("coca_ViT-B-32", "CoCa"), ("convnext_base", "timm"), ("roberta-ViT-B-32", "hf_model_name")],
+    [
+        ("RN50", "ResNet"),
+        ("coca_ViT-B-32", "CoCa"),
+        ("convnext_base", "ConvNeXt"),
+        ("roberta-ViT-B-32", "hf_model_name"),
+    ],
 )
 def test_other_towers_are_refused_by_name(name: str, reason: str, tmp_path: Path) -> None:
     """Their towers have no tokens, or are not OpenCLIP's own."""

@@ -1,0 +1,147 @@
+"""What the formats for folders of transformers share: config.json, which states what shapes do not show."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from madtp_cli import models
+from madtp_cli.checkpoint.config_schema import INVALID, require_valid
+from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
+from madtp_cli.checkpoint.position_embeddings import with_image_size
+from madtp_cli.checkpoint.quiet import without_warnings
+from madtp_cli.checkpoint.tower_shapes import AMBIGUOUS_WIDTHS, HEAD_WIDTH, divided_refusal, split_dropped
+from madtp_cli.errors import CheckpointError
+
+NAME = "transformers folder"
+
+#: Settings that are copied from config.json; the other ones do not change what the model computes.
+TOWER = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "layer_norm_eps",
+         "hidden_act", "projection_dim")  # fmt: skip
+VISION = (*TOWER, "image_size", "patch_size")
+TEXT = (*TOWER, "vocab_size", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
+
+DROPPED = {"position numbers": re.compile(r"\.position_ids$")}
+
+
+@dataclass(frozen=True)
+class ModelType:
+    """How the folders of one model type of transformers are read.
+
+    Attributes:
+        config_class: The configuration class of transformers.
+        text_settings: Settings of the text tower that are copied.
+        task: Returns the task and the refusal, from the tensors and config.json.
+        settings: Further settings of our configuration by task, copied from transformers' configuration.
+        adjust: Corrects our configuration in place and returns the notes about it.
+        complete: Adds the tensors that the folder leaves out.
+        correct: Corrects the fields of config.json in place before they are read.
+    """
+
+    config_class: type[PretrainedConfig]
+    text_settings: tuple[str, ...]
+    task: Callable[[Mapping[str, Tensor], Mapping[str, Any]], tuple[str, str | None]]
+    settings: Mapping[str, tuple[str, ...]]
+    adjust: Callable[[dict[str, Any], CheckpointOverrides], list[str]]
+    complete: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+    correct: Callable[[dict[str, Any]], None] = lambda settings: None
+
+
+def recognise_type(name: str, model_type: ModelType, source: Source, overrides: CheckpointOverrides) -> Recognised:
+    """Recognise a folder whose config.json has the model type `name`.
+
+    Raises:
+        CheckpointError: The folder is incomplete, or its settings are invalid.
+    """
+    if not source.weights:
+        raise CheckpointError(
+            f"{source.path} has a config.json but no weights (model.safetensors or pytorch_model.bin).\n"
+            "The folder is incomplete: copy or download it again."
+        )
+    kept, dropped = split_dropped(source.weights, DROPPED)
+    try:
+        recognised = _known(name, model_type, kept, source, overrides)
+    except (StrictDataclassError, *INVALID) as error:  # transformers checks the settings
+        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")[:200]
+        raise CheckpointError(
+            f"{source.path / 'config.json'} has invalid settings ({first}).\nCopy or download the folder again."
+        ) from error
+    recognised = dataclasses.replace(recognised, dropped=dropped)
+    return with_image_size(recognised, overrides.image_size) if recognised.config else recognised
+
+
+def architecture(config: Mapping[str, Any] | None) -> str:
+    """Return the architectures that a config.json names."""
+    return ", ".join(map(str, (config or {}).get("architectures") or [])) or "no architecture named"
+
+
+def _known(
+    name: str,
+    model_type: ModelType,
+    weights: Mapping[str, Tensor],
+    source: Source,
+    overrides: CheckpointOverrides,
+) -> Recognised:
+    """Return a checkpoint of a supported model type, with our configuration."""
+    settings, where = copy.deepcopy(dict(source.config or {})), source.path / "config.json"
+    task, refusal = model_type.task(weights, settings)
+    if refusal:
+        return Recognised(NAME, task, refusal=refusal)
+    model_type.correct(settings)
+    with without_warnings():
+        stored = model_type.config_class.from_dict(settings).to_dict()
+    config: dict[str, Any] = {
+        "model_type": models.families()[name].model_type,
+        "task": task,
+        "vision_config": _selected(stored["vision_config"], VISION),
+        "text_config": _selected(stored["text_config"], model_type.text_settings),
+        **{setting: stored[setting] for setting in model_type.settings.get(task, ()) if setting in stored},
+    }
+    require_valid(config, where)
+    notes = [*_set_heads(config, overrides), *model_type.adjust(config, overrides)]
+    refusal = divided_refusal(config, overrides)
+    return Recognised(NAME, task, config, model_type.complete(weights), notes=tuple(notes), refusal=refusal)
+
+
+def _selected(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the named settings. The size of a square may be one number or a pair; return one number."""
+    selected = {name: config[name] for name in names if name in config}
+    for name in ("image_size", "patch_size"):
+        side = selected.get(name)
+        if isinstance(side, list | tuple):
+            if len(set(side)) != 1:
+                raise ValueError(f"{name} is {side}, and only squares are supported")
+            selected[name] = side[0]
+    return selected
+
+
+def _set_heads(config: Mapping[str, Any], overrides: CheckpointOverrides) -> list[str]:
+    """Apply the head width that the user gave to both towers; return notes about unusual numbers of heads."""
+    notes = []
+    for name in ("vision", "text"):
+        tower = config[f"{name}_config"]
+        width, heads, given = tower["hidden_size"], tower["num_attention_heads"], overrides.head_width_of(name)
+        expected = width // (given or HEAD_WIDTH)
+        published = models.family_of(config).head_widths
+        usual = width in AMBIGUOUS_WIDTHS or any(width == heads * head_width for head_width in published)
+        if heads == expected or (given is None and usual):
+            continue
+        if given:
+            tower["num_attention_heads"] = max(expected, 1)
+            notes.append(
+                f"The {name} tower has {expected} heads, from the given head width; config.json states {heads}."
+            )
+        else:
+            notes.append(
+                f"The {name} tower has {heads} heads of width {width / heads:g}, as config.json states; most published "
+                f"models have heads of width {HEAD_WIDTH}."
+            )
+    return notes
