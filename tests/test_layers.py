@@ -52,7 +52,7 @@ OUTSIDE: dict[str, set[str]] = {
     "metrics": {"numpy"},
     "pruning": {"torch"},
     "execution": {"torch"},
-    "models": {"numpy", "torch", "transformers"},
+    "models": {"numpy", "tokenizers", "torch", "transformers"},
 }
 #: Parts that may import only some of the lower parts, and which. `pruning` is compared with the paper, `models` is
 #: copied next to the weights, and `metrics` is useful to other projects.
