@@ -76,6 +76,9 @@ class BlockPruner:
         needs_dictionary = methods.DICTIONARY in self.method.NEEDS
         self.active = settings.threshold_scale > 0 and (dictionary is not None or not needs_dictionary)
         self.dictionary = dictionary if needs_dictionary and self.active else None
+        self._matrix: Tensor | None = None
+        if self.dictionary is not None and not self.dictionary.per_block:
+            self._matrix = self.dictionary.folded(tower)  # once for all blocks, in the number format of the tower
         self.raw = methods.RAW_SCORES in self.method.NEEDS
         self.sample_inputs = sample_inputs if methods.SAMPLE_INPUTS in self.method.NEEDS else 1
         #: Sum over the blocks of what the atoms attend to, [batch, atoms, tower width], in the width of the dictionary
@@ -208,7 +211,8 @@ class BlockPruner:
             raise ValueError(f"the method {self.settings.method} needs a dictionary, but the model has none")
         tokens, block = normed if self._entered is None else self._entered, len(self.blocks)
         # Computing the logits of the few protected tokens too takes less time than selecting the other rows first.
-        values = tokens @ self.dictionary.folded(self.tower, block).to(tokens.dtype)
+        matrix = self.dictionary.folded(self.tower, block) if self._matrix is None else self._matrix
+        values = tokens @ matrix.to(tokens.dtype)
         bias = self.dictionary.folded_bias(self.tower, block)
         logits = arrange(values if bias is None else values + bias.to(tokens.dtype))
         if self.pooling:
