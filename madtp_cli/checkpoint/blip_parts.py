@@ -27,7 +27,7 @@ PRETRAINED = (
 WITHOUT_HEAD = "a BLIP without a task head.\nGive one that is fine-tuned for a task, such as model_base_nlvr.pth."
 BLIP_2 = (
     "a BLIP-2, which has a Q-Former between the image tower and a language model.\n"
-    "Give a BLIP, such as model_base_caption_capfilt_large.pth."
+    "Give a folder of transformers' Blip2ForImageTextRetrieval, or a BLIP such as model_base_caption_capfilt_large.pth."
 )
 TEXT_ONLY = "the text part of a BLIP, which has no image tower to prune.\nGive the whole checkpoint."
 IMAGE_ONLY = "the image tower of a BLIP alone, which has no task.\nGive the whole checkpoint."

@@ -75,10 +75,11 @@ def references(kind: str) -> dict[str, Any]:
     """
     model, file = models.get(kind), _flat_name(f"models.{kind}")
     config = model.config_class
+    family = models.family_of(config)
     classes = {"AutoConfig": config.__name__} | dict.fromkeys(models.auto_classes(model), model.__name__)
     return {
         "auto_map": {auto: f"{file}.{name}" for auto, name in classes.items()},
-        "without_madtp": {"model_type": models.family_of(config).name, "text_config": REFUSAL},
+        "without_madtp": {"model_type": family.transformers_type or family.name, "text_config": REFUSAL},
     }
 
 

@@ -21,7 +21,7 @@ from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.execution.block_pruner import BlockTrace, TokenTrace
 from madtp_cli.execution.gathering import global_mean, similarities
 from madtp_cli.execution.packed import Packed
-from madtp_cli.models.prunable import DistillationTargets
+from madtp_cli.models.prunable import DistillationTargets, best_similarities
 from madtp_cli.pruning import segments
 
 #: Weight of the alignment loss in the paper's scripts.
@@ -179,7 +179,7 @@ def _contrast_loss(student: DistillationTargets, teacher: DistillationTargets) -
 
 
 def _similarity(images: Tensor, texts: Tensor) -> Tensor:
-    return images @ texts.T / CONTRAST_TEMPERATURE
+    return best_similarities(images, texts) / CONTRAST_TEMPERATURE
 
 
 def _soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -118,6 +118,7 @@ class Family:
         head_widths: Widths of one attention head in the published models.
         tied: Keys of a state dict that repeat another key's tensor, and that other key.
         architectures: Published architectures by name; each function returns a configuration.
+        transformers_type: Model type of transformers' own folders, if it is not the family's name.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Family:
     text_conventions: Mapping[str, str] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     architectures: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    transformers_type: str = ""
 
     @property
     def model_type(self) -> str:

@@ -56,7 +56,7 @@ class EmbeddingOutput(PrunedOutput):
     """Output of a model that embeds images and texts, each None if it was not asked for.
 
     Attributes:
-        image_embedding: [images, width].
+        image_embedding: [images, width], or [images, embeddings, width] for several per image, see `best_similarities`.
         text_embedding: [texts, width].
         memory: The image tokens that the model kept.
     """
@@ -208,6 +208,18 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
         if self.madtp is None or image is None or text is None:
             return None
         return mag.alignment_loss(self.madtp.project("vision", image), self.madtp.project("text", text))
+
+
+def best_similarities(images: Tensor, texts: Tensor) -> Tensor:
+    """Return the similarities of embeddings, [images, texts].
+
+    Args:
+        images: [images, width], or [images, embeddings, width] if an image has several; the most similar one counts.
+        texts: [texts, width].
+    """
+    if images.dim() == 2:
+        return images @ texts.T
+    return (images.flatten(0, 1) @ texts.T).unflatten(0, images.shape[:2]).amax(1)
 
 
 def require_image_size(pixel_values: Tensor, side: int) -> None:

@@ -18,6 +18,7 @@ from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
 from madtp_cli.metrics.retrieval import Ranks, rank
 from madtp_cli.models.blip.retrieval import MATCH_SCORES
+from madtp_cli.models.prunable import best_similarities
 from madtp_cli.tasks import TaskResult
 from madtp_cli.tasks._texts import TextKind, with_spaces
 
@@ -39,7 +40,7 @@ class EmbeddedSample:
     score. Those of 5,000 COCO images take 8.9 GB in float32 in a dense BLIP-base at 384 pixels, less in a pruned one.
 
     Attributes:
-        image: Normalised embedding of the image, [width].
+        image: Normalised embedding of the image, [width], or several of them, [embeddings, width].
         texts: Normalised embeddings of its captions, [captions, width].
         words: Token ids of each caption.
         tokens: The image's last tokens, [tokens, tower width]; None for a model without re-ranking.
@@ -150,7 +151,7 @@ class Retrieval:
         images = torch.stack([sample.image for sample in predictions])
         texts = torch.cat([sample.texts for sample in predictions])
         with torch.autocast("cpu", enabled=False):  # half precision has too few bits to rank
-            similar = images @ texts.T
+            similar = best_similarities(images, texts)
         if not model.reranks:
             return similar, similar.T
         by_image, by_text = self._best(similar), self._best(similar.T).T

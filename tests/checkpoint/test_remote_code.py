@@ -22,7 +22,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from madtp_cli import methods, models
 from madtp_cli.checkpoint import remote_code
 from madtp_cli.models.clip.retrieval import MadtpClipForRetrieval
-from tests import decoding, retrieving
+from tests import decoding, querying, retrieving
 from tests.paths import PACKAGE
 from tests.tasks import words
 
@@ -110,6 +110,11 @@ def folders(
             retrieving.attached(retrieving.dense(), 0.4),
             retrieving.collate(retrieving.samples()),
             "BlipForImageTextRetrieval",
+        ),
+        "blip2.retrieval": (
+            retrieving.attached(querying.dense(), 0.4),
+            retrieving.collate(retrieving.samples()),
+            "Blip2ForImageTextRetrieval",
         ),
         "clip.retrieval": (attached_clip("madtp-paper", 0.4), collate(captioned), "CLIPModel"),
     }

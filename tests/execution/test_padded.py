@@ -17,12 +17,13 @@ from madtp_cli.execution.padded import Padded, counts_of, pad
 from madtp_cli.exporters._random_inputs import random_inputs
 from madtp_cli.exporters._tracing import named_outputs
 from madtp_cli.models.prunable import Prunable
-from tests import decoding, drawing, retrieving
+from tests import decoding, drawing, querying, retrieving
 
 SMALL: dict[str, Callable[[], Prunable]] = {
     "blip.vqa": decoding.vqa,
     "blip.caption": decoding.captioner,
     "blip.retrieval": retrieving.dense,
+    "blip2.retrieval": querying.dense,
 }
 
 

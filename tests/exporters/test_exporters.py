@@ -22,7 +22,7 @@ from madtp_cli.exporters._random_inputs import random_inputs
 from madtp_cli.exporters._tracing import input_and_output_shapes, named_outputs, trace
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.pipelines import export as pipeline
-from tests import decoding, drawing, retrieving
+from tests import decoding, drawing, querying, retrieving
 
 #: Runs a .pt2 file where madtp and transformers cannot be imported.
 RUN_WITHOUT_MADTP = """
@@ -163,6 +163,7 @@ def test_every_model_can_be_exported(kind, method, blip, clip, tmp_path) -> None
         "blip.vqa": decoding.vqa,
         "blip.caption": decoding.captioner,
         "blip.retrieval": retrieving.dense,
+        "blip2.retrieval": querying.dense,
     }
     model = pruned(makers[kind](), method)
     if hasattr(model, "text_decoder"):  # scales the logits to about one

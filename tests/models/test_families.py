@@ -15,7 +15,7 @@ from transformers import BertTokenizer, CLIPTokenizer
 from examples.training.vocabularies import siglip_tokenizer
 from madtp_cli import models
 from madtp_cli.models.prunable import Prunable
-from tests import decoding, drawing, retrieving, siglips
+from tests import decoding, drawing, querying, retrieving, siglips
 from tests.clip_words import clip_words
 from tests.paths import PACKAGE
 from tests.tasks import words
@@ -79,6 +79,7 @@ def test_the_family_is_found_from_the_processor(tmp_path: Path) -> None:
     """A task receives a processor, not a configuration."""
     tokenizers: dict[str, Any] = {
         "blip": words.tokenizer(),
+        "blip2": words.tokenizer(),
         "clip": CLIPTokenizer.from_pretrained(clip_words(tmp_path, 70)),
         "siglip": siglip_tokenizer(16),
     }
@@ -139,6 +140,7 @@ def test_the_read_out_token_is_never_pruned(
         "blip.vqa": (decoding.vqa(), decoding.collate(decoding.questions())),
         "blip.caption": (decoding.captioner(), decoding.collate(decoding.captions())),
         "blip.retrieval": (retrieving.dense(), retrieving.collate(retrieving.samples())),
+        "blip2.retrieval": (querying.dense(), retrieving.collate(retrieving.samples())),
         "clip.retrieval": (clip, collate(captioned)),
         "siglip.retrieval": (siglips.dense(), siglips.collate([siglips.padded(sample) for sample in captioned])),
     }

@@ -123,6 +123,7 @@ def test_every_model_has_the_right_auto_classes() -> None:
         "blip.nlvr2": [],
         "blip.retrieval": [],
         "blip.vqa": ["AutoModelForImageTextToText"],
+        "blip2.retrieval": ["AutoModelForZeroShotImageClassification"],
         "clip.retrieval": ["AutoModelForZeroShotImageClassification"],
         "siglip.retrieval": ["AutoModelForZeroShotImageClassification"],
     }

@@ -29,7 +29,7 @@ OLD_EOT = 2
 CLIP_PARTS = ("vision_model", "text_model", "visual_projection", "text_projection", "logit_scale")
 
 #: Why a model type cannot be used.
-REFUSED = {"blip-2": BLIP_2, "instructblip": BLIP_2}
+REFUSED = {"instructblip": BLIP_2}
 EVA_CLIP = "an EVA-CLIP, whose blocks differ from those of CLIP.\nGive a CLIP of OpenAI or OpenCLIP, or a SigLIP."
 
 

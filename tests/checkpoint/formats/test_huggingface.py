@@ -160,7 +160,7 @@ def test_another_image_size_resizes_the_positions(
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("blip-2", "Q-Former"), ("clip_text_model", r"model type clip_text_model \(Named\)")],
+    [("instructblip", "Q-Former"), ("clip_text_model", r"model type clip_text_model \(Named\)")],
 )  # fmt: skip
 def test_another_family_is_refused_with_the_reason(tmp_path: Path, kind: str, reason: str) -> None:
     """config.json is enough to see it."""

@@ -1,0 +1,1 @@
+"""FLOPs formulas of BLIP-2, one file per task."""
