@@ -19,6 +19,9 @@ class ProgressReporter:
     def advance(self, done: int, detail: str = "") -> None:
         """Receive how many samples or steps of the stage are done, and a short description of the current state."""
 
+    def figures(self, **values: float) -> None:
+        """Receive figures of the state that the next `advance` reports: loss, gflops, threshold_scale."""
+
     def expect(self, seconds: float) -> None:
         """Receive how long the rest of the current stage takes, where a run knows it better than from its speed."""
 

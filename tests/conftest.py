@@ -25,7 +25,7 @@ from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
 from madtp_cli.models.blip.towers import MadtpBlipConfig
 from madtp_cli.models.clip.retrieval import MadtpClipForRetrieval
 from madtp_cli.models.clip.towers import MadtpClipConfig
-from tests import drawing
+from tests import drawing, json_documents
 from tests.drawing import draw
 
 # Use the same hypothesis examples in every run and no deadline. A failure then comes from the code and not from a
@@ -182,14 +182,21 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def madtp() -> Iterator[Callable[..., Result]]:
-    """Return a function that runs the command line in this process: `madtp("inspect", path).stdout`."""
+    """Return a function that runs the command line in this process: `madtp("inspect", path).stdout`.
+
+    Each JSON document that it prints is checked with its schema.
+    """
     with pytest.MonkeyPatch.context() as patched:
         for name in list(os.environ):
             if name.startswith("MADTP_") or name in TERMINAL_VARIABLES:
                 patched.delenv(name)
-        yield lambda *words, env=None: CliRunner().invoke(
-            app, [str(word) for word in words], env=env, prog_name="madtp"
-        )
+
+        def run(*words: object, env: dict[str, str] | None = None) -> Result:
+            result = CliRunner().invoke(app, [str(word) for word in words], env=env, prog_name="madtp")
+            json_documents.check(words, result)
+            return result
+
+        yield run
 
 
 #: Folders and files below tests/ whose tests run whole commands or many processes; `make test-fast` leaves them out.

@@ -38,6 +38,7 @@ SMALLER = {
     "show": [],
     "inspect": [],
     "data": ["--limit=8"],
+    "schema": [],
     "scenes": ["--train=48", "--val=32", "--test=48"],
 }
 #: Programs that need the network.

@@ -32,7 +32,7 @@ app = typer.Typer(
         "madtp compress blip.pt --gflops-budget 0.2", "madtp compress blip.pth --gflops-budget 26.5G -o half"
     )
 )
-@groups.add(groups.RUN, groups.GATES, groups.OUTPUT)
+@groups.add(groups.RUN, groups.GATES, groups.RUN_OUTPUT)
 def compress(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
@@ -57,7 +57,7 @@ def compress(
 @app.command(
     "eval", epilog=context.examples("madtp eval blip-madtp", "madtp eval blip-madtp --data nlvr2/ --split val --json")
 )
-@groups.add(groups.RUN, groups.EVAL_GATES, groups.OUTPUT)
+@groups.add(groups.RUN, groups.EVAL_GATES, groups.RUN_OUTPUT)
 def evaluate(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
@@ -74,7 +74,7 @@ def evaluate(
         "madtp check blip-madtp --max-drop 1 --min-speedup 2", "madtp check blip-madtp --data nlvr2/ --min-quality 97"
     )
 )
-@groups.add(groups.CHECK, groups.OUTPUT)
+@groups.add(groups.CHECK, groups.RUN_OUTPUT)
 def check(ctx: typer.Context, checkpoint: opt.Checked) -> None:
     """Compare the figures of a report with bounds, and fail if one is missed; with --data, measure them now."""
     settings, terminal = context.settings(ctx, EvalSettings, early_check=ctx.params["data"] is not None)
@@ -86,7 +86,7 @@ def check(ctx: typer.Context, checkpoint: opt.Checked) -> None:
 @app.command(
     epilog=context.examples("madtp profile blip-madtp --time", "madtp profile --arch blip-nlvr-base --text-tokens 36")
 )
-@groups.add(groups.RUN, groups.OUTPUT)
+@groups.add(groups.RUN, groups.RUN_OUTPUT)
 def profile(
     ctx: typer.Context,
     checkpoint: Annotated[Path | None, opt.SOURCE] = None,
@@ -113,7 +113,7 @@ def profile(
         "madtp export blip-madtp blip.onnx", "madtp export blip-madtp blip.pt2 --format torch-export"
     )
 )
-@groups.add(groups.READING, groups.OUTPUT)
+@groups.add(groups.READING, groups.RUN_OUTPUT)
 def export(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
@@ -218,6 +218,20 @@ def show_help(
 ) -> None:
     """Show the help of madtp or of one command."""
     start.show_help(ctx, command)
+
+
+@app.command("schema", epilog=context.examples("madtp schema compress", "madtp schema error"))
+def show_schema(
+    command: Annotated[
+        str | None,
+        typer.Argument(
+            help="Name of a command, error for errors, or log for --log-json. Default: all commands.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Print the JSON schema of what a command prints with --json."""
+    start.show_schema(command)
 
 
 @app.callback(invoke_without_command=True)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from madtp_cli.cli.event_log import EventLog
 from madtp_cli.cli.formatting import duration
 from madtp_cli.cli.stages import Stage, StageBar, StageLines
 from madtp_cli.errors import printable
@@ -37,7 +38,8 @@ class _Console(Console):
 class Terminal(ProgressReporter):
     """The two output streams, and the progress reporter of a run.
 
-    `verbosity` is the number of `-v` options, -1 with `--quiet`. `out` is the console for results.
+    `verbosity` is the number of `-v` options, -1 with `--quiet`. `out` is the console for results. With `json_errors`,
+    errors are JSON objects; `command` is the command that runs.
     """
 
     def __init__(self, verbosity: int = 0) -> None:
@@ -47,9 +49,13 @@ class Terminal(ProgressReporter):
         self._lines: StageLines | None = None
         self._stage = Stage("", 0)
         self._depth = 0
+        self.log = EventLog()
+        self.json_errors = False
+        self.command: str | None = None
 
     def message(self, text: str) -> None:
         """Print a message on stderr, unless the terminal is quiet."""
+        self.log.write("message", text=text)
         if self.verbosity >= 0:
             self._err.print(
                 Text(printable(text, keep="\n"), style="dim")
@@ -58,6 +64,7 @@ class Terminal(ProgressReporter):
     def start(self, stage: str, total: int) -> None:
         """Start a progress bar on a terminal, plain progress lines elsewhere. A stage within a stage is its detail."""
         self._depth += 1
+        self.log.start(stage, total)
         if self.verbosity < 0:
             return
         if self._depth > 1:
@@ -71,8 +78,13 @@ class Terminal(ProgressReporter):
 
     def advance(self, done: int, detail: str = "") -> None:
         """Show how many samples or steps of the stage are done."""
+        self.log.step(done, detail)
         if self._depth == 1:
             self._show(done, detail)
+
+    def figures(self, **values: float) -> None:
+        """Keep the figures of the next state for the log."""
+        self.log.figures(values)
 
     def expect(self, seconds: float) -> None:
         """Show this as the time left, instead of what the speed of the stage gives."""
@@ -88,6 +100,7 @@ class Terminal(ProgressReporter):
     def finish(self) -> None:
         """Remove the bar and print how long the stage took."""
         self._depth -= 1
+        self.log.finish()
         if self._depth or not self._stage.title:
             return
         self._stop()
@@ -99,6 +112,11 @@ class Terminal(ProgressReporter):
             if shown is not None:
                 shown.stop()
         self._bar = self._lines = None
+
+    def fail_as_json(self, line: str) -> None:
+        """Print the object that describes the error which ends the command."""
+        self._stop()
+        self._err.print(line, soft_wrap=True)
 
     def fail(self, message: str, error: BaseException | None = None) -> None:
         """Print the error that ends the command on stderr, after the traceback of `error` if it is given."""

@@ -32,6 +32,9 @@ def examples(*commands: str) -> str:
 def terminal(ctx: typer.Context) -> Terminal:
     """Return the terminal with the verbosity of the command's options."""
     found: Terminal = ctx.obj
+    found.command = ctx.info_name
+    if (log := ctx.params.get("log_json")) and processes.is_main():
+        found.log.open(log, str(ctx.info_name))
     found.verbosity = -1 if ctx.params.get("quiet") or not processes.is_main() else ctx.params["verbose"]
     return found
 

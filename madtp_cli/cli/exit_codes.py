@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from madtp_cli import processes
+from madtp_cli.cli import json_errors
 from madtp_cli.cli.console import Terminal
 from madtp_cli.errors import MadtpError
 
@@ -48,13 +49,15 @@ class CommandGroup(TyperGroup):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run the command line and exit."""
         terminal = Terminal()
+        terminal.json_errors = json_errors.are_wanted(args, extra)
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False, "obj": terminal})
         except typer.TyperException as error:  # a wrong option or argument; without a message where help was printed
             code = error.exit_code
             if message := error.format_message():
                 context = getattr(error, "ctx", None)
-                terminal.fail(f"{message}\nSee {context.command_path if context else 'madtp'} --help.")
+                message = f"{message}\nSee {context.command_path if context else 'madtp'} --help."
+                _print_error(terminal, message, code, context.info_name if context else None)
         sys.exit(code)
 
     def invoke(self, ctx: Any) -> None:
@@ -63,6 +66,7 @@ class CommandGroup(TyperGroup):
         try:
             super().invoke(ctx)
             sys.stdout.flush()
+            ctx.obj.log.end()
         except MadtpError as error:
             _fail(ctx.obj, str(error), error.exit_code, error)
         except KeyboardInterrupt:
@@ -89,8 +93,19 @@ def _fail(terminal: Terminal, message: str, code: int, error: Exception | None =
         # The launcher ends this process if the main one failed; then that one has said why.
         time.sleep(MAIN_FIRST_SECONDS)
         message = f"Process {processes.rank()} of {processes.launched()}: {message}"
-    terminal.fail(message, error if terminal.verbosity >= TRACEBACKS else None)
+    _print_error(terminal, message, code, terminal.command, error)
     raise typer.Exit(code) from None
+
+
+def _print_error(
+    terminal: Terminal, message: str, code: int, command: str | None, error: Exception | None = None
+) -> None:
+    """Print an error as a sentence or, with --json, as a JSON object; write it to the log."""
+    terminal.log.end("error", text=message, code=code)
+    if terminal.json_errors:
+        terminal.fail_as_json(json_errors.line(message, code, command, error))
+    else:
+        terminal.fail(message, error if terminal.verbosity >= TRACEBACKS else None)
 
 
 def _is_of_torchvision(error: BaseException | None) -> bool:

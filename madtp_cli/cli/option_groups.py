@@ -53,6 +53,8 @@ RUN = {
 }
 #: What every command prints.
 OUTPUT: Group = {"as_json": (opt.AsJson, False), "quiet": (opt.Quiet, False), "verbose": (opt.Verbose, 0)}
+#: The same for commands that take long.
+RUN_OUTPUT: Group = {"log_json": (opt.LogJson, None), **OUTPUT}
 
 
 def _gate(name: str, kind: Any) -> Any:

@@ -59,6 +59,12 @@ Config = Annotated[
     ),
 ]
 AsJson = Annotated[bool, option("Print the result as one JSON document.", "--json", panel="Output")]
+LogJson = Annotated[
+    Path | None,
+    option(
+        "Append events to this file while the command runs, one JSON object per line.", "--log-json", panel="Output"
+    ),
+]
 Quiet = Annotated[bool, option("Print no progress and no messages, only errors.", "--quiet", "-q", panel="Output")]
 Verbose = Annotated[
     int, option("Given twice (-vv): print the traceback of an error.", "--verbose", "-v", panel="Output", count=True)

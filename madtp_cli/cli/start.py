@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any, NoReturn
 
 import typer
 
 from madtp_cli.cli import context
+from madtp_cli.config import choices
 from madtp_cli.config.choices import did_you_mean
 from madtp_cli.errors import UsageError
 
@@ -52,3 +54,16 @@ def show_help(ctx: typer.Context, command: str | None) -> None:
         found = commands[command]
         with type(ctx)(found, info_name=command, parent=parent) as inner:
             sys.stdout.write(found.get_help(inner).rstrip() + "\n")
+
+
+def show_schema(command: str | None) -> None:
+    """Print the JSON schema of the documents of a command, or of all commands.
+
+    Raises:
+        UsageError: The command has no document.
+    """
+    from madtp_cli.reporting import json_schemas
+
+    if command is not None:
+        choices.require("madtp schema", command, json_schemas.names())
+    sys.stdout.write(json.dumps(json_schemas.json_schema(command), indent=2) + "\n")

@@ -40,6 +40,7 @@ def calibrate(
         run.set_threshold_scale(student, threshold_scale)
         gflops = run.mean_gflops(student, batching.batches(session, "val", samples), session.compute)
         share = gflops / target.dense
+        session.progress.figures(gflops=gflops, threshold_scale=threshold_scale)
         session.progress.advance(0, f"threshold scale {threshold_scale:.4g} gives {share:.4f} of the dense GFLOPs")
         return gflops
 

@@ -109,6 +109,7 @@ def _steps(
             remaining.add_step(time.monotonic() - started, result.teacher_seconds)
             session.progress.expect(remaining.left())
         state = f"loss {result.loss:.3f} · {gflops:.4g} GFLOPs · threshold scale {scale:.3g}"
+        session.progress.figures(loss=result.loss, gflops=gflops, threshold_scale=scale)
         session.progress.advance(result.step, state)
         yield result.step
         started = time.monotonic()  # without the validation of the state

@@ -22,11 +22,11 @@ class CaptionCount(Part):
     """Number of captions per image in a split."""
 
     least: int
-    """Fewest captions of an image."""
+    """Smallest number of captions of an image."""
     mean: float
     """Mean number of captions per image."""
     most: int
-    """Most captions of an image."""
+    """Largest number of captions of an image."""
 
 
 class AnswerShare(Part):
@@ -63,7 +63,7 @@ class SamplePart(Part):
     text: str
     """Statement, question or caption."""
     label: int | None
-    """1 for a true statement, 0 for a false one; null for other tasks."""
+    """The number 1 for a true statement, 0 for a false one; null for other tasks."""
     references: list[str]
     """Correct answers, or all captions of the image."""
 

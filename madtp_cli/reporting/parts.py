@@ -7,7 +7,10 @@ is 10^9 multiply-adds.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import math
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
 
 #: How GFLOPs per sample are counted.
 CONVENTION = "multiply-adds (fvcore convention), mean per sample at the text's true length"
@@ -21,13 +24,19 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
+#: JSON has no infinite numbers: they are written as null.
+_NUMBER_OR_NULL = WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]})
+LowerEnd = Annotated[float, BeforeValidator(lambda value: -math.inf if value is None else value), _NUMBER_OR_NULL]
+UpperEnd = Annotated[float, BeforeValidator(lambda value: math.inf if value is None else value), _NUMBER_OR_NULL]
+
+
 class Interval(Part):
     """A 95 % confidence interval, in the unit of the figure that it belongs to."""
 
-    low: float
-    """Lower end."""
-    high: float
-    """Upper end."""
+    low: LowerEnd
+    """Lower end, in the unit of the figure; null if it is infinite."""
+    high: UpperEnd
+    """Upper end, in the unit of the figure; null if it is infinite."""
 
     @classmethod
     def of(cls, ends: tuple[float, float]) -> Interval:
@@ -39,9 +48,9 @@ class DensePruned(Part):
     """One figure of the dense model and of the pruned model."""
 
     dense: float
-    """Figure of the dense model."""
+    """Figure of the dense model, in the unit of the figure."""
     pruned: float
-    """Figure of the pruned model."""
+    """Figure of the pruned model, in the unit of the figure."""
 
 
 class BudgetPart(Part):
@@ -138,7 +147,7 @@ class ChangePart(_MeasuredPart):
     dense: float
     """Quality of the dense model, in `value_unit`."""
     pruned: float
-    """Quality of the pruned model, as `dense`."""
+    """Quality of the pruned model, in `value_unit`."""
     change: float
     """Quality of the pruned model minus that of the dense model, in `unit`."""
     interval95: Interval
@@ -202,7 +211,7 @@ class LatencyPart(Part):
     interval95: Interval | None = None
     """95 % confidence interval of `pruned_ms`, or of `dense_ms` if the dense model is alone, in milliseconds."""
     speedup_interval95: Interval | None = None
-    """95 % confidence interval of `speedup`."""
+    """95 % confidence interval of `speedup`, a ratio."""
     flops_ratio: float | None = None
     """GFLOPs of the dense model divided by those of the pruned model, on these samples."""
     efficiency: float | None = None
@@ -248,7 +257,7 @@ class CurvePoint(Part):
     """One trial of the calibration."""
 
     threshold_scale: float
-    """The threshold scale that was tried."""
+    """The threshold scale that was tried, a number without unit."""
     share: float
     """Cost of the validation samples at this threshold scale, as a share of the dense GFLOPs."""
 
@@ -257,9 +266,9 @@ class CountRange(Part):
     """The smallest and the largest of several counts."""
 
     least: int
-    """The smallest count."""
+    """The smallest number."""
     most: int
-    """The largest count."""
+    """The largest number."""
 
 
 class ExportCheck(Part):
@@ -268,12 +277,12 @@ class ExportCheck(Part):
     samples: int
     """Number of random samples."""
     batch_sizes: tuple[int, ...]
-    """Sizes of the batches."""
+    """Sizes of the batches, in number of samples."""
     text_tokens: CountRange
     """Tokens of a text."""
     kept_image_tokens: CountRange | None
     """Tokens of an image after pruning; null if nothing is pruned."""
     max_difference: float
-    """Largest absolute difference of any output."""
+    """Largest absolute difference of any output, in the unit of the output."""
     tolerance: float
-    """Largest difference that is allowed."""
+    """Largest difference that is allowed, in the unit of the output."""

@@ -86,14 +86,12 @@ class _Report(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     schema_version: int = 1
-    """Version of the document's format."""
+    """Version of the document's format, a number without unit."""
 
 
 class _ModelReport(_Report):
     """What the reports on a checkpoint have in common."""
 
-    command: str
-    """The command that made the report."""
     checkpoint: str
     """Path of the checkpoint, or name of the architecture."""
     task: str
@@ -111,6 +109,8 @@ class _ModelReport(_Report):
 class CompressReport(_ModelReport):
     """The result of `madtp compress`."""
 
+    command: Literal["compress"] = "compress"
+    """The command that made the report."""
     output: str
     """Path of the folder that was written."""
     method: str
@@ -134,7 +134,7 @@ class CompressReport(_ModelReport):
     weights: WeightsPart
     """Number format and size of the saved weights."""
     threshold_scale: float
-    """The threshold scale that meets the budget."""
+    """The threshold scale that meets the budget, a number without unit."""
     curve: list[CurvePoint]
     """Trials of the last calibration."""
     settings: dict[str, object]
@@ -148,6 +148,8 @@ class CompressReport(_ModelReport):
 class EvalReport(_ModelReport):
     """The result of `madtp eval`."""
 
+    command: Literal["eval"] = "eval"
+    """The command that made the report."""
     quality: QualityPart
     """Quality on the reported samples."""
     gflops: GflopsPart
@@ -171,6 +173,8 @@ class EvalReport(_ModelReport):
 class ProfileReport(_ModelReport):
     """The result of `madtp profile`."""
 
+    command: Literal["profile"] = "profile"
+    """The command that made the report."""
     samples: int
     """Number of samples."""
     gflops: CheckedGflops
@@ -215,7 +219,7 @@ class CheckReport(_Report):
 class DataReport(_Report):
     """The result of `madtp data`."""
 
-    command: str = "data"
+    command: Literal["data"] = "data"
     """The command that made the report."""
     path: str
     """Path of the data set."""
@@ -232,7 +236,7 @@ class DataReport(_Report):
 class ExportReport(_Report):
     """What `madtp export` wrote."""
 
-    command: str = "export"
+    command: Literal["export"] = "export"
     """The command that made the report."""
     checkpoint: str
     """Path of the checkpoint."""
@@ -243,14 +247,14 @@ class ExportReport(_Report):
     task: str
     """Name of the task."""
     size_bytes: int
-    """Size of the file, including the files that belong to it."""
+    """Size of the file in bytes, including the files that belong to it."""
     inputs: dict[str, list[int | str]]
-    """Shape of each input; a free size has a name instead of a number."""
+    """Shape of each input in number of elements; a free size has a name instead."""
     outputs: dict[str, list[int | str]]
-    """Shape of each output; a free size has a name instead of a number."""
+    """Shape of each output in number of elements; a free size has a name instead."""
     check: ExportCheck
     """How the outputs of the file compare with those of the model."""
     notes: list[str] = []
     """Sentences that a user of the file should know."""
     seconds: float
-    """Duration of the command."""
+    """Duration of the command, in seconds."""

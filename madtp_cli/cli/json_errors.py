@@ -1,0 +1,35 @@
+"""Errors of a command with --json: one JSON object on one line of stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from madtp_cli.reporting.small_reports import ErrorReport
+
+#: Exit codes of runs that a signal ended, and what they are called.
+SIGNALS = {130: "interrupted", 143: "terminated"}
+
+
+def are_wanted(args: Sequence[Any], extra: Mapping[str, Any]) -> bool:
+    """Return whether the words of the command line have --json; also if they are wrong in other ways."""
+    words = args[0] if args else extra.get("args")
+    return "--json" in (sys.argv[1:] if words is None else words)
+
+
+def line(message: str, code: int, command: str | None, error: BaseException | None) -> str:
+    r"""Return the object: the last line of a message is its hint.
+
+    >>> line("There is no file x.\nCheck the path.", 3, "eval", None)[-47:]
+    '"There is no file x.","hint":"Check the path."}'
+    """
+    wrong, _, hint = message.rpartition("\n")
+    report = ErrorReport(
+        command=command,
+        code=code,
+        kind=SIGNALS.get(code) or ("bug" if code == 1 else type(error).__name__ if error else "UsageError"),
+        message=wrong or hint,
+        hint=hint if wrong else None,
+    )
+    return report.model_dump_json()
