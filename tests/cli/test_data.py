@@ -34,7 +34,8 @@ def test_missing_images_give_exit_code_3_and_a_complete_document(madtp, captions
         "images": 3, "missing": 1, "checked": 2, "unreadable": 0, "missing_first": 0, "unreadable_first": [],
     }  # fmt: skip
     assert "images missing: 1, unreadable: 0" in done.stderr
-    assert len(done.stderr[done.stderr.index("Error: ") :].splitlines()) == 2
+    error = json.loads(done.stderr.splitlines()[-1])
+    assert (error["code"], error["kind"]) == (3, "DataError")
 
 
 def test_the_table_shows_rows_images_and_samples(madtp, captions):

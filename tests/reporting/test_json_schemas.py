@@ -19,7 +19,7 @@ from tests.reports import change, compress_report
 
 #: Words that say in what a number is counted.
 UNITS = re.compile(
-    r"GFLOPs|percent|points|[Ss]econds|bytes|[Ss]hare|[Nn]umber|pixels|[Ss]amples|`\w*unit`|unit of|divided"
+    r"GFLOPs|percent|points|[Ss]econds|bytes|[Ss]hare|[Nn]umber|pixels|[Ss]amples|`\w*unit`|unit|divided"
 )
 
 
