@@ -15,8 +15,12 @@ A message says what is wrong, where, and what to do, in three lines at most.
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
+
+#: Longest word of a message, in characters. Numbers and names of files can have thousands.
+LONGEST_WORD = 400
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -38,14 +42,28 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+def readable(message: str) -> str:
+    r"""Return a message with control characters escaped, except line ends, and with very long words cut.
+
+    >>> print(readable("no file a\x1b[2J\n" + 5000 * "9")[:16]), len(readable(5000 * "9")) <= LONGEST_WORD
+    no file a\x1b[2J
+    (None, True)
+    """
+    return re.sub(rf"\S{{{LONGEST_WORD + 1},}}", _cut, printable(message, keep="\n"))
+
+
+def _cut(word: re.Match[str]) -> str:
+    return f"{word[0][: LONGEST_WORD - 103]}...{word[0][-100:]}"
+
+
 class MadtpError(Exception):
-    """An error whose message the user sees without a traceback; control characters in it are escaped."""
+    """An error whose message the user sees without a traceback, see `readable`."""
 
     exit_code = 1
 
     def __init__(self, message: object = "") -> None:
-        """Keep the message, in which only the line ends stay as they are."""
-        super().__init__(printable(str(message), keep="\n"))
+        """Keep the message as the user can read it."""
+        super().__init__(readable(str(message)))
 
 
 class UsageError(MadtpError):

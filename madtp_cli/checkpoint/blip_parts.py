@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from torch import Tensor
@@ -29,6 +30,12 @@ BLIP_2 = (
     "a BLIP-2, which has a Q-Former between the image tower and a language model.\n"
     "Give a folder of transformers' Blip2ForImageTextRetrieval, or a BLIP such as model_base_caption_capfilt_large.pth."
 )
+ALBEF = (
+    "an ALBEF (or TCL), whose text tower attends to the image only in its later blocks.\n"
+    "Give a BLIP, such as model_base_nlvr.pth or model_base_retrieval_coco.pth."
+)
+#: Cross-attention of the text tower; the number is that of the block. ALBEF's pre-trained tower is inside `bert`.
+CROSS_ATTENTION = re.compile(r"^text_encoder\.(?:bert\.)?encoder\.layer\.(\d{1,6})\.crossattention")
 TEXT_ONLY = "the text part of a BLIP, which has no image tower to prune.\nGive the whole checkpoint."
 IMAGE_ONLY = "the image tower of a BLIP alone, which has no task.\nGive the whole checkpoint."
 
@@ -43,6 +50,8 @@ def blip_task(keys: Iterable[str]) -> tuple[str, str | None]:
     parts = {key.split(".")[0] for key in keys}
     if {"Qformer", "qformer", "query_tokens"} & parts:
         return "blip-2", BLIP_2
+    if "visual_encoder" in parts and _is_albef(keys):
+        return "albef", ALBEF
     if "cls_head" in parts or any(".crossattention.self0." in key for key in keys):
         return "nlvr2", None
     if not {"visual_encoder", "vision_model"} & parts:
@@ -54,6 +63,15 @@ def blip_task(keys: Iterable[str]) -> tuple[str, str | None]:
     if "text_decoder" in parts:
         return ("vqa" if "text_encoder" in parts else "caption"), None
     return "features", WITHOUT_HEAD
+
+
+def _is_albef(keys: Iterable[str]) -> bool:
+    """Return whether the text tower is ALBEF's: for masked words, or with cross-attention from a later block on.
+
+    In every BLIP with cross-attention the first block has it.
+    """
+    blocks = {int(match[1]) for key in keys if (match := CROSS_ATTENTION.match(key))}
+    return any(key.startswith("text_encoder.bert.") for key in keys) or (bool(blocks) and 0 not in blocks)
 
 
 def text_convention(task: str, overrides: CheckpointOverrides, *, transformers: bool) -> tuple[dict[str, str], str]:

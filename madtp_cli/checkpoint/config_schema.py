@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -27,7 +27,7 @@ MAY_BE_ZERO = ("queries", "proportional")
 
 
 class _Fields(BaseModel):
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
 
 
 class _Tower(_Fields):
@@ -73,7 +73,7 @@ class _Text(_Tower):
 
 
 class _Pruning(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
     method: str = "madtp"
     threshold_scale: float = Field(default=0.0, ge=0)
@@ -114,7 +114,7 @@ def _allowed(value: Any, default: Any) -> bool:
     if isinstance(default, int):
         return isinstance(value, int) and value >= 0
     if isinstance(default, float):
-        return isinstance(value, int | float) and math.isfinite(value) and value > 0
+        return isinstance(value, int | float) and 0 < value < math.inf
     return isinstance(value, type(default))
 
 
@@ -128,6 +128,9 @@ class _Config(_Fields):
     merge_from: Annotated[int, Field(ge=0, le=1_000, strict=True)] | None = None
     logit_scale_init_value: float | None = None
     trained_on: str | None = None
+    dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    match_token: Literal["enc", "cls"] | None = None
+    prompt: Annotated[str, Field(max_length=10_000)] | None = None
     text_projection_bias: bool = False
     madtp: _Pruning | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,23 @@ from madtp_cli.errors import CheckpointError
 LARGEST_JSON = 64 * 2**20
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is a file of this name; a pipe, a folder or a link that leads nowhere is not passed over.
+
+    Raises:
+        CheckpointError: There is something else than a regular file.
+    """
+    if not os.path.lexists(path):
+        return False
+    try:
+        require_regular(path)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is a link to a file that does not exist.\nCopy the file itself.") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.\nCheck its permissions.") from error
+    return True
+
+
 def require_regular(path: Path) -> None:
     """Raise CheckpointError unless a path is a regular file: reading a pipe or a device could wait without end."""
     mode = path.stat().st_mode
@@ -20,7 +38,7 @@ def require_regular(path: Path) -> None:
         kinds = {stat.S_ISFIFO: "a named pipe", stat.S_ISSOCK: "a socket", stat.S_ISCHR: "a device",
                  stat.S_ISBLK: "a device", stat.S_ISDIR: "a folder"}  # fmt: skip
         kind = next((name for test, name in kinds.items() if test(mode)), "no file")
-        raise CheckpointError(f"{path} is {kind}, not a regular file.\nGive a checkpoint file or folder.")
+        raise CheckpointError(f"{path} is {kind}, not a regular file.\nReplace it by the file itself, or remove it.")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from transformers.image_utils import PILImageResampling
 
-from madtp_cli.checkpoint.files import read_json
+from madtp_cli.checkpoint.files import exists, read_json
 from madtp_cli.checkpoint.open_clip_settings import preprocess_settings
 from madtp_cli.errors import CheckpointError
 from madtp_cli.models.family import ImageSettings
@@ -103,7 +103,7 @@ def image_settings(
     """
     default = default or ImageSettings()
     folder, settings = source if source.is_dir() else source.parent, default
-    for file in [folder / name for name in IMAGE_FILES if (folder / name).is_file()]:
+    for file in [folder / name for name in IMAGE_FILES if exists(folder / name)]:
         try:
             settings = _read_settings(read_json(file), default, modes, file)
         except ValidationError as error:

@@ -28,6 +28,10 @@ HUGGING_FACE_TEXT = (
     "an OpenCLIP model whose text tower is {name} of Hugging Face (hf_model_name).\n"
     "Give a model with OpenCLIP's own text tower."
 )
+CLIPA = (
+    "a CLIPA of OpenCLIP (no_ln_pre and no_causal_mask), whose towers differ from CLIP's.\n"
+    "Give a model with OpenCLIP's plain towers, such as ViT-B-32."
+)
 RESNET = "a ResNet CLIP of OpenCLIP (layers is a list), which has no tokens to prune.\nGive a ViT model."
 TIMM = (
     "{kind} (image tower {name} of timm), {why}.\n"
@@ -204,6 +208,8 @@ def refusal(content: Any) -> str | None:
         return TIMM.format(kind=kind, name=str(name)[:60], why=why)
     if isinstance(vision.get("layers"), list):
         return RESNET
+    if _is_clipa(vision, text):
+        return CLIPA
     name = text.get("hf_model_name")
     return HUGGING_FACE_TEXT.format(name=str(name)[:60]) if name else None
 
@@ -213,6 +219,10 @@ def timm_name(content: Any) -> str | None:
     model = content.get("model_cfg") if isinstance(content, dict) else None
     vision = model.get("vision_cfg") if isinstance(model, dict) else None
     return str(vision.get("timm_model_name")) if isinstance(vision, dict) and vision.get("timm_model_name") else None
+
+
+def _is_clipa(vision: dict[str, Any], text: dict[str, Any]) -> bool:
+    return bool(vision.get("no_ln_pre")) and bool(text.get("no_causal_mask"))
 
 
 def model_settings(content: Any, where: Any, kind: type[Kind]) -> Kind:

@@ -84,8 +84,8 @@ def grid_side(patches: int) -> int:
     >>> grid_side(576)
     24
     """
-    side = round(patches**0.5)
-    if side * side != patches:
+    side = round(max(patches, 0) ** 0.5)
+    if side < 1 or side * side != patches:
         raise CheckpointError(
             f"The checkpoint has position embeddings of {patches} patches, which is not a square grid.\n"
             "Give a model for square images."

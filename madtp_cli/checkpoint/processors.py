@@ -6,6 +6,7 @@ Face cache, and never downloaded. The record of the model family states which fi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +14,7 @@ from typing import Any, TypeAlias
 from huggingface_hub import try_to_load_from_cache
 
 from madtp_cli import models
+from madtp_cli.checkpoint import tokenizer_files
 from madtp_cli.checkpoint.image_settings import image_settings
 from madtp_cli.errors import CheckpointError
 from madtp_cli.models.family import Family, ImageSettings, TokenizerRecord
@@ -55,13 +57,15 @@ def build(config: Any, tokenizer: Tokenizer, settings: ImageSettings | None = No
 def find_tokenizer(source: Path, tokenizer_folder: Path | None, config: Any) -> Tokenizer:
     """Return the tokenizer of a checkpoint.
 
+    A broken tokenizer near the checkpoint is an error. One that belongs to another checkpoint is passed over.
+
     Args:
         source: The checkpoint, a file or a folder.
         tokenizer_folder: Folder of the tokenizer; None to look for it next to the checkpoint and in the cache.
         config: The checkpoint's configuration.
 
     Raises:
-        CheckpointError: There is no tokenizer, or it does not belong to the checkpoint.
+        CheckpointError: There is no tokenizer, it is broken, or it does not belong to the checkpoint.
     """
     family, text_config = models.family_of(config), config.text_config
     record = family.tokenizer
@@ -79,7 +83,7 @@ def find_tokenizer(source: Path, tokenizer_folder: Path | None, config: Any) -> 
     for folder in folders:
         try:
             return _read_and_fit(folder, record, text_config)
-        except CheckpointError as error:
+        except _OtherTokenizerError as error:
             first_error = first_error or error
     raise first_error or _not_found(source, text_config.vocab_size, family)
 
@@ -100,26 +104,45 @@ def _folders_near(source: Path) -> Iterator[Path]:
 
 
 def _has_tokenizer(folder: Path, record: TokenizerRecord) -> bool:
-    return any(all((folder / name).is_file() for name in names) for names in record.files)
+    return any(all(os.path.lexists(folder / name) for name in names) for names in record.files)
 
 
 def _file_names(record: TokenizerRecord, separator: str) -> str:
     return separator.join(" with ".join(names) for names in record.files)
 
 
+class _OtherTokenizerError(CheckpointError):
+    """A tokenizer can be read, but belongs to another checkpoint."""
+
+
 def _read_and_fit(folder: Path, record: TokenizerRecord, text_config: Any) -> Tokenizer:
+    tokenizer_files.require_valid_files(folder)
     try:
         tokenizer = record.read(folder)
+        len(tokenizer)
     except Exception as error:  # damaged files raise any error, KeyError among others
-        raise CheckpointError(f"The tokenizer in {folder} is unreadable ({error!r}).\nCopy its files again.") from error
+        raise _unreadable(folder, error) from error
     try:
         record.fit(tokenizer, text_config)
     except ValueError as error:
-        raise CheckpointError(
-            f"The tokenizer in {folder} {error}.\nGive the checkpoint's own with --tokenizer DIR."
-        ) from error
+        raise _OtherTokenizerError(_unfit(folder, error)) from error
+    try:
+        tokenizer_files.require_usable(tokenizer, record, text_config.vocab_size)
+    except ValueError as error:
+        raise CheckpointError(_unfit(folder, error)) from error
+    except Exception as error:  # as above, when it encodes a text
+        raise _unreadable(folder, error) from error
     tokenizer.model_max_length = min(tokenizer.model_max_length, text_config.max_position_embeddings)
     return tokenizer
+
+
+def _unfit(folder: Path, error: Exception) -> str:
+    return f"The tokenizer in {folder} {error}.\nGive the checkpoint's own with --tokenizer DIR."
+
+
+def _unreadable(folder: Path, error: Exception) -> CheckpointError:
+    reason = f"{type(error).__name__}: {error}".splitlines()[0][:150]
+    return CheckpointError(f"The tokenizer in {folder} is unreadable ({reason}).\nCopy its files again.")
 
 
 def _cached_folder(record: TokenizerRecord, vocabulary: int) -> Path | None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from madtp_cli.checkpoint import state_dicts
-from madtp_cli.checkpoint.files import read_json, require_regular
+from madtp_cli.checkpoint.files import exists, read_json, require_regular
 from madtp_cli.checkpoint.formats import Source
 from madtp_cli.checkpoint.locating import locate
 from madtp_cli.checkpoint.pickles import is_torchscript, read_torchscript, truncation_error, unpickle
@@ -55,7 +55,7 @@ def read(path: Path, *, values: bool = True, weights: str | None = None) -> Sour
     try:
         path = locate(path)
         source = _read_folder(path, values, weights) if path.is_dir() else _read_beside_config(path, values, weights)
-        _require_backed(source)
+        _require_backed(source, values)
         return source
     except OSError as error:
         raise CheckpointError(
@@ -65,12 +65,12 @@ def read(path: Path, *, values: bool = True, weights: str | None = None) -> Sour
 
 def _read_folder(folder: Path, values: bool, choice: str | None) -> Source:
     config, open_clip = folder / "config.json", folder / OPEN_CLIP_CONFIG
-    weights_file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
-    of_open_clip = next((folder / name for name in OPEN_CLIP_WEIGHTS if (folder / name).is_file()), None)
-    if open_clip.is_file() and of_open_clip and not (config.is_file() and weights_file):
+    weights_file = next((folder / name for name in WEIGHTS if exists(folder / name)), None)
+    of_open_clip = next((folder / name for name in OPEN_CLIP_WEIGHTS if exists(folder / name)), None)
+    if exists(open_clip) and of_open_clip and not (exists(config) and weights_file):
         source = _read_file(of_open_clip, values, choice)
         return replace(source, path=folder, container="folder", open_clip=read_json(open_clip))
-    if not config.is_file():
+    if not exists(config):
         raise CheckpointError(
             f"{folder} is a folder without config.json or {OPEN_CLIP_CONFIG}, so it is not a checkpoint folder.\n"
             "Give a folder that madtp, transformers or OpenCLIP wrote, or a checkpoint file."
@@ -89,13 +89,17 @@ def _read_beside_config(path: Path, values: bool, choice: str | None) -> Source:
     """Read a file, and the config of OpenCLIP if it is in the same folder."""
     source = _read_file(path, values, choice)
     config = path.with_name(OPEN_CLIP_CONFIG)
-    return replace(source, open_clip=read_json(config)) if config.is_file() else source
+    return replace(source, open_clip=read_json(config)) if exists(config) else source
 
 
-def _require_backed(source: Source) -> None:
+def _require_backed(source: Source, values: bool) -> None:
     """Raise CheckpointError if a tensor claims more bytes than its files have, or is not an ordinary tensor."""
     size = _size(source.path)
     for key, value in source.weights.items():
+        if values and value.is_meta:
+            raise CheckpointError(
+                f"{source.path}: the tensor {key[:100]} has no values (device meta).\nSave the model with its weights."
+            )
         if value.layout != torch.strided:
             raise CheckpointError(f"{source.path}: the tensor {key[:100]} is sparse.\nSave dense weights.")
         claimed = value.numel() * value.element_size()

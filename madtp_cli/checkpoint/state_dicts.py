@@ -32,6 +32,8 @@ PARTS = TOWERS | {
     "visual_projection", "vision_proj", "text_proj", "itm_head", "cls_head", "space_dict", "query_tokens", "Qformer",
     "qformer",
 }  # fmt: skip
+#: Most wrappers around a state dict. A pickle can contain itself.
+MOST_WRAPPERS = 8
 #: Number of keys that a message lists, and their length.
 SHOWN, LENGTH = 8, 40
 
@@ -50,7 +52,10 @@ def find(path: Path, content: Any, choice: str | None) -> tuple[dict[str, Tensor
     """
     extras: dict[str, Any] = {}
     notes: list[str] = []
-    while isinstance(content, Mapping) and (key := _wrapper(path, content, choice, notes)):
+    for _ in range(MOST_WRAPPERS):
+        key = _wrapper(path, content, choice, notes) if isinstance(content, Mapping) else None
+        if key is None:
+            break
         extras |= {name: value for name, value in content.items() if name != key}
         content = content[key]
     weights = _tensors(content)

@@ -13,7 +13,7 @@ from rich.text import Text
 from madtp_cli.cli.event_log import EventLog
 from madtp_cli.cli.formatting import duration
 from madtp_cli.cli.stages import Stage, StageBar, StageLines
-from madtp_cli.errors import printable
+from madtp_cli.errors import printable, readable
 from madtp_cli.progress import ProgressReporter
 
 #: Wide enough for every table. A pipe has no width, so lines are not wrapped there.
@@ -21,7 +21,7 @@ PIPE_WIDTH = 10_000
 
 
 class _Console(Console):
-    """A console that prints text as it is, and wraps lines only on a terminal."""
+    """A console that escapes control characters, prints other text as it is, and wraps lines only on a terminal."""
 
     def __init__(self, stream: TextIO, *, stderr: bool = False) -> None:
         interactive = stream.isatty() and "CI" not in os.environ
@@ -29,6 +29,10 @@ class _Console(Console):
         super().__init__(
             stderr=stderr, force_interactive=interactive, width=None if stream.isatty() else PIPE_WIDTH, **plain
         )
+
+    def render_str(self, text: str, **settings: Any) -> Text:
+        """Escape the control characters of a text, in tables too: names and texts come from files."""
+        return super().render_str(printable(text, keep="\n"), **settings)
 
     def on_broken_pipe(self) -> NoReturn:
         """Let the caller of the command decide the exit code."""
@@ -123,4 +127,4 @@ class Terminal(ProgressReporter):
         self._stop()
         if error is not None:
             self._err.print("".join(traceback.format_exception(error)), soft_wrap=True, end="")
-        self._err.print("Error: " + printable(message, keep="\n"), style="red", soft_wrap=True)
+        self._err.print("Error: " + readable(message), style="red", soft_wrap=True)

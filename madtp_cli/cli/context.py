@@ -16,6 +16,7 @@ from madtp_cli import processes
 from madtp_cli.cli import early_checks, gate_results
 from madtp_cli.cli.console import Terminal
 from madtp_cli.config import RunSettings, resolve
+from madtp_cli.reporting.plain_text import safe_json
 
 #: Shown below the options of `madtp --help`.
 SETTINGS = (
@@ -63,7 +64,7 @@ def print_report(ctx: typer.Context, report: BaseModel, show: Callable[[Any, Con
     if not processes.is_main():
         return
     if ctx.params["as_json"]:
-        sys.stdout.write(report.model_dump_json(indent=2) + "\n")
+        sys.stdout.write(safe_json(report.model_dump_json(indent=2)) + "\n")
     else:
         show(report, ctx.obj.out)
     gate_results.finish(ctx, report)

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from madtp_cli import processes
 from madtp_cli.cli import json_errors
 from madtp_cli.cli.console import Terminal
+from madtp_cli.cli.quiet import quiet_libraries
 from madtp_cli.errors import MadtpError
 
 #: Number of -v options that shows the traceback of an error.
@@ -64,7 +65,8 @@ class CommandGroup(TyperGroup):
         """Run a command and exit with the code of its error, if there is one."""
         before = signal.signal(signal.SIGTERM, _terminate)
         try:
-            super().invoke(ctx)
+            with quiet_libraries():
+                super().invoke(ctx)
             sys.stdout.flush()
             ctx.obj.log.end()
         except MadtpError as error:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from madtp_cli.compression import gradients
 from madtp_cli.compression.optimizers import Schedule, optimizers_of
 from madtp_cli.compression.teacher_cache import TeacherCache
+from madtp_cli.evaluation import finite
 from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.execution.block_pruner import BlockTrace, TokenTrace
 from madtp_cli.execution.gathering import global_mean, similarities
@@ -89,6 +90,8 @@ def distill(
             output = student(**inputs_of(batch), labels=batch.get("labels"))
         before = teacher_cache.seconds
         losses = step_losses(output, teacher_cache.targets(batch), len(batch["input_ids"]))
+        detached = {name: loss.item() for name, loss in losses.items()}
+        finite.require_loss(student, detached, step, compute)
         torch.stack(list(losses.values())).sum().backward()
         gradients.sum_over_processes(student.parameters())
         nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_NORM)
@@ -97,7 +100,6 @@ def distill(
             scheduler.step()
         student.zero_grad(set_to_none=True)  # frees as much memory as the weights take before the next forward pass
         student.eval()
-        detached = {name: loss.item() for name, loss in losses.items()}
         teacher_seconds = teacher_cache.seconds - before
         yield StepResult(step + 1, schedule.steps, detached, time.monotonic() - started, output.trace, teacher_seconds)
 

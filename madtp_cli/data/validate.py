@@ -71,15 +71,13 @@ def validate(
     cut_texts = {task: _cut_texts(task, dataset, find_cut_texts) for task, dataset in datasets.items()}
     notes += [note for task, parts in cut_texts.items() for note in _notes_on_cut_texts(task, parts)]
     return DataReport(
-        path=_encodable(path),
+        path=str(path),
         tasks={
             task: _task_part(path_found, wanted[task], dataset, cut_texts[task]) for task, dataset in datasets.items()
         },
         images={split: _images_part(of_split, checks) for split, of_split in by_split.items()},
         duplicates=_duplicates(by_split, checks),
-        notes=list(
-            dict.fromkeys(map(_encodable, [*notes, *(note for dataset in datasets.values() for note in dataset.notes)]))
-        ),
+        notes=list(dict.fromkeys([*notes, *(note for dataset in datasets.values() for note in dataset.notes)])),
     )
 
 
@@ -184,7 +182,7 @@ def _images_part(images: Sequence[ImageSource], checks: Mapping[ImageSource, _Ch
         missing=len(absent),
         checked=len(checked),
         unreadable=len(errors),
-        missing_first=[_encodable(image) for image in absent[:NAMED_IMAGES]],
+        missing_first=[str(image) for image in absent[:NAMED_IMAGES]],
         unreadable_first=errors[:NAMED_IMAGES],
     )
 
@@ -197,7 +195,7 @@ def _duplicates(images: _Images, checks: Mapping[ImageSource, _Check]) -> list[D
     }
     duplicates = []
     for first, second in combinations(keyed, 2):
-        shared = [_encodable(image) for key, image in keyed[first].items() if key in keyed[second]]
+        shared = [str(image) for key, image in keyed[first].items() if key in keyed[second]]
         if shared:
             part = DuplicatePart(splits=[first, second], images=len(shared), first=shared[:NAMED_IMAGES])
             duplicates.append(part)
@@ -214,17 +212,12 @@ def _task_part(path: Path, schema: Schema, dataset: Dataset, cut: dict[str, CutT
     )
 
 
-def _encodable(text: object) -> str:
-    """A name as a text that can be encoded: a file name may hold bytes that are no text."""
-    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def _sample_part(split: str, row: Row) -> SamplePart:
     return SamplePart(
         split=split,
-        identifier=_encodable(row.identifier),
-        images=[_encodable(image) for image in row.images],
-        text=_encodable(row.text),
+        identifier=row.identifier,
+        images=[str(image) for image in row.images],
+        text=row.text,
         label=row.label,
-        references=[_encodable(text) for text in row.references],
+        references=list(row.references),
     )

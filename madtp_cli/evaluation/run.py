@@ -7,13 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from madtp_cli import processes
 from madtp_cli.data import Row
-from madtp_cli.errors import CheckpointError
-from madtp_cli.evaluation import batching, sample_costs
+from madtp_cli.evaluation import batching, finite, sample_costs
 from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.evaluation.session import Session
 from madtp_cli.flops.counts import Counts, TokenCounts
@@ -100,10 +97,10 @@ def run(
     predictions: list[Any] = []
     counts: list[Counts] = []
     generation = sample_costs.GenerationCost(model.config)
-    with compute.inference(model):
+    with compute.inference(model), finite.required(model, compute):
         for batch in map(compute.moved, batches):
             output = model(**inputs_of(batch))
-            require_finite(model, output, compute)
+            finite.require(model, output, compute)
             counts.append(sample_costs.counts_of(model, output.trace))
             predictions += task.predict(model, output, batch, generation.recorder(counts[-1]))
             tick(len(predictions) * processes.count())
@@ -113,22 +110,9 @@ def run(
     return Measured(result, all_counts, generation)
 
 
-def require_finite(model: Prunable, output: Any, compute: ComputeConfig) -> None:
-    """Raise CheckpointError if an output of a model is NaN or infinite; the message names the number format."""
-    for name, value in output.items():
-        if isinstance(value, Tensor) and not bool(torch.isfinite(value).all()):
-            dtype = str(compute.dtype or model.dtype).removeprefix("torch.")
-            advice = (
-                "The checkpoint's weights are finite, so it cannot be computed in this number format."
-                if dtype == "float32"
-                else "Numbers of the model overflow in this format: use --dtype float32."
-            )
-            raise CheckpointError(f"The model's output {name} is NaN or infinite in {dtype}.\n{advice}")
-
-
 def counted(model: Prunable, batches: Iterable[Batch], compute: ComputeConfig) -> Counts:
     """Return the token counts of forward passes over the batches."""
-    with compute.inference(model):
+    with compute.inference(model), finite.required(model, compute):
         return _joined(
             [sample_costs.counts_of(model, model(**inputs_of(compute.moved(batch))).trace) for batch in batches]
         )

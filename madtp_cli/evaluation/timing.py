@@ -46,7 +46,7 @@ def parse_batch_sizes(timed: bool, sizes: str | None) -> Sequence[int]:
         return ()
     if sizes is None:
         return BATCH_SIZES
-    numbers = [int(size) if size.strip().isdecimal() else 0 for size in sizes.split(",")]
+    numbers = [int(size) if size.strip().isdecimal() and len(size) < 10 else 0 for size in sizes.split(",")]
     if min(numbers) < 1:
         raise UsageError(
             f"--batch-sizes {sizes!r} cannot be used.\nGive numbers of samples, 1 or more, with commas: 1,8,32."

@@ -77,6 +77,8 @@ class TokenizerRecord:
         fit: Adapts a tokenizer to a checkpoint, in place; its arguments are the tokenizer and the checkpoint's text
             configuration. It raises ValueError with the reason if the two do not belong together.
         special_ids: The fields of a text configuration that depend on the tokenizer.
+        ends: The special tokens that begin and end every text, as attributes of the tokenizer; None where there is
+            none.
     """
 
     files: tuple[tuple[str, ...], ...]
@@ -84,6 +86,7 @@ class TokenizerRecord:
     read: Callable[[Path], Any]
     fit: Callable[[Any, Any], None]
     special_ids: Callable[[Any], dict[str, int]]
+    ends: tuple[str | None, str | None] = (None, None)
 
 
 @dataclass(frozen=True)

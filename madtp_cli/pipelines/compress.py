@@ -21,6 +21,7 @@ from madtp_cli.evaluation.session import Session
 from madtp_cli.pipelines import gating
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting import card
+from madtp_cli.reporting.plain_text import safe_json
 from madtp_cli.reporting.samples import SampleRecord
 from madtp_cli.reporting.schema import BudgetPart, CompressReport, CurvePoint, GflopsPart, LatencyPart, WeightsPart
 
@@ -58,7 +59,7 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
 def _files(session: Session, report: CompressReport, samples: Sequence[SampleRecord]) -> dict[str, str]:
     """Return the text files of the folder by name."""
     return {
-        "report.json": report.model_dump_json(indent=2) + "\n",
+        "report.json": safe_json(report.model_dump_json(indent=2)) + "\n",
         sample_files.FILE_NAME: sample_files.text(samples),
         "README.md": card.model_card(report, session.task.pipeline_tag, session.task.title),
     }

@@ -8,9 +8,11 @@ is 10^9 multiply-adds.
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema, model_validator
+
+from madtp_cli.reporting.plain_text import encodable
 
 #: How GFLOPs per sample are counted.
 CONVENTION = "multiply-adds (fvcore convention), mean per sample at the text's true length"
@@ -22,6 +24,11 @@ class Part(BaseModel):
     """A part of a report. The text under a field becomes its description in the JSON schema."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_encoded(cls, fields: Any) -> Any:
+        return encodable(fields)
 
 
 #: JSON has no infinite numbers: they are written as null.

@@ -5,9 +5,9 @@ This module is the import path of everything in a report. See `reporting.parts` 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from madtp_cli.reporting.data_parts import (
     AnswerShare,
@@ -39,6 +39,7 @@ from madtp_cli.reporting.parts import (
     TimesPart,
     WeightsPart,
 )
+from madtp_cli.reporting.plain_text import encodable
 from madtp_cli.reporting.run_parts import AgreementPart, ComputePart
 
 __all__ = [
@@ -84,6 +85,11 @@ class _Report(BaseModel):
     """A complete JSON document."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_encoded(cls, fields: Any) -> Any:
+        return encodable(fields)
 
     schema_version: int = 1
     """Version of the document's format, a number without unit."""

@@ -71,6 +71,12 @@ def to_transformers(key: str, value: Tensor) -> dict[str, Tensor]:
     return {key: value}
 
 
+CLIPA = (
+    "a CLIPA, or another model of OpenCLIP without the norm before the blocks (visual.ln_pre); such models also pool "
+    "otherwise than CLIP.\nGive a CLIP with OpenAI's architecture, such as ViT-L-14 of OpenAI, LAION or DataComp."
+)
+
+
 @dataclass(frozen=True)
 class TowerSettings:
     """What the shapes of a tower's tensors do not show.
@@ -102,6 +108,8 @@ def part_refusal(weights: Mapping[str, Tensor]) -> str | None:
         return "the text tower of a CLIP alone.\nGive the whole checkpoint."
     if "token_embedding.weight" not in weights or "ln_final.weight" not in weights:
         return "the image tower of a CLIP without its text tower.\nGive the whole checkpoint."
+    if not any(key.startswith("visual.ln_pre.") for key in weights):
+        return CLIPA
     return None
 
 

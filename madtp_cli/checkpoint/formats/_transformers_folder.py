@@ -80,7 +80,9 @@ def recognise_type(name: str, model_type: ModelType, source: Source, overrides: 
 
 def architecture(config: Mapping[str, Any] | None) -> str:
     """Return the architectures that a config.json names."""
-    return ", ".join(map(str, (config or {}).get("architectures") or [])) or "no architecture named"
+    named = (config or {}).get("architectures")
+    names = [str(name)[:60] for name in named[:3]] if isinstance(named, list) else []
+    return ", ".join(names) or "no architecture named"
 
 
 def _known(

@@ -37,7 +37,7 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
     """Recognise a folder of transformers, or the weights of such a folder without config.json."""
     if source.config is None:
         return _without_config(source)
-    name = str(source.config.get("model_type", "unknown"))
+    name = str(source.config.get("model_type", "unknown"))[:60]
     if name.startswith(MADTP_PREFIX):
         return None
     if name not in MODEL_TYPES:

@@ -40,7 +40,7 @@ IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 KEY_STARTS = ("visual_encoder.", "text_encoder.embeddings.", "text_decoder.bert.", "Qformer.")
 
 #: What `blip_task` returns for files without the tensors that show the sizes.
-WITHOUT_SIZES = ("blip-2", "text", "images")
+WITHOUT_SIZES = ("albef", "blip-2", "text", "images")
 
 #: Tasks with a text decoder, and the label smoothing of its training (models/med.py of the original).
 DECODER_TASKS = ("vqa", "caption")

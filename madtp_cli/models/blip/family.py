@@ -105,6 +105,7 @@ FAMILY = Family(
         read=read_tokenizer,
         fit=fit_tokenizer,
         special_ids=special_ids,
+        ends=("cls_token", "sep_token"),
     ),
     processor_class="BlipProcessor",
     resize_modes=("squash",),

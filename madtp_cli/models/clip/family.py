@@ -111,6 +111,7 @@ FAMILY = Family(
         read=read_tokenizer,
         fit=fit_tokenizer,
         special_ids=special_ids,
+        ends=("bos_token", "eos_token"),
     ),
     processor_class="CLIPProcessor",
     build_processor=build_processor,
