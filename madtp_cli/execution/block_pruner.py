@@ -157,6 +157,9 @@ class BlockPruner:
             self.blocks.append(BlockTrace(tokens.lengths, tokens.lengths, None if self.blocks else self._positions))
             return tokens
         layout = PrunableRows.of(tokens)
+        if self.dictionary is not None:
+            # Computed here, in the number format of the run, and cached for the scores.
+            self.dictionary.folded(self.tower, len(self.blocks))
         with torch.autocast(tokens.data.device.type, enabled=False):  # scores and thresholds are always float32
             inputs = self._inputs(tokens.data, normed, attention, layout.arrange, layout.mask)
             decision = self._decide(inputs, layout.lengths, rule)
