@@ -118,6 +118,7 @@ def require_usable(tokenizer: Any, record: TokenizerRecord, pieces: int) -> None
 def _require_ends(tokenizer: Any, record: TokenizerRecord) -> None:
     """Check that a text, also one that is cut, begins and ends with its special tokens, and padding follows it."""
     encoded = tokenizer([LONG, SHORT], padding=True, truncation=True, max_length=LEAST_TOKENS + 1)
+    forget_lengths(tokenizer)
     for ids, mask in zip(encoded["input_ids"], encoded["attention_mask"], strict=True):
         real = sum(mask)
         if mask[:real] != [1] * real or len(ids) > LEAST_TOKENS + 1:
@@ -125,3 +126,11 @@ def _require_ends(tokenizer: Any, record: TokenizerRecord) -> None:
         for name, found in zip(record.ends, (ids[0], ids[real - 1]), strict=True):
             if name is not None and (found != getattr(tokenizer, f"{name}_id") or real < LEAST_TOKENS):
                 raise ValueError(f"does not put its {name} around a text")
+
+
+def forget_lengths(tokenizer: Any) -> None:
+    """Undo what a call with truncation or padding left in a tokenizer: it would be saved in tokenizer.json."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()

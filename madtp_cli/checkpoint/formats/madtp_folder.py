@@ -14,7 +14,7 @@ NAME = "madtp folder"
 
 def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | None:
     """Recognise a folder whose config.json has the model type of one of our families, such as `madtp_blip`."""
-    known = {family.model_type for family in models.families().values()}
+    known = [family.model_type for family in models.families().values()]
     if source.config is None or source.config.get("model_type") not in known:
         return None
     if not source.weights:
