@@ -12,6 +12,7 @@ from madtp_cli.checkpoint import number_format, remote_code
 from madtp_cli.checkpoint.atomic_write import write_folder
 from madtp_cli.checkpoint.processors import Processor
 from madtp_cli.checkpoint.quiet import without_progress_bars
+from madtp_cli.checkpoint.tokenizer_files import forget_lengths
 from madtp_cli.models.prunable import Prunable
 
 
@@ -45,6 +46,7 @@ def save(
         except SafetensorError as error:  # raised when the disk is full
             raise OSError(str(error)) from error
         remote_code.write(model, new)
+        forget_lengths(processor.tokenizer)
         processor.save_pretrained(new)
         remote_code.write_processor(processor, new)
         for name, text in (files or {}).items():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from examples.training.vocabularies import bert_tokenizer
 from madtp_cli.checkpoint import processors
-from madtp_cli.checkpoint.tokenizer_files import CONFIG, FILES
+from madtp_cli.checkpoint.tokenizer_files import CONFIG, FILES, forget_lengths
 from madtp_cli.errors import CheckpointError
 from madtp_cli.models.blip.towers import MadtpBlipConfig
 from tests.checkpoint.test_bad_files import JSON
@@ -134,3 +134,13 @@ def test_any_setting_ends_in_a_tokenizer_or_a_documented_error(folder: Path, val
     with contextlib.suppress(CheckpointError):
         _find(folder)
     (folder / CONFIG).write_text(before)
+
+
+def test_a_length_limit_of_a_call_is_not_saved(folder: Path) -> None:
+    """Otherwise the processor of a compressed folder warns its users about a limit that they did not set."""
+    tokenizer = _find(folder)
+    tokenizer(["a b c d"], truncation=True, padding=True, max_length=4)
+    forget_lengths(tokenizer)
+    tokenizer.save_pretrained(folder / "saved")
+    saved = json.loads((folder / "saved" / TOKENIZER).read_text())
+    assert (saved["truncation"], saved["padding"]) == (None, None)
