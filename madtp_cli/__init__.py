@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from madtp_cli.checkpoint.processors import Processor
-    from madtp_cli.config.keywords import CompressKeywords, EvalKeywords, RunKeywords
+    from madtp_cli.config.keywords import CompareKeywords, CompressKeywords, EvalKeywords, RunKeywords
     from madtp_cli.models.prunable import Prunable
     from madtp_cli.progress import ProgressReporter
+    from madtp_cli.reporting.comparison import CompareReport
     from madtp_cli.reporting.schema import CheckReport, CompressReport, EvalReport, ExportReport, ProfileReport
 
-__all__ = ["__version__", "check", "compress", "evaluate", "export", "load", "profile", "show"]
+__all__ = ["__version__", "check", "compare", "compress", "evaluate", "export", "load", "profile", "show"]
 
 __version__ = "0.1.0"
 
@@ -94,6 +95,26 @@ def compress(
 
     resolved = keyword_arguments.to_settings(CompressSettings, settings)
     return compress.compress(Path(source), resolved, keyword_arguments.to_reporter(progress))
+
+
+def compare(
+    source: str | Path, *, progress: bool | ProgressReporter = False, **settings: Unpack[CompareKeywords]
+) -> CompareReport:
+    """Compare pruning methods at equal GFLOPs and write the results to a folder, like `madtp compare`.
+
+    Args:
+        source: As in `load`, a dense checkpoint.
+        progress: True shows progress bars; a reporter receives the progress.
+        settings: Methods, budgets, seeds and data; `config.CompareSettings` describes all settings.
+
+    Raises:
+        MadtpError: A subclass of it. A keyword that is not a setting is a UsageError.
+    """
+    from madtp_cli.config import CompareSettings
+    from madtp_cli.pipelines import compare, keyword_arguments
+
+    resolved = keyword_arguments.to_settings(CompareSettings, settings)
+    return compare.compare(Path(source), resolved, keyword_arguments.to_reporter(progress))
 
 
 def evaluate(

@@ -31,6 +31,7 @@ COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 SMALLER = {
     "compress": ["--limit=16", "--steps=0"],
     "check": ["--max-gain=100"],
+    "compare": ["--limit=8", "--no-time"],
     "eval": ["--limit=16"],
     "profile": ["--limit=8"],
     "export": [],

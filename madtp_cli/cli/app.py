@@ -15,7 +15,7 @@ from madtp_cli.cli import context, early_checks, exit_codes, pictures, results, 
 from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
 from madtp_cli.cli.memory import reuse_freed_memory
-from madtp_cli.config import CompressSettings, EvalSettings, RunSettings, head_widths
+from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, RunSettings, head_widths
 
 app = typer.Typer(
     cls=exit_codes.CommandGroup,
@@ -52,6 +52,32 @@ def compress(
     from madtp_cli.pipelines import compress as pipeline
 
     context.print_report(ctx, pipeline.compress(checkpoint, settings, terminal), results.compress.show)
+
+
+@app.command(
+    epilog=context.examples(
+        "madtp compare blip.pt --steps 0", "madtp compare blip.pt --methods madtp,tome --budgets 0.5,0.2 --seeds 3"
+    )
+)
+@groups.add(groups.SEVERAL_RUNS, groups.OUTPUT)
+def compare(
+    ctx: typer.Context,
+    checkpoint: opt.Checkpoint,
+    methods: opt.Methods = None,
+    budgets: opt.Budgets = None,
+    seeds: opt.Seeds = None,
+    steps: opt.CompareSteps = None,
+    learning_rate: opt.LearningRate = None,
+    dictionary_learning_rate: opt.DictionaryRate = None,
+    seed: opt.Seed = None,
+    output: opt.CompareOutput = None,
+    time: opt.CompareTime = None,
+) -> None:
+    """Compare pruning methods at equal GFLOPs: table, CSV, JSON and plot. A run that was ended is continued."""
+    settings, terminal = context.settings(ctx, CompareSettings)
+    from madtp_cli.pipelines import compare as pipeline
+
+    context.print_report(ctx, pipeline.compare(checkpoint, settings, terminal), results.compare.show)
 
 
 @app.command(

@@ -51,6 +51,8 @@ RUN = {
     **COMPUTE,
     **_optional(samples_out=opt.SamplesOut),
 }
+#: A command that runs several models on the same samples.
+SEVERAL_RUNS = {name: option for name, option in RUN.items() if name != "samples_out"}
 #: What every command prints.
 OUTPUT: Group = {"as_json": (opt.AsJson, False), "quiet": (opt.Quiet, False), "verbose": (opt.Verbose, 0)}
 #: The same for commands that take long.

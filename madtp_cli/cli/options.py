@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from madtp_cli.config import CompressSettings, EvalSettings, choices, flag
+from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, RunSettings, choices, flag
 
 
 def option(text: str, *names: str, panel: str, **more: Any) -> Any:
@@ -18,9 +18,9 @@ def option(text: str, *names: str, panel: str, **more: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, **more)
 
 
-def setting(name: str, *short: str, panel: str = "Run") -> Any:
+def setting(name: str, *short: str, panel: str = "Run", kind: type[RunSettings] = CompressSettings) -> Any:
     """Describe an option that fills a setting, with the setting's help text, choices and default."""
-    kind = CompressSettings if name in CompressSettings.model_fields else EvalSettings
+    kind = EvalSettings if kind is CompressSettings and name not in kind.model_fields else kind
     field, text = kind.model_fields[name], kind.help_text(name)
     if field.is_required():
         text += " [required]"
@@ -103,6 +103,15 @@ Output = Annotated[str | None, setting("output", "-o", panel="Output")]
 SaveDtype = Annotated[str | None, setting("save_dtype", panel="Output")]
 Overwrite = Annotated[
     bool | None, option("Replace the output folder, if madtp wrote it.", "--overwrite", panel="Output")
+]
+
+Methods = Annotated[str | None, setting("methods", panel="Points", kind=CompareSettings)]
+Budgets = Annotated[str | None, setting("budgets", panel="Points", kind=CompareSettings)]
+Seeds = Annotated[int | None, setting("seeds", panel="Points", kind=CompareSettings)]
+CompareSteps = Annotated[int | None, setting("steps", panel="Training", kind=CompareSettings)]
+CompareOutput = Annotated[str | None, setting("output", "-o", panel="Output", kind=CompareSettings)]
+CompareTime = Annotated[
+    bool | None, option("Time every model too. [default: --time]", "--time/--no-time", panel="Output")
 ]
 
 Arch = Annotated[

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from madtp_cli.compression import gradients
 from madtp_cli.compression.optimizers import Schedule, optimizers_of
-from madtp_cli.compression.teacher_cache import TeacherCache
+from madtp_cli.compression.teacher_cache import SampleTargets, TeacherCache
 from madtp_cli.evaluation import finite
 from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.execution.block_pruner import BlockTrace, TokenTrace
@@ -69,6 +69,7 @@ def distill(
     batches: Iterable[Batch],
     schedule: Schedule,
     compute: ComputeConfig,
+    teacher_targets: dict[bytes, SampleTargets] | None = None,
 ) -> Iterator[StepResult]:
     """Train the student and yield after each step; the student is then in evaluation mode.
 
@@ -79,8 +80,9 @@ def distill(
             processes train, each has its part of every batch; the losses and the steps are those of the whole batch.
         schedule: Steps and learning rates.
         compute: Device and number format of the forward passes; weights and optimizers keep their own format.
+        teacher_targets: Targets of the same teacher that are known already; new ones are added.
     """
-    teacher_cache = TeacherCache(teacher, compute)
+    teacher_cache = TeacherCache(teacher, compute, kept={} if teacher_targets is None else teacher_targets)
     optimizers = optimizers_of(student, schedule)
     schedulers = schedule.schedulers(optimizers)
     started = time.monotonic()

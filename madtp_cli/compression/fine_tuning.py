@@ -102,7 +102,7 @@ def _steps(
     batches = batching.training_batches(session, samples)
     session.progress.start("Fine-tuning", schedule.steps)
     started = time.monotonic()
-    for result in distillation.distill(student, teacher, batches, schedule, session.compute):
+    for result in distillation.distill(student, teacher, batches, schedule, session.compute, session.teacher_targets):
         gflops = _follow_cost(student, result, target, slope)
         scale = student.pruning.threshold_scale if student.pruning else 0.0
         if remaining:

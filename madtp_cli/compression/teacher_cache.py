@@ -42,7 +42,10 @@ class TeacherCache:
     most_bytes: int = MOST_BYTES
     kept: dict[bytes, SampleTargets] = field(default_factory=dict)
     seconds: float = 0.0
-    _bytes: int = 0
+    _bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._bytes = sum(map(_size, self.kept.values()))
 
     def targets(self, batch: Batch) -> DistillationTargets:
         """Return the teacher's distillation targets for a batch, without gradients."""
@@ -68,12 +71,15 @@ class TeacherCache:
         return min(1.0, self.most_bytes / (self._bytes / len(self.kept) * samples))
 
     def _keep(self, key: bytes, targets: SampleTargets) -> None:
-        size = sum(
-            part.nbytes for value in targets.values() for part in (value if isinstance(value, list) else [value])
-        )
+        size = _size(targets)
         if key not in self.kept and self._bytes + size <= self.most_bytes:
             self.kept[key] = targets
             self._bytes += size
+
+
+def _size(targets: SampleTargets) -> int:
+    """Return the bytes of the targets of one sample."""
+    return sum(part.nbytes for value in targets.values() for part in (value if isinstance(value, list) else [value]))
 
 
 def _by_sample(targets: DistillationTargets, samples: int) -> list[SampleTargets]:

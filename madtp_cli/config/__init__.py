@@ -8,6 +8,7 @@ settings as typed keyword arguments for Python code.
 from __future__ import annotations
 
 from madtp_cli.config.budget_request import BudgetRequest
+from madtp_cli.config.compare_settings import CompareSettings
 from madtp_cli.config.settings import DEFAULT_STEPS, CompressSettings, EvalSettings, RunSettings
 from madtp_cli.config.sources import flag, resolve
 from madtp_cli.config.yaml_file import BLIP_KEYS
@@ -16,6 +17,7 @@ __all__ = [
     "BLIP_KEYS",
     "DEFAULT_STEPS",
     "BudgetRequest",
+    "CompareSettings",
     "CompressSettings",
     "EvalSettings",
     "RunSettings",

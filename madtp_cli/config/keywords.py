@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Required, TypedDict
 
@@ -71,3 +71,16 @@ class CompressKeywords(RunKeywords, GateKeywords, total=False):
     epochs: float | None
     learning_rate: float | None
     dictionary_learning_rate: float
+
+
+class CompareKeywords(RunKeywords, total=False):
+    """Keyword arguments of `compare`; `CompareSettings` describes each."""
+
+    methods: str | Sequence[str] | None
+    budgets: str | Sequence[str | float | BudgetRequest]
+    seeds: int
+    output: str | Path | None
+    steps: int | None
+    learning_rate: float | None
+    dictionary_learning_rate: float
+    time: bool

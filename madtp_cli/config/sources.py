@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 from pydantic import ValidationError
 
 from madtp_cli.config import choices, limits, yaml_file
+from madtp_cli.config.compare_settings import CompareSettings
 from madtp_cli.config.settings import ALL_FIELDS, CompressSettings, RunSettings
 from madtp_cli.errors import UsageError
 
@@ -23,6 +24,8 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 #: The `MADTP_*` variables that are not settings.
 _NOT_SETTINGS = {CONFIG_VARIABLE, *map(limits.variable, limits.DEFAULTS)}
 
+#: The settings of all commands.
+_ALL = ALL_FIELDS | CompareSettings.model_fields
 #: Characters of a value that a message shows.
 LONGEST = 60
 
@@ -120,8 +123,8 @@ def _from_environment(environ: _Environ) -> _Values:
         if not variable.startswith(PREFIX) or variable in _NOT_SETTINGS or not value.strip():
             continue
         name = variable.removeprefix(PREFIX).lower()
-        if name not in ALL_FIELDS:
-            hint = nearest(name, ALL_FIELDS, lambda setting: PREFIX + setting.upper())
+        if name not in _ALL:
+            hint = nearest(name, _ALL, lambda setting: PREFIX + setting.upper())
             raise UsageError(f"The environment variable {variable} is not a setting.{hint}")
         values[name] = _Value(value, variable, 2)
     return values
@@ -129,10 +132,10 @@ def _from_environment(environ: _Environ) -> _Values:
 
 def _from_file(path: Path) -> tuple[_Values, list[str]]:
     """Return the settings in a config file and the notes about it."""
-    file = yaml_file.read(path, ALL_FIELDS)
+    file = yaml_file.read(path, _ALL)
     if file.unknown:
         line, key = file.unknown
-        hint = nearest(yaml_file.BLIP_KEYS.get(key, key), ALL_FIELDS)
+        hint = nearest(yaml_file.BLIP_KEYS.get(key, key), _ALL)
         raise UsageError(f"{path} line {line}: {key} is not a setting.{hint}")
     return {name: _Value(value, origin, 1) for name, (value, origin) in file.values.items()}, file.notes
 

@@ -102,6 +102,23 @@ def agreement_part(session: Session, dense: Measured, pruned: Measured) -> Agree
     return AgreementPart(percent=100 * float(np.mean(same)), answers=len(same), interval95=interval)
 
 
+def paired_difference(session: Session, before: Sequence[float], after: Sequence[float]) -> tuple[float, Bounds, str]:
+    """Return the difference of two qualities from the scores of the same samples, its 95 % interval, and the unit.
+
+    The unit is "points", or for a relative metric percent of the quality before.
+    """
+    rows, shared = batching.rows(session, session.settings.split), None
+    if len(before) == len(rows):
+        shared = _shared(row_groups(rows))
+    change = 100 * float(np.mean(after) - np.mean(before))
+    if session.labelled and session.task.relative and np.mean(before) > 0:
+        bounds = relative_interval95(before, after, shared)
+        return change / float(np.mean(before)), bounds, "percent of the score"
+    shares = session.task.shares or not session.labelled
+    interval = paired_interval95 if shares else _percent(paired_mean_interval95)
+    return change, interval(before, after, shared), "points"
+
+
 def agreement(one: Measured, other: Measured) -> list[float]:
     """Return 1.0 for each answer that is the same in both runs, else 0.0."""
     return [float(a == b) for a, b in zip(one.answers, other.answers, strict=True)]

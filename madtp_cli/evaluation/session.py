@@ -49,6 +49,7 @@ class Session:
         stored: Number format of the weights in the checkpoint's file.
         cut_texts: The texts of the data that are longer than the model reads.
         prepared_batches: Batches that `batching` keeps in memory for the next pass, by split and number of rows.
+        teacher_targets: Distillation targets of the dense model by sample, see `compression.teacher_cache`.
     """
 
     model: Prunable
@@ -63,6 +64,7 @@ class Session:
     stored: torch.dtype = torch.float32
     cut_texts: CutTextsPart = field(default_factory=CutTextsPart)
     prepared_batches: dict[str, list[Batch]] = field(default_factory=dict)
+    teacher_targets: dict[bytes, Any] = field(default_factory=dict)
 
     @classmethod
     def open(

@@ -1,0 +1,36 @@
+"""The control of a comparison: the dense model after the same fine-tuning as the pruned ones."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+from madtp_cli.compression import distillation
+from madtp_cli.compression.compress_model import PASSES
+from madtp_cli.compression.optimizers import Schedule
+from madtp_cli.config import CompressSettings
+from madtp_cli.evaluation import batching
+from madtp_cli.evaluation.session import Session
+from madtp_cli.models.prunable import Prunable
+
+
+def fine_tuned_dense(session: Session, teacher: Prunable, settings: CompressSettings) -> Prunable:
+    """Return a copy of the dense model after the fine-tuning of a pruned one: same data, losses, steps and rates.
+
+    Args:
+        session: Data and compute config.
+        teacher: The dense model.
+        settings: Length and learning rates.
+    """
+    student = copy.deepcopy(teacher).requires_grad_(True)
+    schedule = Schedule(
+        settings.number_of_steps(len(batching.rows(session, "train"))),
+        settings.rate(student.widths["vision"]),
+        settings.dictionary_learning_rate,
+    )
+    batches = batching.training_batches(session, max(1, math.ceil(schedule.steps * settings.batch_size / PASSES)))
+    session.progress.start("Fine-tuning the control", schedule.steps)
+    for result in distillation.distill(student, teacher, batches, schedule, session.compute, session.teacher_targets):
+        session.progress.advance(result.step, f"loss {result.loss:.3f}")
+    session.progress.finish()
+    return student

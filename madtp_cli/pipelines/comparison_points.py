@@ -1,0 +1,100 @@
+"""The points of a comparison as files: a point that is there, made of the same inputs, is not computed again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from madtp_cli.checkpoint.atomic_write import write_errors_as_output_error, write_file
+from madtp_cli.checkpoint.locating import locate
+from madtp_cli.config.compare_settings import CompareSettings
+from madtp_cli.errors import OutputError
+from madtp_cli.evaluation import batching
+from madtp_cli.evaluation.session import Session
+from madtp_cli.reporting.comparison import ComparisonPoint
+
+#: Folder of the points within the folder of the results.
+FOLDER = "points"
+
+
+@dataclass(frozen=True)
+class PointFiles:
+    """The points of one comparison.
+
+    Attributes:
+        folder: Folder of the results.
+        inputs: Fingerprints of what every point depends on, by name.
+    """
+
+    folder: Path
+    inputs: dict[str, str]
+
+    def get(self, name: str, compute: Callable[[], ComparisonPoint]) -> ComparisonPoint:
+        """Return a point: from its file, or computed and written.
+
+        Raises:
+            OutputError: The file is of other inputs, or cannot be read or written.
+        """
+        file = self.folder / FOLDER / f"{name}.json"
+        if file.exists():
+            return self._read(file)
+        point = compute().model_copy(update={"inputs": self.inputs})
+        with write_file(file, overwrite=True) as new:
+            new.write_text(point.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return point
+
+    def _read(self, file: Path) -> ComparisonPoint:
+        try:
+            point = ComparisonPoint.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise OutputError(f"{file} is no point of a comparison.\nRemove it, or choose another folder.") from error
+        changed = sorted(name for name in self.inputs if point.inputs.get(name) != self.inputs[name])
+        if changed:
+            raise OutputError(
+                f"{file} was made with {' and '.join(f'another {name}' for name in changed)}.\n"
+                "Choose another folder with --output, or remove that one."
+            )
+        return point
+
+
+def open_points(source: Path, session: Session, settings: CompareSettings) -> PointFiles:
+    """Create the folder of the results if it is missing, and return its points."""
+    folder = settings.output_for(source)
+    with write_errors_as_output_error(folder):
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+    options = json.dumps(settings.of_all_points(), sort_keys=True)
+    inputs = {"checkpoint": _of_files(locate(source)), "data set": _of_data(session), "setting": _digest([options])}
+    return PointFiles(folder, inputs)
+
+
+def _of_files(path: Path) -> str:
+    """Return the fingerprint of a file, or of the files of a folder."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode())
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _of_data(session: Session) -> str:
+    """Return the fingerprint of all rows that are used: texts, labels and the names of the images."""
+    splits = dict.fromkeys(["train", "val", session.settings.split])
+    return _digest(
+        repr((split, row.identifier, [str(image) for image in row.images], row.text, row.label, row.references))
+        for split in splits
+        for row in batching.rows(session, split)
+    )
+
+
+def _digest(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,78 @@
+"""A comparison as CSV and as a Markdown table."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from madtp_cli.reporting.comparison import CONTROL, DENSE, CompareReport, ComparisonRow, DifferencePart
+
+#: What stands where a row has no figure.
+NOTHING = "–"
+#: Names of the rows that are no methods.
+NAMES = {DENSE: "dense model", CONTROL: "dense model, same fine-tuning (control)"}
+
+
+def to_csv(report: CompareReport) -> str:
+    """Return one line for each row, with both ends of each interval."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    differences = [f"{name}_{end}" for name in ("to_dense", "to_madtp") for end in ("change", "low", "high")]
+    plain = ["gflops", "share", "within_budget", "quality", "milliseconds", "speedup", "dominated"]
+    writer.writerow(["method", "budget", "seeds", *plain, *differences, "unreachable"])
+    for row in report.rows:
+        figures = ["" if (value := getattr(row, name)) is None else value for name in plain]
+        ends = [end for part in (row.to_dense, row.to_madtp) for end in _ends(part)]
+        writer.writerow([row.method, row.budget or "", len(row.seeds), *figures, *ends, row.unreachable or ""])
+    return text.getvalue()
+
+
+def _ends(part: DifferencePart | None) -> list[float | str]:
+    return ["", "", ""] if part is None else [part.change, part.interval95.low, part.interval95.high]
+
+
+def to_markdown(report: CompareReport) -> str:
+    """Return the table with a line about the samples above it and the meaning of the marks below."""
+    training = f"after {report.steps} fine-tuning steps" if report.steps else "without training"
+    lines = [
+        f"{report.metric} of {report.checkpoint} on {report.samples:,} {report.split} samples of {report.data}, "
+        f"{training}. Brackets: paired 95 % interval.",
+        "",
+        "| budget | method | GFLOPs | share | quality | to dense | to madtp | ms per sample | |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(f"| {' | '.join(cells(row))} |" for row in report.rows),
+        "",
+        "over: not within 1 % of the budget. dominated: another row has at least this quality for at most this cost.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def cells(row: ComparisonRow) -> list[str]:
+    """Return the cells of a row as text."""
+    name = NAMES.get(row.method, row.method) + (f" ({len(row.seeds)} seeds)" if len(row.seeds) > 1 else "")
+    if row.unreachable is not None or row.gflops is None:
+        return [row.budget or NOTHING, name, *[NOTHING] * 6, "cannot reach the budget"]
+    marks = ["dominated"] * row.dominated + ["over"] * (not row.within_budget)
+    return [
+        row.budget or NOTHING,
+        name,
+        f"{row.gflops:.4g}",
+        f"{row.share:.3f}",
+        f"{row.quality:.2f}",
+        difference(row.to_dense),
+        difference(row.to_madtp),
+        NOTHING if row.milliseconds is None else f"{row.milliseconds:.3g}",
+        ", ".join(marks),
+    ]
+
+
+def difference(part: DifferencePart | None) -> str:
+    """Return a difference with its interval.
+
+    >>> from madtp_cli.reporting.parts import Interval
+    >>> difference(DifferencePart(change=-1.5, interval95=Interval(low=-2.25, high=-0.75)))
+    '-1.50 [-2.25, -0.75]'
+    """
+    if part is None:
+        return NOTHING
+    return f"{part.change:+.2f} [{part.interval95.low:+.2f}, {part.interval95.high:+.2f}]"
