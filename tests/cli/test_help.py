@@ -80,7 +80,7 @@ def test_help_lists_the_commands_and_suggests_one(madtp) -> None:
 @pytest.mark.parametrize(
     ("option", "typed", "values"),
     [
-        ("--method", "madtp-", ["madtp-paper"]),
+        ("--method", "madtp-p", ["madtp-paper"]),
         ("--split", "t", ["train", "test"]),
         ("--dtype", "fl", ["float32", "float16"]),
     ],
