@@ -78,8 +78,7 @@ def distill(
         teacher: The dense model, frozen and in evaluation mode.
         batches: Inputs of the forward pass, with or without labels. The training ends early if they end. If several
             processes train, each has its part of every batch; the losses and the steps are those of the whole batch.
-        schedule: Steps and learning rates.
-        compute: Device and number format of the forward passes; weights and optimizers keep their own format.
+        schedule, compute: Steps and learning rates; device and number format of the forward passes alone.
         teacher_targets: Targets of the same teacher that are known already; new ones are added.
     """
     teacher_cache = TeacherCache(teacher, compute, kept={} if teacher_targets is None else teacher_targets)
