@@ -38,9 +38,8 @@ def plot(report: CompareReport, file: Path) -> bool:
         _panel(panels[0][1], report.rows, "milliseconds", "milliseconds per sample")
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     training = f"{report.steps} fine-tuning steps" if report.steps else "without training"
-    figure.suptitle(
-        f"{Path(report.checkpoint).name}, {training}; bars: paired 95 % interval, hollow: dominated, cross: not at its budget"
-    )
+    marks = "bars: paired 95 % interval, hollow: dominated, cross: not at its budget"
+    figure.suptitle(f"{Path(report.checkpoint).name}, {training}; {marks}")
     figure.savefig(file, dpi=120, metadata={"Software": None})
     pyplot.close(figure)
     return True
