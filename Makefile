@@ -1,4 +1,4 @@
-# make demo       compress the example checkpoint to a fifth of its GFLOPs; the result is build/blip-madtp
+# make demo       compress the example checkpoint to a fifth of its GFLOPs; the result is build/blip-madtp with a page about it
 # make test       run all tests
 # make test-fast  run the tests without the slow ones
 # make lint       run ruff, ruff format and mypy
@@ -23,6 +23,7 @@ help:
 demo: .venv/installed
 	@mkdir -p build
 	$(BIN)/madtp compress examples/blip.pt --gflops-budget 0.2 --output build/blip-madtp --overwrite
+	$(BIN)/madtp report build/blip-madtp
 
 # One thread per process: the models in the tests are tiny, and threads that share a core wait for each other.
 test test-fast: export OMP_NUM_THREADS ?= 1
@@ -46,7 +47,7 @@ bench: .venv/installed-bench
 
 # These files mark what is installed; they are newer than the files that they were installed from.
 .venv/installed: pyproject.toml constraints.txt | $(BIN)/pip
-	$(PIP) --editable .
+	$(PIP) --editable '.[report]'
 	@touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | $(BIN)/pip

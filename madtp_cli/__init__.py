@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from madtp_cli.pipelines.pages_from_python import report, show
+
 if TYPE_CHECKING:
     from typing import Unpack
-
-    from matplotlib.figure import Figure
 
     from madtp_cli.checkpoint.processors import Processor
     from madtp_cli.config.keywords import CompareKeywords, CompressKeywords, EvalKeywords, RunKeywords
@@ -30,7 +30,18 @@ if TYPE_CHECKING:
     from madtp_cli.reporting.comparison import CompareReport
     from madtp_cli.reporting.schema import CheckReport, CompressReport, EvalReport, ExportReport, ProfileReport
 
-__all__ = ["__version__", "check", "compare", "compress", "evaluate", "export", "load", "profile", "show"]
+__all__ = [
+    "__version__",
+    "check",
+    "compare",
+    "compress",
+    "evaluate",
+    "export",
+    "load",
+    "profile",
+    "report",
+    "show",
+]
 
 __version__ = "0.1.0"
 
@@ -242,45 +253,3 @@ def export(
         weights=weights,
         match_token=match_token,
     )
-
-
-def show(
-    source: str | Path,
-    *,
-    images: Sequence[str | Path],
-    text: str | Sequence[str] = (),
-    output: str | Path | None = None,
-    overwrite: bool = False,
-    dense: str | Path | None = None,
-    progress: bool | ProgressReporter = False,
-    **settings: Unpack[RunKeywords],
-) -> Figure:
-    """Draw which patches and words of a sample each block keeps, like `madtp show`.
-
-    Args:
-        source: As in `load`.
-        images: Image files; of two, the left one first.
-        text: The text of the sample; in retrieval it may be a list of texts.
-        output, overwrite: File to write too, .png or .html, and whether to replace one that madtp did not write.
-        dense: Dense checkpoint to compare with. Default: the one that the folder was made of, or, if it is not there
-            any more, the same weights without pruning.
-        progress: True shows progress bars; a reporter receives the progress.
-        settings: Device, and how to read the checkpoint; `config.RunSettings` describes all settings.
-
-    Returns:
-        A figure of matplotlib.
-
-    Raises:
-        MadtpError: A subclass of it. A keyword that is not a setting is a UsageError.
-    """
-    from madtp_cli.config import RunSettings
-    from madtp_cli.pipelines import keyword_arguments, show
-
-    own = ("images", "text", "output", "overwrite", "dense")
-    resolved = keyword_arguments.to_settings(RunSettings, settings, own)
-    texts, paths = [text] if isinstance(text, str) else list(text), [Path(image) for image in images]
-    reference, reporter = None if dense is None else Path(dense), keyword_arguments.to_reporter(progress)
-    sample = show.show(Path(source), paths, texts, resolved, reporter, reference)
-    if output is not None:
-        show.write(sample, Path(output), overwrite)
-    return show.figure(sample)

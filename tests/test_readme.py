@@ -37,6 +37,7 @@ SMALLER = {
     "export": [],
     "help": [],
     "show": [],
+    "report": ["--pictures=4"],
     "inspect": [],
     "data": ["--limit=8"],
     "schema": [],

@@ -162,6 +162,10 @@ app.command(
     epilog=context.examples('madtp show blip-madtp --image a.jpg --image b.jpg --text "both have a dog" -o pruning.png')
 )(pictures.show)
 
+app.command(epilog=context.examples("madtp report blip-madtp", "madtp report blip-half blip-fifth -o both.html"))(
+    pictures.report
+)
+
 
 @app.command(epilog=context.examples("madtp inspect model_base_nlvr.pth"))
 def inspect(

@@ -43,6 +43,15 @@ READING = _optional(
 )
 #: How a model runs.
 COMPUTE = _optional(prompt=opt.Prompt, device=opt.Device, dtype=opt.Dtype, config=opt.Config)
+#: Where the data of a finished run are now, and how its model runs here.
+PLACE = _optional(
+    data=opt.Data,
+    image_root=opt.ImageRoot,
+    workers=opt.Workers,
+    device=opt.Device,
+    dtype=opt.Dtype,
+    config=opt.Config,
+)
 #: Every command that runs a model on samples.
 RUN = {
     **SAMPLES,

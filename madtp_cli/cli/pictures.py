@@ -1,17 +1,19 @@
-"""The commands that show results to people: `madtp show`."""
+"""The commands that show results to people: `madtp show` and `madtp report`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from madtp_cli.cli import context, early_checks, results
 from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
 from madtp_cli.config import RunSettings
-from madtp_cli.errors import UsageError
+from madtp_cli.errors import UsageError, printable
 
 #: Endings of the files that `madtp show` writes.
 SUFFIXES = (".png", ".html")
@@ -55,6 +57,28 @@ Overwrite = Annotated[
     bool, opt.option("Replace the file also if madtp did not write it.", "--overwrite", panel="Output")
 ]
 
+Folders = Annotated[
+    list[Path], typer.Argument(help="Folders that `madtp compress` wrote, one or several.", show_default=False)
+]
+Page = Annotated[
+    Path | None,
+    opt.option(
+        "HTML file to write. Default: report.html in the first folder. A page of an earlier run is replaced.",
+        *("--output", "-o"),
+        panel="Output",
+    ),
+]
+Pictures = Annotated[
+    int | None,
+    opt.option(
+        "Samples with pictures, of all folders together, 0 to 200; 0 runs no model. [default: 16]",
+        "--pictures",
+        panel="Output",
+        min=0,
+        max=200,
+    ),
+]
+
 
 @groups.add(groups.READING, groups.COMPUTE, groups.OUTPUT)
 def show(
@@ -84,6 +108,32 @@ def show(
     context.print_document(
         ctx, results.show.document(sample, file), lambda _, out: results.show.show(sample, file, out, terminal)
     )
+
+
+@groups.add(groups.PLACE, groups.OUTPUT)
+def report(
+    ctx: typer.Context,
+    folders: Folders,
+    output: Page = None,
+    pictures: Pictures = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write one HTML page: is the pruning worth it, which samples changed, and which parts of the images went."""
+    ctx.params["checkpoint"] = folders[0]
+    settings, progress = context.settings(ctx, RunSettings)
+    for folder in folders[1:]:
+        early_checks.check_checkpoint(folder)
+    if output is not None and output.suffix not in (".html", ".htm"):
+        raise UsageError(f"--output: the name {output.name!r} must end with .html.")
+    from madtp_cli.pipelines import report as pipeline
+
+    number = pipeline.PICTURES if pictures is None else pictures
+    file = pipeline.report(folders, output, settings, progress, pictures=number, overwrite=overwrite)
+    context.print_document(ctx, {"file": str(file), "folders": [str(folder) for folder in folders]}, _show_page)
+
+
+def _show_page(found: Mapping[str, Any], out: Console) -> None:
+    out.print(f"Written: {printable(found['file'])}")
 
 
 def _file(checkpoint: Path, output: Path | None, html: bool, terminal: bool) -> Path | None:

@@ -21,6 +21,7 @@ from madtp_cli.evaluation import batching, run, sample_costs
 from madtp_cli.evaluation.quality import agreement
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.models.prunable import Prunable
+from madtp_cli.reporting.schema import TrainingPoint
 
 #: States late in the fine-tune that are compared on validation data, and the samples they are compared on.
 CANDIDATES, CANDIDATE_SAMPLES = 2, 500
@@ -111,6 +112,7 @@ def _steps(
         state = f"loss {result.loss:.3f} · {gflops:.4g} GFLOPs · threshold scale {scale:.3g}"
         session.progress.figures(loss=result.loss, gflops=gflops, threshold_scale=scale)
         session.progress.advance(result.step, state)
+        session.training.append(TrainingPoint(step=result.step, loss=result.loss, gflops=gflops, threshold_scale=scale))
         yield result.step
         started = time.monotonic()  # without the validation of the state
     session.progress.finish()

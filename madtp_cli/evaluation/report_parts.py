@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from madtp_cli.evaluation.run import Measured
 from madtp_cli.evaluation.session import Session
 from madtp_cli.flops.counts import Counts
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.reporting.schema import AGREEMENT, ComputePart, Environment, GenerationCostPart, LayerPart
+from madtp_cli.reporting.schema import AGREEMENT, ComputePart, Environment, GenerationCostPart, LayerPart, TrainingPoint
 from madtp_cli.tasks import Task
+
+#: Steps of a fine-tune that a report lists at most.
+MOST_TRAINING_POINTS = 200
 
 
 def environment(device: torch.device | str = "cpu") -> Environment:
@@ -67,6 +71,12 @@ def generation_part(
         pruned=cost.total / answers / 1e9 if model.pruning else None,
         share=cost.total / dense_total if model.pruning else None,
     )
+
+
+def thinned(points: Sequence[TrainingPoint]) -> list[TrainingPoint]:
+    """Return at most `MOST_TRAINING_POINTS` steps of a fine-tune, at equal distances; the last one is there."""
+    every = math.ceil(len(points) / MOST_TRAINING_POINTS)
+    return list(points[::-1][:: max(1, every)][::-1])
 
 
 def by_tower(layers: Sequence[LayerPart]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from madtp_cli.evaluation import cut_texts, number_formats
 from madtp_cli.evaluation.compute import Batch, ComputeConfig
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.reporting.schema import CutTextsPart
+from madtp_cli.reporting.schema import CutTextsPart, TrainingPoint
 from madtp_cli.scenes import splits as scenes
 from madtp_cli.tasks import Task
 
@@ -48,6 +48,7 @@ class Session:
         checkpoint_notes: What was assumed about the checkpoint, or left out of it.
         stored: Number format of the weights in the checkpoint's file.
         cut_texts: The texts of the data that are longer than the model reads.
+        training: The steps of the fine-tune so far.
         prepared_batches: Batches that `batching` keeps in memory for the next pass, by split and number of rows.
         teacher_targets: Distillation targets of the dense model by sample, see `compression.teacher_cache`.
     """
@@ -65,6 +66,7 @@ class Session:
     cut_texts: CutTextsPart = field(default_factory=CutTextsPart)
     prepared_batches: dict[str, list[Batch]] = field(default_factory=dict)
     teacher_targets: dict[bytes, Any] = field(default_factory=dict)
+    training: list[TrainingPoint] = field(default_factory=list)
 
     @classmethod
     def open(

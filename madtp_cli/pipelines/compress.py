@@ -15,7 +15,14 @@ from madtp_cli.config import CompressSettings
 from madtp_cli.evaluation import batching, sample_files, sample_records, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.quality import agreement_part, change
-from madtp_cli.evaluation.report_parts import compute_part, conditions, environment, generation_part, layer_parts
+from madtp_cli.evaluation.report_parts import (
+    compute_part,
+    conditions,
+    environment,
+    generation_part,
+    layer_parts,
+    thinned,
+)
 from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
 from madtp_cli.pipelines import gating
@@ -115,6 +122,7 @@ def _report(
             CurvePoint(threshold_scale=scale, share=gflops / compressed.target.dense)
             for scale, gflops in calibration.tried
         ],
+        training=thinned(session.training),
         settings=session.settings.model_dump(mode="json"),
         environment=environment(session.compute.device),
         seconds=time.monotonic() - started,

@@ -22,6 +22,7 @@ from madtp_cli.reporting.small_reports import (
     ErrorReport,
     InspectReport,
     LogEvent,
+    PageReport,
     ScenesReport,
     ShowReport,
 )
@@ -36,6 +37,7 @@ DOCUMENTS: dict[str, tuple[type[BaseModel], ...]] = {
     "export": (ExportReport,),
     "inspect": (InspectReport,),
     "profile": (ProfileReport, ArchitecturesReport),
+    "report": (PageReport,),
     "scenes": (ScenesReport,),
     "show": (ShowReport,),
 }

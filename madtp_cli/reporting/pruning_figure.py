@@ -6,7 +6,6 @@ It is drawn with matplotlib, as the plots of `madtp report`.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from madtp_cli.reporting import pruning_picture, wording
@@ -56,10 +55,9 @@ def _draw_image(part: Any, image: ImageInput, columns: int, name: str) -> None:
         _show(axes[1], importance, f"importance in block {image.blocks[0].number}\n(bright: important)")
     first = 1 if importance is None else 2
     for axis, block in zip(axes[first:], image.blocks, strict=False):
-        picture = pruning_picture.shaded(image, block)
         kept = len(block.kept)
-        _show(axis, picture, f"after block {block.number}\n{kept} kept, {patches - kept} pruned")
-        _outline(axis, image, block, picture.shape)
+        title = f"after block {block.number}\n{kept} kept, {patches - kept} pruned"
+        _show(axis, pruning_picture.shaded(image, block), title)
     for axis in axes[first + len(image.blocks) :]:
         axis.set_visible(False)
 
@@ -68,18 +66,6 @@ def _show(axis: Axes, picture: Any, title: str) -> None:
     axis.imshow(picture, interpolation="nearest")
     axis.set_title(title, fontsize=8.5)
     axis.set(xticks=[], yticks=[])
-
-
-def _outline(axis: Axes, image: ImageInput, block: Any, shape: Sequence[int]) -> None:
-    """Draw the outlines of the groups; that of the kept patch is thick."""
-    from matplotlib.collections import LineCollection
-
-    size = (shape[1] / image.columns, shape[0] / image.rows)
-    for group in pruning_picture.drawn_groups(image, block):
-        colour = pruning_picture.COLOURS[group.colour]
-        for lines, width in ((group.outline, 1.1), (group.kept_outline, 2.2)):
-            scaled = [[(x * size[0] - 0.5, y * size[1] - 0.5) for x, y in line] for line in lines]
-            axis.add_collection(LineCollection(scaled, colors=colour, linewidths=width))
 
 
 def _draw_costs(axis: Axes, sample: PrunedSample) -> None:

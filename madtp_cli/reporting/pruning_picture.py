@@ -2,62 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from madtp_cli.reporting.pruned_sample import Group, ImageInput, PrunedBlock
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
 
 #: Colours of groups, which stay apart for colour-blind readers and on most pictures; used again after the last one.
 COLOURS = ("#e69f00", "#0072b2", "#d62728", "#009e73", "#cc79a7", "#56b4e9", "#8c564b", "#6a3d9a", "#7f7f00", "#4d4d4d")
-#: The share of a pruned patch that remains visible, and the share of its group's colour.
+#: The share of a pruned patch that remains visible, and the share of its group's colour in what covers it.
 PALE, TINT = 0.22, 0.16
-#: Distance of an outline from the edge of its patches, in patches: outlines of neighbours do not cover each other.
-INSET = 0.07
-
-#: A line from (x, y) to (x, y), in patches.
-Line = tuple[tuple[float, float], tuple[float, float]]
+#: Side of a layer over a picture, in pixels, and the part of a patch's side that is the thickness of an outline.
+SIDE, THICKNESS = 192, 1 / 9
 
 
-@dataclass(frozen=True)
-class DrawnGroup:
-    """A group of merged patches as it is drawn.
+def layer(image: ImageInput, block: PrunedBlock, pale: int = 255) -> Image:
+    """Return what is drawn over a picture, as a small image with few colours and with transparency.
 
-    Attributes:
-        kept: The kept patch; None for a token that consists of pruned patches only.
-        members: The patches.
-        colour: Number of its colour.
-        outline: The edges of the patches.
-        kept_outline: The edges of the kept patch.
+    Pruned patches are covered with a mixture of a grey value and the colour of their group. Groups of several patches
+    have an outline, and the kept patch of such a group has a second, thicker one inside.
+
+    Args:
+        image: The image.
+        block: The block after which it is shown.
+        pale: The grey value, 0 to 255.
     """
+    import numpy as np
+    from PIL import Image as Images
 
-    kept: int | None
-    members: tuple[int, ...]
-    colour: int
-    outline: list[Line]
-    kept_outline: list[Line]
+    size = max(8, SIDE // image.columns)
+    width = max(1, round(size * THICKNESS))
+    owner, colour = _by_patch(image, block)
+    kept = np.isin(np.arange(owner.size), list(block.kept)).reshape(owner.shape)
+    # The palette has nothing, then for no colour and each colour what covers a pruned patch, then the lines.
+    cells = _enlarged(np.where(kept, 0, 1 + colour), size)
+    lines = _enlarged(2 + len(COLOURS) + colour, size)
+    grouped = colour > 0
+    cells = np.where(_edges(owner, grouped, size, 0, width), lines, cells)
+    alone = np.arange(owner.size).reshape(owner.shape)
+    inner = _edges(alone, grouped & kept, size, width + 1, width + size // 16)
+    drawn = Images.fromarray(np.where(inner, lines, cells).astype(np.uint8))
+    covers = [[round((1 - TINT) * pale + TINT * part) for part in rgb(shade)] for shade in COLOURS]
+    palette = [[0, 0, 0], [pale] * 3, *covers, [0, 0, 0], *map(rgb, COLOURS)]
+    drawn.putpalette([part for entry in palette for part in entry])
+    alpha = [0, *[round(255 * (1 - PALE))] * (1 + len(COLOURS)), *[255] * (1 + len(COLOURS))]
+    drawn.info["transparency"] = bytes(alpha[: len(palette)])
+    return drawn
 
 
-def drawn_groups(image: ImageInput, block: PrunedBlock) -> list[DrawnGroup]:
-    """Return the merged groups of an image after a block. A kept patch has the same colour after every block."""
-    colours = _colours(image.blocks)
-    return [
-        DrawnGroup(
-            group.kept,
-            group.members,
-            colours[_key(group)],
-            outline(group.members, image.rows, image.columns),
-            [] if group.kept is None else outline([group.kept], image.rows, image.columns, 2.2 * INSET),
-        )
-        for group in block.merged
-    ]
+def shaded(image: ImageInput, block: PrunedBlock | None, pale: int = 255) -> Image:
+    """Return the picture with its layer, RGB; None for the picture before the first block."""
+    if block is None:
+        return image.picture
+    over = layer(image, block, pale).convert("RGBA")
+    side = max(over.width, image.picture.width), max(over.height, image.picture.height)
+    picture = image.picture.convert("RGBA").resize(side)
+    picture.alpha_composite(over.resize(side, resample=0))
+    return picture.convert("RGB")
+
+
+def _by_patch(image: ImageInput, block: PrunedBlock) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each patch the number of its group, and that of its colour from 1, 0 for none; [rows, columns]."""
+    import numpy as np
+
+    owner = np.full(image.rows * image.columns, -1)
+    colour, colours = np.zeros_like(owner), _colours(image.blocks)
+    for number, group in enumerate(block.groups):
+        owner[list(group.members)] = number
+        if len(group.members) > 1:
+            colour[list(group.members)] = 1 + colours[_key(group)]
+    shape = (image.rows, image.columns)
+    return owner.reshape(shape), colour.reshape(shape)
+
+
+def _edges(owner: np.ndarray, drawn: np.ndarray, size: int, start: int, width: int) -> np.ndarray:
+    """Return the pixels of the outlines of groups, bool; `start` is their distance from the edge of a patch."""
+    import numpy as np
+
+    inside = np.pad(owner, 1, constant_values=-2)
+    local = np.arange(size)
+    low, high = (local >= start) & (local < start + width), (local < size - start) & (local >= size - start - width)
+    reach = (local >= start) & (local < size - start)
+    found = np.zeros((owner.shape[0] * size, owner.shape[1] * size), dtype=bool)
+    for other, rows, columns in (
+        (inside[:-2, 1:-1], low, reach),
+        (inside[2:, 1:-1], high, reach),
+        (inside[1:-1, :-2], reach, low),
+        (inside[1:-1, 2:], reach, high),
+    ):
+        found |= np.kron(drawn & (other != owner), rows[:, None] & columns[None])
+    return found
+
+
+def _enlarged(values: np.ndarray, size: int) -> np.ndarray:
+    import numpy as np
+
+    return np.kron(values, np.ones((size, size), dtype=values.dtype))
 
 
 def _colours(blocks: Sequence[PrunedBlock]) -> dict[int, int]:
-    """Return the number of the colour of each merged group, the largest groups of the last block first."""
+    """Return the number of the colour of each merged group, the largest groups of the last block first.
+
+    A kept patch has the same colour after every block.
+    """
     found: dict[int, int] = {}
     for block in reversed(blocks):
         for group in sorted(block.merged, key=lambda group: -len(group.members)):
@@ -70,55 +120,6 @@ def _key(group: Group) -> int:
     return -1 if group.kept is None else group.kept
 
 
-def outline(patches: Iterable[int], rows: int, columns: int, inset: float = INSET) -> list[Line]:
-    """Return the edges of a set of patches towards all other patches, slightly inside of it.
-
-    >>> outline([0], 1, 1, 0.0)
-    [((0.0, 0.0), (1.0, 0.0)), ((0.0, 1.0), (1.0, 1.0)), ((0.0, 0.0), (0.0, 1.0)), ((1.0, 0.0), (1.0, 1.0))]
-    """
-    inside, lines = set(patches), []
-    for patch in sorted(inside):
-        row, column = divmod(patch, columns)
-        above, below = row > 0 and patch - columns in inside, row < rows - 1 and patch + columns in inside
-        before, after = column > 0 and patch - 1 in inside, column < columns - 1 and patch + 1 in inside
-        left, right = column + inset * (not before), column + 1 - inset * (not after)
-        top, bottom = row + inset * (not above), row + 1 - inset * (not below)
-        sides = (
-            (above, (left, top), (right, top)),
-            (below, (left, bottom), (right, bottom)),
-            (before, (left, top), (left, bottom)),
-            (after, (right, top), (right, bottom)),
-        )
-        lines += [
-            ((float(start[0]), float(start[1])), (float(end[0]), float(end[1])))
-            for covered, start, end in sides
-            if not covered
-        ]
-    return lines
-
-
-def shaded(image: ImageInput, block: PrunedBlock | None, pale: float = 255.0) -> np.ndarray:
-    """Return the picture with its pruned patches mixed with a grey value, uint8 [height, width, 3].
-
-    Args:
-        image: The image.
-        block: The block after which it is shown; None before the first block.
-        pale: The grey value, 0 to 255.
-    """
-    import numpy as np
-
-    pixels = np.asarray(image.picture, dtype=np.float64)
-    if block is None:
-        return pixels.astype(np.uint8)
-    share, colour = np.full(image.rows * image.columns, PALE), np.full((image.rows * image.columns, 3), pale)
-    for group in drawn_groups(image, block):
-        colour[list(group.members)] += TINT * (np.array(rgb(COLOURS[group.colour])) - pale)
-    share[list(block.kept)] = 1
-    mask = _spread(share.reshape(image.rows, image.columns, 1), pixels.shape)
-    behind = _spread(colour.reshape(image.rows, image.columns, 3), pixels.shape)
-    return np.round(mask * pixels + (1 - mask) * behind).astype(np.uint8)
-
-
 def rgb(colour: str) -> list[int]:
     """Return red, green and blue of a colour.
 
@@ -126,14 +127,6 @@ def rgb(colour: str) -> list[int]:
     [230, 159, 0]
     """
     return list(bytes.fromhex(colour[1:]))
-
-
-def _spread(patches: np.ndarray, shape: Sequence[int]) -> Any:
-    """Return a value for each pixel from a value for each patch, [rows, columns, any]."""
-    import numpy as np
-
-    rows, columns = (np.arange(shape[axis]) * patches.shape[axis] // shape[axis] for axis in (0, 1))
-    return patches[rows][:, columns]
 
 
 def summary(image: ImageInput, block: PrunedBlock) -> str:
@@ -153,8 +146,8 @@ def summary(image: ImageInput, block: PrunedBlock) -> str:
     return ", ".join(parts)
 
 
-def importance(image: ImageInput) -> np.ndarray | None:
-    """Return the importance of each patch before the first block that chose patches, from 0 to 1, [rows, columns].
+def importance(image: ImageInput) -> Image | None:
+    """Return the importance of the patches in the first block that chose patches: a grey pixel each, bright: important.
 
     None if no block chose patches by their importance.
     """
@@ -162,6 +155,7 @@ def importance(image: ImageInput) -> np.ndarray | None:
 
     if not image.blocks or not any(image.blocks[0].weights):
         return None
-    weights = np.array([weight or 0.0 for weight in image.blocks[0].weights])
-    scaled: np.ndarray = (weights / max(weights.max(), 1e-12)).reshape(image.rows, image.columns)
-    return scaled
+    from PIL import Image as Images
+
+    weights = np.array([weight or 0.0 for weight in image.blocks[0].weights]).reshape(image.rows, image.columns)
+    return Images.fromarray(np.round(255 * weights / max(weights.max(), 1e-12)).astype(np.uint8))

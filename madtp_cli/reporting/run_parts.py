@@ -1,4 +1,4 @@
-"""The parts of a report on how a run computed, and how often two models give the same answers."""
+"""The parts of a report on how a run computed, and how often two models give the same answers, and on the fine-tune."""
 
 from __future__ import annotations
 
@@ -23,3 +23,16 @@ class AgreementPart(Part):
     """Number of answers."""
     interval95: Interval
     """95 % confidence interval of `percent`, in percent."""
+
+
+class TrainingPoint(Part):
+    """One step of the fine-tune, at which the loss and the cost of its batch were measured."""
+
+    step: int
+    """Number of the step, from 1."""
+    loss: float
+    """Loss of the batch; it has no unit."""
+    gflops: float
+    """Mean GFLOPs per sample of the batch."""
+    threshold_scale: float
+    """The threshold scale after the step; it has no unit."""

@@ -40,7 +40,7 @@ from madtp_cli.reporting.parts import (
     WeightsPart,
 )
 from madtp_cli.reporting.plain_text import encodable
-from madtp_cli.reporting.run_parts import AgreementPart, ComputePart
+from madtp_cli.reporting.run_parts import AgreementPart, ComputePart, TrainingPoint
 
 __all__ = [
     "AGREEMENT",
@@ -77,6 +77,7 @@ __all__ = [
     "SamplePart",
     "TaskPart",
     "TimesPart",
+    "TrainingPoint",
     "WeightsPart",
 ]
 
@@ -143,6 +144,8 @@ class CompressReport(_ModelReport):
     """The threshold scale that meets the budget, a number without unit."""
     curve: list[CurvePoint]
     """Trials of the last calibration."""
+    training: list[TrainingPoint] = []
+    """Steps of the fine-tune, at most 200 of them at equal distances; empty without a fine-tune."""
     settings: dict[str, object]
     """Every setting of the run."""
     environment: Environment

@@ -174,6 +174,17 @@ class ShowReport(_Document):
     """Cost and token counts of each layer."""
 
 
+class PageReport(_Document):
+    """The result of `madtp report`."""
+
+    command: Literal["report"] = "report"
+    """The command that made the document."""
+    file: str
+    """Path of the page."""
+    folders: list[str]
+    """The folders that it is about."""
+
+
 class ErrorReport(_Document):
     """What a command with --json prints on stderr if it fails: one object on one line, the last line."""
 

@@ -98,7 +98,7 @@ def test_the_policy_allows_the_style_of_the_page_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("pixels", [48, 1000])
 def test_a_picture_is_small(pixels: int) -> None:
-    """Pictures are at most 224 pixels wide, and each is in the page once."""
+    """Pictures are at most 176 pixels wide, and each is in the page once."""
     page = html.sample_page(sample("a cat", pixels))
     assert page.count("data:image/jpeg") == 2
-    assert len(page) < 160_000
+    assert len(page) < 120_000

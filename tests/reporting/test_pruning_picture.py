@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import pytest
 from PIL import Image
 
 from madtp_cli.reporting import pruning_picture
-from madtp_cli.reporting.html import svg
 from madtp_cli.reporting.pruned_sample import Group, ImageInput, PrunedBlock
 
 #: 2 x 3 patches: patch 1 joined patch 0, patch 3 stands alone, patches 4 and 5 are one merged token, patch 2 is gone.
@@ -20,40 +20,46 @@ def image() -> ImageInput:
     return ImageInput(Image.new("RGB", (6, 4)), 2, 3, [BLOCK])
 
 
+def colours_of(image: ImageInput, block: PrunedBlock) -> list[list[tuple[int, ...]]]:
+    """Return the colour in the middle of each patch, red, green, blue and alpha."""
+    layer: Any = pruning_picture.layer(image, block).convert("RGBA")
+    size = layer.width // image.columns
+    return [[layer.getpixel((size * c + size // 2, size * r + size // 2)) for c in range(3)] for r in range(2)]
+
+
 def test_only_pruned_patches_are_pale(image) -> None:
-    """Kept patches show the pixels of the image; the others are mixed with white."""
-    pixels = pruning_picture.shaded(image, BLOCK)
-    assert pixels.shape == (4, 6, 3)
-    black = [[bool((pixels[2 * row, 2 * column] == 0).all()) for column in range(3)] for row in range(2)]
-    assert black == [[True, False, False], [True, False, False]]
-    assert (pixels[0, 4] == round(255 * (1 - pruning_picture.PALE))).all()  # gone: no group, no tint
-    assert (pruning_picture.shaded(image, None) == np.zeros((4, 6, 3))).all()
+    """Kept patches are not covered; the others are, in a mixture of white and the colour of their group."""
+    covered = colours_of(image, BLOCK)
+    assert [[patch[3] > 0 for patch in row] for row in covered] == [[False, True, True], [False, True, True]]
+    assert covered[0][2][:3] == (255, 255, 255)  # gone: it is in no group
+    assert covered[0][1] != covered[1][1] == covered[1][2]
+    assert pruning_picture.shaded(image, None) is image.picture
 
 
-def test_groups_of_one_patch_have_no_outline(image) -> None:
-    """Only merged groups do; the kept patch of a group has one of its own."""
-    first, merged = pruning_picture.drawn_groups(image, BLOCK)
-    assert (first.kept, first.members, merged.kept, merged.members) == (0, (0, 1), None, (4, 5))
-    assert first.colour != merged.colour
-    assert first.kept_outline
-    assert merged.kept_outline == []
-
-
-def test_an_outline_surrounds_its_patches() -> None:
-    """There is no line between two patches of the group; without inset each line is on the grid."""
-    lines = pruning_picture.outline([0, 1], 2, 3, inset=0.0)
-    assert ((1.0, 0.0), (1.0, 1.0)) not in lines
-    assert len(lines) == 6
+def test_merged_groups_have_an_outline(image) -> None:
+    """Patches 0 and 1 share one, with no line between them; patch 3 stands alone and has none."""
+    layer: Any = pruning_picture.layer(image, BLOCK).convert("RGBA")
+    size = layer.width // 3
+    alpha = layer.getchannel("A").load()
+    top, left = alpha[size // 2, 0], alpha[0, size // 2]
+    assert (top, left) == (255, 255)
+    assert layer.getpixel((size // 2, 0))[:3] in {
+        tuple(pruning_picture.rgb(shade)) for shade in pruning_picture.COLOURS
+    }
+    assert alpha[size - 1, size // 2] < 255
+    assert all(alpha[x, y] == 0 for x in range(size) for y in range(size, 2 * size))  # patch 3
+    inner = max(1, round(size * pruning_picture.THICKNESS)) + 2
+    assert alpha[size // 2, inner] == 255  # the thick outline of the kept patch
+    assert alpha[size + size // 2, inner] < 255
 
 
 def test_a_kept_patch_keeps_its_colour(image) -> None:
     """A reader follows it from block to block."""
     later = PrunedBlock(3, (Group(0, (0, 1, 3)), Group(None, (4, 5))), BLOCK.weights, 3)
     both = ImageInput(image.picture, 2, 3, [BLOCK, later])
-    colours = [
-        {group.kept: group.colour for group in pruning_picture.drawn_groups(both, block)} for block in both.blocks
-    ]
-    assert colours[0] == colours[1]
+    before, after = colours_of(both, BLOCK), colours_of(both, later)
+    assert before[0][1] == after[0][1] == after[1][0]
+    assert before[1][1:] == after[1][1:]
 
 
 def test_the_summary_counts_each_patch_once(image) -> None:
@@ -64,6 +70,10 @@ def test_the_summary_counts_each_patch_once(image) -> None:
     )
 
 
-def test_the_shape_of_the_page_covers_the_pruned_patches(image) -> None:
-    """Patches 1, 2, 4 and 5: two rectangles."""
-    assert svg.pruned(image, BLOCK) == "M1 0h2v1h-2zM1 1h2v1h-2z"
+def test_the_importance_is_a_pixel_for_each_patch(image) -> None:
+    """The most important patch is white, a protected one is black; without weights there is no picture."""
+    shown = pruning_picture.importance(image)
+    assert shown is not None
+    assert list(shown.tobytes()) == [255, 51, 0, 102, 51, 51]
+    unscored = PrunedBlock(1, BLOCK.groups, (None,) * 6, 4)
+    assert pruning_picture.importance(ImageInput(image.picture, 2, 3, [unscored])) is None

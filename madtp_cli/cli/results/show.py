@@ -22,7 +22,7 @@ WIDTH, GAP = 24, 2
 #: Width of a terminal that is not known.
 USUAL_WIDTH = 80
 #: Grey value behind pruned patches: dark and light terminals differ from it.
-PALE = 128.0
+PALE = 128
 
 
 def document(sample: PrunedSample, file: Path | None) -> dict[str, Any]:
@@ -104,15 +104,14 @@ def _title(name: str, block: PrunedBlock | None) -> str:
     return name if block is None else f"block {block.number}: {len(block.kept)} patches"
 
 
-def _half_blocks(pixels: Any) -> Sequence[Text]:
-    """Return the lines of a picture, [height, width, 3]: each character is an upper half with its own background."""
-    rows = [number * pixels.shape[0] // WIDTH for number in range(WIDTH)]
-    columns = [number * pixels.shape[1] // WIDTH for number in range(WIDTH)]
+def _half_blocks(picture: Any) -> Sequence[Text]:
+    """Return the lines of a picture: each character is an upper half with its own background."""
+    small = picture.resize((WIDTH, WIDTH))
     lines = []
-    for upper, lower in zip(rows[::2], rows[1::2], strict=True):
+    for row in range(0, WIDTH, 2):
         line = Text()
-        for column in columns:
-            above, below = (Color.from_rgb(*map(int, pixels[row, column])) for row in (upper, lower))
+        for column in range(WIDTH):
+            above, below = (Color.from_rgb(*small.getpixel((column, row + half))) for half in (0, 1))
             line.append("▀", Style(color=above, bgcolor=below))
         lines.append(line)
     return lines

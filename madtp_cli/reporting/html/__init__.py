@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from madtp_cli import __version__
 from madtp_cli.errors import UsageError, install_command, printable
 from madtp_cli.reporting import pruning_picture, wording
-from madtp_cli.reporting.html import svg
 from madtp_cli.reporting.pruned_sample import PrunedSample
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 #: Longest side of a picture in a page, in pixels, and the quality of its JPEG.
-PICTURE_SIDE, JPEG_QUALITY = 224, 80
+PICTURE_SIDE, JPEG_QUALITY = 176, 75
 
 
 def sample_page(sample: PrunedSample) -> str:
@@ -68,13 +67,13 @@ def _environment() -> Any:
         lstrip_blocks=True,
         finalize=_printable,
     )
-    environment.globals.update(svg=svg, wording=wording, picture=pruning_picture, data_uri=data_uri, zip=zip)
+    environment.globals.update(wording=wording, picture=pruning_picture, photo=photo, drawing=drawing, zip=zip)
     environment.filters["number"] = number
     return environment
 
 
 def _printable(value: object) -> object:
-    """Escape control characters in plain texts; markup is of the templates and of `svg`."""
+    """Escape control characters in plain texts; markup is of the templates alone."""
     return printable(value, keep="\n") if type(value) is str else value
 
 
@@ -89,12 +88,21 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,.0f}" if digits == 0 else f"{value:.{digits}g}"
 
 
-def data_uri(image: Image) -> str:
-    """Return an image as a data URI, at most `PICTURE_SIDE` pixels wide and high."""
+def photo(image: Image) -> str:
+    """Return a picture as a data URI, at most `PICTURE_SIDE` pixels wide and high."""
     from PIL import Image as Images
 
     small = image.copy()
     small.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Images.Resampling.LANCZOS)
+    return _data_uri(small, "jpeg", quality=JPEG_QUALITY, optimize=True)
+
+
+def drawing(image: Image) -> str:
+    """Return an image with few colours as a data URI."""
+    return _data_uri(image, "png", optimize=True)
+
+
+def _data_uri(image: Image, kind: str, **settings: Any) -> str:
     stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+    image.save(stream, kind, **settings)
+    return f"data:image/{kind};base64," + base64.b64encode(stream.getvalue()).decode()
