@@ -52,6 +52,7 @@ def load(
     weights: str | None = None,
     match_token: str | None = None,
     prompt: str | None = None,
+    task: str | None = None,
 ) -> LoadedCheckpoint:
     """Load a checkpoint on the CPU, in evaluation mode.
 
@@ -65,12 +66,13 @@ def load(
         activation, weights: See `inspection.inspect`.
         match_token: First token of the texts that a BLIP matches with images: "enc" or "cls".
         prompt: Text that begins every caption of a BLIP; it may be empty.
+        task: Use the checkpoint for this task if its family's model for it has the same tensors.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or used, or lacks tensors or a tokenizer.
     """
     source = locate(Path(source))
-    overrides = CheckpointOverrides(head_width, image_size, activation, weights, match_token, prompt)
+    overrides = CheckpointOverrides(head_width, image_size, activation, weights, match_token, prompt, task)
     recognised = recognise(source, overrides)
     inspection = compare(source, recognised)
     _require_loadable(inspection)

@@ -26,6 +26,8 @@ def _optional(**annotations: Any) -> Group:
 SAMPLES = _optional(
     data=opt.Data,
     image_root=opt.ImageRoot,
+    classes=opt.Classes,
+    templates=opt.Templates,
     task=opt.Task,
     split=opt.Split,
     limit=opt.Limit,

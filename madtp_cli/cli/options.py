@@ -72,6 +72,8 @@ Verbose = Annotated[
 
 Data = Annotated[str | None, setting("data", panel="Data")]
 ImageRoot = Annotated[str | None, setting("image_root", panel="Data")]
+Classes = Annotated[str | None, setting("classes", panel="Data")]
+Templates = Annotated[str | None, setting("templates", panel="Data")]
 Task = Annotated[str | None, setting("task", panel="Data")]
 Split = Annotated[str | None, setting("split", panel="Data")]
 Limit = Annotated[int | None, setting("limit", panel="Data")]

@@ -90,7 +90,7 @@ def distill(
         with compute.precision():
             output = student(**inputs_of(batch), labels=batch.get("labels"))
         before = teacher_cache.seconds
-        losses = step_losses(output, teacher_cache.targets(batch), len(batch["input_ids"]))
+        losses = step_losses(output, teacher_cache.targets(batch), len(batch["pixel_values"]))
         detached = {name: loss.item() for name, loss in losses.items()}
         finite.require_loss(student, detached, step, compute)
         torch.stack(list(losses.values())).sum().backward()
@@ -129,7 +129,7 @@ def step_losses(output: Any, targets: DistillationTargets, samples: int = 1) -> 
             loss = _relative_distance(_data(value), _data(targets[name]))
         by_kind.setdefault(kind, []).append(loss)
     losses = {kind: torch.stack(parts).sum() for kind, parts in by_kind.items()}
-    if "embedding.image" in targets:
+    if "embedding.text" in targets:
         losses["contrast"] = _contrast_loss(output.targets, targets)
     if output.loss is not None:
         losses["task"] = global_mean(output.loss, output.loss_items or samples)

@@ -14,6 +14,8 @@ class RunKeywords(TypedDict, total=False):
 
     data: str | Path | None
     image_root: str | Path | None
+    classes: str | Path | None
+    templates: str | Path | None
     task: str | None
     split: Literal["train", "val", "test"]
     limit: int | None

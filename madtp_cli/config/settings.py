@@ -72,8 +72,15 @@ class RunSettings(BaseModel):
     image_root: UserPath | None = None
     """Folder of the images; its usual subfolders, such as images/, are searched too. Default: the folder of the
     annotations."""
+    classes: UserPath | None = None
+    """File with the names of the classes, for classification: one per line in the alphabetical order of their folders,
+    or lines of folder, tab and name. Default: the names of the folders."""
+    templates: UserPath | None = None
+    """File with the texts of a class, for classification: one per line, with {} for the name of the class. Default:
+    one text, "a photo of a {}."."""
     task: FileName | None = None
-    """Task that the checkpoint must have; another task is an error. Default: the task of the checkpoint."""
+    """Task of the run. A CLIP or SigLIP serves retrieval and classification; for other checkpoints another task than
+    their own is an error. Default: the task of the checkpoint."""
     split: Literal["train", "val", "test"] = "test"
     """Split of the reported samples: train, val or test."""
     limit: int | None = Field(default=None, ge=1)

@@ -44,6 +44,7 @@ class Schema:
         text: The column of `Row.text`.
         label: The column of `Row.label`, 1 for true and 0 for false; None if rows have no label.
         answers: The column of `Row.references` if these are answers to a question; None otherwise.
+        classes: Whether the text is the name of a class, and the label its number among `Dataset.answers`.
     """
 
     name: str
@@ -51,11 +52,12 @@ class Schema:
     text: Column
     label: Column | None = None
     answers: Column | None = None
+    classes: bool = False
 
     @property
     def has_captions(self) -> bool:
         """Whether the texts are captions: `Row.references` are all captions of the image, one row per image."""
-        return self.label is None and self.answers is None
+        return self.label is None and self.answers is None and not self.classes
 
     @property
     def reference(self) -> str | None:
@@ -83,7 +85,7 @@ class Schema:
         """
         if self.label:
             return RowsPart(rows=len(rows), true_percent=100 * sum(bool(row.label) for row in rows) / len(rows))
-        if self.answers:
+        if self.answers or self.classes:
             return RowsPart(rows=len(rows), most_common_answers=_most_frequent(rows))
         counts = [len(row.references) for row in rows]
         captions = CaptionCount(least=min(counts), mean=sum(counts) / len(counts), most=max(counts))
@@ -129,7 +131,10 @@ QUESTIONS = Schema(
 #: An image and its captions, as in COCO and Flickr30k. The text is the first caption.
 CAPTIONS = Schema("captions", images=1, text=Column("caption", _CAPTION_NAMES, numbered=True))
 
-SCHEMAS = {schema.name: schema for schema in (STATEMENTS, QUESTIONS, CAPTIONS)}
+#: An image and its class. The text and the reference are the name of the class. No table has such a column.
+CLASSES = Schema("classes", images=1, text=Column("class", frozenset()), classes=True)
+
+SCHEMAS = {schema.name: schema for schema in (STATEMENTS, QUESTIONS, CAPTIONS, CLASSES)}
 
 
 def get(name: str) -> Schema:

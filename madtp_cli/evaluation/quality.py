@@ -20,6 +20,7 @@ from madtp_cli.evaluation.intervals import (
 )
 from madtp_cli.evaluation.run import Measured
 from madtp_cli.evaluation.session import Session
+from madtp_cli.reporting.parts import ClassChangePart, ClassPart
 from madtp_cli.reporting.schema import AGREEMENT, AgreementPart, ChangePart, DensePruned, Interval, QualityPart
 
 Bounds = tuple[float, float]
@@ -54,6 +55,10 @@ def quality(session: Session, measured: Measured) -> QualityPart:
         unit=session.task.unit,
         interval95=_value_interval(session, measured, groups),
         parts=measured.result.parts,
+        classes=[
+            ClassPart(name=name, samples=len(scores), value=100 * float(np.mean(scores)))
+            for name, scores in measured.result.by_class.items()
+        ],
     )
 
 
@@ -85,6 +90,8 @@ def change(session: Session, dense: Measured, pruned: Measured) -> ChangePart:
         "pruned_interval95": _value_interval(session, pruned, groups),
         "parts": {n: DensePruned(dense=dense.result.parts[n], pruned=pruned.result.parts[n]) for n in common},
     }
+    if dense.result.by_class:
+        update["classes"] = _class_changes(dense, pruned)
     if task.relative and part.dense:
         update |= {
             "change": 100 * part.change / part.dense,
@@ -92,6 +99,16 @@ def change(session: Session, dense: Measured, pruned: Measured) -> ChangePart:
             "unit": "percent of the dense score",
         }
     return part.model_copy(update=update)
+
+
+def _class_changes(dense: Measured, pruned: Measured) -> list[ClassChangePart]:
+    both = ((name, scores, pruned.result.by_class[name]) for name, scores in dense.result.by_class.items())
+    return [
+        ClassChangePart(
+            name=name, samples=len(before), dense=100 * float(np.mean(before)), pruned=100 * float(np.mean(after))
+        )
+        for name, before, after in both
+    ]
 
 
 def agreement_part(session: Session, dense: Measured, pruned: Measured) -> AgreementPart:

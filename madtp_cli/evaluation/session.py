@@ -13,7 +13,7 @@ from madtp_cli import tasks
 from madtp_cli.checkpoint import loading as checkpoints
 from madtp_cli.checkpoint.loading import LoadedCheckpoint
 from madtp_cli.config import RunSettings
-from madtp_cli.data import SPLITS, Dataset
+from madtp_cli.data import SPLITS, Dataset, class_files, schemas
 from madtp_cli.data import read as read_data
 from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import cut_texts, number_formats
@@ -99,13 +99,16 @@ class Session:
         for note in data.notes:
             progress.message(note)
         task = _prepared_task(model, processor, data, settings)
+        model = model.to(compute.device)
+        if isinstance(task, tasks.PreparingTask):
+            task.prepare(model)
         looked_at = settings.limit if settings.data else min(settings.limit or SCENE_ROWS, SCENE_ROWS)
         found = cut_texts.find(task, data, processor, looked_at, progress)
         slow = number_formats.warning(compute.dtype, compute.device)
         for note in [*cut_texts.note(found, cut_texts.limits(task, processor)), *([slow] if slow else [])]:
             progress.message(note)
         labelled = settings.data is not None or model.config.trained_on == SCENES
-        parts = (model.to(compute.device), processor, task, data, compute, settings, progress, labelled)
+        parts = (model, processor, task, data, compute, settings, progress, labelled)
         return cls(*parts, checkpoint_notes=loaded.notes, stored=loaded.stored, cut_texts=found)
 
 
@@ -118,6 +121,7 @@ def _prepared_task(model: Prunable, processor: Any, data: Dataset, settings: Run
         settings.k_test,
         config=model.config,
         match_score=settings.match_score,
+        templates=class_files.templates(settings.templates) if settings.templates else (),
     )
 
 
@@ -125,7 +129,13 @@ def _read_data(task: str, settings: RunSettings, splits: Sequence[str]) -> Datas
     """Return the user's data or, if no path is given, the built-in scenes."""
     if settings.data is None:
         return scenes.read(task, splits)
-    return read_data(settings.data, tasks.get(task).schema, splits, settings.image_root, task=task)
+    schema = tasks.get(task).schema
+    data = read_data(settings.data, schema, splits, settings.image_root, task=task)
+    if schemas.get(schema).classes:
+        return class_files.with_class_names(data, settings.classes)
+    if settings.classes is not None:
+        raise UsageError(f"The task {task} has no classes.\nLeave out --classes.")
+    return data
 
 
 def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressReporter) -> LoadedCheckpoint:
@@ -140,6 +150,7 @@ def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressRepor
         weights=settings.weights,
         match_token=settings.match_token,
         prompt=settings.prompt,
+        task=settings.task,
     )
     progress.finish()
     for note in loaded.notes:

@@ -96,6 +96,7 @@ class Family:
     Attributes:
         name: Name of the family's folder.
         tasks: Tasks that the family has a model for. The model of a task is `MODEL` in the file of that name.
+        same_weights: Tasks whose models have the same tensors, so that a checkpoint for one serves the others.
         read_out: By tower, the index of the token that the model reads its result from. It must be protected. None for
             attention pooling, which reads all tokens.
         position_key: Key of the image tower's position embeddings in a state dict.
@@ -147,6 +148,7 @@ class Family:
     patch_grid: Callable[[Any], tuple[int, int]] = parts.patch_grid
     head_widths: tuple[int, ...] = (64,)
     padded_texts: bool = False
+    same_weights: frozenset[str] = frozenset()
     text_conventions: Mapping[str, str] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     architectures: Mapping[str, Callable[[], Any]] = field(default_factory=dict)

@@ -148,6 +148,30 @@ class _MeasuredPart(Part):
     """Number of groups of samples that share an image; the interval takes groups as independent."""
 
 
+class ClassPart(Part):
+    """Quality of one model on the samples of one class."""
+
+    name: str
+    """Name of the class."""
+    samples: int
+    """Number of samples of the class."""
+    value: float
+    """Share of correct samples, in percent."""
+
+
+class ClassChangePart(Part):
+    """Quality of the dense and the pruned model on the samples of one class."""
+
+    name: str
+    """Name of the class."""
+    samples: int
+    """Number of samples of the class."""
+    dense: float
+    """Share of correct samples of the dense model, in percent."""
+    pruned: float
+    """Share of correct samples of the pruned model, in percent."""
+
+
 class ChangePart(_MeasuredPart):
     """Quality of the dense and the pruned model on the same samples."""
 
@@ -167,6 +191,8 @@ class ChangePart(_MeasuredPart):
     """Unit of `change` and `interval95`: points, or for CIDEr percent of the dense score."""
     parts: dict[str, DensePruned] = {}
     """Further figures by name, in percent."""
+    classes: list[ClassChangePart] = []
+    """The classes of the samples, for classification."""
 
 
 class QualityPart(_MeasuredPart):
@@ -180,6 +206,8 @@ class QualityPart(_MeasuredPart):
     """Unit of `value` and `interval95`."""
     parts: dict[str, float] = {}
     """Further figures by name, in percent."""
+    classes: list[ClassPart] = []
+    """The classes of the samples, for classification."""
 
 
 class TimesPart(Part):

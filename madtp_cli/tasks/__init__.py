@@ -29,6 +29,7 @@ class TaskResult:
         unlabelled: Number of samples that have no label.
         parts: Further figures that papers report, by name, in percent.
         answer_samples: The sample of each answer, if there is not exactly one answer per sample.
+        by_class: The scores of the samples of each class, if the samples have classes.
     """
 
     answers: list[Any]
@@ -36,6 +37,7 @@ class TaskResult:
     unlabelled: int = 0
     parts: dict[str, float] = field(default_factory=dict)
     answer_samples: list[int] | None = None
+    by_class: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Task(Protocol):
@@ -156,6 +158,24 @@ class MatchingTask(Protocol):
 
 
 @runtime_checkable
+class TemplateTask(Protocol):
+    """A task whose classes become texts by templates."""
+
+    def with_templates(self, templates: Sequence[str]) -> Task:
+        """Return the task with these templates, in which {} stands for the name of a class."""
+        ...
+
+
+@runtime_checkable
+class PreparingTask(Protocol):
+    """A task that gives a model something before it is used, such as the embeddings of all classes."""
+
+    def prepare(self, model: Any) -> None:
+        """Prepare a model that is on its device."""
+        ...
+
+
+@runtime_checkable
 class DescribingTask(Protocol):
     """A task whose predictions are numbers, which stand for words."""
 
@@ -215,6 +235,7 @@ def prepared(
     *,
     config: Any = None,
     match_score: str | None = None,
+    templates: Sequence[str] = (),
 ) -> Task:
     """Return the task of this name, prepared for a model's processor and a data set.
 
@@ -225,9 +246,10 @@ def prepared(
         k_test: Candidates to score in full; the task's default if None.
         config: The model's configuration; None for the conventions of the published models.
         match_score: Score of a match that ranks pairs, "logit" or "log-odds"; the task's default if None.
+        templates: Texts in which {} stands for the name of a class; the task's default if empty.
 
     Raises:
-        UsageError: There is no such task, or it has no candidates or no matches.
+        UsageError: There is no such task, or it has no candidates, no matches or no classes.
     """
     task = get(name)
     if k_test is not None:
@@ -238,6 +260,10 @@ def prepared(
         if not isinstance(task, MatchingTask):
             raise UsageError(f"The task {name} matches no pairs.\nLeave out --match-score.")
         task = task.with_match_score(match_score)
+    if templates:
+        if not isinstance(task, TemplateTask):
+            raise UsageError(f"The task {name} has no classes.\nLeave out --templates.")
+        task = task.with_templates(templates)
     return task.for_model(config, processor, data.answers) if isinstance(task, GenerativeTask) else task
 
 

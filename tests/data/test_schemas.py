@@ -43,6 +43,7 @@ def test_a_path_and_a_text_are_not_image_sources():
         ("statements", None, ["sentence", "label"]),
         ("questions", "answer", ["question", "answer"]),
         ("captions", "caption", ["caption"]),
+        ("classes", None, ["class"]),
     ],
 )
 def test_a_schema_names_its_references_and_columns(schema, reference, columns):
@@ -62,5 +63,5 @@ def test_rows_with_the_same_images_are_one_group():
 
 def test_an_unknown_schema_is_an_error_that_names_the_schemas():
     """The author of a new task sees what to write."""
-    with pytest.raises(ValueError, match="the schemas are statements, questions, captions"):
+    with pytest.raises(ValueError, match="the schemas are statements, questions, captions, classes"):
         schemas.get("poems")

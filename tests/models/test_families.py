@@ -142,6 +142,8 @@ def test_the_read_out_token_is_never_pruned(
         "blip.retrieval": (retrieving.dense(), retrieving.collate(retrieving.samples())),
         "blip2.retrieval": (querying.dense(), retrieving.collate(retrieving.samples())),
         "clip.retrieval": (clip, collate(captioned)),
+        "clip.classification": (clip, collate(captioned)),
+        "siglip.classification": (siglips.dense(), siglips.collate([siglips.padded(sample) for sample in captioned])),
         "siglip.retrieval": (siglips.dense(), siglips.collate([siglips.padded(sample) for sample in captioned])),
     }
     dense, batch = cases[kind]

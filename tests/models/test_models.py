@@ -124,7 +124,9 @@ def test_every_model_has_the_right_auto_classes() -> None:
         "blip.retrieval": [],
         "blip.vqa": ["AutoModelForImageTextToText"],
         "blip2.retrieval": ["AutoModelForZeroShotImageClassification"],
+        "clip.classification": ["AutoModelForZeroShotImageClassification"],
         "clip.retrieval": ["AutoModelForZeroShotImageClassification"],
+        "siglip.classification": ["AutoModelForZeroShotImageClassification"],
         "siglip.retrieval": ["AutoModelForZeroShotImageClassification"],
     }
     assert all(hasattr(transformers, name) for name in models.AUTO_CLASS_METHODS)

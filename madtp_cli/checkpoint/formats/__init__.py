@@ -31,7 +31,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from madtp_cli import models
-from madtp_cli.checkpoint import state_dicts
+from madtp_cli.checkpoint import other_tasks, state_dicts
 from madtp_cli.errors import CheckpointError, UsageError
 
 #: Keys that quantisation tools (bitsandbytes, GPTQ, AWQ, compressed-tensors) add to a weight or use instead of it.
@@ -72,6 +72,7 @@ class CheckpointOverrides:
         weights: "raw" or "ema": which weights to take from a file that has averaged copies (EMA) too.
         match_token: "enc" or "cls", the first token of the texts that a BLIP matches with images.
         prompt: Text that begins every caption of a BLIP; it may be empty.
+        task: Task to use the checkpoint for, where the models of both tasks have the same tensors.
     """
 
     head_width: int | Mapping[str, int] | None = None
@@ -80,6 +81,7 @@ class CheckpointOverrides:
     weights: str | None = None
     match_token: str | None = None
     prompt: str | None = None
+    task: str | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("activation", ("gelu", "quick_gelu")), ("weights", ("raw", "ema"))):
@@ -153,7 +155,7 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised:
         raise UsageError(f"{source.path} has no averaged weights (EMA).\nLeave out --weights ema.")
     if recognised is not None:
         recognised = replace(recognised, notes=(*source.notes, *recognised.notes))
-        return _with_text_conventions(recognised, overrides)
+        return other_tasks.with_task(_with_text_conventions(recognised, overrides), overrides.task)
     first = ", ".join(key[:40] for key in sorted(source.weights)[:3])
     raise CheckpointError(
         f"{source.path} has {len(source.weights)} tensors of an unknown model ({first}, ...).\n"

@@ -95,7 +95,8 @@ def architecture(size: str, patch_size: int, image_size: int, activation: str = 
 
 FAMILY = Family(
     name="clip",
-    tasks=("retrieval",),
+    tasks=("classification", "retrieval"),
+    same_weights=frozenset({"classification", "retrieval"}),
     read_out={"vision": 0, "text": -1},
     position_key="vision_model.embeddings.position_embedding.weight",
     tokenizer=TokenizerRecord(
@@ -116,7 +117,7 @@ FAMILY = Family(
     processor_class="CLIPProcessor",
     build_processor=build_processor,
     # CLIP has 77 text positions and no limit of words. The released MADTP code cuts CLIP's captions to BLIP's 30 words.
-    text_limits={"retrieval": TextLimit(tokens=77)},
+    text_limits={"classification": TextLimit(tokens=77), "retrieval": TextLimit(tokens=77)},
     tower_defaults={
         "vision": {"layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},
         "text": {"layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},

@@ -85,7 +85,8 @@ GEMMA = 256_000
 
 FAMILY = Family(
     name="siglip",
-    tasks=("retrieval",),
+    tasks=("classification", "retrieval"),
+    same_weights=frozenset({"classification", "retrieval"}),
     read_out={"vision": None, "text": -1},
     position_key="vision_model.embeddings.position_embedding.weight",
     tokenizer=TokenizerRecord(
@@ -101,7 +102,7 @@ FAMILY = Family(
     ),
     processor_class="SiglipProcessor",
     build_processor=build_processor,
-    text_limits={"retrieval": TextLimit(tokens=64)},
+    text_limits={"classification": TextLimit(tokens=64), "retrieval": TextLimit(tokens=64)},
     padded_texts=True,
     tower_defaults={
         "vision": {"layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"},

@@ -1,0 +1,13 @@
+"""SigLIP for zero-shot classification: the image tower runs for each image, the text tower once for the classes."""
+
+from __future__ import annotations
+
+from madtp_cli.models.image_classifier import ImageClassifier
+from madtp_cli.models.siglip.retrieval import MadtpSiglipForRetrieval
+
+
+class MadtpSiglipForClassification(ImageClassifier, MadtpSiglipForRetrieval):
+    """SigLIP that compares images with the texts of classes; its tensors are those of the model for retrieval."""
+
+
+MODEL = MadtpSiglipForClassification
