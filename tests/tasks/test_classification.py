@@ -44,7 +44,6 @@ def task(dense: Any, tmp_path_factory: pytest.TempPathFactory) -> Classification
     """The task for that model, with three classes and two templates."""
     tokenizer: Any = siglip_tokenizer(16)
     if not models.family_of(dense.config).padded_texts:
-    else:
         tokenizer = CLIPTokenizer.from_pretrained(clip_words(tmp_path_factory.mktemp("words"), 70))
     tokenizer.model_max_length = 16
     processor = processors.build(dense.config, tokenizer)
