@@ -99,6 +99,10 @@ def _folder(folder: Path, schema: str) -> None:
     (folder / "test/1.txt").write_text("a dog")
 
 
+def _classes(folder: Path, schema: str) -> None:
+    write_image(folder / "test/dog/1.png")
+
+
 def _vqa_v2(folder: Path, schema: str) -> None:
     test_vqa_v2.write_pair(folder, "test2015")
 
@@ -149,6 +153,7 @@ WRITERS: dict[str, tuple[Callable[[Path, str], None], list[str]]] = {
     "Karpathy's split JSON": (_karpathy, ["captions"]),
     "Flickr30k captions (.token)": (_flickr, ["captions"]),
     "folder of images with captions (img.jpg and img.txt)": (_folder, ["captions"]),
+    "folder of images by class (train/dog/1.jpg)": (_classes, ["classes"]),
     "official VQAv2 questions and annotations": (_vqa_v2, ["questions"]),
     "webdataset shards (.tar)": (_webdataset, ["statements", "questions", "captions"]),
     "Hugging Face data set": (_huggingface, ["statements", "questions", "captions"]),

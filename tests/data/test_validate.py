@@ -130,7 +130,7 @@ def test_a_fault_for_one_task_is_a_note_if_another_task_can_use_the_data(caption
 
 def test_unrecognised_data_are_an_error_that_names_the_tasks(tmp_path):
     """The message names all tasks that were tried."""
-    with pytest.raises(DataError, match="no annotations for caption or nlvr2 or retrieval or vqa"):
+    with pytest.raises(DataError, match="no annotations for caption or classification or nlvr2 or retrieval or vqa"):
         validate(tmp_path, TASKS, ProgressReporter())
 
 
@@ -145,7 +145,7 @@ def test_tasks_with_one_schema_share_one_reading(captions, monkeypatch):
     original = data.read
     monkeypatch.setattr(data, "read", read)
     report = validate(captions, TASKS, ProgressReporter())
-    assert sorted(schemas_read) == ["captions", "questions", "statements"]
+    assert sorted(schemas_read) == ["captions", "classes", "questions", "statements"]
     assert report.tasks["caption"] == report.tasks["retrieval"]
 
 
