@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +21,8 @@ Layers = Annotated[int, Field(ge=1, le=1_000, strict=True)]
 TokenId = Annotated[int, Field(ge=-1, le=10_000_000, strict=True)]
 
 
+#: Largest parameter of a method that is no whole number, far above every sensible one.
+LARGEST = 1e9
 #: Parameters of methods that can be 0; `queries` 0 means all.
 MAY_BE_ZERO = ("queries", "proportional")
 
@@ -114,7 +115,7 @@ def _allowed(value: Any, default: Any) -> bool:
     if isinstance(default, int):
         return isinstance(value, int) and value >= 0
     if isinstance(default, float):
-        return isinstance(value, int | float) and 0 < value < math.inf
+        return isinstance(value, int | float) and 0 < value <= LARGEST
     return isinstance(value, type(default))
 
 

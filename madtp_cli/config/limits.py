@@ -15,6 +15,7 @@ DEFAULTS = {
     "ASPECT_RATIO": 200,  # CLIP resizes the shorter side, so a line of 1 x 20,000 pixels becomes a gigapixel
     "TEXT_BYTES": 2**24,  # one text file of captions, or one text in an archive
     "ANNOTATION_BYTES": 2**32,  # one annotation file
+    "TOKEN_BYTES": 2**31,  # image tokens that retrieval keeps in memory; further ones go to temporary files
 }
 
 

@@ -20,6 +20,7 @@ from madtp_cli.metrics.retrieval import Ranks, rank
 from madtp_cli.models.blip.retrieval import MATCH_SCORES
 from madtp_cli.models.prunable import best_similarities
 from madtp_cli.tasks import TaskResult
+from madtp_cli.tasks._kept_tokens import KEPT
 from madtp_cli.tasks._texts import TextKind, with_spaces
 
 #: Captions as BLIP was trained on them; MADTP cleans CLIP's captions in the same way. How much of a caption is read
@@ -37,7 +38,8 @@ class EmbeddedSample:
     """An image and its captions until all samples of a split are there; all tensors are on the CPU.
 
     The tokens have the number format in which the model computed them, so that matching them later gives the same
-    score. Those of 5,000 COCO images take 8.9 GB in float32 in a dense BLIP-base at 384 pixels, less in a pruned one.
+    score. Those of 5,000 COCO images take 8.9 GB in float32 in a dense BLIP-base at 384 pixels, less in a pruned one;
+    from a limit on they are in temporary files, see `_kept_tokens`.
 
     Attributes:
         image: Normalised embedding of the image, [width], or several of them, [embeddings, width].
@@ -118,12 +120,12 @@ class Retrieval:
         mask = batch["captions.attention_mask"]
         texts = model.embed_texts(batch["captions.input_ids"], mask).float().cpu()
         ids, real = batch["captions.input_ids"].cpu(), mask.bool().cpu()
+        kept = _kept(tokens) if model.reranks else [(None, None)] * len(images)
         samples = []
         for sample, image in enumerate(images.float().cpu()):
             captions = (batch["captions.sample"].cpu() == sample).nonzero()[:, 0].tolist()
-            kept = _to_cpu(tokens.part(slice(sample, sample + 1))) if model.reranks else (None, None)
             words = [ids[caption][real[caption]] for caption in captions]
-            samples.append(EmbeddedSample(image, texts[captions], words, *kept))
+            samples.append(EmbeddedSample(image, texts[captions], words, *kept[sample]))
         return samples
 
     def score(
@@ -158,6 +160,7 @@ class Retrieval:
         pairs = (by_image | by_text).nonzero()
         scores = torch.full_like(similar, float("-inf"))
         matches = _match(model, predictions, pairs, self.match_score, on_text_run)
+        KEPT.release()
         scores[pairs[:, 0], pairs[:, 1]] = similar[pairs[:, 0], pairs[:, 1]] + matches
         return scores.masked_fill(~by_image, float("-inf")), scores.masked_fill(~by_text, float("-inf")).T
 
@@ -197,9 +200,11 @@ def _image_of_text(predictions: Sequence[EmbeddedSample]) -> list[int]:
     return [number for number, sample in enumerate(predictions) for _ in sample.words]
 
 
-def _to_cpu(tokens: Packed) -> tuple[Tensor, Tensor | None]:
-    """Return the tokens of one image, and their sizes."""
-    return tokens.data.clone().cpu(), None if tokens.sizes is None else tokens.sizes.cpu()
+def _kept(tokens: Packed) -> list[tuple[Tensor, Tensor | None]]:
+    """Return the tokens of each image, and their sizes, on the CPU or in temporary files."""
+    lengths = list(tokens.lengths)
+    sizes = [None] * len(lengths) if tokens.sizes is None else tokens.sizes.cpu().split(lengths)
+    return list(zip(KEPT.keep(tokens.data).split(lengths), sizes, strict=True))
 
 
 def _match(

@@ -150,6 +150,43 @@ def test_impossible_tensors_are_refused(weights: dict[str, Tensor], key: str, va
         inspect(tmp_path / "clip.pt")
 
 
+def test_a_tensor_without_values_is_refused(weights: dict[str, Tensor], tmp_path: Path) -> None:
+    """A model that was built on the meta device can be saved."""
+    torch.save({**weights, "ln_final.weight": weights["ln_final.weight"].to("meta")}, tmp_path / "clip.pt")
+    with pytest.raises(CheckpointError, match=r"ln_final\.weight has no values"):
+        read(tmp_path / "clip.pt")
+
+
+def test_a_pickle_that_contains_itself_ends(tmp_path: Path) -> None:
+    """The wrappers are taken off one after the other."""
+    content: dict[str, Any] = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "clip.pt")
+    with pytest.raises(CheckpointError, match="no state dict"):
+        read(tmp_path / "clip.pt")
+
+
+ONE = torch.ones(1)
+ALBEF = {"visual_encoder.pos_embed": ONE, "text_encoder.encoder.layer.6.crossattention.x": ONE}
+CLIPA = {"visual.conv1.weight": ONE, "token_embedding.weight": ONE, "ln_final.weight": ONE}
+
+
+@pytest.mark.parametrize(
+    ("tensors_of_file", "named"),
+    [
+        (ALBEF, "an ALBEF"),
+        ({"visual_encoder.pos_embed": ONE, "text_encoder.bert.embeddings.x": ONE}, "an ALBEF"),
+        (CLIPA, "a CLIPA"),
+    ],
+)
+def test_a_similar_model_is_refused_by_name(tensors_of_file: dict[str, Tensor], named: str, tmp_path: Path) -> None:
+    """It is not incomplete, and downloading it again does not help."""
+    torch.save(tensors_of_file, tmp_path / "model.pt")
+    refusal = inspect(tmp_path / "model.pt").refusal or ""
+    assert named in refusal
+    assert "\nGive a" in refusal
+
+
 def test_a_weight_that_is_nan_is_named(tmp_path: Path) -> None:
     """The model would answer at random, and pruned and dense model would agree."""
     with pytest.raises(CheckpointError, match="the tensor b has 1 values"):
@@ -190,6 +227,11 @@ def test_a_config_that_is_no_config_is_refused(content: str, tmp_path: Path) -> 
         ({"madtp": {**PRUNED, "parameters": {"temperature": 0}}}, "temperature"),
         ({"madtp": {**PRUNED, "parameters": {"temperature": float("nan")}}}, "temperature"),
         ({"madtp": {**PRUNED, "parameters": {"queries": -1}}}, "queries"),
+        ({"madtp": {**PRUNED, "parameters": {"temperature": 10**400}}}, "temperature"),
+        ({"madtp": {**PRUNED, "threshold_scale": "1"}}, "threshold_scale"),
+        ({"match_token": "zzz"}, "match_token"),
+        ({"prompt": 3}, "prompt"),
+        ({"dtype": "int8"}, "dtype"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(change: dict[str, Any], named: str, tmp_path: Path) -> None:
