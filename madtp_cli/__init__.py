@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from madtp_cli.pipelines.pages_from_python import report, show
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from madtp_cli.models.prunable import Prunable
     from madtp_cli.progress import ProgressReporter
     from madtp_cli.reporting.comparison import CompareReport
+    from madtp_cli.reporting.plan import PlanReport
     from madtp_cli.reporting.schema import CheckReport, CompressReport, EvalReport, ExportReport, ProfileReport
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "plan",
     "profile",
     "report",
     "show",
@@ -169,6 +171,33 @@ def check(
 
     resolved = keyword_arguments.to_settings(EvalSettings, settings)
     return check.check(Path(source), resolved, keyword_arguments.to_reporter(progress))
+
+
+def plan(
+    command: Literal["compress", "eval"],
+    source: str | Path,
+    *,
+    progress: bool | ProgressReporter = False,
+    **settings: Any,
+) -> PlanReport:
+    """Check the inputs of a run and estimate its time, memory and disk, like `--dry-run`; nothing is written.
+
+    Args:
+        command: "compress" or "eval".
+        source: As in `load`.
+        progress: True shows progress bars; a reporter receives the progress.
+        settings: The settings of the run, as in `compress` or `evaluate`.
+
+    Raises:
+        MadtpError: What the run would raise at its start.
+    """
+    from madtp_cli.config import CompressSettings, EvalSettings
+    from madtp_cli.pipelines import keyword_arguments, planning
+
+    reporter = keyword_arguments.to_reporter(progress)
+    if command == "compress":
+        return planning.compress(Path(source), keyword_arguments.to_settings(CompressSettings, settings), reporter)
+    return planning.evaluate(Path(source), keyword_arguments.to_settings(EvalSettings, settings), reporter)
 
 
 def profile(

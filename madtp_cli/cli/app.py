@@ -32,7 +32,7 @@ app = typer.Typer(
         "madtp compress blip.pt --gflops-budget 0.2", "madtp compress blip.pth --gflops-budget 26.5G -o half"
     )
 )
-@groups.add(groups.RUN, groups.GATES, groups.RUN_OUTPUT)
+@groups.add(groups.RUN, groups.GATES, groups.PLANNED, groups.RUN_OUTPUT)
 def compress(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
@@ -49,9 +49,13 @@ def compress(
 ) -> None:
     """Prune a checkpoint to a FLOPs budget, fine-tune it, measure it and save it."""
     settings, terminal = context.settings(ctx, CompressSettings)
+    if ctx.params["dry_run"]:
+        from madtp_cli.pipelines import planning
+
+        return context.print_report(ctx, planning.compress(checkpoint, settings, terminal), results.plan.show)
     from madtp_cli.pipelines import compress as pipeline
 
-    context.print_report(ctx, pipeline.compress(checkpoint, settings, terminal), results.compress.show)
+    return context.print_report(ctx, pipeline.compress(checkpoint, settings, terminal), results.compress.show)
 
 
 @app.command(
@@ -83,16 +87,20 @@ def compare(
 @app.command(
     "eval", epilog=context.examples("madtp eval blip-madtp", "madtp eval blip-madtp --data nlvr2/ --split val --json")
 )
-@groups.add(groups.RUN, groups.EVAL_GATES, groups.RUN_OUTPUT)
+@groups.add(groups.RUN, groups.EVAL_GATES, groups.PLANNED, groups.RUN_OUTPUT)
 def evaluate(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
 ) -> None:
     """Measure the quality and the cost of a checkpoint on labelled samples."""
     settings, terminal = context.settings(ctx, EvalSettings)
+    if ctx.params["dry_run"]:
+        from madtp_cli.pipelines import planning
+
+        return context.print_report(ctx, planning.evaluate(checkpoint, settings, terminal), results.plan.show)
     from madtp_cli.pipelines import evaluate as pipeline
 
-    context.print_report(ctx, pipeline.evaluate(checkpoint, settings, terminal), results.evaluate.show)
+    return context.print_report(ctx, pipeline.evaluate(checkpoint, settings, terminal), results.evaluate.show)
 
 
 @app.command(
@@ -112,7 +120,7 @@ def check(ctx: typer.Context, checkpoint: opt.Checked) -> None:
 @app.command(
     epilog=context.examples("madtp profile blip-madtp --time", "madtp profile --arch blip-nlvr-base --text-tokens 36")
 )
-@groups.add(groups.RUN, groups.RUN_OUTPUT)
+@groups.add(groups.RUN, groups.PLANNED, groups.RUN_OUTPUT)
 def profile(
     ctx: typer.Context,
     checkpoint: Annotated[Path | None, opt.SOURCE] = None,
@@ -131,7 +139,11 @@ def profile(
 
     given = {name: ctx.params[name] for name in ("arch", "text_tokens", "fvcore_check")}
     given["batch_sizes"] = pipeline.timing.parse_batch_sizes(timed, batch_sizes)
-    context.print_report(ctx, pipeline.profile(checkpoint, settings, terminal, **given), results.profile.show)
+    if ctx.params["dry_run"]:
+        from madtp_cli.pipelines import planning
+
+        return context.print_report(ctx, planning.profile(checkpoint, settings, terminal, **given), results.plan.show)
+    return context.print_report(ctx, pipeline.profile(checkpoint, settings, terminal, **given), results.profile.show)
 
 
 @app.command(
@@ -139,7 +151,7 @@ def profile(
         "madtp export blip-madtp blip.onnx", "madtp export blip-madtp blip.pt2 --format torch-export"
     )
 )
-@groups.add(groups.READING, groups.RUN_OUTPUT)
+@groups.add(groups.READING, groups.PLANNED, groups.RUN_OUTPUT)
 def export(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
@@ -150,12 +162,17 @@ def export(
     """Write a checkpoint as one file that runs without madtp, and check its outputs."""
     terminal = context.terminal(ctx)
     early_checks.check_export(ctx.params)
-    from madtp_cli.pipelines import export as pipeline
-
     overrides = {name: ctx.params[name] for name in groups.READING}
     overrides["head_width"] = head_widths.parse(overrides["head_width"])
+    if ctx.params["dry_run"]:
+        from madtp_cli.pipelines import planning
+
+        planned = planning.export(checkpoint, file, name, terminal, overwrite=overwrite, **overrides)
+        return context.print_report(ctx, planned, results.plan.show)
+    from madtp_cli.pipelines import export as pipeline
+
     report = pipeline.export(checkpoint, file, name, terminal, overwrite=overwrite, **overrides)
-    context.print_report(ctx, report, results.export.show)
+    return context.print_report(ctx, report, results.export.show)
 
 
 app.command(

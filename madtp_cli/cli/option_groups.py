@@ -82,6 +82,8 @@ def _statement(name: str) -> str:
     return EvalSettings.help_text(name).replace(": true or false", "")
 
 
+#: Commands that can be planned.
+PLANNED: Group = {"dry_run": (opt.DryRun, False)}
 #: The bounds on the figures of a report: an option for each setting of the gates.
 GATES = {
     name: (_gate(name, field.annotation), None)

@@ -65,6 +65,14 @@ LogJson = Annotated[
         "Append events to this file while the command runs, one JSON object per line.", "--log-json", panel="Output"
     ),
 ]
+DryRun = Annotated[
+    bool,
+    option(
+        "Read and check everything, print the plan with estimates of time, memory and disk, and write nothing.",
+        "--dry-run",
+        panel="Output",
+    ),
+]
 Quiet = Annotated[bool, option("Print no progress and no messages, only errors.", "--quiet", "-q", panel="Output")]
 Verbose = Annotated[
     int, option("Given twice (-vv): print the traceback of an error.", "--verbose", "-v", panel="Output", count=True)

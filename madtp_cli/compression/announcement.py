@@ -42,25 +42,28 @@ def announce(
         The remaining time of the fine-tune, to be updated after each step.
     """
     session.progress.start("Estimating the time", 0)
-    pace = _measure(session, student, teacher)
+    pace = measure_pace(session, student, teacher)
     session.progress.finish()
     kept = _kept_share(session, teacher, samples)
-    remaining = _remaining(session, pace, steps, samples, validations, kept)
+    remaining = remaining_time(session, pace, steps, samples, validations, kept)
     weights = sum(parameter.nbytes for parameter in student.parameters())
     session.progress.message(
         f"Fine-tuning for {steps} steps of {session.settings.batch_size} samples takes about "
         f"{in_words(remaining.left())} with its validation, then evaluation and timing take about "
-        f"{in_words(_afterwards(session, pace))}. In addition to activations, "
+        f"{in_words(afterwards(session, pace))}. In addition to activations, "
         # Two models, gradients, momentum and the best state so far, each of the size of the weights.
         f"{5 * weights / 2**20:,.0f} MiB of memory are needed."
     )
     return remaining
 
 
-def _remaining(
+def remaining_time(
     session: Session, pace: Pace, steps: int, samples: int | None, validations: Mapping[int, int], kept: float
 ) -> RemainingTime:
-    """Return the prediction for the fine-tune."""
+    """Return the prediction for the fine-tune, see `announce`.
+
+    `kept` is the share of the teacher's outputs that fits in its cache.
+    """
     size = session.settings.batch_size
     rows = len(batching.rows(session, "train", samples))
     calibrated = len(batching.rows(session, "val", CALIBRATION_SAMPLES))
@@ -77,7 +80,7 @@ def _remaining(
     )
 
 
-def _afterwards(session: Session, pace: Pace) -> float:
+def afterwards(session: Session, pace: Pace) -> float:
     """Return the seconds of what follows the fine-tune: the last calibration, evaluation and timing."""
     validation, evaluated = (len(batching.rows(session, split)) for split in ("val", session.settings.split))
     last = CALIBRATION_PASSES * validation * pace.pruned if validation > CALIBRATION_SAMPLES else 0.0
@@ -86,20 +89,28 @@ def _afterwards(session: Session, pace: Pace) -> float:
     return last + pace.evaluation(evaluated) + pace.timing(size, turns)
 
 
-def _measure(session: Session, student: Prunable, teacher: Prunable) -> Pace:
-    """Time one validation batch, with and without answers, the preparation of a batch, and the optimizers."""
-    batch = next(iter(batching.batches(session, "val")))
+def measure_pace(
+    session: Session, student: Prunable, teacher: Prunable, split: str = "val", prepared: str = "train"
+) -> Pace:
+    """Time one batch, with and without answers, the preparation of a batch, and the optimizers.
+
+    Args:
+        session: Data and compute config.
+        student, teacher: The pruned and the dense model.
+        split, prepared: The splits of the batch that the models run on, and of the batch that is only prepared.
+    """
+    batch = next(iter(batching.batches(session, split)))
     size, inputs = len(batch["pixel_values"]), session.compute.moved(inputs_of(batch))
     forward = timing.in_turns({"dense": teacher, "pruned": student}, [inputs], session.compute, turns=2)
-    rows = batching.rows(session, "val", size) if session.labelled else ()
+    rows = batching.rows(session, split, size) if session.labelled else ()
     answered = []
     for model in (teacher, student):
         started = time.perf_counter()
         run.run(model, [batch], session.task, session.compute, rows)
         answered.append((time.perf_counter() - started) / size)
     started = time.perf_counter()
-    prepared = batching.full_batches(session, "train", session.settings.batch_size, 1)
-    preparation = (time.perf_counter() - started) / len(prepared[0]["pixel_values"])
+    made = batching.full_batches(session, prepared, session.settings.batch_size, 1)
+    preparation = (time.perf_counter() - started) / len(made[0]["pixel_values"])
     return Pace(
         min(forward["dense"]) / size,
         min(forward["pruned"]) / size,
@@ -136,7 +147,17 @@ def _kept_share(session: Session, teacher: Prunable, samples: int | None) -> flo
     first, second = (SampledCaptions(rows, seed, epoch)[0].text for epoch in range(2))
     if samples is None and first != second:
         return 0.0
+    return _sample_cache(session, teacher).share_that_fits(len(rows))
+
+
+def target_bytes(session: Session, teacher: Prunable) -> int:
+    """Return the bytes of the teacher's outputs for one training sample."""
+    return _sample_cache(session, teacher).used_bytes
+
+
+def _sample_cache(session: Session, teacher: Prunable) -> TeacherCache:
+    """Return a cache with the outputs for one training sample."""
     cache = TeacherCache(teacher, session.compute)
     for batch in batching.full_batches(session, "train", 1, 1):
         cache.targets(session.compute.moved(batch))
-    return cache.share_that_fits(len(rows))
+    return cache

@@ -87,6 +87,11 @@ def compress_model(session: Session, settings: CompressSettings, *, strict: bool
     return CompressedModel(teacher, student, target, final, saved_in)
 
 
+def training_samples(settings: CompressSettings, steps: int) -> int | None:
+    """Return how many different training samples a fine-tune of this many steps uses; None for all."""
+    return None if settings.epochs is not None else max(1, math.ceil(steps * settings.batch_size / PASSES))
+
+
 def _fine_tuned(
     session: Session,
     student: Prunable,
@@ -103,9 +108,7 @@ def _fine_tuned(
         settings.rate(student.widths["vision"]),
         settings.dictionary_learning_rate,
     )
-    samples = None
-    if settings.epochs is None:
-        samples = max(1, math.ceil(schedule.steps * settings.batch_size / PASSES))
+    samples = training_samples(settings, schedule.steps)
     validations = fine_tuning.validations(session, schedule.steps)
     remaining = announce(session, student, teacher, schedule.steps, samples, validations)
     return fine_tuning.fine_tune(session, student, teacher, target, first.slope(), schedule, samples, remaining)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 #: Passes over the samples that a calibration with a good start needs.
 CALIBRATION_PASSES = 3
@@ -38,6 +38,10 @@ class Pace:
     pruned_answer: float
     optimizer: float
     preparation: float = 0.0
+
+    def pruned_to(self, share: float) -> Pace:
+        """Return an estimate for a model pruned to a share of the dense GFLOPs: its time falls as its GFLOPs do."""
+        return replace(self, pruned=share * self.dense, pruned_answer=share * self.dense_answer)
 
     def student_step(self, samples: int) -> float:
         """Return the seconds of a training step without the teacher: a backward pass takes as long as two forward."""

@@ -64,6 +64,11 @@ class TeacherCache:
                 self._keep(keys[row], targets)
         return _joined([self.kept.get(key) or new[key] for key in keys])
 
+    @property
+    def used_bytes(self) -> int:
+        """The bytes of all kept targets."""
+        return self._bytes
+
     def share_that_fits(self, samples: int) -> float:
         """Return the share of the targets of samples that fits in memory, if they are like those kept so far."""
         if not self.kept:

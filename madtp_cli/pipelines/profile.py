@@ -53,20 +53,27 @@ def profile(
     """
     progress = progress or ProgressReporter()
     processes.require_one("profile")
-    if (source is None) == (arch is None):
-        raise UsageError("Give either a checkpoint or --arch, not both.")
+    require_consistent(source, arch, text_tokens, settings, batch_sizes)
     if source is None or text_tokens is not None:
-        if batch_sizes or settings.samples_out:
-            option = "--time" if batch_sizes else "--samples-out"
-            raise UsageError(
-                f"{option} needs samples, so it cannot be used with --arch or --text-tokens.\nLeave out one of them."
-            )
         return profile_without_data(source, arch, text_tokens, settings, progress, fvcore_check)
     sample_files.check(settings.samples_out)
     session = Session.open(source, settings, progress, [settings.split])
     measured = _measure(session)
     write_samples(session, measured, CALIBRATION_SAMPLES)
     return _report(source, session, measured, batch_sizes, fvcore_check)
+
+
+def require_consistent(
+    source: Path | None, arch: str | None, text_tokens: int | None, settings: RunSettings, batch_sizes: Sequence[int]
+) -> None:
+    """Raise UsageError if the arguments of `profile` contradict each other."""
+    if (source is None) == (arch is None):
+        raise UsageError("Give either a checkpoint or --arch, not both.")
+    if (source is None or text_tokens is not None) and (batch_sizes or settings.samples_out):
+        option = "--time" if batch_sizes else "--samples-out"
+        raise UsageError(
+            f"{option} needs samples, so it cannot be used with --arch or --text-tokens.\nLeave out one of them."
+        )
 
 
 def _report(

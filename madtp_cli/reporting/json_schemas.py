@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
+from madtp_cli.reporting.plan import PlanReport
 from madtp_cli.reporting.schema import (
     CheckReport,
     CompressReport,
@@ -41,12 +42,12 @@ DOCUMENTS: dict[str, tuple[type[BaseModel], ...]] = {
     "scenes": (ScenesReport,),
     "show": (ShowReport,),
 }
-#: Documents of every command: the object on stderr if it fails, and a line of --log-json.
-SHARED: dict[str, tuple[type[BaseModel], ...]] = {"error": (ErrorReport,), "log": (LogEvent,)}
+#: Documents of several commands: the plan of --dry-run, the object on stderr after a failure, a line of --log-json.
+SHARED: dict[str, tuple[type[BaseModel], ...]] = {"dry-run": (PlanReport,), "error": (ErrorReport,), "log": (LogEvent,)}
 
 
 def names() -> list[str]:
-    """Return what `json_schema` accepts: the commands with documents, "error" and "log"."""
+    """Return what `json_schema` accepts: the commands with documents, and those of several commands."""
     return [*DOCUMENTS, *SHARED]
 
 

@@ -1,0 +1,80 @@
+"""--dry-run: the plan of a run, and the same errors as the run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import madtp_cli
+from tests import json_documents
+
+BUDGET = ("--gflops-budget", "0.7")
+
+
+def planned(madtp, tmp_path, *words):
+    """Run a command with --dry-run and return the plan; nothing may be written."""
+    done = madtp(*words, "--dry-run", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    plan = json.loads(done.stdout)
+    json_documents.validator("dry-run").validate(plan)
+    assert plan["planned"] == words[0]
+    assert plan["seconds"] == pytest.approx(sum(stage["seconds"] for stage in plan["stages"]))
+    assert plan["memory_bytes"] > 0
+    return plan
+
+
+def test_the_plan_of_a_compression(madtp, checkpoint, small, tmp_path) -> None:
+    """More steps take longer and need the memory of training; the disk is that of the weights; the table says it too."""
+    words = ("compress", checkpoint, *BUDGET, *small)
+    without = planned(madtp, tmp_path, *words, "--steps", 0)
+    few = planned(madtp, tmp_path, *words, "--steps", 1000)
+    assert [stage["name"] for stage in few["stages"]] == [
+        "Calibrating roughly", "Fine-tuning for 1000 steps", "Evaluating and timing",
+    ]  # fmt: skip
+    assert few["seconds"] > without["seconds"]
+    assert few["memory_bytes"] > 2 * without["memory_bytes"]
+    assert few["samples"] == {"train": 16, "val": 16, "test": 16}
+    assert few["disk_bytes"] == pytest.approx(checkpoint.stat().st_size, rel=0.3)
+    assert (few["output"], few["settings"]["steps"]) == ("blip-madtp", 1000)
+
+
+def test_the_other_commands_have_plans(madtp, checkpoint, small, tmp_path) -> None:
+    """Without a disk where nothing is written."""
+    evaluated = planned(madtp, tmp_path, "eval", checkpoint, *small, "--min-speedup", 1)
+    assert [stage["name"] for stage in evaluated["stages"]] == ["Evaluating the model", "Timing"]
+    assert (evaluated["output"], evaluated["disk_bytes"]) == (None, 0)
+    profiled = planned(madtp, tmp_path, "profile", checkpoint, *small, "--no-fvcore-check")
+    assert [stage["name"] for stage in profiled["stages"]] == ["Counting tokens"]
+    assert planned(madtp, tmp_path, "profile", "--arch", "clip-vit-b-32")["data"] is None
+    assert planned(madtp, tmp_path, "export", checkpoint, "blip.pt2")["disk_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (2, ("compress", "CHECKPOINT", *BUDGET, "--task", "vqa")),
+        (3, ("compress", "absent.pt", *BUDGET)),
+        (3, ("eval", "CHECKPOINT", "--data", "absent")),
+        (4, ("compress", "CHECKPOINT", "--gflops-budget", "0.01", "--limit", "8")),
+        (6, ("compress", "CHECKPOINT", *BUDGET, "-o", "no/such/folder")),
+        (6, ("export", "CHECKPOINT", "no/folder.onnx")),
+        (2, ("profile", "--arch", "no-such-model")),
+    ],
+)
+def test_a_dry_run_ends_as_the_run_would_at_its_start(madtp, checkpoint, code, words) -> None:
+    """The same exit code and the same message."""
+    words = tuple(checkpoint if word == "CHECKPOINT" else word for word in words)
+    dry, real = madtp(*words, "--dry-run", "-q"), madtp(*words, "-q")
+    assert (dry.exit_code, dry.stdout) == (code, "")
+    assert (real.exit_code, real.stderr) == (code, dry.stderr)
+
+
+def test_a_plan_is_a_python_function(checkpoint) -> None:
+    """It returns the same report, and the folder is not written."""
+    report = madtp_cli.plan("compress", checkpoint, gflops_budget=0.7, limit=8, steps=0, output="out")
+    assert (report.planned, report.output) == ("compress", "out")
+    assert not Path("out").exists()
+    assert madtp_cli.plan("eval", checkpoint, limit=8).samples == {"test": 8}
