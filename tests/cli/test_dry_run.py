@@ -27,7 +27,7 @@ def planned(madtp, tmp_path, *words):
 
 
 def test_the_plan_of_a_compression(madtp, checkpoint, small, tmp_path) -> None:
-    """More steps take longer and need the memory of training; the disk is that of the weights; the table says it too."""
+    """More steps take longer and need the memory of training; the disk is that of the weights."""
     words = ("compress", checkpoint, *BUDGET, *small)
     without = planned(madtp, tmp_path, *words, "--steps", 0)
     few = planned(madtp, tmp_path, *words, "--steps", 1000)
