@@ -174,30 +174,16 @@ def check(
 
 
 def plan(
-    command: Literal["compress", "eval"],
-    source: str | Path,
-    *,
-    progress: bool | ProgressReporter = False,
-    **settings: Any,
+    command: Literal["compress", "eval"], source: str | Path, progress: bool | ProgressReporter = False, **settings: Any
 ) -> PlanReport:
-    """Check the inputs of a run and estimate its time, memory and disk, like `--dry-run`; nothing is written.
-
-    Args:
-        command: "compress" or "eval".
-        source: As in `load`.
-        progress: True shows progress bars; a reporter receives the progress.
-        settings: The settings of the run, as in `compress` or `evaluate`.
+    """Check a run and estimate its time, memory and disk, like `--dry-run`; it takes the settings of the command.
 
     Raises:
         MadtpError: What the run would raise at its start.
     """
-    from madtp_cli.config import CompressSettings, EvalSettings
-    from madtp_cli.pipelines import keyword_arguments, planning
+    from madtp_cli.pipelines import planning
 
-    reporter = keyword_arguments.to_reporter(progress)
-    if command == "compress":
-        return planning.compress(Path(source), keyword_arguments.to_settings(CompressSettings, settings), reporter)
-    return planning.evaluate(Path(source), keyword_arguments.to_settings(EvalSettings, settings), reporter)
+    return planning.from_keywords(command, Path(source), settings, progress)
 
 
 def profile(

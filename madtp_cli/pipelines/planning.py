@@ -31,6 +31,7 @@ from madtp_cli.evaluation.report_parts import conditions
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.pipelines import gating
+from madtp_cli.pipelines.keyword_arguments import to_reporter, to_settings
 from madtp_cli.pipelines.profile import FVCORE_SAMPLES, require_consistent
 from madtp_cli.pipelines.profile_without_data import profile_without_data
 from madtp_cli.progress import ProgressReporter
@@ -44,6 +45,16 @@ FVCORE_PASSES, TRACING_PASSES, CHECKING_PASSES = 20, 100, 20
 BYTES_PER_WEIGHT = 4
 #: Passes over a few samples until the order of magnitude of the threshold scale is known, as a share of the samples.
 ROUGH_PASSES = 1.0
+
+
+def from_keywords(
+    command: str, source: Path, keywords: Mapping[str, object], progress: bool | ProgressReporter
+) -> PlanReport:
+    """Plan "compress" or "eval" for the keyword arguments of a Python function."""
+    reporter = to_reporter(progress)
+    if command == "compress":
+        return compress(source, to_settings(CompressSettings, keywords), reporter)
+    return evaluate(source, to_settings(EvalSettings, keywords), reporter)
 
 
 def compress(source: Path, settings: CompressSettings, progress: ProgressReporter | None = None) -> PlanReport:

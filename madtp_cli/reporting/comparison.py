@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -101,7 +102,7 @@ class CompareReport(BaseModel):
 
     schema_version: int = 1
     """Version of the document's format."""
-    command: str = "compare"
+    command: Literal["compare"] = "compare"
     """The command that made the report."""
     checkpoint: str
     """Path of the checkpoint."""

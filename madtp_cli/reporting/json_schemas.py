@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
+from madtp_cli.reporting.comparison import CompareReport
 from madtp_cli.reporting.plan import PlanReport
 from madtp_cli.reporting.schema import (
     CheckReport,
@@ -32,6 +33,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 #: The documents by the command that prints them with --json; a command may have several.
 DOCUMENTS: dict[str, tuple[type[BaseModel], ...]] = {
     "check": (CheckReport,),
+    "compare": (CompareReport,),
     "compress": (CompressReport,),
     "data": (DataReport,),
     "eval": (EvalReport,),
