@@ -60,7 +60,7 @@ class ComparisonRow(Part):
     budget: str | None
     """The budget as it was written; null for `dense` and `control`."""
     seeds: list[int]
-    """Seeds of the runs."""
+    """Seeds of the runs, numbers without unit."""
     unreachable: str | None = None
     """Why there are no figures: the method cannot reach the budget."""
     gflops: float | None = None
@@ -72,7 +72,7 @@ class ComparisonRow(Part):
     quality: float | None = None
     """Quality, in percent; CIDEr times 100."""
     quality_of_seeds: list[float] = Field(default=[])
-    """Quality of each seed."""
+    """Quality of each seed, in the unit of the metric."""
     to_dense: DifferencePart | None = None
     """Difference from the dense model; null for the dense model."""
     to_madtp: DifferencePart | None = None
@@ -101,7 +101,7 @@ class CompareReport(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     schema_version: int = 1
-    """Version of the document's format."""
+    """Version of the document's format, a number without unit."""
     command: Literal["compare"] = "compare"
     """The command that made the report."""
     checkpoint: str
@@ -121,7 +121,7 @@ class CompareReport(BaseModel):
     groups: int
     """Number of groups of samples that share an image; the intervals take groups as independent."""
     steps: int
-    """Fine-tuning steps of each run; 0 for a comparison without training."""
+    """Number of fine-tuning steps of each run; 0 for a comparison without training."""
     rows: list[ComparisonRow]
     """The dense model, the control, and every method at every budget."""
     files: list[str]
