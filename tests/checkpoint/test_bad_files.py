@@ -283,6 +283,28 @@ def test_any_bytes_end_in_a_documented_error(content: bytes, start: bytes, tmp_p
         read(tmp_path / "clip.pt")
 
 
+ENTRY = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from(["F32", "F16", "BF16", "I8", "BOOL", "F8_E4M3", "C64", "Q4", ""]) | JSON,
+        "shape": st.lists(st.integers(-2, 2**62), max_size=3) | JSON,
+        "data_offsets": st.lists(st.integers(-1, 2**62), max_size=3) | JSON,
+    },
+)
+
+
+@given(
+    header=st.dictionaries(st.sampled_from(["ln_final.weight", "visual.conv1.weight", "x"]), ENTRY), body=st.binary()
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_header_of_safetensors_ends_in_a_documented_error(header: Any, body: bytes, tmp_path: Path) -> None:
+    """A header can claim any size, any format and any place in the file."""
+    text = json.dumps(header).encode()
+    (tmp_path / "clip.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + body)
+    with contextlib.suppress(CheckpointError):
+        inspect(tmp_path / "clip.safetensors")
+
+
 @pytest.mark.parametrize("value", ["0", "x", "vision=0", "audio=3", "vision=1,vision=2", "", True, 10**9])
 def test_an_impossible_head_width_is_refused(value: Any) -> None:
     """It is a wrong option."""

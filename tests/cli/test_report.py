@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,13 @@ def test_every_number_of_a_report_has_a_name(compressed) -> None:
     """A list such as [0.4, 0.7] does not say what its numbers mean."""
     assert unnamed_pairs({"interval": [[1, 2]]}) == ["/interval[]"]
     assert unnamed_pairs(compressed[1]) == []
+
+
+def test_what_was_assumed_stands_in_the_report_and_the_card_also_when_quiet(madtp, checkpoint, small, compressed):
+    """A pipeline runs with -q, and reads nothing but these files."""
+    done = madtp("eval", checkpoint, *small, "-q", "--json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    report = json.loads((compressed[0] / "report.json").read_text())
+    for notes in (json.loads(done.stdout)["notes"], report["notes"]):
+        assert any("attention heads of width 64" in note and "activation GELU" in note for note in notes)
+    assert "attention heads of width 64" in (compressed[0] / "README.md").read_text()
