@@ -7,7 +7,7 @@
     │   └── DataError              3  ... annotations or images
     ├── BudgetError                4  the budget cannot be reached, or was missed
     ├── CheckError                 5  a check failed: a gate, or an exported file that differs from the model
-    ├── OutputError                6  the output exists, or cannot be written
+    ├── OutputError                6  the output exists, cannot be written, or cannot be resumed
     └── ProcessError               1  another process of the run has ended
 
 A message says what is wrong, where, and what to do, in three lines at most.
@@ -99,7 +99,7 @@ class CheckError(MadtpError):
 
 
 class OutputError(MadtpError):
-    """The output exists, or cannot be written."""
+    """The output exists, cannot be written, or cannot be resumed."""
 
     exit_code = 6
 

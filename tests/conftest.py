@@ -16,9 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from typer.testing import CliRunner, Result
 
-from examples import pretrain
-from examples.training.checkpoints import draw_weights
-from examples.training.vocabularies import bert_tokenizer
+from examples.training.small import small_checkpoint
 from madtp_cli.cli.app import app
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
@@ -167,17 +165,7 @@ def collate() -> Callable[..., Batch]:
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a small BLIP for NLVR2 with random weights: blip.pt and tokenizer/, marked as trained on the scenes."""
-    folder = tmp_path_factory.mktemp("examples")
-    tokenizer = bert_tokenizer()
-    tower = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=1)
-    vision = tower | dict(image_size=96, patch_size=12, layer_norm_eps=1e-6, initializer_range=0.02)
-    text = tower | dict(max_position_embeddings=48, vocab_size=len(tokenizer), bos_token_id=len(tokenizer) - 2)
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = MadtpBlipForNLVR2(MadtpBlipConfig(vision_config=vision, text_config=text, merge_from=1))
-        draw_weights(model)
-    pretrain.save(model, tokenizer, folder)
-    return folder / "blip.pt"
+    return small_checkpoint(tmp_path_factory.mktemp("examples"))
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,8 @@ SMALLER = {
     "profile": ["--limit=8"],
     "export": [],
     "help": [],
+    "doctor": [],
+    "rerun": [],
     "show": [],
     "report": ["--pictures=4"],
     "inspect": [],

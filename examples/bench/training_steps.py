@@ -17,6 +17,7 @@ from examples.bench import token_plans
 from examples.bench.timings import time_ratio
 from examples.bench.variants import SCORING_SCALE
 from madtp_cli.compression import distillation
+from madtp_cli.compression.distillation import Training
 from madtp_cli.compression.optimizers import Schedule, optimizers_of
 from madtp_cli.compression.student import dense_teacher
 from madtp_cli.evaluation import run
@@ -66,7 +67,8 @@ def time_steps(
     for _ in range(turns + 1):
         time_next(DENSE, dense_steps)
         for budget, of_budget in next_plans.items():
-            steps = distillation.distill(student, teacher, itertools.repeat(batch), SCHEDULE, compute)
+            training = Training.begin(student, teacher, SCHEDULE, compute)
+            steps = distillation.distill(training, itertools.repeat(batch))
             for kind in PRUNED:
                 with token_plans.follow_plan(student, next(of_budget)):
                     time_next(f"budget {budget:g}, {kind}", steps)

@@ -46,6 +46,8 @@ def compress(
     output: opt.Output = None,
     save_dtype: opt.SaveDtype = None,
     overwrite: opt.Overwrite = None,
+    resume: opt.Resume = None,
+    save_every: opt.SaveEvery = None,
 ) -> None:
     """Prune a checkpoint to a FLOPs budget, fine-tune it, measure it and save it."""
     settings, terminal = context.settings(ctx, CompressSettings)
@@ -256,6 +258,38 @@ def scenes(
     written = write(progress=lambda rows, total: terminal.advance(rows))
     terminal.finish()
     context.print_document(ctx, dataclasses.asdict(written) | {"folder": str(written.folder)}, results.scenes.show)
+
+
+@app.command(epilog=context.examples("madtp rerun blip-madtp/report.json --verify"))
+@groups.add(groups.OUTPUT)
+def rerun(
+    ctx: typer.Context,
+    report: opt.ReportFile,
+    output: opt.RerunOutput = None,
+    checkpoint: opt.RerunCheckpoint = None,
+    data: opt.RerunData = None,
+    verify: opt.Verify = False,
+) -> None:
+    """Repeat the run of a report, and tell whether the weights are the same."""
+    terminal = context.terminal(ctx)
+    from madtp_cli.pipelines import rerun as pipeline
+
+    repeated = pipeline.rerun(report, terminal, output=output, checkpoint=checkpoint, data=data)
+    context.print_report(ctx, repeated, results.rerun.show)
+    if verify:
+        pipeline.require_same(repeated)
+
+
+@app.command(epilog=context.examples("madtp doctor", "madtp doctor --json > doctor.json"))
+@groups.add(groups.OUTPUT)
+def doctor(ctx: typer.Context) -> None:
+    """Print the environment and what works in it, for bug reports."""
+    context.terminal(ctx)
+    from madtp_cli.pipelines import doctor as pipeline
+
+    found = pipeline.doctor()
+    context.print_report(ctx, found, results.doctor.show)
+    pipeline.require_usable(found)
 
 
 @app.command("help", epilog=context.examples("madtp help", "madtp help compress"))

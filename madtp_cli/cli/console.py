@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any, NoReturn, TextIO
 
 from rich.console import Console
@@ -42,12 +43,12 @@ class _Console(Console):
 class Terminal(ProgressReporter):
     """The two output streams, and the progress reporter of a run.
 
-    `verbosity` is the number of `-v` options, -1 with `--quiet`. `out` is the console for results. With `json_errors`,
-    errors are JSON objects; `command` is the command that runs.
+    `verbosity` is the number of `-v` options, -1 with `--quiet`. `command_line` has the words that the user typed.
+    `out` is the console for results. With `json_errors`, errors are JSON objects; `command` is the command that runs.
     """
 
-    def __init__(self, verbosity: int = 0) -> None:
-        self.verbosity = verbosity
+    def __init__(self, verbosity: int = 0, command_line: Sequence[str] = ()) -> None:
+        self.verbosity, self.command_line = verbosity, list(command_line)
         self.out, self._err = _Console(sys.stdout), _Console(sys.stderr, stderr=True)
         self._bar: StageBar | None = None
         self._lines: StageLines | None = None

@@ -23,9 +23,11 @@ def check_run(checkpoint: Path | None, settings: RunSettings) -> None:
         MadtpError: What the run would raise later.
     """
     if isinstance(settings, CompressSettings) and checkpoint is not None:
-        from madtp_cli.checkpoint.atomic_write import check_output_folder
+        from madtp_cli.checkpoint import output_place
 
-        check_output_folder(settings.output_for(checkpoint), settings.overwrite)
+        inputs = (checkpoint, settings.data, settings.image_root, settings.tokenizer)
+        output = settings.output_for(checkpoint)
+        output_place.check(output, inputs, overwrite=settings.overwrite, resume=settings.resume)
     if isinstance(settings, GateSettings):
         from madtp_cli.pipelines.gating import require_files
 

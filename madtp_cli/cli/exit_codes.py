@@ -24,7 +24,8 @@ MAIN_FIRST_SECONDS = 2.0
 #: The last lines of `madtp --help`. The classes in `madtp_cli.errors` have the codes.
 DESCRIPTION = (
     "Exit codes: 0 success; 1 bug in madtp, or another process of the run ended; 2 wrong option or config file; "
-    "3 input cannot be used; 4 budget unreachable or missed; 5 a check failed; 6 output exists or cannot be written; "
+    "3 input cannot be used; 4 budget unreachable or missed; 5 a check failed; "
+    "6 output exists, cannot be written or cannot be resumed; "
     "130 interrupted (Ctrl-C); 143 terminated (SIGTERM); 141 output pipe closed."
 )
 
@@ -49,7 +50,8 @@ class CommandGroup(TyperGroup):
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run the command line and exit."""
-        terminal = Terminal()
+        words = args[0] if args else extra.get("args")
+        terminal = Terminal(command_line=["madtp", *(sys.argv[1:] if words is None else words)])
         terminal.json_errors = json_errors.are_wanted(args, extra)
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False, "obj": terminal})
@@ -71,10 +73,10 @@ class CommandGroup(TyperGroup):
             ctx.obj.log.end()
         except MadtpError as error:
             _fail(ctx.obj, str(error), error.exit_code, error)
-        except KeyboardInterrupt:
-            _fail(ctx.obj, "Interrupted. Nothing was saved.", 130)
-        except _Terminated:
-            _fail(ctx.obj, "Terminated by SIGTERM. Nothing was saved.", 143)
+        except KeyboardInterrupt as error:
+            _fail(ctx.obj, "Interrupted. No output was written.", 130, error)
+        except _Terminated as error:
+            _fail(ctx.obj, "Terminated by SIGTERM. No output was written.", 143, error)
         except BrokenPipeError:  # as in `madtp ... | head`: no message, and the exit code that shells use for it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from None
@@ -89,8 +91,9 @@ class CommandGroup(TyperGroup):
             signal.signal(signal.SIGTERM, before)
 
 
-def _fail(terminal: Terminal, message: str, code: int, error: Exception | None = None) -> NoReturn:
-    """Print the message, with -vv also the traceback, and exit."""
+def _fail(terminal: Terminal, message: str, code: int, error: BaseException) -> NoReturn:
+    """Print the message and the notes of the error, with -vv also the traceback, and exit."""
+    message = "\n".join([message, *getattr(error, "__notes__", ())])
     if not processes.is_main():
         # The launcher ends this process if the main one failed; then that one has said why.
         time.sleep(MAIN_FIRST_SECONDS)
@@ -100,7 +103,7 @@ def _fail(terminal: Terminal, message: str, code: int, error: Exception | None =
 
 
 def _print_error(
-    terminal: Terminal, message: str, code: int, command: str | None, error: Exception | None = None
+    terminal: Terminal, message: str, code: int, command: str | None, error: BaseException | None = None
 ) -> None:
     """Print an error as a sentence or, with --json, as a JSON object; write it to the log."""
     terminal.log.end("error", text=message, code=code)

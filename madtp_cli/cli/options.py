@@ -114,6 +114,8 @@ SaveDtype = Annotated[str | None, setting("save_dtype", panel="Output")]
 Overwrite = Annotated[
     bool | None, option("Replace the output folder, if madtp wrote it.", "--overwrite", panel="Output")
 ]
+Resume = Annotated[bool | None, option(CompressSettings.help_text("resume"), "--resume", panel="Output")]
+SaveEvery = Annotated[int | None, setting("save_every", panel="Output")]
 
 Methods = Annotated[str | None, setting("methods", panel="Points", kind=CompareSettings)]
 Budgets = Annotated[str | None, setting("budgets", panel="Points", kind=CompareSettings)]
@@ -221,3 +223,18 @@ Captions = Annotated[
 OverwriteScenes = Annotated[
     bool, option("Replace what an earlier `madtp scenes` wrote.", "--overwrite", panel="Output")
 ]
+
+ReportFile = Annotated[
+    Path, typer.Argument(help="A folder that `madtp compress` wrote, or its report.json.", show_default=False)
+]
+RerunOutput = Annotated[
+    Path | None,
+    option("Folder to write. Default: the name of the first output and -rerun.", "--output", "-o", panel="Output"),
+]
+RerunCheckpoint = Annotated[
+    Path | None, option("The checkpoint, if it is not where the first run found it.", "--checkpoint", panel="Data")
+]
+RerunData = Annotated[
+    Path | None, option("The data, if they are not where the first run found them.", "--data", panel="Data")
+]
+Verify = Annotated[bool, option("End with exit code 5 if the weights differ.", "--verify", panel="Output")]

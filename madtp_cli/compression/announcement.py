@@ -27,6 +27,7 @@ def announce(
     steps: int,
     samples: int | None,
     validations: Mapping[int, int],
+    done: int = 0,
 ) -> RemainingTime:
     """Time one batch, and report how long the fine-tune and the rest take and how much memory is needed.
 
@@ -37,6 +38,7 @@ def announce(
         steps: Number of steps.
         samples: Number of training samples that are used; all if None.
         validations: The steps after which a state is calibrated, and the validation samples it is evaluated on.
+        done: Number of steps that an earlier run did.
 
     Returns:
         The remaining time of the fine-tune, to be updated after each step.
@@ -46,9 +48,10 @@ def announce(
     session.progress.finish()
     kept = _kept_share(session, teacher, samples)
     remaining = remaining_time(session, pace, steps, samples, validations, kept)
+    remaining.done = done
     weights = sum(parameter.nbytes for parameter in student.parameters())
     session.progress.message(
-        f"Fine-tuning for {steps} steps of {session.settings.batch_size} samples takes about "
+        f"Fine-tuning for {steps - done} steps of {session.settings.batch_size} samples takes about "
         f"{in_words(remaining.left())} with its validation, then evaluation and timing take about "
         f"{in_words(afterwards(session, pace))}. In addition to activations, "
         # Two models, gradients, momentum and the best state so far, each of the size of the weights.

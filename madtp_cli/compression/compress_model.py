@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from madtp_cli.checkpoint import number_format
-from madtp_cli.compression import calibration, fine_tuning
+from madtp_cli.checkpoint.state_folder import StateFolder
+from madtp_cli.compression import calibration, fine_tuning, training_state
 from madtp_cli.compression.announcement import announce
 from madtp_cli.compression.budget import Budget, feasible_budget
+from madtp_cli.compression.fine_tuning import FineTune
 from madtp_cli.compression.optimizers import Schedule
 from madtp_cli.compression.student import dense_teacher, prunable_student
 from madtp_cli.compression.threshold_search import Calibration
@@ -20,6 +22,7 @@ from madtp_cli.evaluation import batching, run
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.prunable import Prunable
+from madtp_cli.reporting.run_parts import TrainingPoint
 
 #: Without a number of epochs, the fine-tune uses as many different samples as it can see this often. The teacher
 #: cache then saves the dense forward pass, half of the time of a step, on all but the first time.
@@ -48,12 +51,15 @@ class CompressedModel:
         return self.student.pruning or PruningSettings()
 
 
-def compress_model(session: Session, settings: CompressSettings, *, strict: bool = True) -> CompressedModel:
+def compress_model(
+    session: Session, settings: CompressSettings, state: StateFolder | None = None, *, strict: bool = True
+) -> CompressedModel:
     """Bring the model of a session to the budget of the settings.
 
     Args:
         session: The model, its data and the compute config.
         settings: The budget and the fine-tune.
+        state: Where the fine-tune is saved; a state that is there already is continued.
         strict: Whether it is an error if no threshold scale costs what the budget allows within 1 %.
 
     Raises:
@@ -65,11 +71,7 @@ def compress_model(session: Session, settings: CompressSettings, *, strict: bool
     student = prunable_student(session.model, settings.method)
     target = feasible_budget(session, student, settings.gflops_budget)
     teacher = dense_teacher(session.model)
-    few = math.ceil(FIRST_SHARE * len(batching.rows(session, "val", CALIBRATION_SAMPLES)))
-    first = calibration.calibrate(
-        session, student, target, few, rough=FIRST_CLOSE, title=f"Calibrating roughly on {few} samples"
-    )
-    final = _fine_tuned(session, student, teacher, target, first, settings)
+    first, final = _trained(session, student, teacher, target, settings, state)
     rounded = number_format.round_weights(student, saved_in)
     many = len(batching.rows(session, "val")) > CALIBRATION_SAMPLES
     if final is None or (rounded and not many):
@@ -92,17 +94,45 @@ def training_samples(settings: CompressSettings, steps: int) -> int | None:
     return None if settings.epochs is not None else max(1, math.ceil(steps * settings.batch_size / PASSES))
 
 
-def _fine_tuned(
+def _trained(
+    session: Session,
+    student: Prunable,
+    teacher: Prunable,
+    target: Budget,
+    settings: CompressSettings,
+    state: StateFolder | None,
+) -> tuple[Calibration, Calibration | None]:
+    """Calibrate roughly and fine-tune, as far as an earlier run did not; return the calibrations before and after."""
+    if state and (trained := state.load(training_state.TRAINED)):
+        session.training[:] = [TrainingPoint(**point) for point in trained["points"]]
+        final = training_state.restore_trained(trained, student)
+        return final, final
+    if state and (saved := state.load(training_state.TRAINING)):
+        step, first = saved["step"], training_state.calibration(saved["first"])
+        session.progress.message(f"Continuing after step {step} of the fine-tune.")
+    else:
+        step, few = 0, math.ceil(FIRST_SHARE * len(batching.rows(session, "val", CALIBRATION_SAMPLES)))
+        title = f"Calibrating roughly on {few} samples"
+        first = calibration.calibrate(session, student, target, few, rough=FIRST_CLOSE, title=title)
+    if settings.steps == 0 or settings.epochs == 0:
+        return first, None
+    found = _fine_tune(session, student, teacher, target, first, settings, state, step)
+    if state and found is not None:
+        training_state.save_trained(state, student, found, session.training)
+    return first, found
+
+
+def _fine_tune(
     session: Session,
     student: Prunable,
     teacher: Prunable,
     target: Budget,
     first: Calibration,
     settings: CompressSettings,
+    state: StateFolder | None,
+    done: int,
 ) -> Calibration | None:
-    """Fine-tune the student if the settings ask for it; return the calibration of its last state, if there is one."""
-    if settings.steps == 0 or settings.epochs == 0:
-        return None
+    """Fine-tune the student from step `done` on; return the calibration of its last state."""
     schedule = Schedule(
         settings.number_of_steps(len(batching.rows(session, "train"))),
         settings.rate(student.widths["vision"]),
@@ -110,5 +140,5 @@ def _fine_tuned(
     )
     samples = training_samples(settings, schedule.steps)
     validations = fine_tuning.validations(session, schedule.steps)
-    remaining = announce(session, student, teacher, schedule.steps, samples, validations)
-    return fine_tuning.fine_tune(session, student, teacher, target, first.slope(), schedule, samples, remaining)
+    remaining = announce(session, student, teacher, schedule.steps, samples, validations, done)
+    return FineTune(session, student, teacher, target, first, schedule, samples, state, remaining).train()

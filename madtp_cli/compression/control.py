@@ -30,7 +30,8 @@ def fine_tuned_dense(session: Session, teacher: Prunable, settings: CompressSett
     )
     batches = batching.training_batches(session, max(1, math.ceil(schedule.steps * settings.batch_size / PASSES)))
     session.progress.start("Fine-tuning the control", schedule.steps)
-    for result in distillation.distill(student, teacher, batches, schedule, session.compute, session.teacher_targets):
+    training = distillation.Training.begin(student, teacher, schedule, session.compute, session.teacher_targets)
+    for result in distillation.distill(training, batches):
         session.progress.advance(result.step, f"loss {result.loss:.3f}")
     session.progress.finish()
     return student

@@ -63,46 +63,75 @@ class StepResult:
         return sum(self.losses.values())
 
 
-def distill(
-    student: nn.Module,
-    teacher: nn.Module,
-    batches: Iterable[Batch],
-    schedule: Schedule,
-    compute: ComputeConfig,
-    teacher_targets: dict[bytes, SampleTargets] | None = None,
-) -> Iterator[StepResult]:
+@dataclass
+class Training:
+    """A student in training: everything that changes from step to step.
+
+    Attributes:
+        student: The pruned model; its weights change.
+        teacher_cache: The dense model and its targets.
+        schedule: Steps and learning rates.
+        compute: Device and number format of the forward passes; weights and optimizers keep their own format.
+        optimizers, schedulers: One scheduler for each optimizer.
+        step: Number of steps that are done.
+    """
+
+    student: nn.Module
+    teacher_cache: TeacherCache
+    schedule: Schedule
+    compute: ComputeConfig
+    optimizers: list[torch.optim.Optimizer]
+    schedulers: list[torch.optim.lr_scheduler.LambdaLR]
+    step: int = 0
+
+    @classmethod
+    def begin(
+        cls,
+        student: nn.Module,
+        teacher: nn.Module,
+        schedule: Schedule,
+        compute: ComputeConfig,
+        teacher_targets: dict[bytes, SampleTargets] | None = None,
+    ) -> Training:
+        """Return a training before its first step; the teacher is frozen and in evaluation mode.
+
+        `teacher_targets` are targets of the same teacher that are known already; new ones are added.
+        """
+        optimizers = optimizers_of(student, schedule)
+        cache = TeacherCache(teacher, compute, kept={} if teacher_targets is None else teacher_targets)
+        return cls(student, cache, schedule, compute, optimizers, schedule.schedulers(optimizers))
+
+
+def distill(training: Training, batches: Iterable[Batch]) -> Iterator[StepResult]:
     """Train the student and yield after each step; the student is then in evaluation mode.
 
     Args:
-        student: The pruned model; its weights change.
-        teacher: The dense model, frozen and in evaluation mode.
-        batches: Inputs of the forward pass, with or without labels. The training ends early if they end. If several
-            processes train, each has its part of every batch; the losses and the steps are those of the whole batch.
-        schedule, compute: Steps and learning rates; device and number format of the forward passes alone.
-        teacher_targets: Targets of the same teacher that are known already; new ones are added.
+        training: The student, the teacher and the optimizers. A training that has done steps continues after them.
+        batches: Inputs of the forward pass, with or without labels, from the next step on. The training ends early if
+            they end. If several processes train, each has its part of every batch; the losses and the steps are those
+            of the whole batch.
     """
-    teacher_cache = TeacherCache(teacher, compute, kept={} if teacher_targets is None else teacher_targets)
-    optimizers = optimizers_of(student, schedule)
-    schedulers = schedule.schedulers(optimizers)
+    student, teacher_cache, schedule = training.student, training.teacher_cache, training.schedule
     started = time.monotonic()
-    for step, batch in zip(range(schedule.steps), batches, strict=False):
+    for _, batch in zip(range(training.step, schedule.steps), batches, strict=False):
         student.train()
-        with compute.precision():
+        with training.compute.precision():
             output = student(**inputs_of(batch), labels=batch.get("labels"))
         before = teacher_cache.seconds
         losses = step_losses(output, teacher_cache.targets(batch), len(batch["pixel_values"]))
         detached = {name: loss.item() for name, loss in losses.items()}
-        finite.require_loss(student, detached, step, compute)
+        finite.require_loss(student, detached, training.step, training.compute)
         torch.stack(list(losses.values())).sum().backward()
         gradients.sum_over_processes(student.parameters())
         nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_NORM)
-        for optimizer, scheduler in zip(optimizers, schedulers, strict=True):
+        for optimizer, scheduler in zip(training.optimizers, training.schedulers, strict=True):
             optimizer.step()
             scheduler.step()
         student.zero_grad(set_to_none=True)  # frees as much memory as the weights take before the next forward pass
         student.eval()
-        teacher_seconds = teacher_cache.seconds - before
-        yield StepResult(step + 1, schedule.steps, detached, time.monotonic() - started, output.trace, teacher_seconds)
+        training.step += 1
+        seconds = time.monotonic() - started, teacher_cache.seconds - before
+        yield StepResult(training.step, schedule.steps, detached, seconds[0], output.trace, seconds[1])
 
 
 def step_losses(output: Any, targets: DistillationTargets, samples: int = 1) -> dict[str, Tensor]:

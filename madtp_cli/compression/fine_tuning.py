@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from madtp_cli import processes
-from madtp_cli.compression import calibration, distillation
+from madtp_cli.checkpoint.state_folder import StateFolder
+from madtp_cli.compression import calibration, distillation, training_state
 from madtp_cli.compression.budget import Budget
+from madtp_cli.compression.distillation import Training
+from madtp_cli.compression.interruption import StopSignals
 from madtp_cli.compression.optimizers import Schedule
 from madtp_cli.compression.remaining_time import RemainingTime
 from madtp_cli.compression.threshold_search import Calibration
+from madtp_cli.errors import OutputError
 from madtp_cli.evaluation import batching, run, sample_costs
 from madtp_cli.evaluation.quality import agreement
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
@@ -41,81 +48,127 @@ def validations(session: Session, steps: int) -> dict[int, int]:
     return dict.fromkeys(sorted(numbers), samples)
 
 
-def fine_tune(
-    session: Session,
-    student: Prunable,
-    teacher: Prunable,
-    target: Budget,
-    slope: float,
-    schedule: Schedule,
-    samples: int | None,
-    remaining: RemainingTime | None = None,
-) -> Calibration | None:
-    """Distil the student, leave it in the best state on validation data, and return the calibration of that state.
+@dataclass
+class FineTune:
+    """Distil the student, and leave it in the best state on validation data.
 
-    Args:
+    Attributes:
         session, student, teacher: Data and compute config; the pruned and the dense model.
-        target, slope: The budget, and how the cost falls with the threshold scale, see `Calibration.slope`.
+        target: The budget.
+        first: The calibration of the student before its first step; it tells how the cost falls with the scale.
         schedule, samples: Steps and learning rates, and the number of training samples to use; all if None.
+        state: Where the training is saved, so that a run can continue; None to save nothing.
         remaining: The time that the fine-tune needs, to report it; None to leave this to the reporter.
+        best: Quality, weights and calibration of the best state so far. The weights of the last state are None, because
+            they need no copy.
+        last: The calibration of the latest state that was calibrated.
     """
+
+    session: Session
+    student: Prunable
+    teacher: Prunable
+    target: Budget
+    first: Calibration
+    schedule: Schedule
+    samples: int | None = None
+    state: StateFolder | None = None
+    remaining: RemainingTime | None = None
     best: tuple[float, dict[str, torch.Tensor] | None, Calibration] | None = None
     last: Calibration | None = None
-    candidates = validations(session, schedule.steps)
-    dense = functools.cache(lambda: run.run_split(session, teacher, "val", CANDIDATE_SAMPLES))
-    for step in _steps(session, student, teacher, target, slope, schedule, samples, remaining):
-        if step not in candidates:
-            continue
+
+    def train(self) -> Calibration | None:
+        """Fine-tune from the first step, or from the saved state, and return the calibration of the best state."""
+        training = Training.begin(
+            self.student, self.teacher, self.schedule, self.session.compute, self.session.teacher_targets
+        )
+        saved = self.state.load(training_state.TRAINING) if self.state else None
+        if self.state and saved is not None:
+            self._restore(self.state, training, saved)
+        candidates = validations(self.session, self.schedule.steps)
+        dense = functools.cache(lambda: run.run_split(self.session, self.teacher, "val", CANDIDATE_SAMPLES))
+        with StopSignals(self._announce_stop) as signals:
+            done = [training.step] if saved is not None else []
+            for step in itertools.chain(done, self._steps(training, candidates, signals)):
+                if step in candidates:
+                    with signals.suspended():
+                        self._evaluate(step, dense if len(candidates) > 1 else None)
+        if self.best is not None and self.best[1] is not None:
+            self.student.load_state_dict(self.best[1])
+        return self.last if self.best is None else self.best[2]
+
+    def _evaluate(self, step: int, dense: Callable[[], run.Measured] | None) -> None:
+        """Calibrate the state of a step, and compare it with the best one so far if there are several candidates."""
         started = time.monotonic()
-        last = _calibrate(session, student, target, step)
-        if len(candidates) == 1:
-            continue
-        session.progress.start(f"Validating after step {step}", 0)
-        quality = validation_quality(session, student, dense)
-        session.progress.finish()
-        if best is None or quality >= best[0]:  # the last state needs no copy
-            best = quality, None if step == schedule.steps else copy.deepcopy(student.state_dict()), last
-        if remaining:
-            remaining.add_pause(time.monotonic() - started)
-    if best is not None and best[1] is not None:
-        student.load_state_dict(best[1])
-    return last if best is None else best[2]
+        self.last = _calibrate(self.session, self.student, self.target, step)
+        if dense is not None:
+            self.session.progress.start(f"Validating after step {step}", 0)
+            quality = validation_quality(self.session, self.student, dense)
+            self.session.progress.finish()
+            if self.best is None or quality >= self.best[0]:
+                weights = None if step == self.schedule.steps else copy.deepcopy(self.student.state_dict())
+                self.best = quality, weights, self.last
+        if self.remaining:
+            self.remaining.add_pause(time.monotonic() - started)
+
+    def _steps(self, training: Training, candidates: Collection[int], signals: StopSignals) -> Iterator[int]:
+        """Yield the number of each step after it is done, reported and saved where that is due.
+
+        The student is then in evaluation mode.
+        """
+        progress = self.session.progress
+        batches = batching.training_batches(self.session, self.samples, training.step)
+        progress.start("Fine-tuning", self.schedule.steps)
+        started = time.monotonic()
+        for result in distillation.distill(training, batches):
+            gflops = _follow_cost(self.student, result, self.target, self.first.slope())
+            if self.remaining:
+                self.remaining.add_step(time.monotonic() - started, result.teacher_seconds)
+                progress.expect(self.remaining.left())
+            scale = training_state.threshold_scale(self.student)
+            figures = {"loss": result.loss, "gflops": gflops, "threshold_scale": scale}
+            progress.figures(**figures)
+            self.session.training.append(TrainingPoint(step=result.step, **figures))
+            progress.advance(result.step, f"loss {result.loss:.3f} · {gflops:.4g} GFLOPs · threshold scale {scale:.3g}")
+            stop = signals.agreed()
+            due = self.state and self.state.save_every and result.step % self.state.save_every == 0
+            if due or stop or result.step in candidates:
+                self._save(training)
+            if stop:
+                signals.deliver(stop)
+            yield result.step
+            started = time.monotonic()  # without the validation of the state
+        progress.finish()
+
+    def _save(self, training: Training) -> None:
+        """Save the training. If the disk is full, the run goes on: it could still end."""
+        if self.state is None:
+            return
+        best = None if self.best is None else (*self.best[:2], asdict(self.best[2]))
+        points = [point.model_dump() for point in self.session.training]
+        more = {"points": points, "first": self.first, "last": self.last, "best": best}
+        try:
+            training_state.save_training(self.state, training, self.student, more)
+        except OutputError as error:
+            self.session.progress.message(f"The state after step {training.step} was not saved. {error}")
+
+    def _restore(self, state: StateFolder, training: Training, saved: dict[str, Any]) -> None:
+        training_state.restore_training(state, saved, training, self.student)
+        self.session.training[:] = [TrainingPoint(**point) for point in saved["points"]]
+        self.last = saved["last"] and training_state.calibration(saved["last"])
+        if saved["best"] is not None:
+            quality, weights, found = saved["best"]
+            self.best = quality, weights, training_state.calibration(found)
+
+    def _announce_stop(self) -> None:
+        what = "saves its state and stops" if self.state else "stops"
+        self.session.progress.message(f"The run {what} after this step. A second signal stops it at once.")
 
 
 def _calibrate(session: Session, student: Prunable, target: Budget, step: int) -> Calibration:
     """Calibrate the threshold scale of a state, from its current value."""
-    scale = student.pruning.threshold_scale if student.pruning else 0.0
+    scale = training_state.threshold_scale(student)
     title = f"Calibrating after step {step}"
     return calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, scale, title=title)
-
-
-def _steps(
-    session: Session,
-    student: Prunable,
-    teacher: Prunable,
-    target: Budget,
-    slope: float,
-    schedule: Schedule,
-    samples: int | None,
-    remaining: RemainingTime | None,
-) -> Iterator[int]:
-    """Yield the number of each step after it is done and reported; the student is then in evaluation mode."""
-    batches = batching.training_batches(session, samples)
-    session.progress.start("Fine-tuning", schedule.steps)
-    started = time.monotonic()
-    for result in distillation.distill(student, teacher, batches, schedule, session.compute, session.teacher_targets):
-        gflops = _follow_cost(student, result, target, slope)
-        scale = student.pruning.threshold_scale if student.pruning else 0.0
-        if remaining:
-            remaining.add_step(time.monotonic() - started, result.teacher_seconds)
-            session.progress.expect(remaining.left())
-        state = f"loss {result.loss:.3f} · {gflops:.4g} GFLOPs · threshold scale {scale:.3g}"
-        session.progress.figures(loss=result.loss, gflops=gflops, threshold_scale=scale)
-        session.progress.advance(result.step, state)
-        session.training.append(TrainingPoint(step=result.step, loss=result.loss, gflops=gflops, threshold_scale=scale))
-        yield result.step
-        started = time.monotonic()  # without the validation of the state
-    session.progress.finish()
 
 
 def _follow_cost(student: Prunable, result: distillation.StepResult, target: Budget, slope: float) -> float:

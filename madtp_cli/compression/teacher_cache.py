@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -35,6 +36,7 @@ class TeacherCache:
         most_bytes: Memory for the kept targets.
         kept: The targets by the sample's key.
         seconds: Duration of all forward passes so far.
+        saved_parts: Number of parts in which targets were saved to a disk.
     """
 
     teacher: nn.Module
@@ -42,6 +44,8 @@ class TeacherCache:
     most_bytes: int = MOST_BYTES
     kept: dict[bytes, SampleTargets] = field(default_factory=dict)
     seconds: float = 0.0
+    saved_parts: int = 0
+    _saved: int = 0
     _bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,6 +78,24 @@ class TeacherCache:
         if not self.kept:
             return 0.0
         return min(1.0, self.most_bytes / (self._bytes / len(self.kept) * samples))
+
+    def unsaved(self) -> dict[str, SampleTargets]:
+        """Return the kept targets that are not in a saved part yet, by the key of the sample in hexadecimal digits."""
+        return {key.hex(): targets for key, targets in itertools.islice(self.kept.items(), self._saved, None)}
+
+    def mark_saved(self) -> None:
+        """Record that all kept targets are saved, those of `unsaved` as one part."""
+        self._saved, self.saved_parts = len(self.kept), self.saved_parts + 1
+
+    def restore(self, part: Mapping[str, SampleTargets]) -> None:
+        """Keep the targets of a saved part; the parts come in their order."""
+        for key, targets in part.items():
+            self._keep(bytes.fromhex(key), {name: self._on_device(value) for name, value in targets.items()})
+        self.mark_saved()
+
+    def _on_device(self, value: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+        device = self.compute.device
+        return [part.to(device) for part in value] if isinstance(value, list) else value.to(device)
 
     def _keep(self, key: bytes, targets: SampleTargets) -> None:
         size = _size(targets)

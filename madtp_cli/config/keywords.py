@@ -67,6 +67,8 @@ class CompressKeywords(RunKeywords, GateKeywords, total=False):
     gflops_budget: Required[str | float | BudgetRequest]
     output: str | Path | None
     overwrite: bool
+    resume: bool
+    save_every: int
     save_dtype: Literal["auto", "float32", "float16", "bfloat16"]
     method: str
     steps: int | None

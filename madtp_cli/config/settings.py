@@ -137,6 +137,7 @@ class RunSettings(BaseModel):
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
     _notes: list[str] = PrivateAttr(default_factory=list)
+    _command_line: list[str] = PrivateAttr(default_factory=list)
 
     @property
     def origins(self) -> dict[str, str]:
@@ -147,6 +148,11 @@ class RunSettings(BaseModel):
     def notes(self) -> list[str]:
         """Sentences for the user: keys that were translated or ignored, settings that another one overrides."""
         return self._notes
+
+    @property
+    def command_line(self) -> list[str]:
+        """The words of the command that gave the settings; none for a call from Python."""
+        return self._command_line
 
     @field_validator("*", mode="before")
     @classmethod
@@ -176,6 +182,12 @@ class CompressSettings(GateSettings, RunSettings):
     """Folder to write. Default: ./CHECKPOINT-madtp."""
     overwrite: bool = False
     """Replace the output folder if madtp wrote it: true or false."""
+    resume: bool = False
+    """Continue the run of the same settings that was interrupted: true or false. Without one, the run starts; if the
+    output folder already has the result of these settings, nothing is done."""
+    save_every: int = Field(default=50, ge=0)
+    """Fine-tuning steps after which the state is saved for resume, 0 or more; 0 saves it only when a signal stops the
+    run."""
     save_dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Number format of the saved weights: auto, float32, float16 or bfloat16. auto keeps the format of the checkpoint.
     The weights are rounded to it before the final measurement."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -73,6 +75,8 @@ def _load(dataset: _BatchDataset, row_numbers: list[list[int]], workers: int) ->
         sampler=cast(Any, row_numbers),  # a list of lists works, though torch's annotation does not allow it
         num_workers=workers,
         collate_fn=_unchanged,
+        worker_init_fn=_ignore_interrupts,
+        generator=torch.Generator(),  # each new iterator would draw a number from the global random state
     )
     with _without_fork_warning():
         iterator = iter(loader)
@@ -103,6 +107,11 @@ def _default_workers(rows: Sequence[Row]) -> int:
 
 def _unchanged(batch: Any) -> Any:
     return batch
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the main process decides what the run finishes, and stops them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

@@ -41,8 +41,8 @@ def batches(session: Session, split: str, limit: int | None = None) -> Iterable[
     return _keep_if_they_fit(session, key, len(mine), _collated(session, mine))
 
 
-def training_batches(session: Session, samples: int | None = None) -> Iterator[Batch]:
-    """Yield shuffled batches of training rows on the device, epoch after epoch without end.
+def training_batches(session: Session, samples: int | None = None, done: int = 0) -> Iterator[Batch]:
+    """Yield shuffled batches of training rows on the device, epoch after epoch without end, after the first `done`.
 
     If there are several processes, each gets its part of every batch.
 
@@ -50,9 +50,13 @@ def training_batches(session: Session, samples: int | None = None) -> Iterator[B
     teacher cache holds every target after one epoch. Without `samples` each epoch has another caption.
     """
     chosen, seed = rows(session, "train", samples), session.settings.seed
-    for epoch in itertools.count():
+    size = session.settings.batch_size
+    full, rest = divmod(len(chosen), size)
+    first, skipped = divmod(done, max(1, full + (rest >= processes.count())))
+    for epoch in itertools.count(first):
         captioned = SampledCaptions(chosen, seed, epoch if samples is None else 0)
-        for batch in _collated(session, captioned, f"{seed}/{epoch}", shared=True):
+        start = skipped * size if epoch == first else 0
+        for batch in _collated(session, captioned, f"{seed}/{epoch}", start, shared=True):
             yield session.compute.moved(batch)
 
 
@@ -67,11 +71,18 @@ def full_batches(session: Session, split: str, size: int, number: int) -> list[B
 
 
 def _collated(
-    session: Session, chosen: Sequence[Row], seed: str | None = None, *, shared: bool = False
+    session: Session, chosen: Sequence[Row], seed: str | None = None, start: int = 0, *, shared: bool = False
 ) -> Iterator[Batch]:
-    size, workers = session.settings.batch_size, session.settings.workers
+    settings = session.settings
     made = data_batches.batches(
-        chosen, session.task, session.processor, batch_size=size, seed=seed, workers=workers, shared=shared
+        chosen,
+        session.task,
+        session.processor,
+        batch_size=settings.batch_size,
+        seed=seed,
+        workers=settings.workers,
+        start=start,
+        shared=shared,
     )
     for batch in made:
         yield batch if session.labelled else {name: value for name, value in batch.items() if name != "labels"}

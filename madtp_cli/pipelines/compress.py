@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from madtp_cli import processes
-from madtp_cli.checkpoint import number_format
-from madtp_cli.checkpoint.atomic_write import check_output_folder
+from madtp_cli.checkpoint import hashing, number_format, output_place
+from madtp_cli.checkpoint.atomic_write import clean_up
 from madtp_cli.checkpoint.save import save
+from madtp_cli.checkpoint.state_folder import StateFolder
 from madtp_cli.compression.compress_model import CompressedModel, compress_model
 from madtp_cli.config import CompressSettings
-from madtp_cli.evaluation import batching, sample_files, sample_records, timing
+from madtp_cli.evaluation import batching, run_record, sample_files, sample_records, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.quality import agreement_part, change
 from madtp_cli.evaluation.report_parts import (
@@ -25,10 +26,12 @@ from madtp_cli.evaluation.report_parts import (
 )
 from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
-from madtp_cli.pipelines import gating
+from madtp_cli.pipelines import gating, resuming
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting import card
 from madtp_cli.reporting.plain_text import safe_json
+from madtp_cli.reporting.reading import REPORT
+from madtp_cli.reporting.record import RecordPart
 from madtp_cli.reporting.samples import SampleRecord
 from madtp_cli.reporting.schema import BudgetPart, CompressReport, CurvePoint, GflopsPart, LatencyPart, WeightsPart
 
@@ -47,45 +50,65 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     started, progress = time.monotonic(), progress or ProgressReporter()
     output = settings.output_for(source)
     processes.start(settings.device)
-    processes.from_main(lambda: _check_outputs(output, settings))
-    session = Session.open(source, settings, progress)
-    gating.require_possible(settings, conditions(session))
-    compressed = compress_model(session, settings)
-    dense = measure(session, "Evaluating the dense model", compressed.teacher, settings.split)
-    pruned = measure(session, "Evaluating the pruned model", compressed.student, settings.split)
-    report = gating.with_gates(_report(source, output, session, compressed, dense, pruned, started), settings)
-    samples = sample_records.records(session, (compressed.teacher, dense), (compressed.student, pruned))
-    files = _files(session, report, samples)
-    progress.start("Saving", 0)
-    processes.from_main(lambda: _save(session, compressed, output, files, samples))
-    progress.finish()
+    processes.from_main(lambda: _check_outputs(source, output, settings))
+    with StateFolder(output, settings.save_every) as state, resuming.noted(state):
+        processes.from_main(lambda: clean_up(output))
+        session = Session.open(source, settings, progress)
+        gating.require_possible(settings, conditions(session))
+        record = processes.from_main(lambda: run_record.record(source, session, settings))
+        if finished := processes.from_main(lambda: resuming.finished(output, settings, record)):
+            state.clear()
+            progress.message(f"{output} already has the result of these settings.")
+            finished = gating.with_gates(finished, settings)
+            gating.write_junit(finished.gates, settings, str(output), finished.seconds)
+            return finished
+        record = resuming.begin(state, settings, record)
+        compressed = compress_model(session, settings, state)
+        dense = measure(session, "Evaluating the dense model", compressed.teacher, settings.split)
+        pruned = measure(session, "Evaluating the pruned model", compressed.student, settings.split)
+        report = _report(source, output, session, compressed, dense, pruned, started, record)
+        report = gating.with_gates(report, settings)
+        samples = sample_records.records(session, (compressed.teacher, dense), (compressed.student, pruned))
+        progress.start("Saving", 0)
+        report = processes.from_main(lambda: _save(report, session, compressed, settings, samples))
+        progress.finish()
+        state.clear()
     gating.write_junit(report.gates, settings, str(output), report.seconds)
     return report
 
 
-def _files(session: Session, report: CompressReport, samples: Sequence[SampleRecord]) -> dict[str, str]:
-    """Return the text files of the folder by name."""
-    return {
-        "report.json": safe_json(report.model_dump_json(indent=2)) + "\n",
-        sample_files.FILE_NAME: sample_files.text(samples),
-        "README.md": card.model_card(report, session.task.pipeline_tag, session.task.title),
-    }
-
-
-def _check_outputs(output: Path, settings: CompressSettings) -> None:
-    check_output_folder(output, settings.overwrite)
+def _check_outputs(source: Path, output: Path, settings: CompressSettings) -> None:
+    inputs = (source, settings.data, settings.image_root, settings.tokenizer)
+    output_place.check(output, inputs, overwrite=settings.overwrite, resume=settings.resume)
     sample_files.check(settings.samples_out)
 
 
 def _save(
-    session: Session, compressed: CompressedModel, output: Path, files: dict[str, str], samples: Sequence[SampleRecord]
-) -> None:
-    """Write the folder, and the samples where the settings want them too."""
-    student, settings = compressed.student.cpu(), session.settings
-    overwrite = getattr(settings, "overwrite", False)
-    save(student, session.processor, output, files=files, overwrite=overwrite, dtype=compressed.saved_in)
+    report: CompressReport,
+    session: Session,
+    compressed: CompressedModel,
+    settings: CompressSettings,
+    samples: Sequence[SampleRecord],
+) -> CompressReport:
+    """Write the folder, and the samples where the settings want them too; return the report with all fingerprints."""
+    complete: list[CompressReport] = []
+
+    def files(folder: Path) -> dict[str, str]:
+        outputs = {file.name: hashing.sha256(file) for file in sorted(folder.glob("*.safetensors"))}
+        record = report.record.model_copy(update={"outputs": outputs})
+        complete.append(report.model_copy(update={"record": record}))
+        return {
+            REPORT: safe_json(complete[0].model_dump_json(indent=2)) + "\n",
+            sample_files.FILE_NAME: sample_files.text(samples),
+            "README.md": card.model_card(complete[0], session.task.pipeline_tag, session.task.title),
+        }
+
+    student = compressed.student.cpu()
+    output, dtype = Path(report.output), compressed.saved_in
+    save(student, session.processor, output, files=files, overwrite=settings.overwrite, dtype=dtype)
     if settings.samples_out is not None:
         sample_files.write(settings.samples_out, samples)
+    return complete[0]
 
 
 def _report(
@@ -96,6 +119,7 @@ def _report(
     dense: Measured,
     pruned: Measured,
     started: float,
+    record: RecordPart,
 ) -> CompressReport:
     teacher, student, calibration = compressed.teacher, compressed.student, compressed.calibration
     layers = layer_parts(student, pruned.counts)
@@ -123,7 +147,8 @@ def _report(
             for scale, gflops in calibration.tried
         ],
         training=thinned(session.training),
-        settings=session.settings.model_dump(mode="json"),
+        settings=session.settings.model_dump(mode="json", exclude={"resume"}),
+        record=record,
         environment=environment(session.compute.device),
         seconds=time.monotonic() - started,
     )

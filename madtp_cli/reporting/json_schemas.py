@@ -15,9 +15,11 @@ from madtp_cli.reporting.schema import (
     CheckReport,
     CompressReport,
     DataReport,
+    DoctorReport,
     EvalReport,
     ExportReport,
     ProfileReport,
+    RerunReport,
 )
 from madtp_cli.reporting.small_reports import (
     ArchitecturesReport,
@@ -36,11 +38,13 @@ DOCUMENTS: dict[str, tuple[type[BaseModel], ...]] = {
     "compare": (CompareReport,),
     "compress": (CompressReport,),
     "data": (DataReport,),
+    "doctor": (DoctorReport,),
     "eval": (EvalReport,),
     "export": (ExportReport,),
     "inspect": (InspectReport,),
     "profile": (ProfileReport, ArchitecturesReport),
     "report": (PageReport,),
+    "rerun": (RerunReport,),
     "scenes": (ScenesReport,),
     "show": (ShowReport,),
 }

@@ -19,6 +19,7 @@ from madtp_cli.reporting.data_parts import (
     SamplePart,
     TaskPart,
 )
+from madtp_cli.reporting.doctor import DevicePart, DoctorReport, TorchPart
 from madtp_cli.reporting.environment import Environment
 from madtp_cli.reporting.gate_parts import FailureClass, GatePart, GatesPart
 from madtp_cli.reporting.parts import (
@@ -40,6 +41,8 @@ from madtp_cli.reporting.parts import (
     WeightsPart,
 )
 from madtp_cli.reporting.plain_text import encodable
+from madtp_cli.reporting.record import RecordPart, SettingPart
+from madtp_cli.reporting.rerun import RerunReport
 from madtp_cli.reporting.run_parts import AgreementPart, ComputePart, TrainingPoint
 
 __all__ = [
@@ -58,6 +61,8 @@ __all__ = [
     "CutTextsPart",
     "DataReport",
     "DensePruned",
+    "DevicePart",
+    "DoctorReport",
     "DuplicatePart",
     "Environment",
     "EvalReport",
@@ -73,10 +78,14 @@ __all__ = [
     "LayerPart",
     "ProfileReport",
     "QualityPart",
+    "RecordPart",
+    "RerunReport",
     "RowsPart",
     "SamplePart",
+    "SettingPart",
     "TaskPart",
     "TimesPart",
+    "TorchPart",
     "TrainingPoint",
     "WeightsPart",
 ]
@@ -147,7 +156,9 @@ class CompressReport(_ModelReport):
     training: list[TrainingPoint] = []
     """Steps of the fine-tune, at most 200 of them at equal distances; empty without a fine-tune."""
     settings: dict[str, object]
-    """Every setting of the run."""
+    """Every setting of the run, as it was given."""
+    record: RecordPart = RecordPart()
+    """What the run depends on, and how to repeat it."""
     environment: Environment
     """Versions and machine."""
     seconds: float

@@ -94,7 +94,6 @@ def _existing_file(folder: Path) -> Path:
         (_folder_with_other_content, False, "exists and is not empty(?s:.)*--overwrite"),
         (_folder_with_other_content, True, "madtp did not write its content"),
         (_existing_file, True, "is a file"),
-        (lambda folder: folder / "no/out", False, "There is no folder"),
         (lambda folder: Path("/proc/out"), False, "cannot be written"),
         (lambda folder: folder / ("long" * 100), False, "cannot be written"),
     ],

@@ -32,7 +32,7 @@ from tests.paths import GOLDEN
 def _save(
     loaded: LoadedCheckpoint, folder: Path, files: dict[str, str] | None = None, *, overwrite: bool = False
 ) -> None:
-    save(loaded.model, loaded.processor, folder, files=files, overwrite=overwrite)
+    save(loaded.model, loaded.processor, folder, files=lambda folder: files or {}, overwrite=overwrite)
 
 
 def _logits(model: Prunable) -> Tensor:

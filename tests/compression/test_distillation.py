@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from madtp_cli.compression import distillation, optimizers
-from madtp_cli.compression.distillation import StepResult
+from madtp_cli.compression.distillation import StepResult, Training
 from madtp_cli.compression.optimizers import Schedule
 from madtp_cli.compression.teacher_cache import TeacherCache
 from madtp_cli.evaluation.compute import ComputeConfig
@@ -35,7 +35,7 @@ def teacher(blip):
 def test_the_teacher_does_not_change(attached, teacher, batches) -> None:
     """The weights stay identical to the bit, and the teacher stays in evaluation mode."""
     before = copy.deepcopy(teacher.state_dict())
-    list(distillation.distill(attached(0.4), teacher, batches, SCHEDULE, CPU))
+    list(distillation.distill(Training.begin(attached(0.4), teacher, SCHEDULE, CPU), batches))
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     assert not teacher.training
     assert teacher.pruning is None
@@ -68,7 +68,7 @@ def test_all_madtp_parameters_are_trained(attached, teacher, batches) -> None:
     """In the released code the threshold has no gradient and the dictionary hardly changes."""
     student = attached(0.4)
     before = copy.deepcopy(student.madtp.state_dict())
-    list(distillation.distill(student, teacher, batches, SCHEDULE, CPU))
+    list(distillation.distill(Training.begin(student, teacher, SCHEDULE, CPU), batches))
     for name, value in student.madtp.state_dict().items():
         assert (value - before[name]).abs().mean() > SCHEDULE.learning_rate, name
 
@@ -130,7 +130,8 @@ def test_the_same_run_gives_the_same_weights(attached, teacher, collate, samples
     for _ in range(2):
         student, batches = attached(0.4), [collate(samples[:3]), collate(samples[3:]), collate(samples[1:4])]
         torch.manual_seed(7)
-        losses = [step_result.losses for step_result in distillation.distill(student, teacher, batches, SCHEDULE, CPU)]
+        training = Training.begin(student, teacher, SCHEDULE, CPU)
+        losses = [step_result.losses for step_result in distillation.distill(training, batches)]
         runs.append((student.state_dict(), losses))
     assert runs[0][1] == runs[1][1]
     assert all(torch.equal(value, runs[1][0][name]) for name, value in runs[0][0].items())
@@ -144,7 +145,8 @@ def test_half_precision_learns_as_full_precision_does(attached, teacher, collate
     for dtype, scale in itertools.product(remaining, scales):
         student, schedule = attached(scale), Schedule(20, 1e-3, 1e-3)
         batches = itertools.repeat(collate(samples))
-        steps = distillation.distill(student, teacher, batches, schedule, ComputeConfig.of("cpu", dtype))
+        training = Training.begin(student, teacher, schedule, ComputeConfig.of("cpu", dtype))
+        steps = distillation.distill(training, batches)
         losses = [step.loss for step in steps]
         remaining[dtype] += losses[-1] / losses[0] / len(scales)
         assert {value.dtype for value in student.parameters()} == {torch.float32}
@@ -155,7 +157,8 @@ def test_half_precision_learns_as_full_precision_does(attached, teacher, collate
 def test_after_each_step_the_student_is_in_evaluation_mode(attached, teacher, batches) -> None:
     """Steps are counted from one; the training ends if the batches end."""
     student, steps = attached(0.4), []
-    for step_result in distillation.distill(student, teacher, itertools.islice(batches, 2), SCHEDULE, CPU):
+    training = Training.begin(student, teacher, SCHEDULE, CPU)
+    for step_result in distillation.distill(training, itertools.islice(batches, 2)):
         assert not student.training
         assert all(value.grad is None for value in student.parameters())  # gradients need as much memory as the weights
         steps.append(step_result.step)

@@ -12,8 +12,10 @@ from madtp_cli import config
 from madtp_cli.compression import fine_tuning
 from madtp_cli.compression.budget import feasible_budget
 from madtp_cli.compression.compress_model import compress_model
+from madtp_cli.compression.fine_tuning import FineTune
 from madtp_cli.compression.optimizers import Schedule
 from madtp_cli.compression.student import dense_teacher, prunable_student
+from madtp_cli.compression.threshold_search import Calibration
 from madtp_cli.evaluation import run
 from madtp_cli.evaluation.session import Session
 from madtp_cli.models.prunable import Prunable
@@ -47,7 +49,8 @@ def test_the_best_late_state_is_kept(session, settings, monkeypatch, qualities) 
     monkeypatch.setattr(fine_tuning, "validation_quality", quality)
     student, teacher = prunable_student(session.model, settings.method), dense_teacher(session.model)
     target = feasible_budget(session, student, settings.gflops_budget)
-    calibration = fine_tuning.fine_tune(session, student, teacher, target, 4.0, Schedule(STEPS, 1e-3, 1e-3), 4)
+    first = Calibration(0.1, target.gflops, ())
+    calibration = FineTune(session, student, teacher, target, first, Schedule(STEPS, 1e-3, 1e-3), 4).train()
     kept = states[0] if qualities[0] > qualities[1] else states[1]
     assert len(states) == 2
     assert any(not torch.equal(states[0][name], states[1][name]) for name in kept)

@@ -39,6 +39,8 @@ def test_only_training_uses_another_caption_in_each_epoch() -> None:
     assert len(set(passes[:5])) == 5
     assert passes[5] == passes[0]
     assert passes == [texts(batch) for batch in itertools.islice(batching.training_batches(session), 6)]
+    later = itertools.islice(batching.training_batches(session, done=4), 2)
+    assert [texts(batch) for batch in later] == passes[4:]
     kept = [texts(batch) for batch in itertools.islice(batching.training_batches(session, 2), 3)]
     assert kept == [passes[0]] * 3
     captions = [{f"a picture of {text}" for text in row.references} for row in batching.rows(session, "train")]

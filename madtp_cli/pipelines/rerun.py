@@ -1,0 +1,98 @@
+"""madtp rerun: repeat the run of a report, and compare the weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from madtp_cli.checkpoint import hashing
+from madtp_cli.checkpoint.locating import locate
+from madtp_cli.config import CompressSettings, resolve
+from madtp_cli.config.gates import GateSettings
+from madtp_cli.errors import CheckError, InputError
+from madtp_cli.pipelines.compress import compress
+from madtp_cli.progress import ProgressReporter
+from madtp_cli.reporting.reading import read_report
+from madtp_cli.reporting.schema import CompressReport, RerunReport
+
+#: Added to the name of the output folder.
+SUFFIX = "-rerun"
+#: Settings of the first run that do not apply to the second.
+LEFT_OUT = {"output", "overwrite", "samples_out", *GateSettings.model_fields}
+
+
+def rerun(
+    report_file: Path,
+    progress: ProgressReporter | None = None,
+    *,
+    output: Path | None = None,
+    checkpoint: Path | None = None,
+    data: Path | None = None,
+) -> RerunReport:
+    """Repeat the run of `madtp compress` that wrote a report.
+
+    Args:
+        report_file: The output folder, or its file report.json.
+        progress: Receives the progress.
+        output: The folder to write. Default: the name of the first output and "-rerun", in the working directory.
+        checkpoint: The checkpoint, if it was moved.
+        data: The data, if they were moved.
+
+    Raises:
+        InputError: The file is no such report, or the checkpoint is another one.
+        MadtpError: As in `compress`.
+    """
+    started, earlier = time.monotonic(), _recorded(report_file)
+    source, record = checkpoint or Path(earlier.checkpoint), earlier.record
+    if hashing.sha256(locate(source)) != record.inputs.get("checkpoint"):
+        raise InputError(f"{source} is not the checkpoint of {report_file}: its content is another one.")
+    given = {name: part.value for name, part in record.settings.items() if name not in LEFT_OUT}
+    given["output"] = output or Path(Path(earlier.output).resolve().name + SUFFIX)
+    if data is not None:
+        given["data"] = data
+    settings = resolve(given, None, {}, CompressSettings, lambda name: f"{report_file} ({name})")
+    with _threads(record.threads):
+        later = compress(source, settings, progress)
+    differences = later.record.differences(record)
+    if not record.reproducible:
+        differences += record.conditions
+    if earlier.environment.processor != later.environment.processor:
+        differences.append(f"the CPU was {earlier.environment.processor} and is {later.environment.processor}")
+    return RerunReport(
+        report=str(report_file),
+        output=later.output,
+        expected=record.outputs,
+        found=later.record.outputs,
+        same=later.record.outputs == record.outputs,
+        differences=differences,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _recorded(path: Path) -> CompressReport:
+    """Return the report of a run that can be repeated."""
+    report = read_report(path)
+    if not isinstance(report, CompressReport) or not (report.record.settings and report.record.outputs):
+        raise InputError(f"{path} has no record of a run.\nGive the folder of a madtp compress of this version.")
+    return report
+
+
+def require_same(report: RerunReport) -> None:
+    """Raise CheckError if the repeated run gave other weights."""
+    if not report.same:
+        raise CheckError(f"The weights in {report.output} differ from those of {report.report}.")
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Compute with a number of threads; rounding depends on it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, number))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
