@@ -20,7 +20,7 @@ from madtp_cli.models.family import ImageSettings
 IMAGE_FILES = ("preprocessor_config.json", "processor_config.json", "preprocess_config.json", "open_clip_config.json")
 SETTINGS_KEYS = ("image_processor", "preprocess_cfg")
 #: Switches of transformers' image processors that are followed; another one that is on is refused.
-SWITCHES = frozenset({"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"})
+SWITCHES = frozenset({"do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb", "do_pad"})
 
 Side = Annotated[int, Field(ge=1, le=100_000)]
 

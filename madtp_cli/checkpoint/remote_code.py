@@ -79,7 +79,12 @@ def references(kind: str) -> dict[str, Any]:
     classes = {"AutoConfig": config.__name__} | dict.fromkeys(models.auto_classes(model), model.__name__)
     return {
         "auto_map": {auto: f"{file}.{name}" for auto, name in classes.items()},
-        "without_madtp": {"model_type": family.transformers_type or family.name, "text_config": REFUSAL},
+        # One of the two is invalid in every configuration: a part that is no part, or a width that is no number.
+        "without_madtp": {
+            "model_type": family.transformers_type or family.name,
+            "text_config": REFUSAL,
+            "hidden_size": REFUSAL,
+        },
     }
 
 

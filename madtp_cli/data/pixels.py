@@ -36,6 +36,10 @@ DECODE_ERRORS = (
 )
 
 
+#: EXIF field of the orientation, and its values for images that lie on their side.
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
+
+
 def decode(source: ImageSource) -> Image.Image:
     """Return the RGB image of a source, as `transformers.image_utils.load_image` reads it: upright, without alpha.
 
@@ -93,12 +97,38 @@ def without_pillow_warnings() -> Iterator[None]:
         yield
 
 
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """Return width and height of the upright image of a source, from the beginning of its file where that is enough.
+
+    Raises:
+        DataError: The image is missing or cannot be read.
+    """
+    try:
+        with source.open() as image, without_pillow_warnings():
+            turned = image.getexif().get(ORIENTATION) in SIDEWAYS
+            return image.size[::-1] if turned else image.size
+    except DECODE_ERRORS as error:
+        raise DataError(
+            f"Image {source} cannot be decoded: {_reason(error)}.\nReplace the image, or remove its rows."
+        ) from error
+
+
+def image_inputs(sources: Sequence[ImageSource], image_processor: Any) -> dict[str, Tensor]:
+    """Return the pixel values of images and, where the processor pads images of different sizes, their pixel mask.
+
+    Returns:
+        pixel_values [images, 3, height, width]; pixel_mask [images, height, width], 0 at padding.
+    """
+    with without_pillow_warnings():
+        images = [decode(source) for source in sources]
+    made = image_processor(images=images, return_tensors="pt")
+    return {name: torch.as_tensor(made[name]) for name in ("pixel_values", "pixel_mask") if name in made}
+
+
 def pixel_values(sources: Sequence[ImageSource], image_processor: Any) -> Tensor:
     """Decode images, then resize and normalise them with the checkpoint's image processor.
 
     Returns:
         Float tensor [images, 3, height, width].
     """
-    with without_pillow_warnings():
-        images = [decode(source) for source in sources]
-    return torch.as_tensor(image_processor(images=images, return_tensors="pt")["pixel_values"])
+    return image_inputs(sources, image_processor)["pixel_values"]

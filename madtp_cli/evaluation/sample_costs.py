@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from madtp_cli import methods, models, processes
+from madtp_cli.data.pixels import image_size
 from madtp_cli.evaluation import batching
 from madtp_cli.evaluation.session import Session
 from madtp_cli.execution.block_pruner import TokenTrace
@@ -92,10 +93,12 @@ def least_counts(model: Prunable, lengths: Lengths) -> dict[str, TokenCounts]:
     endless = replace(settings, threshold_scale=float("inf"))
     keep, share = settings.min_keep + methods.get(settings.method).MERGED_TOKENS, settings.parameters.LEAST_SHARE
     counts = {}
-    for tower, dense in dense_counts(model.config, lengths).items():
+    dense_model = dense_counts(model.config, lengths)
+    inputs = {tower: dense.entered[0] for tower, dense in dense_model.items()}
+    for tower, dense in dense_model.items():
         own = model.SHARED_TOWERS.get(tower, tower)
         pruned = [own in model.TOWERS and bool(endless.rule(own, block)) for block in range(len(dense.entered))]
-        protected = model.PROTECTED.get(own, 1)
+        protected = model.protected_tokens(own, inputs)
         tokens = dense.entered[0]
         if own == "vision" and methods.IMAGE in settings.needs:
             tokens = np.minimum(tokens, protected + 1)  # an image of one patch
@@ -103,9 +106,15 @@ def least_counts(model: Prunable, lengths: Lengths) -> dict[str, TokenCounts]:
     return counts
 
 
-def text_lengths(session: Session, split: str, limit: int | None = None) -> dict[str, list[int]]:
-    """Return the tokens of each row's texts by tower. No image is loaded."""
-    return session.task.text_lengths(batching.rows(session, split, limit), session.processor)
+def text_lengths(session: Session, split: str, limit: int | None = None) -> dict[str, list[Any]]:
+    """Return the tokens of each row's texts by tower, and of its images if they differ. No pixel is decoded."""
+    rows, config = batching.rows(session, split, limit), session.model.config
+    lengths = session.task.text_lengths(rows, session.processor)
+    of_image = models.family_of(config).image_lengths
+    if of_image is None:
+        return lengths
+    sizes = [[image_size(image) for image in row.images] for row in rows]
+    return {**lengths, "image": [[of_image(*size, config.vision_config) for size in of_row] for of_row in sizes]}
 
 
 def dense_gflops(session: Session, split: str, limit: int | None = None) -> np.ndarray:

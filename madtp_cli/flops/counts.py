@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from madtp_cli.execution.block_pruner import BlockTrace
 
 CONVENTION = "multiply-adds (fvcore convention)"
-#: Tokens of each sample's text inputs, by tower. The tokens of an image follow from its size.
-Lengths = Mapping[str, Sequence[int]]
+#: Tokens of each sample's text inputs, by tower. The tokens of an image follow from the configuration, unless images
+#: have different sizes: "image" then holds those of each sample's images.
+Lengths = Mapping[str, Sequence[Any]]
 
 
 @dataclass(frozen=True)

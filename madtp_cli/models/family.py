@@ -59,10 +59,12 @@ class TextLimit:
     Attributes:
         tokens: Maximum number of tokens, the first and the last token included.
         words: Maximum number of words before tokenization; None for no limit.
+        plain: Whether a text goes to the tokenizer as it is, neither cleaned nor with another first token.
     """
 
     tokens: int
     words: int | None = None
+    plain: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ class Family:
         head_widths: Widths of one attention head in the published models.
         tied: Keys of a state dict that repeat another key's tensor, and that other key.
         architectures: Published architectures by name; each function returns a configuration.
+        image_lengths: Number of tokens of an image of a width and a height in pixels, given the configuration of the
+            image tower, for models that keep the proportions of an image; None if all images have the same number.
         transformers_type: Model type of transformers' own folders, if it is not the family's name.
     """
 
@@ -152,6 +156,7 @@ class Family:
     text_conventions: Mapping[str, str] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     architectures: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    image_lengths: Callable[[int, int, Any], int] | None = None
     transformers_type: str = ""
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -171,15 +171,27 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
         pruner.recorder = TokenRecorder() if self.records_tokens else None
         return pruner
 
-    def to_tokens(self, block: Tensor, mask: Tensor | None = None) -> Packed:
+    def protected_tokens(self, tower: str, inputs: Mapping[str, Any]) -> Any:
+        """Return the protected tokens of a tower's inputs, one number or one per sample and input.
+
+        Args:
+            tower: Name of the tower.
+            inputs: By tower, the tokens before the first block, [samples, inputs].
+        """
+        return self.PROTECTED.get(tower, 1)
+
+    def to_tokens(self, block: Tensor, mask: Tensor | None = None, protected: Tensor | None = None) -> Packed:
         """Return packed tokens, or padded tokens in padded mode.
 
         Args:
             block: [batch, tokens, width].
             mask: [batch, tokens], 0 at padding; None where there is no padding.
+            protected: Which tokens are never pruned, bool [batch, tokens]; None if the caller says it later.
         """
         # Padded tokens have all methods of packed tokens that a forward calls.
-        return cast(Packed, pad(block, mask)) if self.padded else pack(block, mask, exact=self.backend == "loop")
+        if self.padded:
+            return cast(Packed, pad(block, mask, protected=protected))
+        return pack(block, mask, exact=self.backend == "loop", protected=protected)
 
     def tokens_of_images(self, embeddings: Callable[..., Tensor], pixel_values: Tensor, pruner: BlockPruner) -> Packed:
         """Return the tokens that enter the first block of the image tower.

@@ -33,7 +33,15 @@ from madtp_cli.reporting.plain_text import safe_json
 from madtp_cli.reporting.reading import REPORT
 from madtp_cli.reporting.record import RecordPart
 from madtp_cli.reporting.samples import SampleRecord
-from madtp_cli.reporting.schema import BudgetPart, CompressReport, CurvePoint, GflopsPart, LatencyPart, WeightsPart
+from madtp_cli.reporting.schema import (
+    BudgetPart,
+    CompressReport,
+    CurvePoint,
+    GflopsPart,
+    LatencyPart,
+    LayerPart,
+    WeightsPart,
+)
 
 
 def compress(source: Path, settings: CompressSettings, progress: ProgressReporter | None = None) -> CompressReport:
@@ -139,7 +147,7 @@ def _report(
         agreement=agreement_part(session, dense, pruned),
         compute=compute_part(session.compute),
         latency=_latency(session, compressed),
-        tokens={tower: [part for part in layers if part.tower == tower and part.tokens_in] for tower in pruned.counts},
+        tokens=_tokens_by_tower(layers),
         weights=_weights_part(session, compressed),
         threshold_scale=calibration.threshold_scale,
         curve=[
@@ -159,6 +167,15 @@ def _latency(session: Session, compressed: CompressedModel) -> LatencyPart:
     models, settings = (compressed.teacher, compressed.student), session.settings
     batches = batching.full_batches(session, settings.split, settings.batch_size, timing.BATCHES)
     return processes.from_main(lambda: timing.latency(*models, batches, session.compute, progress=session.progress))
+
+
+def _tokens_by_tower(layers: list[LayerPart]) -> dict[str, list[LayerPart]]:
+    """Return the blocks of each tower that has blocks."""
+    towers: dict[str, list[LayerPart]] = {}
+    for part in layers:
+        if part.tokens_in:
+            towers.setdefault(part.tower, []).append(part)
+    return towers
 
 
 def _weights_part(session: Session, compressed: CompressedModel) -> WeightsPart:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,11 +59,11 @@ class TextKind:
     def limit(self, processor: Any) -> TextLimit:
         """Return how much of a text the model reads: the family's limit, and at most the model's positions."""
         limit = models.family_of_processor(processor).text_limits[self.name]
-        return TextLimit(min(limit.tokens, processor.tokenizer.model_max_length), limit.words)
+        return replace(limit, tokens=min(limit.tokens, processor.tokenizer.model_max_length))
 
     def prepared(self, text: str, limit: TextLimit) -> str:
         """Return a text with its prompt, cleaned and cut after the last word that the model reads."""
-        cleaned = self.clean(text)
+        cleaned = text if limit.plain else self.clean(text)
         if limit.words is not None:
             cleaned = " ".join(cleaned.split()[: limit.words])
         return f"{self.prompt} {cleaned}" if self.prompt else cleaned
@@ -88,7 +88,7 @@ class TextKind:
         )
         if whole:
             encoded["attention_mask"] = torch.ones_like(encoded["input_ids"])
-        if self.first is not None:
+        if self.first is not None and not limit.plain:
             encoded["input_ids"][:, 0] = _first_token(tokenizer, self.first)
         return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
 

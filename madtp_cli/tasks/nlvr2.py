@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from madtp_cli.data.dataset import Row
-from madtp_cli.data.pixels import pixel_values
+from madtp_cli.data.pixels import image_inputs
 from madtp_cli.execution.text_runs import OnTextRun, ignore_text_run
 from madtp_cli.tasks import TaskResult
 from madtp_cli.tasks._texts import TextKind, with_spaces
@@ -38,9 +38,9 @@ class Nlvr2:
             pixel_values [batch, 2, 3, height, width], left image first; input_ids and attention_mask [batch, tokens],
             the first token is [ENC]; labels [batch] if every row has one.
         """
-        images = pixel_values([image for row in rows for image in row.images], processor.image_processor)
+        images = image_inputs([image for row in rows for image in row.images], processor.image_processor)
         tokens = STATEMENT.encode([row.text for row in rows], processor)
-        batch = {"pixel_values": images.unflatten(0, (len(rows), 2)), **tokens}
+        batch = {name: values.unflatten(0, (len(rows), 2)) for name, values in images.items()} | tokens
         labels = [row.label for row in rows if row.label is not None]
         if len(labels) == len(rows):
             batch["labels"] = torch.tensor(labels)

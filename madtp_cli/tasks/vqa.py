@@ -17,6 +17,7 @@ from madtp_cli.metrics.vqa import soft_score
 from madtp_cli.models.blip.decoding import IGNORED
 from madtp_cli.models.blip.vqa import RANKED
 from madtp_cli.tasks import TaskResult, _texts
+from madtp_cli.tasks._answer_list import VqaFromList
 from madtp_cli.tasks._texts import TextKind, without_spaces
 
 #: Questions as BLIP was trained on them, and answers, which stay as they are.
@@ -67,8 +68,13 @@ class Vqa:
         """Return the task that scores `k_test` answers of a list in full."""
         return replace(self, k_test=k_test)
 
-    def for_model(self, config: Any, processor: Any, answers: Sequence[str]) -> Vqa:
-        """Return the task with the processor of a model, and the answers to choose from, if there are any."""
+    def for_model(self, config: Any, processor: Any, answers: Sequence[str]) -> Vqa | VqaFromList:
+        """Return the task with the processor of a model, and the answers to choose from, if there are any.
+
+        A model that chooses from its own list of answers has another form of the task.
+        """
+        if own := getattr(config, "answers", None):
+            return VqaFromList(tuple(own), QUESTION)
         return replace(self, processor=processor, answers=tuple(answers))
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:

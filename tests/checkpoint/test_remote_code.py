@@ -22,7 +22,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from madtp_cli import methods, models
 from madtp_cli.checkpoint import remote_code
 from madtp_cli.models.clip.retrieval import MadtpClipForRetrieval
-from tests import decoding, querying, retrieving
+from tests import decoding, querying, retrieving, siglips, vilts
 from tests.paths import PACKAGE
 from tests.tasks import words
 
@@ -115,6 +115,21 @@ def folders(
             retrieving.attached(querying.dense(), 0.4),
             retrieving.collate(retrieving.samples()),
             "Blip2ForImageTextRetrieval",
+        ),
+        "siglip.retrieval": (
+            retrieving.attached(siglips.dense(), 0.4),
+            siglips.collate([siglips.padded(sample) for sample in captioned]),
+            "SiglipModel",
+        ),
+        "vilt.nlvr2": (
+            vilts.attached(vilts.dense("nlvr2"), 0.4),
+            vilts.collate(vilts.samples("nlvr2")),
+            "ViltForImagesAndTextClassification",
+        ),
+        "vilt.vqa": (
+            vilts.attached(vilts.dense("vqa"), 0.4),
+            vilts.collate(vilts.samples("vqa")),
+            "ViltForQuestionAnswering",
         ),
         "clip.retrieval": (attached_clip("madtp-paper", 0.4), collate(captioned), "CLIPModel"),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,13 +18,16 @@ from madtp_cli.execution.padded import Padded, counts_of, pad
 from madtp_cli.exporters._random_inputs import random_inputs
 from madtp_cli.exporters._tracing import named_outputs
 from madtp_cli.models.prunable import Prunable
-from tests import decoding, drawing, querying, retrieving
+from tests import decoding, drawing, querying, retrieving, siglips, vilts
 
 SMALL: dict[str, Callable[[], Prunable]] = {
     "blip.vqa": decoding.vqa,
     "blip.caption": decoding.captioner,
     "blip.retrieval": retrieving.dense,
     "blip2.retrieval": querying.dense,
+    "siglip.retrieval": siglips.dense,
+    "vilt.nlvr2": partial(vilts.dense, "nlvr2"),
+    "vilt.vqa": partial(vilts.dense, "vqa"),
 }
 
 

@@ -22,7 +22,7 @@ from madtp_cli.exporters._random_inputs import random_inputs
 from madtp_cli.exporters._tracing import input_and_output_shapes, named_outputs, trace
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.pipelines import export as pipeline
-from tests import decoding, drawing, querying, retrieving
+from tests import decoding, drawing, querying, retrieving, siglips, vilts
 
 #: Runs a .pt2 file where madtp and transformers cannot be imported.
 RUN_WITHOUT_MADTP = """
@@ -164,6 +164,9 @@ def test_every_model_can_be_exported(kind, method, blip, clip, tmp_path) -> None
         "blip.caption": decoding.captioner,
         "blip.retrieval": retrieving.dense,
         "blip2.retrieval": querying.dense,
+        "siglip.retrieval": siglips.dense,
+        "vilt.nlvr2": lambda: vilts.dense("nlvr2"),
+        "vilt.vqa": lambda: vilts.dense("vqa"),
     }
     model = pruned(makers[kind](), method)
     if hasattr(model, "text_decoder"):  # scales the logits to about one

@@ -15,7 +15,7 @@ from transformers import BertTokenizer, CLIPTokenizer
 from examples.training.vocabularies import siglip_tokenizer
 from madtp_cli import models
 from madtp_cli.models.prunable import Prunable
-from tests import decoding, drawing, querying, retrieving, siglips
+from tests import decoding, drawing, querying, retrieving, siglips, vilts
 from tests.clip_words import clip_words
 from tests.paths import PACKAGE
 from tests.tasks import words
@@ -80,6 +80,7 @@ def test_the_family_is_found_from_the_processor(tmp_path: Path) -> None:
     tokenizers: dict[str, Any] = {
         "blip": words.tokenizer(),
         "blip2": words.tokenizer(),
+        "vilt": words.tokenizer(),
         "clip": CLIPTokenizer.from_pretrained(clip_words(tmp_path, 70)),
         "siglip": siglip_tokenizer(16),
     }
@@ -144,6 +145,8 @@ def test_the_read_out_token_is_never_pruned(
         "clip.retrieval": (clip, collate(captioned)),
         "clip.classification": (clip, collate(captioned)),
         "siglip.classification": (siglips.dense(), siglips.collate([siglips.padded(sample) for sample in captioned])),
+        "vilt.nlvr2": (vilts.dense("nlvr2"), vilts.collate(vilts.samples("nlvr2"))),
+        "vilt.vqa": (vilts.dense("vqa"), vilts.collate(vilts.samples("vqa"))),
         "siglip.retrieval": (siglips.dense(), siglips.collate([siglips.padded(sample) for sample in captioned])),
     }
     dense, batch = cases[kind]

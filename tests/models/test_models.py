@@ -128,5 +128,7 @@ def test_every_model_has_the_right_auto_classes() -> None:
         "clip.retrieval": ["AutoModelForZeroShotImageClassification"],
         "siglip.classification": ["AutoModelForZeroShotImageClassification"],
         "siglip.retrieval": ["AutoModelForZeroShotImageClassification"],
+        "vilt.nlvr2": [],
+        "vilt.vqa": [],
     }
     assert all(hasattr(transformers, name) for name in models.AUTO_CLASS_METHODS)

@@ -1,0 +1,1 @@
+"""FLOPs formulas of ViLT, one file per task."""

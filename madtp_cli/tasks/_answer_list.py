@@ -1,0 +1,84 @@
+"""Visual question answering by a model that chooses from a fixed list of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import fsum
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madtp_cli.data.dataset import Row
+from madtp_cli.data.pixels import image_inputs
+from madtp_cli.execution.text_runs import OnTextRun, ignore_text_run
+from madtp_cli.metrics.vqa import soft_score
+from madtp_cli.tasks import TaskResult
+from madtp_cli.tasks._texts import TextKind
+
+
+@dataclass(frozen=True)
+class VqaFromList:
+    """Answer a question about an image with one of the model's answers.
+
+    Attributes:
+        answers: The model's answers, in the order of its logits.
+        question: The kind of the questions.
+    """
+
+    answers: tuple[str, ...]
+    question: TextKind
+
+    name = "vqa"
+    schema = "questions"
+    title = "Visual question answering (VQAv2)"
+    pipeline_tag = "visual-question-answering"
+    metric = "VQA accuracy"
+    unit = "percent"
+    shares, relative = True, False
+    generation_cost_description = ""
+
+    def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
+        """Return the inputs of a forward pass.
+
+        Returns:
+            pixel_values [batch, 3, height, width] and, if the processor pads images, pixel_mask; input_ids and
+            attention_mask [batch, tokens]; labels [batch, answers], the score of each answer, if every row has one.
+        """
+        batch = image_inputs([row.images[0] for row in rows], processor.image_processor)
+        batch |= self.question.encode([row.text for row in rows], processor)
+        if all(row.references for row in rows):
+            batch["labels"] = torch.stack([self._scores(row) for row in rows])
+        return batch
+
+    def text_lengths(self, rows: Sequence[Row], processor: Any) -> dict[str, list[int]]:
+        """Return the tokens of each question, special tokens included."""
+        return {"text": self.question.encode([row.text for row in rows], processor)["attention_mask"].sum(1).tolist()}
+
+    def texts(self, rows: Sequence[Row]) -> dict[TextKind, list[str]]:
+        """Return the questions."""
+        return {self.question: [row.text for row in rows]}
+
+    def predict(
+        self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run
+    ) -> list[Any]:
+        """Return the answer to each question as text."""
+        return [self.answers[number] for number in output.logits.argmax(-1).tolist()]
+
+    def score(
+        self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ignore_text_run
+    ) -> TaskResult:
+        """Return the score of each answer, 0 to 1, by the official rule, see `metrics.vqa.soft_score`."""
+        pairs = zip(predictions, rows, strict=False)
+        scores = [soft_score(answer, row.references) for answer, row in pairs if row.references]
+        return TaskResult(predictions, scores, len(predictions) - len(scores))
+
+    def quality(self, scores: Sequence[float]) -> float:
+        """Return the VQA accuracy in percent."""
+        return 100 * fsum(scores) / len(scores)
+
+    def _scores(self, row: Row) -> Tensor:
+        """Return the score of each answer, [answers], 0 for those that nobody gave."""
+        given = set(row.references)
+        return torch.tensor([soft_score(answer, row.references) if answer in given else 0.0 for answer in self.answers])
