@@ -126,6 +126,8 @@ def _read_and_fit(folder: Path, record: TokenizerRecord, text_config: Any) -> To
         record.fit(tokenizer, text_config)
     except ValueError as error:
         raise _OtherTokenizerError(_unfit(folder, error)) from error
+    except Exception as error:  # as above
+        raise _unreadable(folder, error) from error
     try:
         tokenizer_files.require_usable(tokenizer, record, text_config.vocab_size)
     except ValueError as error:

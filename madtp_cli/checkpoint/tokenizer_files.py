@@ -35,7 +35,7 @@ def _is_whole(number: float) -> float:
     return number
 
 
-Token = str | _Token | None
+Token = Annotated[str, Field(min_length=1)] | _Token | None
 #: transformers writes 10^30 where there is no limit.
 Length = Annotated[float, Field(ge=LEAST_TOKENS, allow_inf_nan=False, strict=True), AfterValidator(_is_whole)]
 

@@ -63,6 +63,7 @@ def test_the_tokenizer_that_the_tests_change_is_good(folder: Path) -> None:
         ("do_lower_case", "no"),
         ("tokenizer_class", 3),
         ("pad_token", 7),
+        ("unk_token", ""),
         ("cls_token", {"a": 1}),
         ("added_tokens_decoder", {"x": {"content": "[X]"}}),
         ("added_tokens_decoder", [1]),
