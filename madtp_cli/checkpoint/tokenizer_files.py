@@ -102,7 +102,8 @@ def require_usable(tokenizer: Any, record: TokenizerRecord, pieces: int) -> None
     Raises:
         ValueError: The reason, as the end of a sentence that begins with the tokenizer.
     """
-    vocabulary = {piece: number for piece, number in tokenizer.get_vocab().items() if not piece.startswith(UNUSED)}
+    unused = (UNUSED, *record.unused)
+    vocabulary = {piece: number for piece, number in tokenizer.get_vocab().items() if not piece.startswith(unused)}
     beyond = max(vocabulary, key=lambda piece: vocabulary[piece])
     if vocabulary[beyond] >= pieces:
         number = f"{vocabulary[beyond]:,}"

@@ -79,6 +79,8 @@ class TokenizerRecord:
         fit: Adapts a tokenizer to a checkpoint, in place; its arguments are the tokenizer and the checkpoint's text
             configuration. It raises ValueError with the reason if the two do not belong together.
         special_ids: The fields of a text configuration that depend on the tokenizer.
+        unused: Word pieces that no text contains and for which a checkpoint may have no embedding, because
+            transformers' processor adds them.
         ends: The special tokens that begin and end every text, as attributes of the tokenizer; None where there is
             none.
     """
@@ -89,6 +91,7 @@ class TokenizerRecord:
     fit: Callable[[Any, Any], None]
     special_ids: Callable[[Any], dict[str, int]]
     ends: tuple[str | None, str | None] = (None, None)
+    unused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

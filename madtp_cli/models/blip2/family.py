@@ -10,7 +10,8 @@ from madtp_cli.models.family import Family, ImageSettings, TextLimit, TokenizerR
 
 #: Word pieces that a tokenizer may have besides BERT's: [DEC], with which captions begin, and the image token that
 #: transformers' processor adds. No text contains them.
-ADDED = ("[DEC]", "<image>")
+IMAGE = "<image>"
+ADDED = ("[DEC]", IMAGE)
 
 
 def read_tokenizer(folder: Path) -> Any:
@@ -83,6 +84,8 @@ FAMILY = Family(
         read=read_tokenizer,
         fit=fit_tokenizer,
         special_ids=special_ids,
+        ends=("cls_token", "sep_token"),
+        unused=(IMAGE,),
     ),
     processor_class="Blip2Processor",
     resize_modes=("squash",),

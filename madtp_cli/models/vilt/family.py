@@ -82,6 +82,7 @@ FAMILY = Family(
         read=read_tokenizer,
         fit=require_vocabulary,
         special_ids=special_ids,
+        ends=("cls_token", "sep_token"),
     ),
     processor_class="ViltProcessor",
     resize_modes=("shortest",),
