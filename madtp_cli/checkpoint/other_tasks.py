@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from madtp_cli import models
 from madtp_cli.errors import CheckpointError
 
+#: How the keys of the dictionary's projections begin; the name of the tower follows.
+PROJECTIONS = "madtp.projections."
 #: A `checkpoint.formats.Recognised`.
 Checkpoint = TypeVar("Checkpoint", bound=Any)
 
@@ -23,7 +25,7 @@ def with_task(recognised: Checkpoint, task: str | None) -> Checkpoint:
     family = models.family_of(recognised.config)
     if not {task, recognised.task} <= family.same_weights:
         return recognised
-    config = {**recognised.config, "task": task}
+    config, weights = {**recognised.config, "task": task}, recognised.weights
     if pruning := config.get("madtp"):
         towers = models.get(f"{family.name}.{task}").TOWERS
         if not set(towers) <= set(models.get(f"{family.name}.{recognised.task}").TOWERS):
@@ -33,4 +35,6 @@ def with_task(recognised: Checkpoint, task: str | None) -> Checkpoint:
             )
         scales = {tower: values for tower, values in pruning.get("scales", {}).items() if tower in towers}
         config["madtp"] = {**pruning, "scales": scales}
-    return replace(recognised, task=task, config=config)
+        dense = {key for key in weights if key.startswith(PROJECTIONS) and key.split(".")[2] not in towers}
+        weights = {key: value for key, value in weights.items() if key not in dense}
+    return replace(recognised, task=task, config=config, weights=weights)

@@ -57,15 +57,15 @@ class ImageClassifier(DualEncoder):
             labels: Not used for images alone.
             return_targets: Whether to return distillation targets outside training too.
         """
-        if pixel_values is None or input_ids is not None:
+        if pixel_values is None or input_ids is not None or not (return_targets or self.training):
+            labels = None if input_ids is None else labels
             return super().forward(pixel_values, input_ids, attention_mask, labels, return_targets=return_targets)
         vision = self.pruner("vision")
         images = self.encode_images(pixel_values, vision)
         states = self.image_states(images)
         embedding = unit(self.project_images(states))
-        wanted = return_targets or self.training
         return DualOutput(
-            targets=self._image_targets(states, embedding, images) if wanted else None,
+            targets=self._image_targets(states, embedding, images),
             trace={"vision": vision.blocks},
             image_embedding=embedding,
             memory=images,

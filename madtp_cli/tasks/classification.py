@@ -100,7 +100,7 @@ class Classification:
         self, model: Any, output: Any, batch: dict[str, Tensor], on_text_run: OnTextRun = ignore_text_run
     ) -> list[Any]:
         """Return the normalised embedding of each image, on the CPU."""
-        return list(output.image_embedding.float().cpu())
+        return list(output.image_embeds.float().cpu())
 
     def score(
         self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ignore_text_run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,13 @@ def test_the_record_fits_the_published_architectures(name: str) -> None:
         differences = OTHER_THAN_DEFAULT.get(name, {})
         assert {field: getattr(part, field) for field in defaults} == {**defaults, **differences}
         assert all(hasattr(part, field) for field in family.tower_sizes[tower].values())
+
+
+@pytest.mark.parametrize("kind", models.kinds())
+def test_the_file_of_a_model_has_its_configuration_class(kind: str) -> None:
+    """With `trust_remote_code`, transformers looks for both in that file."""
+    model = models.get(kind)
+    assert getattr(sys.modules[model.__module__], model.config_class.__name__) is model.config_class
 
 
 @pytest.mark.parametrize("name", FAMILY_NAMES)

@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 
 from examples.training.vocabularies import siglip_tokenizer
 from madtp_cli import models
-from madtp_cli.checkpoint import loading, processors
+from madtp_cli.checkpoint import inspection, loading, processors
 from madtp_cli.checkpoint.formats import CheckpointOverrides
 from madtp_cli.checkpoint.save import save
 from madtp_cli.compression import distillation
@@ -59,7 +59,7 @@ def pixels(captioned: list[dict[str, Tensor]]) -> Tensor:
 def embedded(dense: Any, pixels: Tensor) -> list[Tensor]:
     """Return the predictions of the task."""
     with torch.no_grad():
-        return list(dense(pixels).image_embedding)
+        return list(dense(pixels).image_embeds)
 
 
 def _clamped(ids: Tensor) -> Tensor:
@@ -146,6 +146,8 @@ def test_a_checkpoint_for_retrieval_serves_classification(
     pruned = drawing.attached(retrieval, 0.5)
     save(pruned, task.processor, tmp_path / "retrieval")
     recognised = loading.recognise(tmp_path / "retrieval", CheckpointOverrides(task="classification"))
+    compared = inspection.compare(tmp_path, recognised)
+    assert (compared.refusal, compared.missing, compared.unexpected) == (None, [], [])
     model = loading.build(recognised)
     assert type(model) is type(dense)
     save(model, task.processor, tmp_path / "classification")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, normalizers
-from transformers import PreTrainedTokenizerFast, SiglipTokenizer
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import is_sentencepiece_available
 
 #: What SigLIP removes from texts, which SigLIP 2 reads.
@@ -23,6 +23,8 @@ def read(folder: Path) -> Any:
         tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         _clean_texts(tokenizer.backend_tokenizer, without_punctuation=tokenizer.pad_token == tokenizer.eos_token)
     elif is_sentencepiece_available():
+        from transformers import SiglipTokenizer
+
         tokenizer = SiglipTokenizer.from_pretrained(folder, local_files_only=True)  # cleans texts itself
     else:
         raise ImportError("has only a spiece.model, which needs sentencepiece: pip install 'madtp[siglip]'")
