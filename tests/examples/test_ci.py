@@ -22,10 +22,12 @@ COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
 
 
 def github() -> dict[str, Any]:
+    """Return the GitHub workflow."""
     return yaml.safe_load((CI / "github.yml").read_text("utf-8"))
 
 
 def gitlab() -> dict[str, Any]:
+    """Return the GitLab file."""
     return yaml.safe_load((CI / "gitlab.yml").read_text("utf-8"))
 
 
