@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def test_the_github_steps_are_commands_of_madtp() -> None:
     lines = [step["run"] for step in steps if "run" in step]
     assert lines[0] == "pip install madtp"
     for line in lines[1:]:
-        program, command, *words = shlex.split(line)
+        program, command, *words = shlex.split(Template(line).substitute(github()["env"]))
         assert program == "madtp"
         COMMANDS[command].make_context(command, words)
     assert steps[-1]["if"] == "always()"
