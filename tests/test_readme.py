@@ -47,6 +47,8 @@ SMALLER = {
 }
 #: Programs that need the network.
 INSTALLERS = {"pip", "curl", "hf"}
+#: Programs that start several processes; tests/processes runs these lines.
+LAUNCHERS = {"torchrun", "accelerate"}
 
 
 class Block(NamedTuple):
@@ -98,7 +100,12 @@ def test_every_command_is_of_a_known_program() -> None:
     for page in PAGES:
         for block in blocks(page):
             if block.language == "sh":
-                assert {command.program for command in commands(block.text)} <= {"madtp", "make", *INSTALLERS}, page
+                assert {command.program for command in commands(block.text)} <= {
+                    "madtp",
+                    "make",
+                    *INSTALLERS,
+                    *LAUNCHERS,
+                }, page
 
 
 def test_every_command_is_shown_in_the_readme() -> None:

@@ -42,12 +42,14 @@ def compress(
     epochs: opt.Epochs = None,
     learning_rate: opt.LearningRate = None,
     dictionary_learning_rate: opt.DictionaryRate = None,
+    accumulate: opt.Accumulate = None,
     seed: opt.Seed = None,
     output: opt.Output = None,
     save_dtype: opt.SaveDtype = None,
     overwrite: opt.Overwrite = None,
     resume: opt.Resume = None,
     save_every: opt.SaveEvery = None,
+    tracker: opt.Tracker = None,
 ) -> None:
     """Prune a checkpoint to a FLOPs budget, fine-tune it, measure it and save it."""
     settings, terminal = context.settings(ctx, CompressSettings)

@@ -115,6 +115,8 @@ Overwrite = Annotated[
     bool | None, option("Replace the output folder, if madtp wrote it.", "--overwrite", panel="Output")
 ]
 Resume = Annotated[bool | None, option(CompressSettings.help_text("resume"), "--resume", panel="Output")]
+Accumulate = Annotated[int | None, setting("accumulate", panel="Training")]
+Tracker = Annotated[str | None, setting("tracker", panel="Output")]
 SaveEvery = Annotated[int | None, setting("save_every", panel="Output")]
 
 Methods = Annotated[str | None, setting("methods", panel="Points", kind=CompareSettings)]

@@ -141,4 +141,5 @@ def _fine_tune(
     samples = training_samples(settings, schedule.steps)
     validations = fine_tuning.validations(session, schedule.steps)
     remaining = announce(session, student, teacher, schedule.steps, samples, validations, done)
-    return FineTune(session, student, teacher, target, first, schedule, samples, state, remaining).train()
+    passes = settings.accumulate
+    return FineTune(session, student, teacher, target, first, schedule, samples, passes, state, remaining).train()

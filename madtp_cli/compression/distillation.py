@@ -19,6 +19,7 @@ from madtp_cli.compression.optimizers import Schedule, optimizers_of
 from madtp_cli.compression.teacher_cache import SampleTargets, TeacherCache
 from madtp_cli.evaluation import finite
 from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
+from madtp_cli.execution import gathering
 from madtp_cli.execution.block_pruner import BlockTrace, TokenTrace
 from madtp_cli.execution.gathering import global_mean, similarities
 from madtp_cli.execution.packed import Packed
@@ -46,7 +47,7 @@ class StepResult:
         steps: Number of all steps.
         losses: The weighted losses by name, of the batches of all processes.
         seconds: Time since the start of the training.
-        trace: The token trace of the step's samples; None while nothing is pruned.
+        traces: The token traces of the step's samples, one for each forward pass; empty while nothing is pruned.
         teacher_seconds: Duration of the teacher's forward pass; 0 if the cache had all targets.
     """
 
@@ -54,7 +55,7 @@ class StepResult:
     steps: int
     losses: dict[str, float]
     seconds: float
-    trace: TokenTrace | None = None
+    traces: Sequence[TokenTrace] = ()
     teacher_seconds: float = 0.0
 
     @property
@@ -73,6 +74,7 @@ class Training:
         schedule: Steps and learning rates.
         compute: Device and number format of the forward passes; weights and optimizers keep their own format.
         optimizers, schedulers: One scheduler for each optimizer.
+        accumulate: Forward and backward passes per step; each has a part of the batch.
         step: Number of steps that are done.
     """
 
@@ -82,6 +84,7 @@ class Training:
     compute: ComputeConfig
     optimizers: list[torch.optim.Optimizer]
     schedulers: list[torch.optim.lr_scheduler.LambdaLR]
+    accumulate: int = 1
     step: int = 0
 
     @classmethod
@@ -115,13 +118,8 @@ def distill(training: Training, batches: Iterable[Batch]) -> Iterator[StepResult
     started = time.monotonic()
     for _, batch in zip(range(training.step, schedule.steps), batches, strict=False):
         student.train()
-        with training.compute.precision():
-            output = student(**inputs_of(batch), labels=batch.get("labels"))
         before = teacher_cache.seconds
-        losses = step_losses(output, teacher_cache.targets(batch), len(batch["pixel_values"]))
-        detached = {name: loss.item() for name, loss in losses.items()}
-        finite.require_loss(student, detached, training.step, training.compute)
-        torch.stack(list(losses.values())).sum().backward()
+        losses, traces = _accumulate_gradients(training, batch)
         gradients.sum_over_processes(student.parameters())
         nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_NORM)
         for optimizer, scheduler in zip(training.optimizers, training.schedulers, strict=True):
@@ -131,7 +129,31 @@ def distill(training: Training, batches: Iterable[Batch]) -> Iterator[StepResult
         student.eval()
         training.step += 1
         seconds = time.monotonic() - started, teacher_cache.seconds - before
-        yield StepResult(training.step, schedule.steps, detached, seconds[0], output.trace, seconds[1])
+        yield StepResult(training.step, schedule.steps, losses, seconds[0], traces, seconds[1])
+
+
+def _accumulate_gradients(training: Training, batch: Batch) -> tuple[dict[str, float], list[TokenTrace]]:
+    """Run the passes of one step; return the losses of the whole batch, and the traces of the passes.
+
+    A loss that compares samples compares those of one pass.
+    """
+    losses: dict[str, float] = {}
+    traces, samples, device = [], len(batch["pixel_values"]), batch["pixel_values"].device
+    passes = min(training.accumulate, gathering.fewest(samples, device))
+    for number in range(passes):
+        rows = slice(samples * number // passes, samples * (number + 1) // passes)
+        part = {name: value[rows] for name, value in batch.items() if "." not in name}
+        size = rows.stop - rows.start
+        with training.compute.precision():
+            output = training.student(**inputs_of(part), labels=part.get("labels"))
+        parts = step_losses(output, training.teacher_cache.targets(part), size)
+        figures = {name: loss.item() for name, loss in parts.items()}
+        finite.require_loss(training.student, figures, training.step, training.compute)
+        share = gathering.total(size, device) / gathering.total(samples, device)
+        (torch.stack(list(parts.values())).sum() * share).backward()
+        losses = {name: losses.get(name, 0.0) + loss * share for name, loss in figures.items()}
+        traces += [output.trace] if output.trace is not None else []
+    return losses, traces
 
 
 def step_losses(output: Any, targets: DistillationTargets, samples: int = 1) -> dict[str, Tensor]:

@@ -57,6 +57,7 @@ class FineTune:
         target: The budget.
         first: The calibration of the student before its first step; it tells how the cost falls with the scale.
         schedule, samples: Steps and learning rates, and the number of training samples to use; all if None.
+        accumulate: Forward and backward passes per step.
         state: Where the training is saved, so that a run can continue; None to save nothing.
         remaining: The time that the fine-tune needs, to report it; None to leave this to the reporter.
         best: Quality, weights and calibration of the best state so far. The weights of the last state are None, because
@@ -71,6 +72,7 @@ class FineTune:
     first: Calibration
     schedule: Schedule
     samples: int | None = None
+    accumulate: int = 1
     state: StateFolder | None = None
     remaining: RemainingTime | None = None
     best: tuple[float, dict[str, torch.Tensor] | None, Calibration] | None = None
@@ -81,6 +83,7 @@ class FineTune:
         training = Training.begin(
             self.student, self.teacher, self.schedule, self.session.compute, self.session.teacher_targets
         )
+        training.accumulate = self.accumulate
         saved = self.state.load(training_state.TRAINING) if self.state else None
         if self.state and saved is not None:
             self._restore(self.state, training, saved)
@@ -180,10 +183,10 @@ def _follow_cost(student: Prunable, result: distillation.StepResult, target: Bud
     Returns:
         The mean GFLOPs of the step's samples, of all processes.
     """
-    if result.trace is None or student.pruning is None:
+    if not result.traces or student.pruning is None:
         return target.gflops
-    counts = sample_costs.counts_of(student, result.trace)
-    flops = processes.gathered(list(sample_costs.per_sample(student.config, counts)))
+    counts = [sample_costs.counts_of(student, trace) for trace in result.traces]
+    flops = processes.gathered([one for part in counts for one in sample_costs.per_sample(student.config, part)])
     gflops = float(np.mean(flops)) / 1e9
     factor = (gflops / target.gflops) ** (FOLLOWING / slope)
     run.set_threshold_scale(student, student.pruning.threshold_scale * factor)

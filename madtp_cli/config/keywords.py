@@ -73,6 +73,8 @@ class CompressKeywords(RunKeywords, GateKeywords, total=False):
     method: str
     steps: int | None
     epochs: float | None
+    accumulate: int
+    tracker: Literal["tensorboard", "wandb", "trackio"] | None
     learning_rate: float | None
     dictionary_learning_rate: float
 

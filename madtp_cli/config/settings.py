@@ -86,7 +86,7 @@ class RunSettings(BaseModel):
     limit: int | None = Field(default=None, ge=1)
     """Maximum number of samples per split, 1 or more. Default: all samples."""
     batch_size: int = Field(default=16, ge=1)
-    """Samples per batch, 1 or more."""
+    """Samples per batch, 1 or more; in a run of several processes, of all of them together."""
     workers: int | None = Field(default=None, ge=0)
     """Number of processes that decode images, 0 or more; 0 decodes in the main process. Results stay the same.
     Default: the number of CPU cores minus one, at most 4; for the built-in scenes 0."""
@@ -198,6 +198,12 @@ class CompressSettings(GateSettings, RunSettings):
     epochs: float | None = Field(default=None, ge=0, le=1e6)
     """Fine-tuning length in passes over the train split, 0 or more, at most 1000000; fractions are allowed. Give steps
     or epochs, not both."""
+    accumulate: int = Field(default=1, ge=1)
+    """Parts into which the batch of a step is split, 1 or more. They run one after another, which saves memory; losses
+    that compare samples compare those of one part."""
+    tracker: Literal["tensorboard", "wandb", "trackio"] | None = None
+    """Program that records loss, GFLOPs and threshold scale of each step: tensorboard (files in runs/), wandb or
+    trackio. It needs the package of that name and accelerate. Default: none."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Peak learning rate of the pretrained weight matrices, above 0, at most 1. Default: 0.02 divided by the width of
     the model."""

@@ -80,6 +80,16 @@ def similarities(compare: Callable[[Tensor, Tensor], Tensor], images: Tensor, te
     return compare(images, gather_rows(texts)), compare(gather_rows(images), texts).T
 
 
+def fewest(number: int, device: torch.device) -> int:
+    """Return the smallest of the numbers of all processes."""
+    return number if alone() else min(_counts(number, device))
+
+
+def total(number: int, device: torch.device) -> int:
+    """Return the sum of the numbers of all processes."""
+    return number if alone() else sum(_counts(number, device))
+
+
 class _GatherRows(torch.autograd.Function):
     """Gather rows; the gradient of a row is the sum of its gradients in all processes."""
 

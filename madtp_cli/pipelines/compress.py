@@ -26,7 +26,7 @@ from madtp_cli.evaluation.report_parts import (
 )
 from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
-from madtp_cli.pipelines import gating, resuming
+from madtp_cli.pipelines import gating, resuming, tracking
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting import card
 from madtp_cli.reporting.plain_text import safe_json
@@ -55,11 +55,11 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     Raises:
         MadtpError: A subclass with its exit code. Nothing is saved then.
     """
-    started, progress = time.monotonic(), progress or ProgressReporter()
-    output = settings.output_for(source)
+    started, output = time.monotonic(), settings.output_for(source)
     processes.start(settings.device)
+    tracker = tracking.tracked(progress or ProgressReporter(), settings, output.name)
     processes.from_main(lambda: _check_outputs(source, output, settings))
-    with StateFolder(output, settings.save_every) as state, resuming.noted(state):
+    with tracker as progress, StateFolder(output, settings.save_every) as state, resuming.noted(state):
         processes.from_main(lambda: clean_up(output))
         session = Session.open(source, settings, progress)
         gating.require_possible(settings, conditions(session))

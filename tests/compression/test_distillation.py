@@ -169,3 +169,17 @@ def test_the_loss_of_a_step_is_the_sum_of_its_losses() -> None:
     """The losses already include their weights."""
     step_result = StepResult(step=4, steps=10, losses={"logits": 0.5, "task": 0.25}, seconds=8.0)
     assert step_result.loss == 0.75
+
+
+def test_accumulated_passes_have_the_mean_of_their_losses(attached, teacher, collate, samples) -> None:
+    """Two passes of two and three samples are one step; each pass has its own token counts."""
+    training = Training.begin(attached(0.4), teacher, Schedule(1, 1e-3, 1e-3), CPU)
+    training.accumulate = 2
+    cache, student = TeacherCache(teacher, CPU), attached(0.4).train()
+    parts = [collate(samples[:2], longest=9), collate(samples[2:], longest=9)]
+    expected = [distillation.step_losses(student(**part), cache.targets(part)) for part in parts]
+    (result,) = distillation.distill(training, [collate(samples, longest=9)])
+    assert len(result.traces) == 2
+    for name, loss in result.losses.items():
+        mean = (2 * expected[0][name].item() + 3 * expected[1][name].item()) / 5
+        assert loss == pytest.approx(mean, rel=1e-4), name

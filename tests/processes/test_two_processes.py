@@ -17,6 +17,7 @@ from madtp_cli import processes
 from madtp_cli.errors import UsageError
 from tests.paths import ROOT
 
+LAUNCHERS = {"torchrun": "torch.distributed.run", "accelerate": "accelerate.commands.accelerate_cli"}
 EXAMPLES = [ROOT / "examples" / f"{name}.pt" for name in ("blip", "blip-caption", "blip-retrieval", "clip")]
 
 
@@ -89,6 +90,27 @@ def test_the_main_process_prints_and_writes_and_a_lost_process_ends_the_others(t
     assert "lost the connection to another process" in message
     assert first.returncode == 1
     assert not (tmp_path / "long").exists()
+
+
+@pytest.mark.slow
+def test_the_launchers_of_the_page_work(tmp_path) -> None:
+    """The commands of docs/distributed.md, on the example checkpoint."""
+    page = (ROOT / "docs" / "distributed.md").read_text("utf-8")
+    lines = [line for line in page.splitlines() if line.startswith(("torchrun", "accelerate launch"))]
+    assert len(lines) == 2
+    for line in lines:
+        launcher, *words = line.replace("examples/", f"{ROOT}/examples/").split()
+        done = subprocess.run(
+            [sys.executable, "-m", LAUNCHERS[launcher], *words, "--json", "--device", "cpu"],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["command"] in ("compress", "eval")
 
 
 def test_a_command_for_one_process_refuses_a_launcher(monkeypatch) -> None:
