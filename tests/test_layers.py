@@ -47,7 +47,7 @@ OUTSIDE: dict[str, set[str]] = {
     "errors": set(),
     "progress": set(),
     "processes": {"accelerate", "torch"},
-    "reporting": {"PIL", "jinja2", "matplotlib", "numpy", "pydantic", "rich"},
+    "reporting": {"PIL", "huggingface_hub", "jinja2", "matplotlib", "numpy", "pydantic", "rich"},
     "config": {"pydantic", "pydantic_core", "yaml"},
     "metrics": {"numpy"},
     "pruning": {"torch"},

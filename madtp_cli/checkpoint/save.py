@@ -21,7 +21,7 @@ def save(
     processor: Processor,
     folder: Path,
     *,
-    files: Callable[[Path], Mapping[str, str]] = lambda folder: {},
+    files: Callable[[Path], Mapping[str, str | bytes]] = lambda folder: {},
     overwrite: bool = False,
     dtype: torch.dtype | None = None,
 ) -> None:
@@ -31,7 +31,7 @@ def save(
         model: Saved as model.safetensors, config.json and its code, which readers without this package need.
         processor: Image settings and tokenizer.
         folder: The output folder; missing folders above it are made.
-        files: Returns further text files by name, such as report.json, for the folder with everything else.
+        files: Returns further files by name, texts or bytes, such as report.json, for the folder with everything else.
         overwrite: Replace an existing folder if madtp wrote it.
         dtype: Number format of the saved weights; None for the model's own. Readers compute in the model's own format.
 
@@ -49,5 +49,5 @@ def save(
         forget_lengths(processor.tokenizer)
         processor.save_pretrained(new)
         remote_code.write_processor(processor, new)
-        for name, text in files(new).items():
-            (new / name).write_text(text, encoding="utf-8")
+        for name, content in files(new).items():
+            (new / name).write_bytes(content.encode() if isinstance(content, str) else content)

@@ -27,8 +27,8 @@ from madtp_cli.evaluation.report_parts import (
 from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
 from madtp_cli.pipelines import gating, resuming, tracking
+from madtp_cli.pipelines.card_files import card_files
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.reporting import card
 from madtp_cli.reporting.plain_text import safe_json
 from madtp_cli.reporting.reading import REPORT
 from madtp_cli.reporting.record import RecordPart
@@ -100,15 +100,16 @@ def _save(
 ) -> CompressReport:
     """Write the folder, and the samples where the settings want them too; return the report with all fingerprints."""
     complete: list[CompressReport] = []
+    pages = card_files(Path(report.checkpoint), session, compressed, report)
 
-    def files(folder: Path) -> dict[str, str]:
+    def files(folder: Path) -> dict[str, str | bytes]:
         outputs = {file.name: hashing.sha256(file) for file in sorted(folder.glob("*.safetensors"))}
         record = report.record.model_copy(update={"outputs": outputs})
         complete.append(report.model_copy(update={"record": record}))
         return {
             REPORT: safe_json(complete[0].model_dump_json(indent=2)) + "\n",
             sample_files.FILE_NAME: sample_files.text(samples),
-            "README.md": card.model_card(complete[0], session.task.pipeline_tag, session.task.title),
+            **pages,
         }
 
     student = compressed.student.cpu()

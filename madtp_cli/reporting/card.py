@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from madtp_cli.reporting.schema import CompressReport
 
-_FRONT_MATTER = """---
-library_name: madtp
-pipeline_tag: {tag}
-tags: [token-pruning, vision-language, madtp]
-model-index:
-- name: {name}
-  results:
-  - task: {{type: {tag}, name: {title}}}
-    dataset: {{type: {task}, name: {data}, split: {split}}}
-    metrics:
-    - {{type: {metric}, value: {value:.2f}}}
----
-"""
-
 _RESULT = """
 # {name}
 
-This is `{checkpoint}` after token pruning with madtp {version} (`--method {method}`). Its budget is {share:.1%} of
+This is {checkpoint} after token pruning with madtp {version} (`--method {method}`). Its budget is {share:.1%} of
 the GFLOPs of the dense model. Task: {title}.
+{picture}
+## Results
 
 | {samples:,} {split} samples of {data} | dense | pruned | change |
 |---|---|---|---|
@@ -42,22 +31,80 @@ Token pruning saves compute, not bytes: the folder holds all weights, {megabytes
 #: Validation samples decide the threshold scale and the best step, train samples the weights.
 _UNUSED = " The test samples were used for this table only."
 
+_PICTURE = """
+![{text}]({file})
+
+*A {split} sample: the image as the model sees it, then after each block that prunes. Pale patches are pruned, and have
+the colour of the kept patch (with a thick outline) that they joined.*
+"""
+
+_TRADE_OFF = """
+The calibration of the threshold scale tried these budgets on the validation samples. A larger scale prunes more;
+`madtp compress --gflops-budget` finds the scale of any budget.
+
+| threshold scale | GFLOPs per sample | share of the dense GFLOPs |
+|---|---|---|
+{rows}
+"""
+
 _USAGE = """
 ## How to use it
+
+With madtp:
 
     import madtp_cli
     model, processor = madtp_cli.load({output})
 
-transformers can also load the folder. If madtp is installed, `import madtp_cli.models` first; otherwise transformers
-needs the code in this folder:
+With transformers, where madtp is installed:
+
+    import madtp_cli.models
+    from transformers import AutoModel, AutoProcessor
+    model, processor = AutoModel.from_pretrained({output}), AutoProcessor.from_pretrained({output})
+
+With transformers alone, which then runs the code in this folder:
 
     from transformers import AutoModel, AutoProcessor
     model = AutoModel.from_pretrained({output}, trust_remote_code=True)
     processor = AutoProcessor.from_pretrained({output}, trust_remote_code=True)
 """
 
+_EXAMPLE = """
+For example:
+
+```python
+from PIL import Image
+
+{example}
+```
+"""
+
+_COST = """
+## What a GFLOPs figure counts
+
+Figures are {convention}. One GFLOP is 10^9 multiply-adds. The scores that the pruning computes are included. Text that
+is generated, ranked or matched again after the forward pass is not included.
+
+## Limits
+
+* The figures hold for the data above. Other data can cost more or less at the same threshold scale, and lose more.
+* Each sample keeps its own number of tokens, so the cost of a single sample differs from the mean.
+* Small objects in large uniform areas are most at risk. `madtp show` draws the pruned patches of your own samples.
+* Token pruning saves compute, not bytes: the weights and their memory stay as they are.
+* The limits and biases of the dense model remain.
+
+## Licence
+
+{licence}
+"""
+
 _METHOD = """
 ## How it was made
+
+This command made it:
+
+```sh
+{command}
+```
 
 The method is MADTP (Cao et al., CVPR 2024, arXiv:2403.02991) with these differences:
 
@@ -70,23 +117,52 @@ The method is MADTP (Cao et al., CVPR 2024, arXiv:2403.02991) with these differe
 """
 
 
-def model_card(report: CompressReport, pipeline_tag: str, title: str) -> str:
-    """Write the README.md of a compressed checkpoint.
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card says in addition to the report.
 
-    Args:
-        report: The result of the compression.
-        pipeline_tag: The category under which model hubs list models of this task.
+    Attributes:
+        pipeline_tag: The category under which model hubs list models of the task.
         title: The task in words.
-
-    Returns:
-        The model card: YAML front matter, then Markdown.
+        command: The command that made the folder.
+        example: Code that uses `model` and `processor`; "" for none.
+        base_model: Name of the source on the Hugging Face hub; None if it is a file.
+        licence: Licence of the source, as its own card states it; None if that is not known.
+        picture: Name of the file with the picture of the kept tokens; "" for none.
+        picture_text: The picture in words.
     """
-    sections = [_front_matter(report, pipeline_tag, title), _result(report, title)]
+
+    pipeline_tag: str
+    title: str
+    command: str
+    example: str = ""
+    base_model: str | None = None
+    licence: str | None = None
+    picture: str = ""
+    picture_text: str = ""
+
+
+def model_card(report: CompressReport, facts: CardFacts) -> str:
+    """Write the README.md of a compressed checkpoint: YAML front matter, then Markdown."""
+    sections = [f"---\n{_front_matter(report, facts)}\n---\n", _result(report, facts)]
+    if report.curve:
+        rows = sorted((point.threshold_scale, point.share) for point in report.curve)
+        lines = [f"| {scale:.4g} | {share * report.gflops.dense:.4g} | {share:.1%} |" for scale, share in rows]
+        sections.append(_TRADE_OFF.format(rows="\n".join(lines)))
     sections.append(_USAGE.format(output=json.dumps(_name(report))))
-    sections.append(_METHOD)
+    if facts.example:
+        sections.append(_EXAMPLE.format(example=facts.example))
+    sections.append(_METHOD.format(command=facts.command))
+    sections.append(_COST.format(convention=report.gflops.convention, licence=_licence(facts)))
     if report.notes:
         sections.append("\n## Notes\n\n" + "".join(f"* {note}\n" for note in report.notes))
     return "".join(sections)
+
+
+def _licence(facts: CardFacts) -> str:
+    if facts.licence is None:
+        return "The licence of the dense checkpoint applies to these weights; the checkpoint does not state it."
+    return f"`{facts.licence}`, as the dense checkpoint."
 
 
 def _name(report: CompressReport) -> str:
@@ -103,26 +179,42 @@ def _without_folders(source: str) -> str:
     return path.name if path.is_absolute() or source.startswith((".", "~")) or path.exists() else source
 
 
-def _front_matter(report: CompressReport, pipeline_tag: str, title: str) -> str:
-    """Write the front matter. Texts are quoted as in JSON, which is valid YAML."""
-    return _FRONT_MATTER.format(
-        tag=pipeline_tag,
-        name=json.dumps(_name(report)),
-        title=json.dumps(title),
-        task=report.task,
-        data=json.dumps(_without_folders(report.data)),
-        split=report.quality.split,
-        metric=json.dumps(report.quality.metric),
-        value=report.quality.pruned,
+def _front_matter(report: CompressReport, facts: CardFacts) -> str:
+    """Write the front matter with the classes of the Hugging Face hub."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    result = EvalResult(
+        task_type=facts.pipeline_tag,
+        task_name=facts.title,
+        dataset_type=report.task,
+        dataset_name=_without_folders(report.data),
+        dataset_split=report.quality.split,
+        metric_type=report.quality.metric,
+        metric_value=round(report.quality.pruned, 2),
     )
+    data = ModelCardData(
+        base_model=facts.base_model,
+        license=facts.licence,
+        library_name="madtp",
+        pipeline_tag=facts.pipeline_tag,
+        tags=["token-pruning", "vision-language", "madtp"],
+        model_name=_name(report),
+        eval_results=[result],
+    )
+    return data.to_yaml().rstrip()
 
 
-def _result(report: CompressReport, title: str) -> str:
+def _result(report: CompressReport, facts: CardFacts) -> str:
     quality, gflops, latency, budget = report.quality, report.gflops, report.latency, report.budget
     return _RESULT.format(
         name=_name(report),
-        title=title,
-        checkpoint=_without_folders(report.checkpoint),
+        title=facts.title,
+        picture=_PICTURE.format(text=facts.picture_text, file=facts.picture, split=quality.split)
+        if facts.picture
+        else "",
+        checkpoint=f"[{facts.base_model}](https://huggingface.co/{facts.base_model})"
+        if facts.base_model
+        else f"`{_without_folders(report.checkpoint)}`",
         version=report.environment.madtp,
         method=report.method,
         share=budget.share,

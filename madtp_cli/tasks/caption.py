@@ -31,6 +31,11 @@ class Caption:
     name = "caption"
     schema = "captions"
     title = "Image captioning (COCO)"
+    #: Code for the model card.
+    example = (
+        'inputs = processor(images=Image.open("image.png"), return_tensors="pt")\n'
+        "print(processor.tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))"
+    )
     pipeline_tag = "image-to-text"
     metric = "CIDEr"
     unit = "100 x CIDEr-D"

@@ -25,6 +25,12 @@ class Nlvr2:
     name = "nlvr2"
     schema = "statements"
     title = "Natural-language visual reasoning (NLVR2)"
+    #: Code for the model card.
+    example = (
+        'left, right = Image.open("left.png"), Image.open("right.png")\n'
+        'inputs = processor(images=[left, right], text="both images contain a dog", return_tensors="pt")\n'
+        'print("true" if model(**inputs).logits.argmax() == 1 else "false")'
+    )
     pipeline_tag = "visual-question-answering"
     metric = "accuracy"
     unit = "percent"

@@ -62,6 +62,13 @@ class Retrieval:
     name = "retrieval"
     schema = "captions"
     title = "Image-text retrieval"
+    #: Code for the model card.
+    example = (
+        'texts = ["a dog", "a cat"]\n'
+        'inputs = processor(images=Image.open("image.png"), text=texts, padding=True, return_tensors="pt")\n'
+        'images, _ = model.embed_images(inputs["pixel_values"])\n'
+        'print(images @ model.embed_texts(inputs["input_ids"], inputs["attention_mask"]).T)'
+    )
     pipeline_tag = "zero-shot-image-classification"
     metric = "mean recall"
     unit = "percent"

@@ -47,6 +47,11 @@ class Vqa:
     name = "vqa"
     schema = "questions"
     title = "Visual question answering (VQAv2)"
+    #: Code for the model card.
+    example = (
+        'inputs = processor(images=Image.open("image.png"), text="what color is the dog?", return_tensors="pt")\n'
+        "print(processor.tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))"
+    )
     pipeline_tag = "visual-question-answering"
     metric = "VQA accuracy"
     unit = "percent"

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from huggingface_hub import ModelCard
+from PIL import Image
 
+import madtp_cli
 from madtp_cli import tasks
+from madtp_cli.checkpoint import source_card
+from madtp_cli.cli.app import app
+from madtp_cli.reporting import contact_sheet
+from madtp_cli.reporting.card import CardFacts, model_card
+from tests.reports import compress_report
 
 
 def test_the_code_in_the_model_card_loads_the_folder(compressed, monkeypatch):
@@ -21,7 +30,7 @@ def test_the_code_in_the_model_card_loads_the_folder(compressed, monkeypatch):
     lines = [line[4:] for line in prose.splitlines() if line.startswith("    ")]
     names: dict[str, Any] = {}
     exec("\n".join(lines), names)
-    assert sum(f'"{folder.name}"' in line for line in lines) == 3
+    assert sum(f'"{folder.name}"' in line for line in lines) == 4
     types = [type(names[name]).__name__ for name in ("model", "processor")]
     assert types == ["MadtpBlipForNLVR2", "MadtpBlipProcessor"]
 
@@ -49,6 +58,44 @@ def test_the_model_card_has_no_local_path_and_the_hub_accepts_it(compressed) -> 
     assert str(Path(report["checkpoint"]).parent) not in text
     data: Any = ModelCard(text).data
     assert data.eval_results[0].metric_value == round(report["quality"]["pruned"], 2)
+
+
+def test_the_card_has_a_picture_an_example_and_the_command(compressed, dataset, monkeypatch, capsys) -> None:
+    """The example runs, the picture is there, and the options of the command exist."""
+    folder, report = compressed
+    monkeypatch.chdir(folder.parent)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    with Image.open(folder / "pruning.png") as picture:
+        # Two images; each is shown as it is, and after the one block that prunes.
+        assert picture.size == (2 * contact_sheet.SIDE + contact_sheet.SPACE,) * 2
+    assert "(pruning.png)" in text
+    assert f"{report['threshold_scale']:.4g}" in text
+    for title in ("Results", "How to use it", "How it was made", "What a GFLOPs figure counts", "Limits", "Licence"):
+        assert f"\n## {title}\n" in text
+    command = shlex.split(text.split("```sh\n")[1].split("```")[0])
+    assert command[:5] == ["madtp", "compress", "blip.pt", "--gflops-budget", "0.7"]
+    assert {"--limit", "--steps"} < set(command)
+    typer.main.get_command(app).commands["compress"].make_context("compress", command[2:])  # type: ignore[attr-defined]
+    for side in ("left", "right"):
+        Image.new("RGB", (64, 64), "red").save(f"{side}.png")
+    names: dict[str, Any] = dict(zip(("model", "processor"), madtp_cli.load(folder), strict=True))
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    assert capsys.readouterr().out.strip() in ("true", "false")
+
+
+def test_the_licence_and_the_name_of_the_source_are_inherited(tmp_path) -> None:
+    """A folder from the hub has a card; what it says in other words is not believed."""
+    (tmp_path / "README.md").write_text("---\nlicense: bsd-3-clause\n---\n# BLIP\n", "utf-8")
+    assert source_card.licence(tmp_path) == "bsd-3-clause"
+    facts = CardFacts(
+        "image-to-text", "Captions", "madtp compress", base_model="Salesforce/blip", licence="bsd-3-clause"
+    )
+    data: Any = ModelCard(model_card(compress_report(), facts)).data
+    assert (data.base_model, data.license, data.library_name) == ("Salesforce/blip", "bsd-3-clause", "madtp")
+    assert data.eval_results[0].metric_value == 97.0
+    for other in ("---\nlicense: [a, b]\n---\n", "---\nlicense: x y\n---\n", "no card", "---\n: [\n---\n"):
+        (tmp_path / "README.md").write_text(other, "utf-8")
+        assert source_card.licence(tmp_path) is None
 
 
 def test_the_curve_lists_the_trials_of_the_calibration(compressed) -> None:
