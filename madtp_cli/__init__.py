@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from madtp_cli.pipelines.pages_from_python import report, show
+from madtp_cli.pipelines.rerun_from_python import rerun
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
         EvalReport,
         ExportReport,
         ProfileReport,
-        RerunReport,
     )
 
 __all__ = [
@@ -276,29 +276,3 @@ def export(
         weights=weights,
         match_token=match_token,
     )
-
-
-def rerun(
-    report: str | Path,
-    *,
-    output: str | Path | None = None,
-    checkpoint: str | Path | None = None,
-    data: str | Path | None = None,
-    progress: bool | ProgressReporter = False,
-) -> RerunReport:
-    """Repeat the run of a report of `compress`, and tell whether the weights are the same, like `madtp rerun`.
-
-    Args:
-        report: The file report.json in the folder of the first run.
-        output: The folder to write. Default: the name of the first one and "-rerun", in the working directory.
-        checkpoint, data: The inputs, if they are not where the first run found them.
-        progress: True shows progress bars; a reporter receives the progress.
-
-    Raises:
-        MadtpError: A subclass of it. Another checkpoint is an InputError.
-    """
-    from madtp_cli.pipelines import keyword_arguments, rerun
-
-    paths = (None if path is None else Path(path) for path in (output, checkpoint, data))
-    names = dict(zip(("output", "checkpoint", "data"), paths, strict=True))
-    return rerun.rerun(Path(report), keyword_arguments.to_reporter(progress), **names)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from madtp_cli import __version__
-from madtp_cli.cli import context, early_checks, exit_codes, pictures, results, start
+from madtp_cli.cli import context, early_checks, exit_codes, pictures, repeating, results, start
 from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
 from madtp_cli.cli.memory import reuse_freed_memory
@@ -179,13 +179,7 @@ def export(
     return context.print_report(ctx, report, results.export.show)
 
 
-app.command(
-    epilog=context.examples('madtp show blip-madtp --image a.jpg --image b.jpg --text "both have a dog" -o pruning.png')
-)(pictures.show)
-
-app.command(epilog=context.examples("madtp report blip-madtp", "madtp report blip-half blip-fifth -o both.html"))(
-    pictures.report
-)
+pictures.register(app)
 
 
 @app.command(epilog=context.examples("madtp inspect model_base_nlvr.pth"))
@@ -262,36 +256,7 @@ def scenes(
     context.print_document(ctx, dataclasses.asdict(written) | {"folder": str(written.folder)}, results.scenes.show)
 
 
-@app.command(epilog=context.examples("madtp rerun blip-madtp/report.json --verify"))
-@groups.add(groups.OUTPUT)
-def rerun(
-    ctx: typer.Context,
-    report: opt.ReportFile,
-    output: opt.RerunOutput = None,
-    checkpoint: opt.RerunCheckpoint = None,
-    data: opt.RerunData = None,
-    verify: opt.Verify = False,
-) -> None:
-    """Repeat the run of a report, and tell whether the weights are the same."""
-    terminal = context.terminal(ctx)
-    from madtp_cli.pipelines import rerun as pipeline
-
-    repeated = pipeline.rerun(report, terminal, output=output, checkpoint=checkpoint, data=data)
-    context.print_report(ctx, repeated, results.rerun.show)
-    if verify:
-        pipeline.require_same(repeated)
-
-
-@app.command(epilog=context.examples("madtp doctor", "madtp doctor --json > doctor.json"))
-@groups.add(groups.OUTPUT)
-def doctor(ctx: typer.Context) -> None:
-    """Print the environment and what works in it, for bug reports."""
-    context.terminal(ctx)
-    from madtp_cli.pipelines import doctor as pipeline
-
-    found = pipeline.doctor()
-    context.print_report(ctx, found, results.doctor.show)
-    pipeline.require_usable(found)
+repeating.register(app)
 
 
 @app.command("help", epilog=context.examples("madtp help", "madtp help compress"))

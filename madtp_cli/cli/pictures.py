@@ -148,3 +148,11 @@ def _file(checkpoint: Path, output: Path | None, html: bool, terminal: bool) -> 
         allowed = ".html" if html else " or ".join(SUFFIXES)
         raise UsageError(f"--output: the name {output.name!r} must end with {allowed}.")
     return output
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    sample = 'madtp show blip-madtp --image a.jpg --image b.jpg --text "both have a dog" -o pruning.png'
+    app.command(epilog=context.examples(sample))(show)
+    pages = ("madtp report blip-madtp", "madtp report blip-half blip-fifth -o both.html")
+    app.command(epilog=context.examples(*pages))(report)

@@ -84,8 +84,7 @@ class Session:
             CheckpointError, DataError, UsageError: An input cannot be used.
         """
         compute = ComputeConfig.of(settings.device, settings.dtype)
-        if settings.task is not None:
-            tasks.get(settings.task)
+        _require_task(settings)
         loaded = load_checkpoint(source, settings, progress)
         model, processor = loaded.model, loaded.processor
         if settings.task not in (None, model.config.task):
@@ -110,6 +109,12 @@ class Session:
         labelled = settings.data is not None or model.config.trained_on == SCENES
         parts = (model, processor, task, data, compute, settings, progress, labelled)
         return cls(*parts, checkpoint_notes=loaded.notes, stored=loaded.stored, cut_texts=found)
+
+
+def _require_task(settings: RunSettings) -> None:
+    """Refuse a task that does not exist before the checkpoint is loaded."""
+    if settings.task is not None:
+        tasks.get(settings.task)
 
 
 def _prepared_task(model: Prunable, processor: Any, data: Dataset, settings: RunSettings) -> Task:

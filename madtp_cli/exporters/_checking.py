@@ -11,7 +11,7 @@ from madtp_cli.errors import CheckError
 from madtp_cli.exporters._random_inputs import MIN_TEXT_TOKENS, TEXT_INPUTS, random_inputs
 from madtp_cli.exporters._tracing import named_outputs
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.reporting.parts import CountRange, ExportCheck
+from madtp_cli.reporting.export_parts import CountRange, ExportCheck
 
 #: Largest absolute difference of an output that passes the check.
 TOLERANCE = 1e-4

@@ -151,16 +151,18 @@ def _report(
         tokens=_tokens_by_tower(layers),
         weights=_weights_part(session, compressed),
         threshold_scale=calibration.threshold_scale,
-        curve=[
-            CurvePoint(threshold_scale=scale, share=gflops / compressed.target.dense)
-            for scale, gflops in calibration.tried
-        ],
+        curve=_curve(compressed),
         training=thinned(session.training),
         settings=session.settings.model_dump(mode="json", exclude={"resume"}),
         record=record,
         environment=environment(session.compute.device),
         seconds=time.monotonic() - started,
     )
+
+
+def _curve(compressed: CompressedModel) -> list[CurvePoint]:
+    dense = compressed.target.dense
+    return [CurvePoint(threshold_scale=scale, share=gflops / dense) for scale, gflops in compressed.calibration.tried]
 
 
 def _latency(session: Session, compressed: CompressedModel) -> LatencyPart:

@@ -36,8 +36,7 @@ def rerun(
     """Repeat the run of `madtp compress` that wrote a report.
 
     Args:
-        report_file: The output folder, or its file report.json.
-        progress: Receives the progress.
+        report_file, progress: The output folder, or its file report.json; receives the progress.
         output: The folder to write. Default: the name of the first output and "-rerun", in the working directory.
         checkpoint: The checkpoint, if it was moved.
         data: The data, if they were moved.
@@ -57,20 +56,24 @@ def rerun(
     settings = resolve(given, None, {}, CompressSettings, lambda name: f"{report_file} ({name})")
     with _threads(record.threads):
         later = compress(source, settings, progress)
-    differences = later.record.differences(record)
-    if not record.reproducible:
-        differences += record.conditions
-    if earlier.environment.processor != later.environment.processor:
-        differences.append(f"the CPU was {earlier.environment.processor} and is {later.environment.processor}")
     return RerunReport(
         report=str(report_file),
         output=later.output,
         expected=record.outputs,
         found=later.record.outputs,
         same=later.record.outputs == record.outputs,
-        differences=differences,
+        differences=_differences(earlier, later),
         seconds=time.monotonic() - started,
     )
+
+
+def _differences(earlier: CompressReport, later: CompressReport) -> list[str]:
+    """Return what differed between two runs of the same settings."""
+    differences = list(later.record.differences(earlier.record))
+    if not earlier.record.reproducible:
+        differences += earlier.record.conditions
+    before, now = earlier.environment.processor, later.environment.processor
+    return differences + ([f"the CPU was {before} and is {now}"] if before != now else [])
 
 
 def _recorded(path: Path) -> CompressReport:

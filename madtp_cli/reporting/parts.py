@@ -295,29 +295,3 @@ class CurvePoint(Part):
     """The threshold scale that was tried, a number without unit."""
     share: float
     """Cost of the validation samples at this threshold scale, as a share of the dense GFLOPs."""
-
-
-class CountRange(Part):
-    """The smallest and the largest of several counts."""
-
-    least: int
-    """The smallest number."""
-    most: int
-    """The largest number."""
-
-
-class ExportCheck(Part):
-    """How the outputs of an exported file compare with those of the model, on random samples."""
-
-    samples: int
-    """Number of random samples."""
-    batch_sizes: tuple[int, ...]
-    """Sizes of the batches, in number of samples."""
-    text_tokens: CountRange
-    """Tokens of a text."""
-    kept_image_tokens: CountRange | None
-    """Tokens of an image after pruning; null if nothing is pruned."""
-    max_difference: float
-    """Largest absolute difference of any output, in the unit of the output."""
-    tolerance: float
-    """Largest difference that is allowed, in the unit of the output."""

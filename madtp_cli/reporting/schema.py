@@ -21,6 +21,7 @@ from madtp_cli.reporting.data_parts import (
 )
 from madtp_cli.reporting.doctor import DevicePart, DoctorReport, TorchPart
 from madtp_cli.reporting.environment import Environment
+from madtp_cli.reporting.export_parts import ExportCheck
 from madtp_cli.reporting.gate_parts import FailureClass, GatePart, GatesPart
 from madtp_cli.reporting.parts import (
     AGREEMENT,
@@ -30,7 +31,6 @@ from madtp_cli.reporting.parts import (
     CheckedGflops,
     CurvePoint,
     DensePruned,
-    ExportCheck,
     GenerationCostPart,
     GflopsPart,
     Interval,

@@ -79,6 +79,6 @@ class VqaFromList:
         return 100 * fsum(scores) / len(scores)
 
     def _scores(self, row: Row) -> Tensor:
-        """Return the score of each answer, [answers], 0 for those that nobody gave."""
+        """Return the score of each answer, [answers], 0 for those that no annotator gave."""
         given = set(row.references)
         return torch.tensor([soft_score(answer, row.references) if answer in given else 0.0 for answer in self.answers])

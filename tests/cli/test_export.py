@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from madtp_cli.exporters import _checking, _tracing, torch_export
-from madtp_cli.reporting.parts import CountRange, ExportCheck
+from madtp_cli.reporting.export_parts import CountRange, ExportCheck
 
 
 @pytest.fixture

@@ -91,7 +91,12 @@ def test_the_licence_and_the_name_of_the_source_are_inherited(tmp_path) -> None:
         "image-to-text", "Captions", "madtp compress", base_model="Salesforce/blip", licence="bsd-3-clause"
     )
     data: Any = ModelCard(model_card(compress_report(), facts)).data
-    assert (data.base_model, data.license, data.library_name) == ("Salesforce/blip", "bsd-3-clause", "madtp")
+    front = data.to_dict()
+    assert (front["base_model"], front["license"], front["library_name"]) == (
+        "Salesforce/blip",
+        "bsd-3-clause",
+        "madtp",
+    )
     assert data.eval_results[0].metric_value == 97.0
     for other in ("---\nlicense: [a, b]\n---\n", "---\nlicense: x y\n---\n", "no card", "---\n: [\n---\n"):
         (tmp_path / "README.md").write_text(other, "utf-8")
