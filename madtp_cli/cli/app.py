@@ -179,9 +179,6 @@ def export(
     return context.print_report(ctx, report, results.export.show)
 
 
-pictures.register(app)
-
-
 @app.command(epilog=context.examples("madtp inspect model_base_nlvr.pth"))
 def inspect(
     ctx: typer.Context,
@@ -256,7 +253,8 @@ def scenes(
     context.print_document(ctx, dataclasses.asdict(written) | {"folder": str(written.folder)}, results.scenes.show)
 
 
-repeating.register(app)
+for part in (pictures, repeating):
+    part.register(app)
 
 
 @app.command("help", epilog=context.examples("madtp help", "madtp help compress"))
