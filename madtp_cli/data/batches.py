@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from madtp_cli import processes
+from madtp_cli.data import sharing
 from madtp_cli.data.dataset import Row
 from madtp_cli.errors import MadtpError
 
@@ -60,10 +60,10 @@ def batches(
         DataError: An image cannot be decoded.
     """
     count = len(rows) if limit is None else min(limit, len(rows))
-    order = _order(count, seed)[start:]
-    row_numbers = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
+    order = _order(count, seed)
+    row_numbers = [order[first : first + batch_size] for first in range(start, len(order), batch_size)]
     if shared:
-        row_numbers = [processes.part_of(batch) for batch in row_numbers if len(batch) >= processes.count()]
+        row_numbers = sharing.batches(order, rows, batch_size)[start // batch_size :]
     workers = _default_workers(rows) if workers is None else workers
     return _load(_BatchDataset(rows, task, processor), row_numbers, min(workers, len(row_numbers)))
 

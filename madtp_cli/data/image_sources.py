@@ -11,7 +11,7 @@ import os
 import stat
 import threading
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, ClassVar
 
@@ -82,12 +82,16 @@ class EmbeddedImage(ABC):
 
 @dataclass(frozen=True)
 class ArchivedImage(EmbeddedImage):
-    """`size` bytes of an uncompressed archive, from `offset` on; `name` is the name in the archive."""
+    """`size` bytes of an uncompressed archive, from `offset` on; `name` is the name in the archive.
+
+    `owner` is the process that reads the archive, where each process of a run reads its own; see `data.sharing`.
+    """
 
     archive: Path
     name: str
     offset: int
     size: int
+    owner: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.name} in {self.archive}"

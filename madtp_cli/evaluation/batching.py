@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
-from madtp_cli import processes
-from madtp_cli.data import Row
+from madtp_cli.data import Row, sharing
 from madtp_cli.data import batches as data_batches
 from madtp_cli.data.caption_sampling import SampledCaptions
 from madtp_cli.errors import DataError
@@ -21,7 +20,7 @@ def rows(session: Session, split: str, limit: int | None = None) -> Sequence[Row
     """Return the first rows of a split: at most `limit`, and at most the limit of the settings."""
     all_rows = session.data.split(split)
     limits = [number for number in (limit, session.settings.limit) if number is not None]
-    return all_rows[: min(limits)] if limits else all_rows
+    return sharing.first(all_rows, min(limits)) if limits else all_rows
 
 
 def batches(session: Session, split: str, limit: int | None = None) -> Iterable[Batch]:
@@ -35,7 +34,7 @@ def batches(session: Session, split: str, limit: int | None = None) -> Iterable[
     chosen = rows(session, split, limit)
     if not len(chosen):
         raise DataError(f"The {split} split of {session.data.source} is empty.\nGive data with samples in it.")
-    key, mine = f"{split}/{len(chosen)}", processes.part_of(chosen)
+    key, mine = f"{split}/{len(chosen)}", sharing.part(chosen)
     if key in session.prepared_batches:
         return session.prepared_batches[key]
     return _keep_if_they_fit(session, key, len(mine), _collated(session, mine))
@@ -51,8 +50,7 @@ def training_batches(session: Session, samples: int | None = None, done: int = 0
     """
     chosen, seed = rows(session, "train", samples), session.settings.seed
     size = session.settings.batch_size
-    full, rest = divmod(len(chosen), size)
-    first, skipped = divmod(done, max(1, full + (rest >= processes.count())))
+    first, skipped = divmod(done, sharing.steps(chosen, size))
     for epoch in itertools.count(first):
         captioned = SampledCaptions(chosen, seed, epoch if samples is None else 0)
         start = skipped * size if epoch == first else 0

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from madtp_cli import processes
 from madtp_cli.errors import UsageError
@@ -37,12 +42,12 @@ def start(words: list[Any], rank: int = 0, count: int = 1, port: int = 0) -> sub
     )
 
 
-def start_two(words: list[Any]) -> list[subprocess.Popen[str]]:
-    """Start two connected processes."""
+def start_two(words: list[Any], own: Sequence[list[Any]] = ([], [])) -> list[subprocess.Popen[str]]:
+    """Start two connected processes with these arguments, and more of their own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [start(words, rank, 2, port) for rank in range(2)]
+    return [start([*words, *own[rank]], rank, 2, port) for rank in range(2)]
 
 
 def output(process: subprocess.Popen[str]) -> Any:
@@ -90,6 +95,35 @@ def test_the_main_process_prints_and_writes_and_a_lost_process_ends_the_others(t
     assert "lost the connection to another process" in message
     assert first.returncode == 1
     assert not (tmp_path / "long").exists()
+
+
+def write_shard(file: Path, samples: range) -> None:
+    """Write a shard with pictures of one colour each and captions."""
+    with tarfile.open(file, "w") as archive:
+        for number in samples:
+            picture = io.BytesIO()
+            Image.new("RGB", (48, 48), (5 * number % 256, 90, 30)).save(picture, "png")
+            for name, content in ((f"{number}.png", picture.getvalue()), (f"{number}.txt", b"a red box")):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.slow
+def test_each_process_reads_its_own_shards(tmp_path) -> None:
+    """The two processes have different folders, as on two machines; the samples of both are counted once."""
+    for rank in range(2):
+        folder = tmp_path / str(rank)
+        folder.mkdir()
+        for number, split in enumerate(("train", "val", "test")):
+            start_at = 100 * number + 10 * rank
+            write_shard(folder / f"{split}-{rank}.tar", range(start_at, start_at + 6 + rank))
+    words = ["-m", "madtp_cli", "compress", ROOT / "examples" / "clip.pt", "--gflops-budget", 0.7, "--device", "cpu"]
+    more = ["--steps", 2, "--batch-size", 4, "--json", "--output", tmp_path / "out", "--data"]
+    first, second = start_two([*words, *more], [[tmp_path / "0"], [tmp_path / "1"]])
+    report, (_, message) = output(first), second.communicate(timeout=100)
+    assert second.returncode == 0, message
+    assert report["quality"]["samples"] == 6 + 7
 
 
 @pytest.mark.slow

@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from madtp_cli import processes
+from madtp_cli.data import sharing
 from madtp_cli.data.dataset import Dataset
 from madtp_cli.data.files import LimitError, listed, require_size
 from madtp_cli.data.image_sources import ArchivedImage
@@ -59,6 +62,8 @@ def read(path: Path, schema: Schema, splits: Collection[str], image_root: Path |
             "Decompress all such shards to .tar files, with gunzip, bunzip2, unxz or zstd -d."
         )
     found = [Table(shard, split_of(shard, path), partial(_load, shard)) for shard in _shards(path)]
+    if processes.count() > 1:
+        found = _shared_tables(path)
     return tables.read_tables(path, schema, splits, None, layout=LAYOUT, tables=found)
 
 
@@ -67,6 +72,26 @@ def _shards(path: Path) -> list[Path]:
         return [path] if path.name.lower().endswith(_COMPRESSED) or tarfile.is_tarfile(path) else []
     folders = (path, *tables.split_folders(path))
     return sorted(file for folder in folders for file in listed(folder, (".tar", *_COMPRESSED)))
+
+
+def _shared_tables(path: Path) -> list[Table]:
+    """Return one table per shard of all processes; its owner reads it, and the others receive its records."""
+    names = [str(shard.relative_to(path)) if shard != path else shard.name for shard in _shards(path)]
+    owners = sharing.assign(processes.gathered([names]))
+    shards = {name: path / name if path.is_dir() else path for name in owners}
+    return [
+        Table(shards[name], split_of(shards[name], path), partial(_load_shared, shards[name], owner))
+        for name, owner in owners.items()
+    ]
+
+
+def _load_shared(shard: Path, owner: int) -> list[Record]:
+    mine = _load(shard) if owner == processes.rank() else []
+    for record in mine:
+        for name, value in record.fields.items():
+            if isinstance(value, ArchivedImage):
+                record.fields[name] = replace(value, owner=owner)
+    return processes.gathered(mine)
 
 
 def _load(shard: Path) -> list[Record]:
