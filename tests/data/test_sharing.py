@@ -33,7 +33,7 @@ def as_process(monkeypatch):
 def test_every_row_is_evaluated_once_by_its_owner(as_process) -> None:
     """The parts of all processes in order are the rows, so predictions can be joined."""
     everything = rows(5, 3)
-    parts = []
+    parts: list[Any] = []
     for rank in range(2):
         as_process(rank)
         parts += sharing.part(everything)
