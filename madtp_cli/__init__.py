@@ -24,8 +24,9 @@ from madtp_cli.pipelines.rerun_from_python import rerun
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from madtp_cli.checkpoint.loading import LoadedCheckpoint
     from madtp_cli.checkpoint.processors import Processor
-    from madtp_cli.config.keywords import CompareKeywords, CompressKeywords, EvalKeywords, RunKeywords
+    from madtp_cli.config.keywords import CompareKeywords, CompressKeywords, EvalKeywords, PointKeywords
     from madtp_cli.models.prunable import Prunable
     from madtp_cli.progress import ProgressReporter
     from madtp_cli.reporting.comparison import CompareReport
@@ -64,6 +65,7 @@ def load(
     activation: Literal["gelu", "quick_gelu"] | None = None,
     weights: Literal["raw", "ema"] | None = None,
     image_size: int | None = None,
+    gflops_budget: str | float | None = None,
 ) -> tuple[Prunable, Processor]:
     """Load a checkpoint, dense or pruned, in evaluation mode on the CPU.
 
@@ -71,16 +73,18 @@ def load(
         source: A checkpoint file or folder, or the name of a model of the Hugging Face hub that is in the local cache.
         tokenizer, head_width, activation, weights: As in `export`.
         image_size: Side of the image in pixels. The position embeddings are resized to it. Default: the checkpoint's.
+        gflops_budget: Another budget of a checkpoint that was compressed for a range: 0.4, "40%" or "26.5G".
 
     Returns:
         The model and its processor.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or used; the message says what to do.
-        UsageError: The image size is not a multiple of the patch size.
+        UsageError, BudgetError: The image size is no multiple of the patch size, or the budget cannot be set.
     """
     from madtp_cli.checkpoint import loading
     from madtp_cli.config import head_widths
+    from madtp_cli.pipelines.keyword_arguments import to_budget
 
     loaded = loading.load(
         Path(source),
@@ -89,12 +93,17 @@ def load(
         activation=activation,
         weights=weights,
         image_size=image_size,
+        gflops_budget=to_budget(gflops_budget),
     )
+    _log_notes(loaded, source)
+    return loaded.model, loaded.processor
+
+
+def _log_notes(loaded: LoadedCheckpoint, source: str | Path) -> None:
     for note in loaded.notes:
         # The notes of the inspection state assumptions; a note that only loading adds is about tensors left out.
         level = logging.INFO if note in loaded.inspection.notes else logging.WARNING
         logging.getLogger(__name__).log(level, "%s: %s", source, note)
-    return loaded.model, loaded.processor
 
 
 def compress(
@@ -202,7 +211,7 @@ def profile(
     batch_sizes: Sequence[int] = (),
     fvcore_check: bool = True,
     progress: bool | ProgressReporter = False,
-    **settings: Unpack[RunKeywords],
+    **settings: Unpack[PointKeywords],
 ) -> ProfileReport:
     """Count the GFLOPs and tokens of a checkpoint by tower and layer, and time it, like `madtp profile`.
 
@@ -213,16 +222,16 @@ def profile(
         batch_sizes: Also time the forward passes of these batch sizes.
         fvcore_check: Compare the count with fvcore, which takes most of the time; without it `gflops.fvcore` is None.
         progress: True shows progress bars; a reporter receives the progress.
-        settings: Data and device; `config.RunSettings` describes all settings.
+        settings: Data and device; `config.PointSettings` describes all settings.
 
     Raises:
         MadtpError: A subclass of it. A keyword that is not a setting is a UsageError.
     """
-    from madtp_cli.config import RunSettings
+    from madtp_cli.config import PointSettings
     from madtp_cli.pipelines import keyword_arguments, profile
 
     resolved = keyword_arguments.to_settings(
-        RunSettings, settings, ("arch", "text_tokens", "batch_sizes", "fvcore_check")
+        PointSettings, settings, ("arch", "text_tokens", "batch_sizes", "fvcore_check")
     )
     path, reporter = None if source is None else Path(source), keyword_arguments.to_reporter(progress)
     return profile.profile(
@@ -247,6 +256,7 @@ def export(
     activation: Literal["gelu", "quick_gelu"] | None = None,
     weights: Literal["raw", "ema"] | None = None,
     match_token: Literal["enc", "cls"] | None = None,
+    gflops_budget: str | float | None = None,
     progress: bool | ProgressReporter = False,
 ) -> ExportReport:
     """Write a checkpoint as one file that runs without this package, and check the file, like `madtp export`.
@@ -254,9 +264,8 @@ def export(
     Args:
         source: As in `load`.
         file, format: The file to write, .onnx or .pt2; "onnx" or "torch-export", by the ending of the file if None.
-        overwrite: Replace the file if it exists.
+        overwrite, gflops_budget, progress: Replace the file if it exists; as in `load`; as in `compress`.
         tokenizer, head_width, activation, weights, match_token: Settings of the checkpoint, see `config.RunSettings`.
-        progress: True shows progress bars; a reporter receives the progress.
 
     Raises:
         MadtpError: A subclass of it.
@@ -264,6 +273,7 @@ def export(
     from madtp_cli.config import head_widths
     from madtp_cli.pipelines import export, keyword_arguments
 
+    reading = dict(activation=activation, weights=weights, match_token=match_token)
     return export.export(
         Path(source),
         Path(file),
@@ -272,7 +282,6 @@ def export(
         overwrite=overwrite,
         tokenizer=None if tokenizer is None else Path(tokenizer),
         head_width=head_widths.parse(head_width),
-        activation=activation,
-        weights=weights,
-        match_token=match_token,
+        **reading,
+        gflops_budget=keyword_arguments.to_budget(gflops_budget),
     )

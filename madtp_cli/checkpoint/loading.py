@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 
-from madtp_cli.checkpoint import number_format, processors, tensors
+from madtp_cli.checkpoint import calibrated_curve, number_format, processors, tensors
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, madtp_folder
 from madtp_cli.checkpoint.inspection import Inspection, compare, model_class, model_config, recognise
 from madtp_cli.checkpoint.locating import locate
 from madtp_cli.checkpoint.processors import Processor
 from madtp_cli.checkpoint.quiet import without_progress_bars
+from madtp_cli.config import BudgetRequest
 from madtp_cli.errors import CheckpointError
 from madtp_cli.models.prunable import Prunable
 
@@ -53,23 +54,22 @@ def load(
     match_token: str | None = None,
     prompt: str | None = None,
     task: str | None = None,
+    gflops_budget: BudgetRequest | None = None,
 ) -> LoadedCheckpoint:
-    """Load a checkpoint on the CPU, in evaluation mode.
-
-    The model computes in float32, or in the number format that the config.json of a folder of madtp states.
+    """Load a checkpoint on the CPU, in evaluation mode, in float32 or the format that a folder of madtp states.
 
     Args:
         source: A checkpoint file or folder, or the hub name of a model in the local cache.
         tokenizer: Folder of the tokenizer; by default it is searched near the checkpoint and in the cache.
-        head_width: Width of one attention head, for both towers or by tower; see `inspection.inspect`.
         image_size: Side of the image in pixels; by default the checkpoint's.
-        activation, weights: See `inspection.inspect`.
+        head_width, activation, weights: See `inspection.inspect`.
         match_token: First token of the texts that a BLIP matches with images: "enc" or "cls".
         prompt: Text that begins every caption of a BLIP; it may be empty.
         task: Use the checkpoint for this task if its family's model for it has the same tensors.
+        gflops_budget: Another budget, see `calibrated_curve.set_budget`.
 
     Raises:
-        CheckpointError: The checkpoint cannot be read or used, or lacks tensors or a tokenizer.
+        CheckpointError: It cannot be read or used, or lacks tensors or a tokenizer.
     """
     source = locate(Path(source))
     overrides = CheckpointOverrides(head_width, image_size, activation, weights, match_token, prompt, task)
@@ -79,6 +79,7 @@ def load(
     tensors.require_finite(source, recognised.weights)
     processor = processors.find(source, tokenizer, model_config(recognised.config))
     model = build(recognised)
+    calibrated_curve.set_budget(model, gflops_budget, source)
     model.config.text_config.update(processors.special_ids(model.config, processor.tokenizer))
     stored = number_format.main_format(recognised.weights.values())
     return LoadedCheckpoint(model, processor, (*inspection.notes, *_left_out(inspection)), inspection, stored)

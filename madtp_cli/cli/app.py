@@ -15,7 +15,7 @@ from madtp_cli.cli import context, early_checks, exit_codes, pictures, repeating
 from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
 from madtp_cli.cli.memory import reuse_freed_memory
-from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, RunSettings, head_widths
+from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, PointSettings, head_widths
 
 app = typer.Typer(
     cls=exit_codes.CommandGroup,
@@ -91,7 +91,7 @@ def compare(
 @app.command(
     "eval", epilog=context.examples("madtp eval blip-madtp", "madtp eval blip-madtp --data nlvr2/ --split val --json")
 )
-@groups.add(groups.RUN, groups.EVAL_GATES, groups.PLANNED, groups.RUN_OUTPUT)
+@groups.add(groups.RUN, groups.POINT, groups.EVAL_GATES, groups.PLANNED, groups.RUN_OUTPUT)
 def evaluate(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
@@ -124,7 +124,7 @@ def check(ctx: typer.Context, checkpoint: opt.Checked) -> None:
 @app.command(
     epilog=context.examples("madtp profile blip-madtp --time", "madtp profile --arch blip-nlvr-base --text-tokens 36")
 )
-@groups.add(groups.RUN, groups.PLANNED, groups.RUN_OUTPUT)
+@groups.add(groups.RUN, groups.POINT, groups.PLANNED, groups.RUN_OUTPUT)
 def profile(
     ctx: typer.Context,
     checkpoint: Annotated[Path | None, opt.SOURCE] = None,
@@ -138,7 +138,7 @@ def profile(
     """Count GFLOPs and tokens by tower and layer, check the count with fvcore, and measure times with --time."""
     if list_archs:
         start.list_architectures(ctx)
-    settings, terminal = context.settings(ctx, RunSettings)
+    settings, terminal = context.settings(ctx, PointSettings)
     from madtp_cli.pipelines import profile as pipeline
 
     given = {name: ctx.params[name] for name in ("arch", "text_tokens", "fvcore_check")}
@@ -155,7 +155,7 @@ def profile(
         "madtp export blip-madtp blip.onnx", "madtp export blip-madtp blip.pt2 --format torch-export"
     )
 )
-@groups.add(groups.READING, groups.PLANNED, groups.RUN_OUTPUT)
+@groups.add(groups.READING, groups.POINT, groups.PLANNED, groups.RUN_OUTPUT)
 def export(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
@@ -168,6 +168,7 @@ def export(
     early_checks.check_export(ctx.params)
     overrides = {name: ctx.params[name] for name in groups.READING}
     overrides["head_width"] = head_widths.parse(overrides["head_width"])
+    overrides["gflops_budget"] = early_checks.budget(ctx.params["gflops_budget"])
     if ctx.params["dry_run"]:
         from madtp_cli.pipelines import planning
 

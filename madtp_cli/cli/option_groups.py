@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Annotated, Any, get_args
 
 from madtp_cli.cli import options as opt
-from madtp_cli.config import EvalSettings, RunSettings, flag
+from madtp_cli.config import EvalSettings, PointSettings, flag
 
 #: A group: each parameter with its annotation and its value where the option is not given.
 Group = Mapping[str, tuple[Any, Any]]
@@ -84,18 +84,25 @@ def _statement(name: str) -> str:
 
 #: Commands that can be planned.
 PLANNED: Group = {"dry_run": (opt.DryRun, False)}
+#: Which point of a calibrated curve a checkpoint is set to.
+POINT = _optional(gflops_budget=opt.Point)
 #: The bounds on the figures of a report: an option for each setting of the gates.
 GATES = {
     name: (_gate(name, field.annotation), None)
     for name, field in EvalSettings.model_fields.items()
-    if name not in RunSettings.model_fields and name != "dense"
+    if name not in PointSettings.model_fields and name != "dense"
 }
 #: The gates of a command that measures a checkpoint whose dense model is another one.
 EVAL_GATES = {**GATES, "dense": (Annotated[str | None, opt.setting("dense", panel="Gates")], None)}
 
 _MEASURE = "Measure the checkpoint on these annotations now. Default: read its report."
 #: `madtp check`: its data are optional.
-CHECK = {**RUN, **EVAL_GATES, "data": (Annotated[str | None, opt.option(_MEASURE, "--data", panel="Data")], None)}
+CHECK = {
+    **RUN,
+    **EVAL_GATES,
+    **POINT,
+    "data": (Annotated[str | None, opt.option(_MEASURE, "--data", panel="Data")], None),
+}
 
 
 def add(*groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:

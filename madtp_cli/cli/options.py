@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, RunSettings, choices, flag
+from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, PointSettings, RunSettings, choices, flag
 
 
 def option(text: str, *names: str, panel: str, **more: Any) -> Any:
@@ -104,6 +104,7 @@ Seed = Annotated[int | None, setting("seed")]
 SamplesOut = Annotated[str | None, setting("samples_out", panel="Output")]
 
 Budget = Annotated[str | None, setting("gflops_budget", panel="Budget")]
+Point = Annotated[str | None, setting("gflops_budget", panel="Budget", kind=PointSettings)]
 Method = Annotated[str | None, setting("method", panel="Budget")]
 Steps = Annotated[int | None, setting("steps", panel="Training")]
 Epochs = Annotated[float | None, setting("epochs", panel="Training")]

@@ -46,6 +46,11 @@ def resolve(request: BudgetRequest, dense: float) -> Budget:
     return Budget(request.text, share, share * dense, dense)
 
 
+def upper_end(request: BudgetRequest, dense: float) -> Budget | None:
+    """Return the upper end of a range of budgets; None for one budget."""
+    return None if request.upper is None else resolve(request.upper, dense)
+
+
 def check_reachable(budget: Budget, floor: float) -> None:
     """Check that a budget lies between the lowest possible cost and the dense cost.
 
@@ -73,6 +78,8 @@ def feasible_budget(session: Session, student: Prunable, request: BudgetRequest)
     """
     dense = float(sample_costs.dense_gflops(session, "val").mean())
     target = resolve(request, dense)
-    check_reachable(target, sample_costs.floor_gflops(session, student, "val"))
+    for end in (target, upper_end(request, dense)):
+        if end is not None:
+            check_reachable(end, sample_costs.floor_gflops(session, student, "val"))
     session.progress.message(f"{target}, {CONVENTION}")
     return target

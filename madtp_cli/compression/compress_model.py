@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from madtp_cli.checkpoint import number_format
 from madtp_cli.checkpoint.state_folder import StateFolder
-from madtp_cli.compression import calibration, fine_tuning, training_state
+from madtp_cli.compression import calibration, elastic, fine_tuning, training_state
 from madtp_cli.compression.announcement import announce
-from madtp_cli.compression.budget import Budget, feasible_budget
+from madtp_cli.compression.budget import Budget, feasible_budget, upper_end
 from madtp_cli.compression.fine_tuning import FineTune
 from madtp_cli.compression.optimizers import Schedule
 from madtp_cli.compression.student import dense_teacher, prunable_student
@@ -86,6 +86,7 @@ def compress_model(
             f"{target} was missed: the nearest threshold scale costs {final.gflops:.4g} GFLOPs on the validation "
             "samples.\nGive more validation samples, so that the mean cost changes in smaller steps, or another budget."
         )
+    _add_curve(session, student, target, settings, final)
     return CompressedModel(teacher, student, target, final, saved_in)
 
 
@@ -122,6 +123,18 @@ def _trained(
     return first, found
 
 
+def _add_curve(
+    session: Session, student: Prunable, target: Budget, settings: CompressSettings, final: Calibration
+) -> None:
+    """Save the calibrated curve in the student's settings."""
+    upper = upper_end(settings.gflops_budget, target.dense)
+    many = len(batching.rows(session, "val")) > CALIBRATION_SAMPLES
+    samples = None if many else CALIBRATION_SAMPLES
+    curve = elastic.calibrated_curve(session, student, target, upper, final, samples)
+    if student.pruning is not None:
+        student.attach(replace(student.pruning, curve=curve, dense_gflops=target.dense))
+
+
 def _fine_tune(
     session: Session,
     student: Prunable,
@@ -141,5 +154,8 @@ def _fine_tune(
     samples = training_samples(settings, schedule.steps)
     validations = fine_tuning.validations(session, schedule.steps)
     remaining = announce(session, student, teacher, schedule.steps, samples, validations, done)
-    passes = settings.accumulate
-    return FineTune(session, student, teacher, target, first, schedule, samples, passes, state, remaining).train()
+    passes, upper = settings.accumulate, upper_end(settings.gflops_budget, target.dense)
+    few = len(batching.rows(session, "val", CALIBRATION_SAMPLES // 4))
+    sampler = None if upper is None else elastic.sampler(session, student, target, upper, few)
+    given = (session, student, teacher, target, first, schedule, samples, passes, state, remaining)
+    return FineTune(*given, sampler=sampler).train()

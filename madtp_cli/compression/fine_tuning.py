@@ -19,6 +19,7 @@ from madtp_cli.checkpoint.state_folder import StateFolder
 from madtp_cli.compression import calibration, distillation, training_state
 from madtp_cli.compression.budget import Budget
 from madtp_cli.compression.distillation import Training
+from madtp_cli.compression.elastic import ScaleSampler
 from madtp_cli.compression.interruption import StopSignals
 from madtp_cli.compression.optimizers import Schedule
 from madtp_cli.compression.remaining_time import RemainingTime
@@ -63,6 +64,7 @@ class FineTune:
         best: Quality, weights and calibration of the best state so far. The weights of the last state are None, because
             they need no copy.
         last: The calibration of the latest state that was calibrated.
+        sampler: Draws the threshold scale of each step for a range of budgets; None for one budget.
     """
 
     session: Session
@@ -77,6 +79,7 @@ class FineTune:
     remaining: RemainingTime | None = None
     best: tuple[float, dict[str, torch.Tensor] | None, Calibration] | None = None
     last: Calibration | None = None
+    sampler: ScaleSampler | None = None
 
     def train(self) -> Calibration | None:
         """Fine-tune from the first step, or from the saved state, and return the calibration of the best state."""
@@ -123,7 +126,7 @@ class FineTune:
         progress.start("Fine-tuning", self.schedule.steps)
         started = time.monotonic()
         for result in distillation.distill(training, batches):
-            gflops = _follow_cost(self.student, result, self.target, self.first.slope())
+            gflops = _follow_cost(self.student, result, self.target, self.first.slope(), self.sampler)
             if self.remaining:
                 self.remaining.add_step(time.monotonic() - started, result.teacher_seconds)
                 progress.expect(self.remaining.left())
@@ -174,7 +177,9 @@ def _calibrate(session: Session, student: Prunable, target: Budget, step: int) -
     return calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, scale, title=title)
 
 
-def _follow_cost(student: Prunable, result: distillation.StepResult, target: Budget, slope: float) -> float:
+def _follow_cost(
+    student: Prunable, result: distillation.StepResult, target: Budget, slope: float, sampler: ScaleSampler | None
+) -> float:
     """Change the threshold scale slightly so that the cost of a step's samples approaches the budget.
 
     The cost drifts while the importance scores are learned. This correction needs no extra pass; the calibration on
@@ -188,6 +193,10 @@ def _follow_cost(student: Prunable, result: distillation.StepResult, target: Bud
     counts = [sample_costs.counts_of(student, trace) for trace in result.traces]
     flops = processes.gathered([one for part in counts for one in sample_costs.per_sample(student.config, part)])
     gflops = float(np.mean(flops)) / 1e9
+    if sampler is not None:
+        sampler.follow(gflops / target.dense)
+        run.set_threshold_scale(student, sampler.draw())
+        return gflops
     factor = (gflops / target.gflops) ** (FOLLOWING / slope)
     run.set_threshold_scale(student, student.pruning.threshold_scale * factor)
     return gflops

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from madtp_cli.config.budget_request import BudgetRequest
 from madtp_cli.config.compare_settings import CompareSettings
-from madtp_cli.config.settings import DEFAULT_STEPS, CompressSettings, EvalSettings, RunSettings
+from madtp_cli.config.settings import DEFAULT_STEPS, CompressSettings, EvalSettings, PointSettings, RunSettings
 from madtp_cli.config.sources import flag, resolve
 from madtp_cli.config.yaml_file import BLIP_KEYS
 
@@ -20,6 +20,7 @@ __all__ = [
     "CompareSettings",
     "CompressSettings",
     "EvalSettings",
+    "PointSettings",
     "RunSettings",
     "flag",
     "resolve",

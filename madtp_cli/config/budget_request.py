@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, PlainSerializer
@@ -21,28 +21,34 @@ class BudgetRequest:
         text: The budget as it was written, without spaces around it.
         number: The value in `unit`.
         unit: "share" of the dense GFLOPs (above 0, at most 1), or "gflops" per sample (above 0).
+        upper: The upper end of a range; None for one budget.
     """
 
     text: str
     number: float
     unit: Literal["share", "gflops"]
+    upper: BudgetRequest | None = None
 
     @classmethod
     def parse(cls, value: object) -> BudgetRequest:
         """Read a budget.
 
         Args:
-            value: Text such as "0.2", "20%" or "26.5G", or a number, which is a share.
+            value: Text such as "0.2", "20%" or "26.5G", a range such as "0.2..0.8", or a number, which is a share.
 
         Raises:
             ValueError: The value is not a budget; the message says how to write one.
 
-        >>> BudgetRequest.parse("20%"), BudgetRequest.parse("26.5G").unit, BudgetRequest.parse(0.2).text
-        (BudgetRequest(text='20%', number=0.2, unit='share'), 'gflops', '0.2')
+        >>> BudgetRequest.parse("20%").number, BudgetRequest.parse("26.5G").unit, BudgetRequest.parse(0.2).text
+        (0.2, 'gflops', '0.2')
+        >>> BudgetRequest.parse("0.2..0.8").upper
+        BudgetRequest(text='0.8', number=0.8, unit='share', upper=None)
         """
         if isinstance(value, BudgetRequest):
             return value
         text = str(value).strip()
+        if ".." in text:
+            return cls._range(text)
         match = _NUMBER_AND_UNIT.fullmatch(text)
         if not match:
             raise ValueError(f"{text!r} is no budget. {_FORMS}")
@@ -54,6 +60,15 @@ class BudgetRequest:
         if unit in ("g", "G"):
             return cls(text, number, "gflops")
         return cls(text, _share(text, number, unit), "share")
+
+    @classmethod
+    def _range(cls, text: str) -> BudgetRequest:
+        """Read both ends of a range."""
+        low, _, high = text.partition("..")
+        lower, upper = cls.parse(low), cls.parse(high)
+        if lower.unit != upper.unit or lower.number >= upper.number or upper.upper is not None:
+            raise ValueError(f"{text!r} is no range. Write the smaller budget first, both in the same unit: 0.2..0.8.")
+        return replace(lower, text=text, upper=upper)
 
 
 def _share(text: str, number: float, unit: str) -> float:

@@ -42,7 +42,11 @@ def _methods(value: object) -> tuple[str, ...]:
 
 def _budgets(value: object) -> tuple[BudgetRequest, ...]:
     """Read several budgets."""
-    return tuple(BudgetRequest.parse(part) for part in _parts(value))
+    budgets = tuple(BudgetRequest.parse(part) for part in _parts(value))
+    for budget in budgets:
+        if budget.upper is not None:
+            raise ValueError(f"{budget.text} is a range. Give single budgets with commas between them.")
+    return budgets
 
 
 Methods = Annotated[tuple[str, ...], BeforeValidator(_methods)]

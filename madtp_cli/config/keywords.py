@@ -10,7 +10,7 @@ from madtp_cli.config.budget_request import BudgetRequest
 
 
 class RunKeywords(TypedDict, total=False):
-    """Keyword arguments of `profile`; `RunSettings` describes each."""
+    """Keyword arguments that every run has; `RunSettings` describes each."""
 
     data: str | Path | None
     image_root: str | Path | None
@@ -55,7 +55,13 @@ class GateKeywords(TypedDict, total=False):
     junit: str | Path | None
 
 
-class EvalKeywords(RunKeywords, GateKeywords, total=False):
+class PointKeywords(RunKeywords, total=False):
+    """Keyword arguments of `profile`; `PointSettings` describes each."""
+
+    gflops_budget: str | float | BudgetRequest | None
+
+
+class EvalKeywords(PointKeywords, GateKeywords, total=False):
     """Keyword arguments of `evaluate` and `check`; `EvalSettings` describes each."""
 
     dense: str | Path | None

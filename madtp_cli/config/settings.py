@@ -165,7 +165,15 @@ class RunSettings(BaseModel):
         return value
 
 
-class EvalSettings(GateSettings, RunSettings):
+class PointSettings(RunSettings):
+    """The settings of commands that run one checkpoint as it is, or at another point of its calibrated curve."""
+
+    gflops_budget: BudgetField | None = None
+    """Budget to set in a checkpoint that was compressed for a range, without training: a share of the dense GFLOPs (0.2
+    or 20%) or GFLOPs per sample (26.5G). Default: the budget that the checkpoint was saved with."""
+
+
+class EvalSettings(GateSettings, PointSettings):
     """The settings of `eval` and `check`."""
 
     dense: UserPath | None = None
@@ -177,7 +185,8 @@ class CompressSettings(GateSettings, RunSettings):
     """The settings of `compress`."""
 
     gflops_budget: BudgetField
-    """Cost that remains after pruning: a share of the dense GFLOPs (0.2 or 20%) or GFLOPs per sample (26.5G)."""
+    """Cost that remains after pruning: a share of the dense GFLOPs (0.2 or 20%) or GFLOPs per sample (26.5G). A range
+    (0.2..0.8) trains one checkpoint for all budgets between."""
     output: UserPath | None = None
     """Folder to write. Default: ./CHECKPOINT-madtp."""
     overwrite: bool = False

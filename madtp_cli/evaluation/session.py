@@ -12,7 +12,7 @@ import torch
 from madtp_cli import tasks
 from madtp_cli.checkpoint import loading as checkpoints
 from madtp_cli.checkpoint.loading import LoadedCheckpoint
-from madtp_cli.config import RunSettings
+from madtp_cli.config import PointSettings, RunSettings
 from madtp_cli.data import SPLITS, Dataset, class_files, schemas
 from madtp_cli.data import read as read_data
 from madtp_cli.errors import UsageError
@@ -156,6 +156,7 @@ def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressRepor
         match_token=settings.match_token,
         prompt=settings.prompt,
         task=settings.task,
+        gflops_budget=settings.gflops_budget if isinstance(settings, PointSettings) else None,
     )
     progress.finish()
     for note in loaded.notes:

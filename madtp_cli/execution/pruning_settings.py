@@ -22,6 +22,8 @@ class PruningSettings:
         block_projections: Whether each block has its own projection into the dictionary's space, instead of one per
             tower.
         scales: Factor of the threshold scale per tower and block; a block with 0 is not pruned.
+        curve: Calibrated points (threshold scale, share of the dense GFLOPs), the scale rising and the share falling.
+        dense_gflops: Mean GFLOPs per sample of the dense model on the calibration samples; 0 without a curve.
         parameters: The method's own parameters. A mapping, as in config.json, changes some of the method's defaults.
     """
 
@@ -32,6 +34,8 @@ class PruningSettings:
     dictionary_width: int = 768
     block_projections: bool = False
     scales: dict[str, list[float]] = field(default_factory=dict)
+    curve: list[list[float]] = field(default_factory=list)
+    dense_gflops: float = 0.0
     parameters: Any = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from madtp_cli.config import EvalSettings, RunSettings, flag
+from madtp_cli.config import EvalSettings, PointSettings, flag
 from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import baselines
 from madtp_cli.pipelines import gating
@@ -55,7 +55,7 @@ def _require_no_measurement(settings: EvalSettings) -> None:
 
     Variables and config files may have settings for other commands.
     """
-    for name in RunSettings.model_fields:
+    for name in PointSettings.model_fields:
         if _is_given(settings, name):
             raise UsageError(
                 f"{settings.origins[name]} has no effect on a report.\nAdd --data to measure now, or leave it out."

@@ -161,8 +161,10 @@ def _report(
 
 
 def _curve(compressed: CompressedModel) -> list[CurvePoint]:
-    dense = compressed.target.dense
-    return [CurvePoint(threshold_scale=scale, share=gflops / dense) for scale, gflops in compressed.calibration.tried]
+    """Return what was measured of the cost: the calibrated curve and the trials of the last calibration."""
+    tried = [(scale, gflops / compressed.target.dense) for scale, gflops in compressed.calibration.tried]
+    points = sorted({*tried, *((scale, share) for scale, share in compressed.settings.curve)})
+    return [CurvePoint(threshold_scale=scale, share=share) for scale, share in points]
 
 
 def _latency(session: Session, compressed: CompressedModel) -> LatencyPart:

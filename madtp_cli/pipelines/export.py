@@ -12,6 +12,7 @@ import torch
 from madtp_cli import exporters
 from madtp_cli.checkpoint import loading
 from madtp_cli.checkpoint.atomic_write import check_output_file, write_file
+from madtp_cli.config import BudgetRequest
 from madtp_cli.exporters import ExportFormat, _checking, _tracing
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
@@ -36,23 +37,23 @@ def export(
     activation: str | None = None,
     weights: str | None = None,
     match_token: str | None = None,
+    gflops_budget: BudgetRequest | None = None,
 ) -> ExportReport:
     """Write a checkpoint, dense or pruned, as one file that runs without madtp, and check the file.
 
     Args:
         source, file: The checkpoint; the output file, with the ending of the format.
-        format_name: One of `exporters.names()`; by default the format with the ending of `file`.
-        progress, overwrite, tokenizer, head_width, activation, weights, match_token: As in `madtp_cli.export`.
+        format_name and the others: As in `madtp_cli.export`.
 
     Raises:
         MadtpError: A subclass with its exit code. No file is written then.
     """
     started, progress, file = time.monotonic(), progress or ProgressReporter(), Path(file)
-    overrides: dict[str, Any] = {"tokenizer": tokenizer, "head_width": head_width, "activation": activation}
+    overrides: dict[str, Any] = dict(tokenizer=tokenizer, head_width=head_width, activation=activation, weights=weights)
     export_format = exporters.get_for(format_name := format_name or exporters.name_for(file), file)
     check_output_file(file, overwrite)
     progress.start("Loading the checkpoint", 0)
-    loaded = loading.load(source, **overrides, weights=weights, match_token=match_token)
+    loaded = loading.load(source, **overrides, match_token=match_token, gflops_budget=gflops_budget)
     progress.finish()
     written = _write(loaded.model.float(), export_format, file, overwrite, progress)
     return ExportReport(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from madtp_cli.config import RunSettings, resolve
+from madtp_cli.config import BudgetRequest, RunSettings, resolve
 from madtp_cli.config.sources import nearest
 from madtp_cli.errors import UsageError
 from madtp_cli.progress import ProgressReporter
@@ -32,6 +32,18 @@ def to_settings(kind: type[Settings], keywords: Mapping[str, object], parameters
             hint = nearest(name, [*kind.model_fields, *parameters])
             raise UsageError(f"{name} is not a keyword argument of this function.{hint}")
     return resolve(keywords, None, {}, kind, str)
+
+
+def to_budget(value: str | float | None) -> BudgetRequest | None:
+    """Return the budget of a keyword argument, None if it is not given.
+
+    Raises:
+        UsageError: It is not a budget.
+    """
+    try:
+        return None if value is None else BudgetRequest.parse(value)
+    except ValueError as error:
+        raise UsageError(f"gflops_budget: {error}") from None
 
 
 def to_reporter(progress: bool | ProgressReporter) -> ProgressReporter:

@@ -152,7 +152,8 @@ class CompressReport(_ModelReport):
     threshold_scale: float
     """The threshold scale that meets the budget, a number without unit."""
     curve: list[CurvePoint]
-    """Trials of the last calibration."""
+    """The calibrated curve: cost on the validation samples by threshold scale, including all trials of the last
+    calibration."""
     training: list[TrainingPoint] = []
     """Steps of the fine-tune, at most 200 of them at equal distances; empty without a fine-tune."""
     settings: dict[str, object]
