@@ -17,7 +17,7 @@ import pytest
 from tests.paths import PACKAGE, ROOT
 
 #: Python files that may be in the root of the package; everything else belongs to a folder.
-ROOT_FILES = {"__init__.py", "__main__.py", "config.py", "errors.py", "processes.py", "progress.py"}
+ROOT_FILES = {"__init__.py", "__main__.py", "config.py", "errors.py", "processes.py"}
 FILE_LINES, FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 300, 40, 10
 
 #: Words and phrases that a new reader has to decode, and plain words for them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -53,7 +54,15 @@ def settings(ctx: typer.Context, kind: type[RunSettings], early_check: bool = Tr
         output.message(note)
     if early_check:
         early_checks.check_run(ctx.params["checkpoint"], resolved)
+    import_torch(output)
     return resolved, output
+
+
+def import_torch(terminal: Terminal) -> None:
+    """Show a stage while PyTorch and transformers are imported, which takes seconds."""
+    terminal.start("Loading PyTorch", 0)
+    importlib.import_module("madtp_cli.evaluation.session")
+    terminal.finish()
 
 
 def print_report(ctx: typer.Context, report: BaseModel, show: Callable[[Any, Console], None]) -> None:

@@ -1,127 +1,210 @@
-"""Time one batch before the fine-tune, and say how long the rest of the compression takes."""
+"""Time one batch at the start, and say how long each stage of the compression takes."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from madtp_cli.compression import optimizers
+from madtp_cli.compression import optimizers, stage_titles
+from madtp_cli.compression.budget import Budget
+from madtp_cli.compression.calibration import FIRST_GUESS
 from madtp_cli.compression.muon import muon
-from madtp_cli.compression.remaining_time import CALIBRATION_PASSES, Pace, RemainingTime, in_words
+from madtp_cli.compression.remaining_time import (
+    CALIBRATION_PASSES,
+    FIRST_PASSES,
+    ROUGH_PASSES,
+    Pace,
+    RemainingTime,
+    in_words,
+)
 from madtp_cli.compression.teacher_cache import TeacherCache
 from madtp_cli.data.caption_sampling import SampledCaptions
-from madtp_cli.evaluation import batching, run, timing
-from madtp_cli.evaluation.compute import inputs_of
+from madtp_cli.evaluation import batching, planning, run, sample_costs, timing
+from madtp_cli.evaluation.compute import Batch, inputs_of
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.models.prunable import Prunable
+from madtp_cli.progress import PlannedStage
+
+#: Seconds to write the result: at least this, and these bytes per second.
+SAVING_SECONDS, BYTES_PER_SECOND = 0.3, 2e8
 
 
-def announce(
-    session: Session,
-    student: Prunable,
-    teacher: Prunable,
-    steps: int,
-    samples: int | None,
-    validations: Mapping[int, int],
-    done: int = 0,
-) -> RemainingTime:
-    """Time one batch, and report how long the fine-tune and the rest take and how much memory is needed.
+@dataclass(frozen=True)
+class Training:
+    """What a fine-tune does.
+
+    Attributes:
+        steps: Number of steps.
+        samples: Number of training samples to use; all if None.
+        candidates: The steps after which a state is a candidate, and the samples that it is compared on.
+        done: Number of steps that an earlier run did.
+    """
+
+    steps: int
+    samples: int | None
+    candidates: Mapping[int, int]
+    done: int = 0
+
+
+@dataclass(frozen=True)
+class Compression:
+    """What a compression works on, and its fine-tune if there is one."""
+
+    session: Session
+    student: Prunable
+    teacher: Prunable
+    target: Budget
+    training: Training | None = None
+
+
+def announce(compression: Compression, rough_samples: int = 0) -> RemainingTime | None:
+    """Time one batch, and report how long all stages take and how much memory is needed.
 
     Args:
-        session: Data and compute config.
-        student: The pruned model.
-        teacher: The dense model.
-        steps: Number of steps.
-        samples: Number of training samples that are used; all if None.
-        validations: The steps after which a state is calibrated, and the validation samples it is evaluated on.
-        done: Number of steps that an earlier run did.
+        compression: The models, the data and the fine-tune.
+        rough_samples: Number of samples of the first calibration; 0 if there is none.
 
     Returns:
-        The remaining time of the fine-tune, to be updated after each step.
+        The remaining time of the steps, to be updated after each step; None without fine-tuning.
     """
-    session.progress.start("Estimating the time", 0)
-    pace = measure_pace(session, student, teacher)
+    session, training = compression.session, compression.training
+    session.progress.start(stage_titles.ESTIMATING, 0)
+    pace = measure_pace(compression)
+    remaining = remaining_steps(compression, pace, training) if training else None
     session.progress.finish()
-    kept = _kept_share(session, teacher, samples)
-    remaining = remaining_time(session, pace, steps, samples, validations, kept)
-    remaining.done = done
-    weights = sum(parameter.nbytes for parameter in student.parameters())
-    session.progress.message(
-        f"Fine-tuning for {steps - done} steps of {session.settings.batch_size} samples takes about "
-        f"{in_words(remaining.left())} with its validation, then evaluation and timing take about "
-        f"{in_words(afterwards(session, pace))}. In addition to activations, "
-        # Two models, gradients, momentum and the best state so far, each of the size of the weights.
-        f"{5 * weights / 2**20:,.0f} MiB of memory are needed."
-    )
+    stages = list(planned_stages(compression, pace, rough_samples, remaining))
+    session.progress.plan(stages)
+    session.progress.message(_message(compression, stages))
     return remaining
 
 
-def remaining_time(
-    session: Session, pace: Pace, steps: int, samples: int | None, validations: Mapping[int, int], kept: float
-) -> RemainingTime:
-    """Return the prediction for the fine-tune, see `announce`.
+def _message(compression: Compression, stages: list[PlannedStage]) -> str:
+    """Return how long the run takes, and what needs memory."""
+    whole = in_words(sum(stage.seconds for stage in stages))
+    training, batch_size = compression.training, compression.session.settings.batch_size
+    if training is None:
+        return f"Calibration, evaluation and timing take about {whole}."
+    weights = sum(parameter.nbytes for parameter in compression.student.parameters())
+    steps = sum(stage.seconds for stage in stages if stage.title == stage_titles.FINE_TUNING)
+    return (
+        f"Everything takes about {whole}; {in_words(steps)} of it are {training.steps - training.done} steps of "
+        f"{batch_size} samples. The rest is validation, calibration, evaluation and timing. In addition to "
+        # Two models, gradients, momentum and the best state so far, each of the size of the weights.
+        f"activations, {5 * weights / 2**20:,.0f} MiB of memory are needed."
+    )
 
-    `kept` is the share of the teacher's outputs that fits in its cache.
-    """
-    size = session.settings.batch_size
-    rows = len(batching.rows(session, "train", samples))
-    calibrated = len(batching.rows(session, "val", CALIBRATION_SAMPLES))
-    pauses = {step: pace.validation(calibrated, evaluated) for step, evaluated in validations.items()}
-    if pauses and not session.labelled:  # the first state is compared with answers of the dense model
-        pauses[min(pauses)] += pace.dense_answer * max(validations.values())
+
+def planned_stages(
+    compression: Compression, pace: Pace, rough_samples: int, remaining: RemainingTime | None
+) -> Iterator[PlannedStage]:
+    """Yield the stages of the rest of the compression in their order."""
+    session, training = compression.session, compression.training
+    validation = len(batching.rows(session, "val"))
+    calibrated = min(validation, CALIBRATION_SAMPLES)
+    if rough_samples:
+        rough = pace.calibration(rough_samples, ROUGH_PASSES)
+        yield PlannedStage(stage_titles.rough_calibration(rough_samples), rough, "pruned")
+    if training and remaining:
+        yield PlannedStage(stage_titles.FINE_TUNING, remaining.left(), "training")
+        yield from _validation_stages(session, pace, training, calibrated)
+    passes = CALIBRATION_PASSES if training else FIRST_PASSES
+    yield PlannedStage(stage_titles.CALIBRATING, pace.calibration(calibrated, passes), "pruned")
+    if validation > CALIBRATION_SAMPLES:
+        last = pace.calibration(validation, CALIBRATION_PASSES)
+        yield PlannedStage(stage_titles.full_calibration(validation), last, "pruned")
+    yield from _reporting_stages(compression, pace)
+
+
+def _validation_stages(session: Session, pace: Pace, training: Training, calibrated: int) -> Iterator[PlannedStage]:
+    """Yield the stages that compare late states on validation samples."""
+    left = {step: samples for step, samples in training.candidates.items() if step >= training.done}
+    for number, (step, samples) in enumerate(left.items()):
+        passes = CALIBRATION_PASSES if number else FIRST_PASSES
+        seconds = pace.calibration(calibrated, passes)
+        yield PlannedStage(stage_titles.calibration_after(step), seconds, "pruned")
+        if not samples:
+            continue
+        seconds = samples * (pace.pruned_answer + (0.0 if number else pace.preparation))
+        if not number and not session.labelled:  # the first state is compared with answers of the dense model
+            seconds += samples * pace.dense_answer
+        yield PlannedStage(stage_titles.validation_after(step), seconds, "pruned")
+
+
+def _reporting_stages(compression: Compression, pace: Pace) -> Iterator[PlannedStage]:
+    """Yield the stages that measure both models and save the result."""
+    session = compression.session
+    rows = batching.rows(session, session.settings.split)
+    pairs = planning.most_pairs(session, rows)
+    dense, pruned = stage_titles.EVALUATING
+    yield PlannedStage(dense, len(rows) * (pace.dense_answer + pace.preparation), "dense")
+    yield PlannedStage(stage_titles.MATCHING[0], pairs * pace.dense_pair, "dense pairs")
+    yield PlannedStage(pruned, len(rows) * pace.pruned_answer, "pruned")
+    yield PlannedStage(stage_titles.MATCHING[1], pairs * pace.pruned_pair, "pruned pairs")
+    size = min(session.settings.batch_size, len(rows))
+    yield from timing.planned_stages(size, [size * pace.dense, size * pace.pruned])
+    weights = sum(parameter.nbytes for parameter in compression.student.parameters())
+    yield PlannedStage(stage_titles.SAVING, SAVING_SECONDS + weights / BYTES_PER_SECOND, "files")
+
+
+def remaining_steps(compression: Compression, pace: Pace, training: Training) -> RemainingTime:
+    """Return the prediction for the training steps."""
+    session = compression.session
+    size, rows = session.settings.batch_size, len(batching.rows(session, "train", training.samples))
     return RemainingTime(
-        steps=steps,
-        new_steps=min(steps, math.ceil(rows / size)),
-        kept=kept,
+        steps=training.steps,
+        new_steps=min(training.steps, math.ceil(rows / size)),
+        kept=_kept_share(session, compression.teacher, training.samples),
         student=pace.student_step(size),
         teacher=size * pace.dense,
-        pauses=pauses,
+        done=training.done,
     )
 
 
-def afterwards(session: Session, pace: Pace) -> float:
-    """Return the seconds of what follows the fine-tune: the last calibration, evaluation and timing."""
-    validation, evaluated = (len(batching.rows(session, split)) for split in ("val", session.settings.split))
-    last = CALIBRATION_PASSES * validation * pace.pruned if validation > CALIBRATION_SAMPLES else 0.0
-    size = min(session.settings.batch_size, evaluated)
-    turns = timing.turns_for(size * (pace.dense + pace.pruned))
-    return last + pace.evaluation(evaluated) + pace.timing(size, turns)
+def measure_pace(compression: Compression) -> Pace:
+    """Time one validation batch, with and without answers, the preparation of a batch, and the optimizers.
 
-
-def measure_pace(
-    session: Session, student: Prunable, teacher: Prunable, split: str = "val", prepared: str = "train"
-) -> Pace:
-    """Time one batch, with and without answers, the preparation of a batch, and the optimizers.
-
-    Args:
-        session: Data and compute config.
-        student, teacher: The pruned and the dense model.
-        split, prepared: The splits of the batch that the models run on, and of the batch that is only prepared.
+    The student is timed at the first threshold scale that the calibration tries.
     """
-    batch = next(iter(batching.batches(session, split)))
-    size, inputs = len(batch["pixel_values"]), session.compute.moved(inputs_of(batch))
-    forward = timing.in_turns({"dense": teacher, "pruned": student}, [inputs], session.compute, turns=2)
-    rows = batching.rows(session, split, size) if session.labelled else ()
-    answered = []
-    for model in (teacher, student):
-        started = time.perf_counter()
-        run.run(model, [batch], session.task, session.compute, rows)
-        answered.append((time.perf_counter() - started) / size)
-    started = time.perf_counter()
-    made = batching.full_batches(session, prepared, session.settings.batch_size, 1)
-    preparation = (time.perf_counter() - started) / len(made[0]["pixel_values"])
+    session, student = compression.session, compression.student
+    run.set_threshold_scale(student, FIRST_GUESS)
+    batch = next(iter(batching.batches(session, "val")))
+    inputs = session.compute.moved(inputs_of(batch))
+    models = {"dense": compression.teacher, "pruned": student}
+    size = len(batch["pixel_values"])
+    forward = timing.in_turns(models, [inputs], session.compute, turns=2)
+    dense, pruned = (min(forward[name]) / size for name in models)
+    answered = [planning.answer_seconds(session, model, "val", batch) for model in models.values()]
+    (dense_answer, dense_pair), (pruned_answer, pruned_pair) = answered
+    at_budget = _at_budget(compression, batch, dense, pruned)
+    split = "train" if compression.training else session.settings.split
     return Pace(
-        min(forward["dense"]) / size,
-        min(forward["pruned"]) / size,
-        answered[0],
-        answered[1],
-        optimizer_seconds(student),
-        preparation / max(1, session.settings.workers or 1),
+        dense=dense,
+        pruned=at_budget,
+        dense_answer=max(dense, dense_answer),
+        pruned_answer=max(at_budget, pruned_answer + at_budget - pruned),
+        dense_pair=dense_pair,
+        pruned_pair=pruned_pair,
+        optimizer=optimizer_seconds(student) if compression.training else 0.0,
+        preparation=planning.preparation_seconds(session, split),
     )
+
+
+def _at_budget(compression: Compression, batch: Batch, dense: float, pruned: float) -> float:
+    """Return the seconds of a forward pass that costs the budget, from those of two passes with other costs.
+
+    Time is taken as linear in the multiply-adds between the timed pass of the student and the dense one.
+    """
+    target, session = compression.target, compression.session
+    counts = run.counted(compression.student, [batch], session.compute)
+    gflops = float(sample_costs.per_sample(compression.student.config, counts).mean()) / 1e9
+    if gflops >= target.dense:
+        return dense
+    return max(0.0, pruned + (dense - pruned) * (target.gflops - gflops) / (target.dense - gflops))
 
 
 def optimizer_seconds(model: nn.Module) -> float:

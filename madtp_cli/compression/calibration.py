@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from madtp_cli.compression import threshold_search
+import time
+
+from madtp_cli.compression import stage_titles, threshold_search
 from madtp_cli.compression.budget import Budget
+from madtp_cli.compression.remaining_time import CALIBRATION_PASSES, ROUGH_PASSES
 from madtp_cli.compression.threshold_search import CLOSE_ENOUGH, NARROWEST, Calibration
 from madtp_cli.evaluation import batching, run
 from madtp_cli.evaluation.session import Session
@@ -21,7 +24,7 @@ def calibrate(
     start: float = FIRST_GUESS,
     rough: float | None = None,
     *,
-    title: str = "Calibrating the threshold scale",
+    title: str = stage_titles.CALIBRATING,
 ) -> Calibration:
     """Set the student's threshold scale so that the validation samples meet the budget.
 
@@ -35,12 +38,16 @@ def calibrate(
         title: Name of the stage; a run that calibrates several times gives each another one.
     """
     session.progress.start(title, 0)
+    durations: list[float] = []
 
     def measure(threshold_scale: float) -> float:
+        started = time.perf_counter()
         run.set_threshold_scale(student, threshold_scale)
         gflops = run.mean_gflops(student, batching.batches(session, "val", samples), session.compute)
         share = gflops / target.dense
         session.progress.figures(gflops=gflops, threshold_scale=threshold_scale)
+        durations.append(time.perf_counter() - started)
+        _expect(session, durations, ROUGH_PASSES if rough else CALIBRATION_PASSES)
         session.progress.advance(0, f"threshold scale {threshold_scale:.4g} gives {share:.4f} of the dense GFLOPs")
         return gflops
 
@@ -48,3 +55,9 @@ def calibrate(
     run.set_threshold_scale(student, calibration.threshold_scale)
     session.progress.finish()
     return calibration
+
+
+def _expect(session: Session, durations: list[float], passes: int) -> None:
+    """Report how long the calibration still takes, from the seconds of its passes and their usual number."""
+    if len(durations) > 1:  # the first pass also prepares the samples
+        session.progress.expect(max(1, passes - len(durations)) * durations[-1])

@@ -9,11 +9,12 @@ import torch
 
 from madtp_cli.checkpoint import number_format
 from madtp_cli.checkpoint.state_folder import StateFolder
-from madtp_cli.compression import calibration, elastic, fine_tuning, training_state
-from madtp_cli.compression.announcement import announce
+from madtp_cli.compression import calibration, elastic, fine_tuning, stage_titles, training_state
+from madtp_cli.compression.announcement import Compression, Training, announce
 from madtp_cli.compression.budget import Budget, feasible_budget, upper_end
 from madtp_cli.compression.fine_tuning import FineTune
 from madtp_cli.compression.optimizers import Schedule
+from madtp_cli.compression.remaining_time import RemainingTime
 from madtp_cli.compression.student import dense_teacher, prunable_student
 from madtp_cli.compression.threshold_search import Calibration
 from madtp_cli.config import CompressSettings
@@ -78,7 +79,7 @@ def compress_model(
         start = (final or first).threshold_scale
         final = calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, start)
     if many:
-        title = f"Calibrating on all {len(batching.rows(session, 'val'))} samples"
+        title = stage_titles.full_calibration(len(batching.rows(session, "val")))
         final = calibration.calibrate(session, student, target, None, final.threshold_scale, title=title)
     run.set_threshold_scale(student, final.threshold_scale)
     if strict and not target.is_met(final.gflops):
@@ -105,19 +106,22 @@ def _trained(
 ) -> tuple[Calibration, Calibration | None]:
     """Calibrate roughly and fine-tune, as far as an earlier run did not; return the calibrations before and after."""
     if state and (trained := state.load(training_state.TRAINED)):
+        announce(Compression(session, student, teacher, target))
         session.training[:] = [TrainingPoint(**point) for point in trained["points"]]
         final = training_state.restore_trained(trained, student)
         return final, final
-    if state and (saved := state.load(training_state.TRAINING)):
-        step, first = saved["step"], training_state.calibration(saved["first"])
-        session.progress.message(f"Continuing after step {step} of the fine-tune.")
+    saved = state.load(training_state.TRAINING) if state else None
+    training = planned_training(session, settings, saved["step"] if saved else 0)
+    few = 0 if saved else rough_samples(session)
+    compression = Compression(session, student, teacher, target, training)
+    remaining = announce(compression, few)
+    if saved:
+        first = training_state.calibration(saved["first"])
+        session.progress.message(f"Continuing after step {saved['step']} of the fine-tune.")
     else:
-        step, few = 0, math.ceil(FIRST_SHARE * len(batching.rows(session, "val", CALIBRATION_SAMPLES)))
-        title = f"Calibrating roughly on {few} samples"
+        title = stage_titles.rough_calibration(few)
         first = calibration.calibrate(session, student, target, few, rough=FIRST_CLOSE, title=title)
-    if settings.steps == 0 or settings.epochs == 0:
-        return first, None
-    found = _fine_tune(session, student, teacher, target, first, settings, state, step)
+    found = _fine_tune(compression, first, settings, state, remaining)
     if state and found is not None:
         training_state.save_trained(state, student, found, session.training)
     return first, found
@@ -136,26 +140,33 @@ def _add_curve(
 
 
 def _fine_tune(
-    session: Session,
-    student: Prunable,
-    teacher: Prunable,
-    target: Budget,
+    compression: Compression,
     first: Calibration,
     settings: CompressSettings,
     state: StateFolder | None,
-    done: int,
+    remaining: RemainingTime | None,
 ) -> Calibration | None:
-    """Fine-tune the student from step `done` on; return the calibration of its last state."""
-    schedule = Schedule(
-        settings.number_of_steps(len(batching.rows(session, "train"))),
-        settings.rate(student.widths["vision"]),
-        settings.dictionary_learning_rate,
-    )
-    samples = training_samples(settings, schedule.steps)
-    validations = fine_tuning.validations(session, schedule.steps)
-    remaining = announce(session, student, teacher, schedule.steps, samples, validations, done)
+    """Fine-tune the student from the first step that is left; return the calibration of its last state."""
+    session, student, teacher = compression.session, compression.student, compression.teacher
+    target, training = compression.target, compression.training
+    if training is None:
+        return None
+    schedule = Schedule(training.steps, settings.rate(student.widths["vision"]), settings.dictionary_learning_rate)
     passes, upper = settings.accumulate, upper_end(settings.gflops_budget, target.dense)
     few = len(batching.rows(session, "val", CALIBRATION_SAMPLES // 4))
     sampler = None if upper is None else elastic.sampler(session, student, target, upper, few)
-    given = (session, student, teacher, target, first, schedule, samples, passes, state, remaining)
+    given = (session, student, teacher, target, first, schedule, training.samples, passes, state, remaining)
     return FineTune(*given, sampler=sampler).train()
+
+
+def planned_training(session: Session, settings: CompressSettings, done: int = 0) -> Training | None:
+    """Return what the fine-tune does, or None if the settings ask for none; `done` steps were done before."""
+    if settings.steps == 0 or settings.epochs == 0:
+        return None
+    steps = settings.number_of_steps(len(batching.rows(session, "train")))
+    return Training(steps, training_samples(settings, steps), fine_tuning.validations(session, steps), done)
+
+
+def rough_samples(session: Session) -> int:
+    """Return the number of samples of the first calibration."""
+    return math.ceil(FIRST_SHARE * len(batching.rows(session, "val", CALIBRATION_SAMPLES)))

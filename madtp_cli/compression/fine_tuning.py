@@ -16,7 +16,7 @@ import torch
 
 from madtp_cli import processes
 from madtp_cli.checkpoint.state_folder import StateFolder
-from madtp_cli.compression import calibration, distillation, training_state
+from madtp_cli.compression import calibration, distillation, stage_titles, training_state
 from madtp_cli.compression.budget import Budget
 from madtp_cli.compression.distillation import Training
 from madtp_cli.compression.elastic import ScaleSampler
@@ -104,17 +104,15 @@ class FineTune:
 
     def _evaluate(self, step: int, dense: Callable[[], run.Measured] | None) -> None:
         """Calibrate the state of a step, and compare it with the best one so far if there are several candidates."""
-        started = time.monotonic()
         self.last = _calibrate(self.session, self.student, self.target, step)
         if dense is not None:
-            self.session.progress.start(f"Validating after step {step}", 0)
+            samples = len(batching.rows(self.session, "val", CANDIDATE_SAMPLES))
+            self.session.progress.start(stage_titles.validation_after(step), samples)
             quality = validation_quality(self.session, self.student, dense)
             self.session.progress.finish()
             if self.best is None or quality >= self.best[0]:
                 weights = None if step == self.schedule.steps else copy.deepcopy(self.student.state_dict())
                 self.best = quality, weights, self.last
-        if self.remaining:
-            self.remaining.add_pause(time.monotonic() - started)
 
     def _steps(self, training: Training, candidates: Collection[int], signals: StopSignals) -> Iterator[int]:
         """Yield the number of each step after it is done, reported and saved where that is due.
@@ -123,7 +121,7 @@ class FineTune:
         """
         progress = self.session.progress
         batches = batching.training_batches(self.session, self.samples, training.step)
-        progress.start("Fine-tuning", self.schedule.steps)
+        progress.start(stage_titles.FINE_TUNING, self.schedule.steps)
         started = time.monotonic()
         for result in distillation.distill(training, batches):
             gflops = _follow_cost(self.student, result, self.target, self.first.slope(), self.sampler)
@@ -173,7 +171,7 @@ class FineTune:
 def _calibrate(session: Session, student: Prunable, target: Budget, step: int) -> Calibration:
     """Calibrate the threshold scale of a state, from its current value."""
     scale = training_state.threshold_scale(student)
-    title = f"Calibrating after step {step}"
+    title = stage_titles.calibration_after(step)
     return calibration.calibrate(session, student, target, CALIBRATION_SAMPLES, scale, title=title)
 
 
@@ -204,7 +202,7 @@ def _follow_cost(
 
 def validation_quality(session: Session, student: Prunable, dense: Callable[[], run.Measured]) -> float:
     """Return the quality on validation samples, or, without labels, the agreement with the dense model's answers."""
-    measured = run.run_split(session, student, "val", CANDIDATE_SAMPLES)
+    measured = run.run_split(session, student, "val", CANDIDATE_SAMPLES, session.progress.advance)
     if measured.scores:
         return session.task.quality(measured.scores)
     return 100 * float(np.mean(agreement(measured, dense())))

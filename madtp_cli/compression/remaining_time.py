@@ -1,24 +1,18 @@
-"""How long a fine-tune and what follows it will take: a prediction before it starts, then updates from its steps.
-
-The prediction is from the times of one batch. It covers all the work that is left: steps, validation of the late
-states, calibrations, the evaluation of both models and their timing.
-"""
+"""How long the stages of a compression take: a prediction from one batch, then updates from the training steps."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-#: Passes over the samples that a calibration with a good start needs.
-CALIBRATION_PASSES = 3
+#: Passes over the samples that a calibration needs: from the usual first guess, from a scale that was found on few
+#: samples, and from one that was found on many.
+ROUGH_PASSES, FIRST_PASSES, CALIBRATION_PASSES = 7, 5, 3
 #: Steps at the start that take longer than the others: memory is reserved and kernels are compiled.
 WARM_UP_STEPS = 1
 #: The latest steps decide, so that a machine that gets slower or faster is noticed.
 LATEST_STEPS = 50
-#: Forward passes of each model that measure memory and multiply-adds before the timing.
-MEASURING_PASSES = 4
 
 
 @dataclass(frozen=True)
@@ -28,6 +22,7 @@ class Pace:
     Attributes:
         dense, pruned: A forward pass, per sample.
         dense_answer, pruned_answer: A forward pass with generating or ranking of the answer, per sample.
+        dense_pair, pruned_pair: Matching a pair, to rank it.
         optimizer: A step of the optimizers.
         preparation: Decoding and collating, per sample.
     """
@@ -38,38 +33,27 @@ class Pace:
     pruned_answer: float
     optimizer: float
     preparation: float = 0.0
-
-    def pruned_to(self, share: float) -> Pace:
-        """Return an estimate for a model pruned to a share of the dense GFLOPs: its time falls as its GFLOPs do."""
-        return replace(self, pruned=share * self.dense, pruned_answer=share * self.dense_answer)
+    dense_pair: float = 0.0
+    pruned_pair: float = 0.0
 
     def student_step(self, samples: int) -> float:
         """Return the seconds of a training step without the teacher: a backward pass takes as long as two forward."""
         return samples * (3 * self.pruned + self.preparation) + self.optimizer
 
-    def validation(self, calibration: int, samples: int) -> float:
-        """Return the seconds of a calibration on some samples and of an evaluation on others."""
-        return CALIBRATION_PASSES * calibration * self.pruned + samples * self.pruned_answer
-
-    def evaluation(self, samples: int) -> float:
-        """Return the seconds in which both models are evaluated on samples."""
-        return samples * (self.dense_answer + self.pruned_answer + self.preparation)
-
-    def timing(self, samples: int, turns: int) -> float:
-        """Return the seconds in which both models are timed on batches of some samples."""
-        return (turns + MEASURING_PASSES) * samples * (self.dense + self.pruned)
+    def calibration(self, samples: int, passes: int) -> float:
+        """Return the seconds of passes over samples, which are prepared in the first one."""
+        return samples * (passes * self.pruned + self.preparation)
 
 
 @dataclass
 class RemainingTime:
-    """The time that a fine-tune still needs; the steps that are done correct the prediction.
+    """The time that the steps of a fine-tune still need; the steps that are done correct the prediction.
 
     Attributes:
         steps: Number of all steps.
         new_steps: The first steps, in which the teacher sees each sample for the first time.
         kept: Share of the teacher's outputs that the cache keeps, 0 to 1; later steps save this share of its time.
         student, teacher: Predicted seconds of a step without the teacher, and of the teacher's forward pass.
-        pauses: Predicted seconds of the validation after a step, by the number of the step.
     """
 
     steps: int
@@ -77,11 +61,9 @@ class RemainingTime:
     kept: float
     student: float
     teacher: float
-    pauses: Mapping[int, float]
     done: int = 0
     _students: list[float] = field(default_factory=list)
     _teachers: list[float] = field(default_factory=list)
-    _pause_factor: float | None = None
 
     def add_step(self, seconds: float, teacher: float) -> None:
         """Record the next step: its seconds, and how many of these the teacher took."""
@@ -90,22 +72,12 @@ class RemainingTime:
         if self.done <= self.new_steps:  # later the teacher's time is a mean of known and new samples
             self._teachers.append(teacher)
 
-    def add_pause(self, seconds: float) -> None:
-        """Record how long the validation after the latest step took; the next one is corrected by it."""
-        predicted = self.pauses.get(self.done, 0.0)
-        if predicted > 0:
-            self._pause_factor = seconds / predicted
-
     def left(self) -> float:
-        """Return the seconds until the end of the fine-tune."""
+        """Return the seconds until the last step is done, without validation."""
         steps = self.steps - self.done
         new = max(0, self.new_steps - self.done)
         with_teacher = new + (1 - self.kept) * (steps - new)
-        student = _typical(self._students, self.student)
-        pauses = sum(seconds for step, seconds in self.pauses.items() if step > self.done)
-        # Until a pause was measured, its prediction is as wrong as that of the steps: the machine was busy or idle.
-        factor = student / self.student if self._pause_factor is None and self.student else self._pause_factor or 1.0
-        return steps * student + with_teacher * _typical(self._teachers, self.teacher) + pauses * factor
+        return steps * _typical(self._students, self.student) + with_teacher * _typical(self._teachers, self.teacher)
 
 
 def _typical(measured: list[float], predicted: float) -> float:

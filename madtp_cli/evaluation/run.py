@@ -13,9 +13,10 @@ from madtp_cli.data import Row
 from madtp_cli.evaluation import batching, finite, sample_costs
 from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.evaluation.session import Session
+from madtp_cli.execution.text_runs import TextRun
 from madtp_cli.flops.counts import Counts, TokenCounts
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.tasks import Task, TaskResult
+from madtp_cli.tasks import MatchingTask, Task, TaskResult
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,52 @@ class Measured:
         return sample_costs.per_sample(model.config, self.counts) / 1e9
 
 
-def measure(session: Session, title: str, model: Prunable, split: str, limit: int | None = None) -> Measured:
-    """Run a model over a split of a session and report the progress under a title."""
-    total = len(batching.rows(session, split, limit))
-    session.progress.start(title, total)
-    measured = run_split(session, model, split, limit, lambda done: session.progress.advance(min(done, total)))
-    session.progress.finish()
+@dataclass(frozen=True)
+class Predicted:
+    """The predictions of one pass over samples, before they are scored; the fields are as in `Measured`."""
+
+    predictions: list[Any]
+    counts: Counts
+    generation: sample_costs.GenerationCost
+
+
+def measure(
+    session: Session,
+    title: str,
+    model: Prunable,
+    split: str,
+    limit: int | None = None,
+    *,
+    matching: str = "Matching pairs",
+) -> Measured:
+    """Run a model over a split of a session and report the progress.
+
+    Args:
+        session: The data, the task and the compute config.
+        title: Name of the stage.
+        model: The model, dense or pruned.
+        split, limit: The samples.
+        matching: Name of the stage after it, for a task that matches pairs to rank them.
+    """
+    progress, rows = session.progress, batching.rows(session, split, limit)
+    total = len(rows)
+    progress.start(title, total)
+    batches = batching.batches(session, split, limit)
+    predicted = predict(model, batches, session.task, session.compute, lambda done: progress.advance(min(done, total)))
+    progress.finish()
+    rows = rows if session.labelled else ()
+    pairs = pairs_to_match(session.task, model, predicted.predictions)
+    if not pairs:
+        return score(model, predicted, session.task, session.compute, rows)
+    progress.start(matching, pairs)
+    measured = score(model, predicted, session.task, session.compute, rows, progress.advance)
+    progress.finish()
     return measured
+
+
+def pairs_to_match(task: Task, model: Prunable, predictions: Sequence[Any]) -> int:
+    """Return the number of pairs that are matched to score predictions; 0 for tasks that match none."""
+    return task.pairs_to_match(model, predictions) if isinstance(task, MatchingTask) else 0
 
 
 def run_split(
@@ -81,7 +121,7 @@ def run(
     rows: Sequence[Row] = (),
     tick: Callable[[int], None] = lambda samples: None,
 ) -> Measured:
-    """Run a model once over batches, without gradients.
+    """Run a model once over batches, without gradients, and score the predictions.
 
     If there are several processes, each runs its own batches, and the result is that of all of them in order.
 
@@ -94,6 +134,13 @@ def run(
             scores.
         tick: Called after each batch with the number of samples done.
     """
+    return score(model, predict(model, batches, task, compute, tick), task, compute, rows)
+
+
+def predict(
+    model: Prunable, batches: Iterable[Batch], task: Task, compute: ComputeConfig, tick: Callable[[int], None]
+) -> Predicted:
+    """Run a model once over batches, without gradients; the arguments are those of `run`."""
     predictions: list[Any] = []
     counts: list[Counts] = []
     generation = sample_costs.GenerationCost(model.config)
@@ -106,8 +153,29 @@ def run(
             tick(len(predictions) * processes.count())
         predictions, all_counts = processes.gathered(predictions), _joined(counts)
         generation.add_processes()
-        result = task.score(model, predictions, rows, generation.recorder(all_counts))
-    return Measured(result, all_counts, generation)
+    return Predicted(predictions, all_counts, generation)
+
+
+def score(
+    model: Prunable,
+    predicted: Predicted,
+    task: Task,
+    compute: ComputeConfig,
+    rows: Sequence[Row] = (),
+    tick: Callable[[int], None] = lambda pairs: None,
+) -> Measured:
+    """Score predictions; `tick` is called with the number of pairs that were matched so far."""
+    record, done = predicted.generation.recorder(predicted.counts), 0
+
+    def on_text_run(text_run: TextRun) -> None:
+        nonlocal done
+        record(text_run)
+        done += sum(text_run.texts)
+        tick(done)
+
+    with compute.inference(model):
+        result = task.score(model, predicted.predictions, rows, on_text_run)
+    return Measured(result, predicted.counts, predicted.generation)
 
 
 def counted(model: Prunable, batches: Iterable[Batch], compute: ComputeConfig) -> Counts:

@@ -19,7 +19,8 @@ from madtp_cli.evaluation.intervals import median_interval95, ratio_interval95
 from madtp_cli.evaluation.memory import MB, peak_memory
 from madtp_cli.execution.block_pruner import TokenTrace
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.progress import ProgressReporter
+from madtp_cli.progress import PlannedStage, ProgressReporter
+from madtp_cli.progress.forecast import CLOCK
 from madtp_cli.reporting.schema import Interval, LatencyPart, TimesPart
 
 #: Batch sizes that are timed by default.
@@ -29,6 +30,8 @@ BATCH_SIZES = (1, 8, 32)
 LEAST_TURNS, MOST_TURNS, SECONDS = 8, 50, 10.0
 #: Different batches of one size, if there are enough samples: one for the warm-up and one for each of the least turns.
 BATCHES = 1 + LEAST_TURNS
+#: Forward passes of each model that measure memory and multiply-adds, and the seconds to evaluate their records.
+MEASURING_PASSES, MEASURING_SECONDS = 4, 0.7
 
 
 def parse_batch_sizes(timed: bool, sizes: str | None) -> Sequence[int]:
@@ -77,7 +80,7 @@ def latency(
     models = {"dense": dense} if pruned is None else {"dense": dense, "pruned": pruned}
     size = len(batches[0]["pixel_values"])
     costs, peaks = {}, {}
-    progress.start(f"Measuring memory and multiply-adds, batch size {size}", len(models))
+    progress.start(_measuring(size), len(models))
     for number, (name, model) in enumerate(models.items()):
         costs[name] = multiply_adds(model, batches[0], compute)
         peaks[name] = peak_memory(model, batches[0], compute)
@@ -132,7 +135,7 @@ def in_turns(
             forward(model, batches[0], compute)
         turns = turns or turns_for(clock() - started)
         seconds: dict[str, list[float]] = {name: [] for name in names}
-        progress.start(f"Timing, batch size {len(batches[0]['pixel_values'])}", turns)
+        progress.start(_timing(len(batches[0]["pixel_values"])), turns)
         for turn in range(turns):
             batch = batches[(1 + turn) % len(batches)]
             for name in reversed(names) if turn % 2 else names:
@@ -142,6 +145,30 @@ def in_turns(
             progress.advance(turn + 1)
     progress.finish()
     return seconds
+
+
+def _measuring(batch_size: int) -> str:
+    return f"Measuring memory and multiply-adds, batch size {batch_size}"
+
+
+def _timing(batch_size: int) -> str:
+    return f"Timing, batch size {batch_size}"
+
+
+def planned_stages(batch_size: int, seconds: Sequence[float]) -> list[PlannedStage]:
+    """Return the stages of `latency` for one batch size.
+
+    Args:
+        batch_size: Samples per batch.
+        seconds: Duration of a forward pass of a batch for each model.
+    """
+    turn = sum(seconds)
+    turns = turns_for(turn)
+    work = "compute" if turns == LEAST_TURNS else CLOCK
+    return [
+        PlannedStage(_measuring(batch_size), MEASURING_SECONDS * len(seconds) + MEASURING_PASSES * turn),
+        PlannedStage(_timing(batch_size), turns * turn, work),
+    ]
 
 
 def turns_for(seconds: float) -> int:

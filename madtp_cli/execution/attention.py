@@ -9,7 +9,6 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.attention.varlen import varlen_attn
 
 from madtp_cli.execution.grouped_attention import (
     PackedHeads,
@@ -27,6 +26,11 @@ from madtp_cli.execution.statistics import (
     sampled_attention_stats,
 )
 from madtp_cli.pruning import segments
+
+#: Whether torch has flash attention for packed tokens with a scale and a window. Older versions pad on CUDA.
+HAS_VARLEN = torch.__version__ >= "2.11"
+if HAS_VARLEN:
+    from torch.nn.attention.varlen import varlen_attn
 
 Backend = Literal["auto", "loop", "padded", "varlen"]
 #: Multiply-adds that take as long as calling the attention of one more sample from Python (60 µs). Below it, samples
@@ -127,7 +131,7 @@ def resolve_backend(backend: Backend, query: Tensor) -> Backend:
     """
     if backend != "auto" or query.device.type != "cuda":
         return backend
-    return "varlen" if query.dtype in (torch.float16, torch.bfloat16) else "padded"
+    return "varlen" if HAS_VARLEN and query.dtype in (torch.float16, torch.bfloat16) else "padded"
 
 
 def _varlen(heads: PackedHeads) -> Tensor:

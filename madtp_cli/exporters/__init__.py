@@ -4,6 +4,8 @@ An exported file runs without this package. Each module of this folder writes on
 `ExportFormat` describes:
 
     SUFFIX                  ending of its files, such as ".onnx"
+    WRITING_TIME            duration of `write`, as a multiple of the duration of tracing, to estimate the time
+    CHECKING_TIME           the same of reading the file back and running it, for a small model
     require()               raises a UsageError if a needed package is not installed
     write(program, file)    writes the traced model
     runner(file)            reads the file back and returns a function that runs it
@@ -34,6 +36,8 @@ class ExportFormat(Protocol):
     """What a module of this package defines."""
 
     SUFFIX: str
+    WRITING_TIME: float
+    CHECKING_TIME: float
 
     def require(self) -> None:
         """Raise a UsageError with the command that installs the missing packages, if any is missing."""

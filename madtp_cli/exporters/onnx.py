@@ -16,6 +16,7 @@ from madtp_cli.errors import UsageError, install_command
 from madtp_cli.exporters._tracing import output_names, size_names, without_exporter_warnings
 
 SUFFIX = ".onnx"
+WRITING_TIME, CHECKING_TIME = 2.8, 0.2
 #: Packages that are needed besides torch.
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 #: Largest weights, in bytes, that are written into the .onnx file; the format allows 2 GiB.

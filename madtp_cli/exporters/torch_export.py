@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from madtp_cli.exporters._tracing import without_exporter_warnings
 
 SUFFIX = ".pt2"
+WRITING_TIME, CHECKING_TIME = 0.3, 0.65
 
 
 def require() -> None:

@@ -12,6 +12,7 @@ from madtp_cli.checkpoint.atomic_write import clean_up
 from madtp_cli.checkpoint.save import save
 from madtp_cli.checkpoint.state_folder import StateFolder
 from madtp_cli.compression.compress_model import CompressedModel, compress_model
+from madtp_cli.compression.stage_titles import EVALUATING, MATCHING, SAVING
 from madtp_cli.config import CompressSettings
 from madtp_cli.evaluation import batching, run_record, sample_files, sample_records, timing
 from madtp_cli.evaluation import session as sessions
@@ -29,6 +30,7 @@ from madtp_cli.evaluation.session import Session
 from madtp_cli.pipelines import gating, resuming, tracking
 from madtp_cli.pipelines.card_files import card_files
 from madtp_cli.progress import ProgressReporter
+from madtp_cli.progress.forecast import Forecast
 from madtp_cli.reporting.plain_text import safe_json
 from madtp_cli.reporting.reading import REPORT
 from madtp_cli.reporting.record import RecordPart
@@ -57,7 +59,7 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     """
     started, output = time.monotonic(), settings.output_for(source)
     processes.start(settings.device)
-    tracker = tracking.tracked(progress or ProgressReporter(), settings, output.name)
+    tracker = tracking.tracked(Forecast.of(progress), settings, output.name)
     processes.from_main(lambda: _check_outputs(source, output, settings))
     with tracker as progress, StateFolder(output, settings.save_every) as state, resuming.noted(state):
         processes.from_main(lambda: clean_up(output))
@@ -72,12 +74,12 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
             return finished
         record = resuming.begin(state, settings, record)
         compressed = compress_model(session, settings, state)
-        dense = measure(session, "Evaluating the dense model", compressed.teacher, settings.split)
-        pruned = measure(session, "Evaluating the pruned model", compressed.student, settings.split)
+        dense = measure(session, EVALUATING[0], compressed.teacher, settings.split, matching=MATCHING[0])
+        pruned = measure(session, EVALUATING[1], compressed.student, settings.split, matching=MATCHING[1])
         report = _report(source, output, session, compressed, dense, pruned, started, record)
         report = gating.with_gates(report, settings)
         samples = sample_records.records(session, (compressed.teacher, dense), (compressed.student, pruned))
-        progress.start("Saving", 0)
+        progress.start(SAVING, 0)
         report = processes.from_main(lambda: _save(report, session, compressed, settings, samples))
         progress.finish()
         state.clear()

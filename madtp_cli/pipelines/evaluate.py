@@ -9,7 +9,7 @@ from madtp_cli import processes
 from madtp_cli.compression.student import dense_teacher
 from madtp_cli.config import EvalSettings
 from madtp_cli.errors import InputError, UsageError
-from madtp_cli.evaluation import batching, sample_costs, sample_files, timing
+from madtp_cli.evaluation import batching, planning, sample_costs, sample_files, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.quality import agreement_part, change, quality
 from madtp_cli.evaluation.report_parts import compute_part, conditions, environment, generation_part
@@ -18,8 +18,13 @@ from madtp_cli.evaluation.session import Session
 from madtp_cli.pipelines import gating
 from madtp_cli.pipelines.samples import write_samples
 from madtp_cli.progress import ProgressReporter
+from madtp_cli.progress.forecast import Forecast
 from madtp_cli.reporting.reading import read_report
 from madtp_cli.reporting.schema import EvalReport, GflopsPart, LatencyPart
+
+#: The names of the stages; the second one is only there for a task that matches pairs.
+STAGES = ("Evaluating the model", "Matching pairs")
+DENSE_STAGES = ("Evaluating the dense model", "Matching pairs with the dense model")
 
 
 def evaluate(source: Path, settings: EvalSettings, progress: ProgressReporter | None = None) -> EvalReport:
@@ -38,7 +43,7 @@ def evaluate(source: Path, settings: EvalSettings, progress: ProgressReporter | 
     started = time.monotonic()
     processes.start(settings.device)
     processes.from_main(lambda: sample_files.check(settings.samples_out))
-    session = Session.open(source, settings, progress or ProgressReporter(), [settings.split])
+    session = Session.open(source, settings, Forecast.of(progress), [settings.split])
     if not session.labelled:
         raise UsageError(
             f"{source} was not trained on the built-in scenes, so it cannot be evaluated on them.\n"
@@ -47,7 +52,8 @@ def evaluate(source: Path, settings: EvalSettings, progress: ProgressReporter | 
     gating.require_possible(settings, conditions(session))
     needs = {gate.needs for gate, _ in settings.requested_gates().values()}
     dense = _load_dense(session, source, settings) if "dense" in needs else None
-    measured = measure(session, "Evaluating the model", session.model, settings.split)
+    session.progress.plan(planning.evaluation_stages(session, *STAGES))
+    measured = measure(session, STAGES[0], session.model, settings.split, matching=STAGES[1])
     write_samples(session, measured)
     report = _report(source, session, measured, started)
     if dense is not None:
@@ -114,7 +120,7 @@ def _with_dense(
 ) -> EvalReport:
     """Add the quality of the dense model on the same samples, and how often both give the same answer."""
     model = loaded.model.to(session.compute.device)
-    dense = measure(session, "Evaluating the dense model", model, session.settings.split)
+    dense = measure(session, DENSE_STAGES[0], model, session.settings.split, matching=DENSE_STAGES[1])
     parts = {"change": change(session, dense, pruned), "agreement": agreement_part(session, dense, pruned)}
     return report.model_copy(update=parts)
 

@@ -8,16 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from madtp_cli import exporters
 from madtp_cli.checkpoint import loading
 from madtp_cli.checkpoint.atomic_write import check_output_file, write_file
 from madtp_cli.config import BudgetRequest
 from madtp_cli.exporters import ExportFormat, _checking, _tracing
+from madtp_cli.exporters._random_inputs import MIN_TEXT_TOKENS, random_inputs
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.progress import ProgressReporter
+from madtp_cli.progress import PlannedStage, ProgressReporter
+from madtp_cli.progress.forecast import Forecast
 from madtp_cli.reporting.schema import ExportReport
 
+#: The names of stages.
+TRACING, WRITING, CHECKING = "Tracing", "Writing", "Checking"
+#: Seconds to trace a layer norm and what belongs to it, and a block that prunes; bytes that are written per second.
+TRACING_SECONDS, PRUNING_SECONDS, BYTES_PER_SECOND = 0.1, 1.6, 2e8
+#: Forward passes of one sample that check a file.
+CHECKING_PASSES = 30
 #: Note for a model that generates text.
 GENERATION_NOTE = (
     "The file contains one forward pass and no generation. To generate a text, run the file in a loop: pass the tokens "
@@ -48,7 +57,7 @@ def export(
     Raises:
         MadtpError: A subclass with its exit code. No file is written then.
     """
-    started, progress, file = time.monotonic(), progress or ProgressReporter(), Path(file)
+    started, progress, file = time.monotonic(), Forecast.of(progress), Path(file)
     overrides: dict[str, Any] = dict(tokenizer=tokenizer, head_width=head_width, activation=activation, weights=weights)
     export_format = exporters.get_for(format_name := format_name or exporters.name_for(file), file)
     check_output_file(file, overwrite)
@@ -71,19 +80,37 @@ def _write(
     model: Prunable, export_format: ExportFormat, file: Path, overwrite: bool, progress: ProgressReporter
 ) -> dict[str, Any]:
     """Trace, write and check a model; return the fields of the report that are about the written file."""
-    progress.start("Tracing", 0)
+    progress.plan(planned_stages(model, export_format))
+    progress.start(TRACING, 0)
     program = _tracing.trace(model)
     progress.finish()
     with write_file(file, overwrite) as new:
-        progress.start("Writing", 0)
+        progress.start(WRITING, 0)
         export_format.write(program, new)
         progress.finish()
-        progress.start("Checking", 0)
+        progress.start(CHECKING, 0)
         check = _checking.compare_outputs(model, export_format.runner(new))
         size_bytes = sum(part.stat().st_size for part in new.parent.iterdir())
         progress.finish()
     inputs, outputs = _tracing.input_and_output_shapes(program)
     return {"size_bytes": size_bytes, "inputs": inputs, "outputs": outputs, "check": check}
+
+
+def planned_stages(model: Prunable, export_format: ExportFormat) -> list[PlannedStage]:
+    """Return the stages after loading. Tracing tells how fast this machine is; the others are compared with it."""
+    norms, pruning = sum(isinstance(module, nn.LayerNorm) for module in model.modules()), model.pruning
+    pruned = [pruning and pruning.rule(tower, block) for tower, n in model.blocks.items() for block in range(n)]
+    tracing = TRACING_SECONDS * norms + PRUNING_SECONDS * sum(map(bool, pruned))
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    started = time.perf_counter()
+    with torch.inference_mode():
+        model(**random_inputs(model, samples=1, tokens=MIN_TEXT_TOKENS, seed=0))
+    forward = time.perf_counter() - started
+    return [
+        PlannedStage(TRACING, tracing),
+        PlannedStage(WRITING, export_format.WRITING_TIME * tracing + weights / BYTES_PER_SECOND),
+        PlannedStage(CHECKING, export_format.CHECKING_TIME * tracing + CHECKING_PASSES * forward),
+    ]
 
 
 def _notes(model: Prunable) -> list[str]:

@@ -17,34 +17,35 @@ import torch
 from madtp_cli import exporters
 from madtp_cli.checkpoint import number_format
 from madtp_cli.checkpoint.atomic_write import check_output_file, check_output_folder
-from madtp_cli.compression import announcement, compress_model, fine_tuning
+from madtp_cli.compression import announcement, compress_model, stage_titles
+from madtp_cli.compression.announcement import Compression
 from madtp_cli.compression.budget import feasible_budget
-from madtp_cli.compression.remaining_time import CALIBRATION_PASSES, Pace
 from madtp_cli.compression.student import dense_teacher, prunable_student
 from madtp_cli.compression.teacher_cache import MOST_BYTES
 from madtp_cli.config import CompressSettings, EvalSettings, RunSettings
 from madtp_cli.errors import UsageError
-from madtp_cli.evaluation import batching, sample_files, timing
+from madtp_cli.evaluation import batching, sample_files
+from madtp_cli.evaluation import planning as evaluation_planning
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.memory import peak_memory
 from madtp_cli.evaluation.report_parts import conditions
-from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
+from madtp_cli.evaluation.session import Session
 from madtp_cli.models.prunable import Prunable
+from madtp_cli.pipelines import evaluate as evaluation
+from madtp_cli.pipelines import export as exporting
 from madtp_cli.pipelines import gating
 from madtp_cli.pipelines.keyword_arguments import to_reporter, to_settings
-from madtp_cli.pipelines.profile import FVCORE_SAMPLES, require_consistent
+from madtp_cli.pipelines.profile import FVCORE, planned_stages, require_consistent
 from madtp_cli.pipelines.profile_without_data import profile_without_data
-from madtp_cli.progress import ProgressReporter
+from madtp_cli.progress import PlannedStage, ProgressReporter
 from madtp_cli.reporting.plan import PlanReport, PlanStage
 
 #: Two models, gradients, momentum and the best state so far, each of the size of the weights.
 TRAINING_COPIES = 5
-#: Forward passes that take as long as the fvcore count of one sample, and as tracing and checking an export.
-FVCORE_PASSES, TRACING_PASSES, CHECKING_PASSES = 20, 100, 20
+#: Forward passes that take as long as the fvcore count of one sample.
+FVCORE_PASSES = 20
 #: Bytes of a float32 weight.
 BYTES_PER_WEIGHT = 4
-#: Passes over a few samples until the order of magnitude of the threshold scale is known, as a share of the samples.
-ROUGH_PASSES = 1.0
 
 
 def from_keywords(
@@ -68,13 +69,12 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     number_format.require_range(session.model, saved_in)
     student = prunable_student(session.model, settings.method)
     target = feasible_budget(session, student, settings.gflops_budget)
-    pace = measured_pace(session, student, target.share)
-    steps = settings.number_of_steps(len(batching.rows(session, "train")))
-    stages = _compress_stages(session, settings, pace, steps)
+    training = compress_model.planned_training(session, settings)
+    stages = _compress_stages(Compression(session, student, dense_teacher(session.model), target, training))
     weights = _weight_bytes(student)
     memory = weights + weights
-    if steps:
-        used = compress_model.training_samples(settings, steps) or len(batching.rows(session, "train"))
+    if training:
+        used = training.samples or len(batching.rows(session, "train"))
         activations = _saved_bytes(session) * settings.batch_size * (1.0 if session.model.pruning else target.share)
         memory = int(TRAINING_COPIES * weights + activations) + min(MOST_BYTES, used * _target_bytes(session))
     disk = number_format.weight_bytes(student, saved_in)
@@ -89,13 +89,14 @@ def evaluate(source: Path, settings: EvalSettings, progress: ProgressReporter | 
     if not session.labelled:
         raise UsageError(f"{source} was not trained on the built-in scenes.\nGive --data with labelled samples.")
     gating.require_possible(settings, conditions(session))
-    pace, samples = measured_pace(session, session.model), len(batching.rows(session, settings.split))
-    stages = {"Evaluating the model": samples * (pace.pruned_answer + pace.preparation)}
+    stages = evaluation_planning.evaluation_stages(session, *evaluation.STAGES, measured=True)
     needs = {gate.needs for gate, _ in settings.requested_gates().values()}
     if "dense" in needs:
-        stages["Evaluating the dense model"] = samples * pace.dense_answer
+        dense = dense_teacher(session.model)
+        stages += evaluation_planning.evaluation_stages(session, *evaluation.DENSE_STAGES, dense, measured=True)
     if "times" in needs:
-        stages["Timing"] = _timing_seconds(pace, min(settings.batch_size, samples))
+        size = min(settings.batch_size, len(batching.rows(session, settings.split)))
+        stages += planned_stages(session, [size], fvcore_check=False)[-2:]
     return plan("eval", source, session, stages, _inference_bytes(session))
 
 
@@ -116,12 +117,7 @@ def profile(
         return _profile_without_data(source, arch, text_tokens, settings, progress, fvcore_check)
     sample_files.check(settings.samples_out)
     session = Session.open(source, settings, progress, [settings.split])
-    pace, samples = measured_pace(session, session.model), len(batching.rows(session, settings.split))
-    stages = {"Counting tokens": min(samples, CALIBRATION_SAMPLES) * pace.pruned_answer}
-    if batch_sizes:
-        stages["Timing"] = sum(_timing_seconds(pace, size) for size in {min(size, samples) for size in batch_sizes})
-    if fvcore_check:
-        stages["Counting with fvcore"] = min(FVCORE_SAMPLES, samples) * FVCORE_PASSES * pace.pruned
+    stages = planned_stages(session, batch_sizes, fvcore_check)
     return plan("profile", source, session, stages, _inference_bytes(session))
 
 
@@ -137,7 +133,9 @@ def _profile_without_data(
     started = time.perf_counter()
     counted = profile_without_data(source, arch, text_tokens, settings, progress, fvcore_check=False)
     seconds = time.perf_counter() - started
-    stages = {"Counting": seconds} | ({"Counting with fvcore": FVCORE_PASSES * seconds} if fvcore_check else {})
+    stages = [PlannedStage("Counting", seconds)]
+    if fvcore_check:
+        stages.append(PlannedStage(FVCORE, FVCORE_PASSES * seconds))
     return PlanReport(
         planned="profile",
         checkpoint=counted.checkpoint,
@@ -146,7 +144,7 @@ def _profile_without_data(
         samples={},
         output=None,
         stages=_stages(stages),
-        seconds=sum(stages.values()),
+        seconds=_seconds(stages),
         memory_bytes=BYTES_PER_WEIGHT * counted.parameters,
         disk_bytes=0,
         settings=settings.model_dump(mode="json"),
@@ -160,21 +158,16 @@ def export(
 ) -> PlanReport:  # fmt: skip
     """Plan `madtp export`. Its arguments and errors are those of `pipelines.export.export`."""
     format_name = format_name or exporters.name_for(file)
-    exporters.get_for(format_name, file)
+    export_format = exporters.get_for(format_name, file)
     check_output_file(file, overwrite)
     settings = RunSettings(**{name: value for name, value in overrides.items() if value is not None})
     loaded = sessions.load_checkpoint(source, settings, progress or ProgressReporter())
     model = loaded.model.float()
-    inputs = model.dummy_inputs(min(model.TEXT_TOKENS, model.config.text_config.max_position_embeddings))
-    seconds = _seconds_of(model, inputs)
-    stages = {
-        "Tracing and writing": TRACING_PASSES * seconds,
-        "Checking": CHECKING_PASSES * seconds,
-    }
+    stages = exporting.planned_stages(model, export_format)
     weights = _weight_bytes(model)
     return PlanReport(
         planned="export", checkpoint=str(source), task=model.config.task, data=None, samples={}, output=str(file),
-        stages=_stages(stages), seconds=sum(stages.values()), memory_bytes=3 * weights, disk_bytes=weights,
+        stages=_stages(stages), seconds=_seconds(stages), memory_bytes=3 * weights, disk_bytes=weights,
         free_disk_bytes=_free_bytes(file), settings=settings.model_dump(mode="json"), notes=[*loaded.notes],
     )  # fmt: skip
 
@@ -183,7 +176,7 @@ def plan(
     command: str,
     source: Path,
     session: Session,
-    stages: Mapping[str, float],
+    stages: Sequence[PlannedStage],
     memory_bytes: int,
     output: Path | None = None,
     disk_bytes: int = 0,
@@ -201,50 +194,30 @@ def plan(
     return PlanReport(
         planned=command, checkpoint=str(source), task=session.task.name, data=session.data.source,
         samples={split: len(batching.rows(session, split)) for split in splits},
-        output=None if output is None else str(output), stages=_stages(stages), seconds=sum(stages.values()),
+        output=None if output is None else str(output), stages=_stages(stages), seconds=_seconds(stages),
         memory_bytes=memory_bytes, disk_bytes=disk_bytes,
         free_disk_bytes=None if output is None else _free_bytes(output),
         settings=session.settings.model_dump(mode="json"), notes=sessions.notes(session),
     )  # fmt: skip
 
 
-def measured_pace(session: Session, student: Prunable, share: float | None = None) -> Pace:
-    """Time one batch: for a budget of the validation samples, else of the split of the settings.
-
-    Args:
-        session: Model and data.
-        student: The model that prunes, or will.
-        share: The budget as a share of the dense GFLOPs. The time of the pruned model is estimated from it, since it
-            prunes nothing useful before its calibration. None measures the student as it is.
-    """
-    session.progress.start("Estimating the time", 0)
-    splits = ("val", "train") if share is not None else (session.settings.split,) * 2
-    pace = announcement.measure_pace(session, student, dense_teacher(session.model), *splits)
+def _compress_stages(compression: Compression) -> list[PlannedStage]:
+    """Time one batch, and return the stages of a compression."""
+    session, training = compression.session, compression.training
+    session.progress.start(stage_titles.ESTIMATING, 0)
+    pace = announcement.measure_pace(compression)
+    remaining = announcement.remaining_steps(compression, pace, training) if training else None
     session.progress.finish()
-    return pace if share is None else pace.pruned_to(share)
+    rough = compress_model.rough_samples(session)
+    return list(announcement.planned_stages(compression, pace, rough, remaining))
 
 
-def _compress_stages(session: Session, settings: CompressSettings, pace: Pace, steps: int) -> dict[str, float]:
-    """Return the seconds of the stages of a compression."""
-    validation = len(batching.rows(session, "val", CALIBRATION_SAMPLES))
-    stages = {"Calibrating roughly": ROUGH_PASSES * validation * pace.pruned}
-    if steps:
-        used = compress_model.training_samples(settings, steps)
-        candidates = fine_tuning.validations(session, steps)
-        remaining = announcement.remaining_time(session, pace, steps, used, candidates, kept=1.0)
-        stages[f"Fine-tuning for {steps} steps"] = remaining.left()
-    else:
-        stages["Calibrating"] = CALIBRATION_PASSES * validation * pace.pruned
-    stages["Evaluating and timing"] = announcement.afterwards(session, pace)
-    return stages
+def _stages(stages: Sequence[PlannedStage]) -> list[PlanStage]:
+    return [PlanStage(name=stage.title, seconds=stage.seconds) for stage in stages if stage.seconds > 0]
 
 
-def _stages(seconds: Mapping[str, float]) -> list[PlanStage]:
-    return [PlanStage(name=name, seconds=value) for name, value in seconds.items()]
-
-
-def _timing_seconds(pace: Pace, size: int) -> float:
-    return pace.timing(size, timing.turns_for(size * (pace.dense + pace.pruned)))
+def _seconds(stages: Sequence[PlannedStage]) -> float:
+    return sum(stage.seconds for stage in stages)
 
 
 def _inference_bytes(session: Session) -> int:
@@ -279,15 +252,6 @@ def _weight_bytes(model: Prunable) -> int:
     return sum(parameter.nbytes for parameter in model.parameters())
 
 
-def _seconds_of(model: Prunable, inputs: Mapping[str, torch.Tensor]) -> float:
-    """Return the seconds of the second of two forward passes."""
-    with torch.inference_mode():
-        model(**inputs)
-        started = time.perf_counter()
-        model(**inputs)
-    return time.perf_counter() - started
-
-
 def _free_bytes(path: Path) -> int:
     """Return the free bytes of the disk on which a path would be written."""
-    return shutil.disk_usage(path.resolve().parent).free
+    return shutil.disk_usage(next(parent for parent in path.resolve().parents if parent.exists())).free

@@ -19,12 +19,17 @@ from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.flops.fvcore_check import count_with_fvcore
 from madtp_cli.pipelines.profile_without_data import profile_without_data
 from madtp_cli.pipelines.samples import write_samples
-from madtp_cli.progress import ProgressReporter
+from madtp_cli.progress import PlannedStage, ProgressReporter
+from madtp_cli.progress.forecast import Forecast
 from madtp_cli.reporting.schema import CheckedGflops, GflopsPart, LatencyPart, ProfileReport
 from madtp_cli.tasks import TaskResult
 
-#: Samples that fvcore traces; each takes about as long as twenty forward passes.
-FVCORE_SAMPLES = 8
+#: Samples that fvcore traces, and how long each takes: seconds, and forward passes of one sample.
+FVCORE_SAMPLES, FVCORE_SECONDS, FVCORE_PASSES = 8, 1.0, 10
+#: Samples whose forward pass tells how fast a model is.
+PROBED_SAMPLES = 4
+#: The names of stages.
+COUNTING, FVCORE = "Counting tokens", "Counting with fvcore"
 
 
 def profile(
@@ -51,13 +56,13 @@ def profile(
     Raises:
         MadtpError: A subclass with its exit code.
     """
-    progress = progress or ProgressReporter()
     processes.require_one("profile")
     require_consistent(source, arch, text_tokens, settings, batch_sizes)
     if source is None or text_tokens is not None:
-        return profile_without_data(source, arch, text_tokens, settings, progress, fvcore_check)
+        return profile_without_data(source, arch, text_tokens, settings, Forecast.of(progress), fvcore_check)
     sample_files.check(settings.samples_out)
-    session = Session.open(source, settings, progress, [settings.split])
+    session = Session.open(source, settings, Forecast.of(progress), [settings.split])
+    session.progress.plan(planned_stages(session, batch_sizes, fvcore_check))
     measured = _measure(session)
     write_samples(session, measured, CALIBRATION_SAMPLES)
     return _report(source, session, measured, batch_sizes, fvcore_check)
@@ -104,11 +109,42 @@ def _report(
     )
 
 
+def planned_stages(session: Session, batch_sizes: Sequence[int], fvcore_check: bool) -> list[PlannedStage]:
+    """Return the stages that follow. A forward pass of each model on a few samples tells how long they take."""
+    split, model = session.settings.split, session.model
+    rows = len(batching.rows(session, split, CALIBRATION_SAMPLES))
+    models = {"model": model} | ({"dense": dense_teacher(model)} if batch_sizes and model.pruning else {})
+    inputs = batching.full_batches(session, split, PROBED_SAMPLES, 1)[0]
+    seconds = timing.in_turns(models, [session.compute.moved(inputs)], session.compute, turns=2)
+    shortest = [min(found) / len(inputs["pixel_values"]) for found in seconds.values()]
+    stages = []
+    if _needs_run(session):
+        stages.append(PlannedStage(COUNTING, rows * shortest[0]))
+    for size in _sizes(session, batch_sizes):
+        stages += timing.planned_stages(size, [size * forward for forward in shortest])
+    if fvcore_check:
+        seconds_each = FVCORE_SECONDS + FVCORE_PASSES * shortest[0]
+        stages.append(PlannedStage(FVCORE, FVCORE_SAMPLES * seconds_each, "fvcore"))
+    return stages
+
+
+def _needs_run(session: Session) -> bool:
+    """Return whether the token counts need forward passes; a dense model's cost follows from its texts."""
+    predicts = session.settings.samples_out is not None
+    return predicts or bool(session.model.pruning) or sample_costs.generates(session.model.config)
+
+
+def _sizes(session: Session, batch_sizes: Sequence[int]) -> list[int]:
+    """Return the batch sizes that the samples suffice for."""
+    available = len(batching.rows(session, session.settings.split))
+    return sorted({min(size, available) for size in batch_sizes})
+
+
 def _measure(session: Session) -> run.Measured:
-    """Return the token counts of the samples. A dense model needs no forward pass if only its cost is of interest."""
-    split, config, predicts = session.settings.split, session.model.config, session.settings.samples_out is not None
-    if predicts or session.model.pruning or sample_costs.generates(config):
-        return run.measure(session, "Counting tokens", session.model, split, CALIBRATION_SAMPLES)
+    """Return the token counts of the samples."""
+    split, config = session.settings.split, session.model.config
+    if _needs_run(session):
+        return run.measure(session, COUNTING, session.model, split, CALIBRATION_SAMPLES)
     counts = sample_costs.dense_counts(config, sample_costs.text_lengths(session, split, CALIBRATION_SAMPLES))
     return run.Measured(TaskResult([], []), counts, sample_costs.GenerationCost(config))
 
@@ -133,7 +169,7 @@ def _check(session: Session, gflops: np.ndarray, checked: int) -> tuple[list[flo
     """Return what fvcore and the formula count on each of the first samples; `gflops` are those of all samples."""
     split, model = session.settings.split, session.model.float().cpu()
     samples = batching.full_batches(session, split, 1, checked)
-    session.progress.start("Counting with fvcore", len(samples))
+    session.progress.start(FVCORE, len(samples))
     by_fvcore, by_formula = [], []
     for number, sample in enumerate(samples):
         if model.pruning:  # the same run: with other rounding a token may be pruned or kept
@@ -157,7 +193,7 @@ def _time(session: Session, batch_sizes: Sequence[int]) -> tuple[list[LatencyPar
             session.compute,
             progress=session.progress,
         )
-        for size in sorted({min(size, available) for size in batch_sizes})
+        for size in _sizes(session, batch_sizes)
     ]
     too_large = " and ".join(str(size) for size in sorted(set(batch_sizes)) if size > available)
     if not too_large:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from madtp_cli import processes
 from madtp_cli.config import CompressSettings
 from madtp_cli.errors import UsageError, install_command
-from madtp_cli.progress import ProgressReporter
+from madtp_cli.progress import PlannedStage, ProgressReporter
 
 #: Folder of the trackers that write files.
 LOGS = "runs"
@@ -76,6 +76,10 @@ class TrackedProgress(ProgressReporter):
     def message(self, text: str) -> None:
         """Pass a sentence on."""
         self._progress.message(text)
+
+    def plan(self, stages: Sequence[PlannedStage]) -> None:
+        """Pass the plan on."""
+        self._progress.plan(stages)
 
     def start(self, stage: str, total: int) -> None:
         """Pass the start of a stage on."""

@@ -156,6 +156,14 @@ class MatchingTask(Protocol):
         """Return the task that ranks by this score of a match, "logit" or "log-odds"."""
         ...
 
+    def pairs_to_match(self, model: Any, predictions: Sequence[Any]) -> int:
+        """Return how many pairs `Task.score` matches; 0 if the model matches none."""
+        ...
+
+    def most_pairs(self, rows: Sequence[Row]) -> int:
+        """Return how many pairs of some rows a model that matches pairs can match."""
+        ...
+
 
 @runtime_checkable
 class TemplateTask(Protocol):

@@ -157,10 +157,7 @@ class Retrieval:
         and a pair that is not among the best `k_test` of a query has -inf. The score of a pair does not depend on
         other pairs.
         """
-        images = torch.stack([sample.image for sample in predictions])
-        texts = torch.cat([sample.texts for sample in predictions])
-        with torch.autocast("cpu", enabled=False):  # half precision has too few bits to rank
-            similar = best_similarities(images, texts)
+        similar = _similarities(predictions)
         if not model.reranks:
             return similar, similar.T
         by_image, by_text = self._best(similar), self._best(similar.T).T
@@ -182,6 +179,18 @@ class Retrieval:
         best = int(scores.argmax())
         return f"{texts[best]} (similarity {float(scores[best]):.3f})"
 
+    def pairs_to_match(self, model: Any, predictions: Sequence[EmbeddedSample]) -> int:
+        """Return the number of pairs that are among the best candidates of their image or of their text."""
+        if not model.reranks:
+            return 0
+        similar = _similarities(predictions)
+        return int((self._best(similar) | self._best(similar.T).T).sum())
+
+    def most_pairs(self, rows: Sequence[Row]) -> int:
+        """Return the number of candidates of all queries; a pair that two queries have in common counts twice."""
+        images, texts = len(rows), sum(len(row.references or (row.text,)) for row in rows)
+        return images * min(self.k_test, texts) + texts * min(self.k_test, images)
+
     def quality(self, scores: Sequence[float]) -> float:
         """Return the mean of recall at 1, 5 and 10 in both directions, in percent."""
         return 100 * fsum(scores) / len(scores)
@@ -190,6 +199,14 @@ class Retrieval:
         """Return a mask of the most similar columns of each row, at most `k_test`."""
         best = similar.topk(min(self.k_test, similar.shape[1]), 1).indices
         return torch.zeros_like(similar, dtype=torch.bool).scatter_(1, best, value=True)
+
+
+def _similarities(predictions: Sequence[EmbeddedSample]) -> Tensor:
+    """Return the similarity of all pairs, [images, texts]."""
+    images = torch.stack([sample.image for sample in predictions])
+    texts = torch.cat([sample.texts for sample in predictions])
+    with torch.autocast("cpu", enabled=False):  # half precision has too few bits to rank
+        return best_similarities(images, texts)
 
 
 def ranked(predictions: Sequence[EmbeddedSample], texts_by_image: Tensor, images_by_text: Tensor) -> Ranks:

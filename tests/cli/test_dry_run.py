@@ -31,9 +31,9 @@ def test_the_plan_of_a_compression(madtp, checkpoint, small, tmp_path) -> None:
     words = ("compress", checkpoint, *BUDGET, *small)
     without = planned(madtp, tmp_path, *words, "--steps", 0)
     few = planned(madtp, tmp_path, *words, "--steps", 1000)
-    assert [stage["name"] for stage in few["stages"]] == [
-        "Calibrating roughly", "Fine-tuning for 1000 steps", "Evaluating and timing",
-    ]  # fmt: skip
+    names = [stage["name"] for stage in few["stages"]]
+    assert names[:2] == ["Calibrating roughly on 2 samples", "Fine-tuning"]
+    assert {"Evaluating the dense model", "Evaluating the pruned model", "Saving"} <= set(names)
     assert few["seconds"] > without["seconds"]
     assert few["memory_bytes"] > 2 * without["memory_bytes"]
     assert few["samples"] == {"train": 16, "val": 16, "test": 16}
@@ -44,10 +44,12 @@ def test_the_plan_of_a_compression(madtp, checkpoint, small, tmp_path) -> None:
 def test_the_other_commands_have_plans(madtp, checkpoint, small, tmp_path) -> None:
     """Without a disk where nothing is written."""
     evaluated = planned(madtp, tmp_path, "eval", checkpoint, *small, "--min-speedup", 1)
-    assert [stage["name"] for stage in evaluated["stages"]] == ["Evaluating the model", "Timing"]
+    assert [stage["name"] for stage in evaluated["stages"]] == [
+        "Evaluating the model", "Measuring memory and multiply-adds, batch size 8", "Timing, batch size 8",
+    ]  # fmt: skip
     assert (evaluated["output"], evaluated["disk_bytes"]) == (None, 0)
-    profiled = planned(madtp, tmp_path, "profile", checkpoint, *small, "--no-fvcore-check")
-    assert [stage["name"] for stage in profiled["stages"]] == ["Counting tokens"]
+    profiled = planned(madtp, tmp_path, "profile", checkpoint, *small)
+    assert [stage["name"] for stage in profiled["stages"]] == ["Counting with fvcore"]
     assert planned(madtp, tmp_path, "profile", "--arch", "clip-vit-b-32")["data"] is None
     assert planned(madtp, tmp_path, "export", checkpoint, "blip.pt2")["disk_bytes"] > 0
 
@@ -59,8 +61,7 @@ def test_the_other_commands_have_plans(madtp, checkpoint, small, tmp_path) -> No
         (3, ("compress", "absent.pt", *BUDGET)),
         (3, ("eval", "CHECKPOINT", "--data", "absent")),
         (4, ("compress", "CHECKPOINT", "--gflops-budget", "0.01", "--limit", "8")),
-        (6, ("compress", "CHECKPOINT", *BUDGET, "-o", "no/such/folder")),
-        (6, ("export", "CHECKPOINT", "no/folder.onnx")),
+        (6, ("compress", "CHECKPOINT", *BUDGET, "-o", "CHECKPOINT")),
         (2, ("profile", "--arch", "no-such-model")),
     ],
 )

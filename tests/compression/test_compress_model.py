@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from madtp_cli.compression.budget import Budget
 from madtp_cli.compression.student import dense_teacher
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.progress import ProgressReporter
+from madtp_cli.progress import PlannedStage, ProgressReporter
+from madtp_cli.progress.forecast import Forecast
 
 STEPS = 10
 
@@ -98,6 +100,11 @@ class Stages(ProgressReporter):
         self.names: list[str] = []
         self.messages: list[str] = []
         self.expected: list[float] = []
+        self.planned: list[str] = []
+
+    def plan(self, stages: Sequence[PlannedStage]) -> None:
+        """Record the names of the plan."""
+        self.planned = [planned.title for planned in stages]
 
     def message(self, text: str) -> None:
         """Record a message."""
@@ -114,12 +121,24 @@ class Stages(ProgressReporter):
 
 def test_every_stage_has_its_own_name_and_the_time_is_announced(session, settings) -> None:
     """Calibration runs four times, the last time after the weights are rounded. Each step reports the time left."""
-    session.progress = stages = Stages()
+    stages = Stages()
+    session.progress = Forecast(stages)
     compress_model.compress_model(session, settings)
     assert len(stages.names) == len(set(stages.names))
+    assert stages.names[1:] == [title for title in stages.planned if title in stages.names]
     assert sum(name.startswith("Calibrating") for name in stages.names) == 4
-    (announced,) = [text for text in stages.messages if text.startswith(f"Fine-tuning for {STEPS} steps")]
-    assert "validation" in announced
-    assert "evaluation and timing" in announced
-    assert len(stages.expected) == STEPS
-    assert all(seconds > 0 for seconds in stages.expected[:-1])
+    (announced,) = [text for text in stages.messages if text.startswith("Everything takes about")]
+    assert f"{STEPS} steps" in announced
+    assert len(stages.expected) > STEPS
+    assert all(seconds > 0 for seconds in stages.expected)
+
+
+def test_without_fine_tuning_the_time_is_announced_too(session, settings) -> None:
+    """Calibration, evaluation and timing of a large model take long enough."""
+    stages = Stages()
+    session.progress = Forecast(stages)
+    compress_model.compress_model(session, settings.model_copy(update={"steps": 0}))
+    (announced,) = [text for text in stages.messages if "take about" in text]
+    assert announced.startswith("Calibration, evaluation and timing take about")
+    assert set(stages.names[1:]) <= set(stages.planned)
+    assert {"Evaluating the dense model", "Evaluating the pruned model", "Saving"} <= set(stages.planned)

@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage that a run will start later, and how long it is expected to take.
+
+    Attributes:
+        title: The name with which the stage starts.
+        seconds: Its expected duration, without the stages inside it.
+        work: What takes the time. Stages with the same word are expected to be wrong by the same factor. "clock" is
+            for a stage whose duration does not depend on the speed of the machine.
+    """
+
+    title: str
+    seconds: float
+    work: str = "compute"
+
 
 class ProgressReporter:
     """Receives the progress of a run. This base class ignores everything; subclasses override its methods.
@@ -13,6 +32,9 @@ class ProgressReporter:
     def message(self, text: str) -> None:
         """Receive a sentence that the user should read."""
 
+    def plan(self, stages: Sequence[PlannedStage]) -> None:
+        """Receive the stages that follow, in their order; an earlier plan is no longer valid."""
+
     def start(self, stage: str, total: int) -> None:
         """Receive the start of a stage of `total` samples or steps; 0 where the total is not known."""
 
@@ -23,7 +45,10 @@ class ProgressReporter:
         """Receive figures of the state that the next `advance` reports: loss, gflops, threshold_scale."""
 
     def expect(self, seconds: float) -> None:
-        """Receive how long the rest of the current stage takes, where a run knows it better than from its speed."""
+        """Receive how long the current stage still takes, where a run knows it better than from its speed.
+
+        The stages inside it do not count. A `Forecast` passes on how long the whole run still takes.
+        """
 
     def finish(self) -> None:
         """Receive the end of the stage that started last."""

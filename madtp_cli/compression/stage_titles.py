@@ -1,0 +1,32 @@
+"""The names of the stages of a compression. Stages that run several times have different names."""
+
+from __future__ import annotations
+
+ESTIMATING = "Estimating the time"
+FINE_TUNING = "Fine-tuning"
+#: The calibration between the rough one and the one on all samples.
+CALIBRATING = "Calibrating the threshold scale"
+#: Of the dense and of the pruned model.
+EVALUATING = ("Evaluating the dense model", "Evaluating the pruned model")
+MATCHING = ("Matching pairs with the dense model", "Matching pairs with the pruned model")
+SAVING = "Saving"
+
+
+def rough_calibration(samples: int) -> str:
+    """Return the name of the calibration before any training."""
+    return f"Calibrating roughly on {samples} samples"
+
+
+def calibration_after(step: int) -> str:
+    """Return the name of the calibration of the state after a step."""
+    return f"Calibrating after step {step}"
+
+
+def validation_after(step: int) -> str:
+    """Return the name of the evaluation of the state after a step."""
+    return f"Validating after step {step}"
+
+
+def full_calibration(samples: int) -> str:
+    """Return the name of the last calibration."""
+    return f"Calibrating on all {samples} samples"
