@@ -88,7 +88,8 @@ def page_text(
     versions = f"torch {metadata.version('torch')}, transformers {metadata.version('transformers')}"
     lines = [
         "# Speed", "",
-        f"Written by `python examples/bench_speed.py`. {torch.get_num_threads()} CPU cores ({number_formats.cpu()}), {versions}.", "",
+        f"Written by `python examples/bench_speed.py`. {torch.get_num_threads()} CPU cores ({number_formats.cpu()}), "
+        f"{versions}.", "",
         page.EXPLANATION,
     ]  # fmt: skip
     missing: list[str] = []
