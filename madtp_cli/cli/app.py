@@ -67,7 +67,7 @@ def compress(
         "madtp compare blip.pt --steps 0", "madtp compare blip.pt --methods madtp,tome --budgets 0.5,0.2 --seeds 3"
     )
 )
-@groups.add(groups.SEVERAL_RUNS, groups.OUTPUT)
+@groups.add(groups.SEVERAL_RUNS, groups.PLANNED, groups.OUTPUT)
 def compare(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,
@@ -84,18 +84,18 @@ def compare(
     """Compare pruning methods at equal GFLOPs: table, CSV, JSON and plot. A run that was ended is continued."""
     settings, terminal = context.settings(ctx, CompareSettings)
     from madtp_cli.pipelines import compare as pipeline
+    from madtp_cli.pipelines import comparison_plan
 
-    context.print_report(ctx, pipeline.compare(checkpoint, settings, terminal), results.compare.show)
+    if ctx.params["dry_run"]:
+        return context.print_report(ctx, comparison_plan.compare(checkpoint, settings, terminal), results.plan.show)
+    return context.print_report(ctx, pipeline.compare(checkpoint, settings, terminal), results.compare.show)
 
 
 @app.command(
     "eval", epilog=context.examples("madtp eval blip-madtp", "madtp eval blip-madtp --data nlvr2/ --split val --json")
 )
 @groups.add(groups.RUN, groups.POINT, groups.EVAL_GATES, groups.PLANNED, groups.RUN_OUTPUT)
-def evaluate(
-    ctx: typer.Context,
-    checkpoint: opt.Checkpoint,
-) -> None:
+def evaluate(ctx: typer.Context, checkpoint: opt.Checkpoint) -> None:
     """Measure the quality and the cost of a checkpoint on labelled samples."""
     settings, terminal = context.settings(ctx, EvalSettings)
     if ctx.params["dry_run"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +24,7 @@ from madtp_cli.evaluation.report_parts import environment
 from madtp_cli.evaluation.session import Session
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.pipelines import comparison_plot
-from madtp_cli.pipelines.comparison_points import PointFiles, open_points
+from madtp_cli.pipelines.comparison_points import PointFiles, open_points, point_name
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting import comparison_tables
 from madtp_cli.reporting.comparison import (
@@ -124,7 +123,7 @@ class _Comparison:
                 yield self._row(points, dense, None if method == "madtp" else found.get("madtp"), budget)
 
     def _point(self, method: str, budget: BudgetRequest, seed: int) -> ComparisonPoint:
-        name = re.sub(r"[^\w.-]", "_", f"{method}-{budget.text}-{seed}")
+        name = point_name(method, budget, seed)
         return self.files.get(name, lambda: self._compress(self.settings.point(method, budget, seed)))
 
     def _dense_measured(self) -> run.Measured:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from madtp_cli.checkpoint.atomic_write import write_errors_as_output_error, write_file
 from madtp_cli.checkpoint.locating import locate
+from madtp_cli.config import BudgetRequest
 from madtp_cli.config.compare_settings import CompareSettings
 from madtp_cli.errors import OutputError
 from madtp_cli.evaluation import batching
@@ -60,6 +62,21 @@ class PointFiles:
                 "Choose another folder with --output, or remove that one."
             )
         return point
+
+
+def point_name(method: str, budget: BudgetRequest, seed: int) -> str:
+    """Return the name of a point, which is that of its file."""
+    return re.sub(r"[^\w.-]", "_", f"{method}-{budget.text}-{seed}")
+
+
+def check_folder(folder: Path) -> None:
+    """Check that results can be written to a folder.
+
+    Raises:
+        OutputError: A file is in its place.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file, not a folder.\nChoose another folder with --output.")
 
 
 def open_points(source: Path, session: Session, settings: CompareSettings) -> PointFiles:

@@ -18,7 +18,7 @@ from madtp_cli import exporters
 from madtp_cli.checkpoint import number_format
 from madtp_cli.checkpoint.atomic_write import check_output_file, check_output_folder
 from madtp_cli.compression import announcement, compress_model, stage_titles
-from madtp_cli.compression.announcement import Compression
+from madtp_cli.compression.announcement import Compression, Training
 from madtp_cli.compression.budget import feasible_budget
 from madtp_cli.compression.student import dense_teacher, prunable_student
 from madtp_cli.compression.teacher_cache import MOST_BYTES
@@ -70,16 +70,21 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     student = prunable_student(session.model, settings.method)
     target = feasible_budget(session, student, settings.gflops_budget)
     training = compress_model.planned_training(session, settings)
-    stages = _compress_stages(Compression(session, student, dense_teacher(session.model), target, training))
-    weights = _weight_bytes(student)
-    memory = weights + weights
-    if training:
-        used = training.samples or len(batching.rows(session, "train"))
-        activations = _saved_bytes(session) * settings.batch_size * (1.0 if session.model.pruning else target.share)
-        memory = int(TRAINING_COPIES * weights + activations) + min(MOST_BYTES, used * _target_bytes(session))
+    stages = compress_stages(Compression(session, student, dense_teacher(session.model), target, training))
+    memory = compress_bytes(session, training, target.share)
     disk = number_format.weight_bytes(student, saved_in)
     report = plan("compress", source, session, stages, memory, output, disk)
     return report.model_copy(update={"gflops": target.gflops})
+
+
+def compress_bytes(session: Session, training: Training | None, share: float) -> int:
+    """Return the estimated memory of a compression to a share of the dense GFLOPs, in bytes."""
+    weights = _weight_bytes(session.model)
+    if training is None:
+        return 2 * weights
+    used = training.samples or len(batching.rows(session, "train"))
+    activations = _saved_bytes(session) * session.settings.batch_size * (1.0 if session.model.pruning else share)
+    return int(TRAINING_COPIES * weights + activations) + min(MOST_BYTES, used * _target_bytes(session))
 
 
 def evaluate(source: Path, settings: EvalSettings, progress: ProgressReporter | None = None) -> PlanReport:
@@ -201,7 +206,7 @@ def plan(
     )  # fmt: skip
 
 
-def _compress_stages(compression: Compression) -> list[PlannedStage]:
+def compress_stages(compression: Compression) -> list[PlannedStage]:
     """Time one batch, and return the stages of a compression."""
     session, training = compression.session, compression.training
     session.progress.start(stage_titles.ESTIMATING, 0)

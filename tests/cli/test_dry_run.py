@@ -51,6 +51,9 @@ def test_the_other_commands_have_plans(madtp, checkpoint, small, tmp_path) -> No
     profiled = planned(madtp, tmp_path, "profile", checkpoint, *small)
     assert [stage["name"] for stage in profiled["stages"]] == ["Counting with fvcore"]
     assert planned(madtp, tmp_path, "profile", "--arch", "clip-vit-b-32")["data"] is None
+    words = ("--methods", "madtp,tome", "--budgets", "0.8,0.7", "--steps", 0)
+    compared = planned(madtp, tmp_path, "compare", checkpoint, *words, "--limit", 16)
+    assert [stage["name"] for stage in compared["stages"]] == ["2 points at 0.8", "2 points at 0.7"]
     assert planned(madtp, tmp_path, "export", checkpoint, "blip.pt2")["disk_bytes"] > 0
 
 

@@ -1,0 +1,53 @@
+"""The plan of `madtp compare`: its points are compressions that are not saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from madtp_cli.compression import compress_model
+from madtp_cli.compression.announcement import Compression
+from madtp_cli.compression.budget import resolve
+from madtp_cli.compression.student import dense_teacher, prunable_student
+from madtp_cli.config import BudgetRequest, CompareSettings
+from madtp_cli.evaluation import batching, sample_costs
+from madtp_cli.evaluation.session import Session
+from madtp_cli.pipelines import planning
+from madtp_cli.pipelines.comparison_points import FOLDER, check_folder, point_name
+from madtp_cli.progress import PlannedStage, ProgressReporter
+from madtp_cli.reporting.plan import PlanReport
+
+#: Bytes of the file of a point for each sample: its score and its answer as text.
+POINT_BYTES_PER_SAMPLE = 40
+
+
+def compare(source: Path, settings: CompareSettings, progress: ProgressReporter | None = None) -> PlanReport:
+    """Plan `madtp compare`. Its arguments and errors are those of `pipelines.compare.compare`."""
+    session = Session.open(source, settings, progress or ProgressReporter())
+    output = settings.output_for(source)
+    check_folder(output)
+    stages, missing = list[PlannedStage](), 0
+    for budget in settings.budgets:
+        points = _missing(settings, budget, output)
+        missing += len(points)
+        if points:
+            seconds = len(points) * _seconds(session, settings, budget)
+            stages.append(PlannedStage(f"{len(points)} points at {budget.text}", seconds))
+    point = settings.point(settings.all_methods()[0], settings.budgets[0], settings.seed)
+    memory = planning.compress_bytes(session, compress_model.planned_training(session, point), 1.0)
+    samples = len(batching.rows(session, settings.split))
+    return planning.plan("compare", source, session, stages, memory, output, missing * samples * POINT_BYTES_PER_SAMPLE)
+
+
+def _missing(settings: CompareSettings, budget: BudgetRequest, output: Path) -> list[str]:
+    """Return the names of the points of a budget that no file has yet."""
+    names = [point_name(method, budget, seed) for method in settings.all_methods() for seed in settings.all_seeds()]
+    return [name for name in names if not (output / FOLDER / f"{name}.json").exists()]
+
+
+def _seconds(session: Session, settings: CompareSettings, budget: BudgetRequest) -> float:
+    """Return the seconds of one point, which are about the same for all methods."""
+    point = settings.point(settings.all_methods()[0], budget, settings.seed)
+    target = resolve(budget, float(sample_costs.dense_gflops(session, "val").mean()))
+    student, training = prunable_student(session.model, point.method), compress_model.planned_training(session, point)
+    compression = Compression(session, student, dense_teacher(session.model), target, training)
+    return sum(stage.seconds for stage in planning.compress_stages(compression))
