@@ -66,17 +66,16 @@ def load(
     weights: Literal["raw", "ema"] | None = None,
     image_size: int | None = None,
     gflops_budget: str | float | None = None,
+    task: str | None = None,
 ) -> tuple[Prunable, Processor]:
-    """Load a checkpoint, dense or pruned, in evaluation mode on the CPU.
+    """Load a model, dense or pruned, and its processor, in evaluation mode on the CPU.
 
     Args:
         source: A checkpoint file or folder, or the name of a model of the Hugging Face hub that is in the local cache.
         tokenizer, head_width, activation, weights: As in `export`.
         image_size: Side of the image in pixels. The position embeddings are resized to it. Default: the checkpoint's.
         gflops_budget: Another budget of a checkpoint that was compressed for a range: 0.4, "40%" or "26.5G".
-
-    Returns:
-        The model and its processor.
+        task: Another task for the checkpoint; "embedding" takes the image tower alone.
 
     Raises:
         CheckpointError: The checkpoint cannot be read or used; the message says what to do.
@@ -94,6 +93,7 @@ def load(
         weights=weights,
         image_size=image_size,
         gflops_budget=to_budget(gflops_budget),
+        task=task,
     )
     _log_notes(loaded, source)
     return loaded.model, loaded.processor

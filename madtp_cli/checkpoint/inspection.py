@@ -193,6 +193,7 @@ def _towers(config: Mapping[str, Any]) -> dict[str, dict[str, int]]:
         towers = {
             tower: {size: fields[f"{tower}_config"][attribute] for size, attribute in sizes.items()}
             for tower, sizes in SIZES.items()
+            if tower == "vision" or config.get("task") not in models.family_of(config).image_only
         }
     except KeyError as error:
         raise CheckpointError(

@@ -80,7 +80,7 @@ def load(
     processor = processors.find(source, tokenizer, model_config(recognised.config))
     model = build(recognised)
     calibrated_curve.set_budget(model, gflops_budget, source)
-    model.config.text_config.update(processors.special_ids(model.config, processor.tokenizer))
+    model.config.text_config.update(processors.special_ids(model.config, processors.tokenizer_of(processor)))
     stored = number_format.main_format(recognised.weights.values())
     return LoadedCheckpoint(model, processor, (*inspection.notes, *_left_out(inspection)), inspection, stored)
 

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 from madtp_cli import models
 from madtp_cli.errors import CheckpointError
 
-#: How the keys of the dictionary's projections begin; the name of the tower follows.
-PROJECTIONS = "madtp.projections."
+#: How the keys of the dictionary begin, and those of its projections; the name of the tower follows.
+DICTIONARY = "madtp."
+PROJECTIONS = f"{DICTIONARY}projections."
 #: A `checkpoint.formats.Recognised`.
 Checkpoint = TypeVar("Checkpoint", bound=Any)
 
@@ -23,7 +24,7 @@ def with_task(recognised: Checkpoint, task: str | None) -> Checkpoint:
     if task in (None, recognised.task) or recognised.refusal or not recognised.config:
         return recognised
     family = models.family_of(recognised.config)
-    if not {task, recognised.task} <= family.same_weights:
+    if not {task, recognised.task} <= family.same_weights or recognised.task in family.image_only:
         return recognised
     config, weights = {**recognised.config, "task": task}, recognised.weights
     if pruning := config.get("madtp"):
@@ -37,4 +38,6 @@ def with_task(recognised: Checkpoint, task: str | None) -> Checkpoint:
         config["madtp"] = {**pruning, "scales": scales}
         dense = {key for key in weights if key.startswith(PROJECTIONS) and key.split(".")[2] not in towers}
         weights = {key: value for key, value in weights.items() if key not in dense}
+    if kept := family.image_only.get(str(task)):
+        weights = {key: value for key, value in weights.items() if key.startswith((*kept, DICTIONARY))}
     return replace(recognised, task=task, config=config, weights=weights)

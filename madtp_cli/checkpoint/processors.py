@@ -38,15 +38,21 @@ def find(source: Path, tokenizer_folder: Path | None, config: Any) -> Processor:
     """
     family = models.family_of(config)
     settings = image_settings(source, family.image_settings, family.resize_modes)
-    return build(config, find_tokenizer(source, tokenizer_folder, config), settings)
+    tokenizer = None if config.task in family.image_only else find_tokenizer(source, tokenizer_folder, config)
+    return build(config, tokenizer, settings)
 
 
-def build(config: Any, tokenizer: Tokenizer, settings: ImageSettings | None = None) -> Processor:
+def tokenizer_of(processor: Processor) -> Tokenizer | None:
+    """Return the tokenizer of a processor; None for the image processor of an image encoder."""
+    return getattr(processor, "tokenizer", None)
+
+
+def build(config: Any, tokenizer: Tokenizer | None, settings: ImageSettings | None = None) -> Processor:
     """Build the processor of a configuration's family for the configuration's image size.
 
     Args:
         config: A model's configuration.
-        tokenizer: The tokenizer.
+        tokenizer: The tokenizer; None for the image processor of an image encoder.
         settings: Image settings; None for those of the published models.
     """
     family = models.family_of(config)
@@ -88,9 +94,9 @@ def find_tokenizer(source: Path, tokenizer_folder: Path | None, config: Any) -> 
     raise first_error or _not_found(source, text_config.vocab_size, family)
 
 
-def special_ids(config: Any, tokenizer: Tokenizer) -> dict[str, int]:
+def special_ids(config: Any, tokenizer: Tokenizer | None) -> dict[str, int]:
     """Return the fields of a configuration's text part that depend on the tokenizer, such as the end-of-text token."""
-    return models.family_of(config).tokenizer.special_ids(tokenizer)
+    return {} if tokenizer is None else models.family_of(config).tokenizer.special_ids(tokenizer)
 
 
 def _folders_near(source: Path) -> Iterator[Path]:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from madtp_cli.checkpoint import number_format, remote_code
 from madtp_cli.checkpoint.atomic_write import write_folder
-from madtp_cli.checkpoint.processors import Processor
+from madtp_cli.checkpoint.processors import Processor, tokenizer_of
 from madtp_cli.checkpoint.quiet import without_progress_bars
 from madtp_cli.checkpoint.tokenizer_files import forget_lengths
 from madtp_cli.models.prunable import Prunable
@@ -46,7 +46,7 @@ def save(
         except SafetensorError as error:  # raised when the disk is full
             raise OSError(str(error)) from error
         remote_code.write(model, new)
-        forget_lengths(processor.tokenizer)
+        forget_lengths(tokenizer_of(processor))
         processor.save_pretrained(new)
         remote_code.write_processor(processor, new)
         for name, content in files(new).items():

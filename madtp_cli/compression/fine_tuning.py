@@ -26,10 +26,11 @@ from madtp_cli.compression.remaining_time import RemainingTime
 from madtp_cli.compression.threshold_search import Calibration
 from madtp_cli.errors import OutputError
 from madtp_cli.evaluation import batching, run, sample_costs
-from madtp_cli.evaluation.quality import agreement
+from madtp_cli.evaluation.quality import agreement, compared
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.reporting.schema import TrainingPoint
+from madtp_cli.tasks import DenseComparingTask
 
 #: States late in the fine-tune that are compared on validation data, and the samples they are compared on.
 CANDIDATES, CANDIDATE_SAMPLES = 2, 500
@@ -203,6 +204,8 @@ def _follow_cost(
 def validation_quality(session: Session, student: Prunable, dense: Callable[[], run.Measured]) -> float:
     """Return the quality on validation samples, or, without labels, the agreement with the dense model's answers."""
     measured = run.run_split(session, student, "val", CANDIDATE_SAMPLES, session.progress.advance)
+    if isinstance(session.task, DenseComparingTask):
+        measured = compared(session, dense(), measured)
     if measured.scores:
         return session.task.quality(measured.scores)
     return 100 * float(np.mean(agreement(measured, dense())))

@@ -118,6 +118,48 @@ class GateSettings(BaseModel):
     """Fail unless the pruned model gives the dense model's answer for at least this percentage of the samples, 0 to
     100."""
 
+    min_cosine: Annotated[
+        float | None,
+        Field(ge=-1, le=1),
+        Gate(
+            "cosine to the dense embedding",
+            "quality",
+            ("index.cosine|index.cosine_interval95",),
+            "cosine",
+            needs="dense",
+            task="embedding",
+        ),
+    ] = None
+    """Fail unless the embeddings of an image encoder have at least this mean cosine to the dense ones, -1 to 1."""
+    min_overlap_top1: Annotated[
+        float | None,
+        Field(ge=0, le=100),
+        Gate(
+            "same best result in the dense index",
+            "quality",
+            ("index.pruned_in_dense.top1|index.pruned_in_dense.top1_interval95",),
+            "percent",
+            needs="dense",
+            task="embedding",
+        ),
+    ] = None
+    """Fail unless at least this percentage of an image encoder's queries has the same best result in the dense index as
+    dense queries have, 0 to 100."""
+    min_overlap_top10: Annotated[
+        float | None,
+        Field(ge=0, le=100),
+        Gate(
+            "same ten best results in the dense index",
+            "quality",
+            ("index.pruned_in_dense.top10|index.pruned_in_dense.top10_interval95",),
+            "percent",
+            needs="dense",
+            task="embedding",
+        ),
+    ] = None
+    """Fail unless at least this percentage of the ten best results of an image encoder's queries in the dense index are
+    those of dense queries, 0 to 100."""
+
     confidence: float = Field(default=0.95, ge=0, lt=1)
     """Confidence of the intervals that decide a gate, from 0 to below 1. A gate whose interval contains the bound is
     inconclusive. 0 compares the figures alone."""

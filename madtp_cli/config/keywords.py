@@ -45,6 +45,9 @@ class GateKeywords(TypedDict, total=False):
     max_latency_ms: float | None
     min_speedup: float | None
     min_agreement: float | None
+    min_cosine: float | None
+    min_overlap_top1: float | None
+    min_overlap_top10: float | None
     confidence: float
     allow_inconclusive: bool
     max_gain: float

@@ -79,8 +79,8 @@ class RunSettings(BaseModel):
     """File with the texts of a class, for classification: one per line, with {} for the name of the class. Default:
     one text, "a photo of a {}."."""
     task: FileName | None = None
-    """Task of the run. A CLIP or SigLIP serves retrieval and classification; for other checkpoints another task than
-    their own is an error. Default: the task of the checkpoint."""
+    """Task of the run. A CLIP or SigLIP serves retrieval, classification and embedding (its image tower alone); for
+    other checkpoints another task than their own is an error. Default: the task of the checkpoint."""
     split: Literal["train", "val", "test"] = "test"
     """Split of the reported samples: train, val or test."""
     limit: int | None = Field(default=None, ge=1)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from madtp_cli.config.user_paths import refuse_url
-from madtp_cli.data import files, images, readers, schemas
+from madtp_cli.data import files, images, images_alone, readers, schemas
 from madtp_cli.data.dataset import SPLITS, Dataset, Row
 from madtp_cli.data.parsing import annotation_files, arrow, records, unsupported
 from madtp_cli.data.parsing.answers import ANSWER_LIST
@@ -59,7 +59,15 @@ def all_readers() -> list[Reader]:
 def matching_readers(path: Path, schema: Schema) -> list[Reader]:
     """Return the readers that recognise a file or folder; fallback readers only if no other reader does."""
     matching = [reader for reader in all_readers() if reader.recognises(path, schema)]
-    return [reader for reader in matching if not getattr(reader, "FALLBACK", False)] or matching
+    chosen = [reader for reader in matching if not getattr(reader, "FALLBACK", False)]
+    return chosen or (_annotated_images(path) if schema.images_alone else []) or matching
+
+
+def _annotated_images(path: Path) -> list[Reader]:
+    """Return a reader for the images of annotation files, if any reader recognises them alone for its schema."""
+    by_schema = ((matching_readers(path, schema), schema) for schema in images_alone.schemas_with_texts())
+    found = [(matching[0], schema) for matching, schema in by_schema if len(matching) == 1]
+    return [images_alone.ImagesOf(found)] if found else []
 
 
 def read(

@@ -45,6 +45,7 @@ class Schema:
         label: The column of `Row.label`, 1 for true and 0 for false; None if rows have no label.
         answers: The column of `Row.references` if these are answers to a question; None otherwise.
         classes: Whether the text is the name of a class, and the label its number among `Dataset.answers`.
+        images_alone: Whether there is no text; `Row.text` is empty.
     """
 
     name: str
@@ -53,11 +54,12 @@ class Schema:
     label: Column | None = None
     answers: Column | None = None
     classes: bool = False
+    images_alone: bool = False
 
     @property
     def has_captions(self) -> bool:
         """Whether the texts are captions: `Row.references` are all captions of the image, one row per image."""
-        return self.label is None and self.answers is None and not self.classes
+        return self.label is None and self.answers is None and not self.classes and not self.images_alone
 
     @property
     def reference(self) -> str | None:
@@ -85,6 +87,8 @@ class Schema:
         """
         if self.label:
             return RowsPart(rows=len(rows), true_percent=100 * sum(bool(row.label) for row in rows) / len(rows))
+        if self.images_alone:
+            return RowsPart(rows=len(rows))
         if self.answers or self.classes:
             return RowsPart(rows=len(rows), most_common_answers=_most_frequent(rows))
         counts = [len(row.references) for row in rows]
@@ -134,7 +138,10 @@ CAPTIONS = Schema("captions", images=1, text=Column("caption", _CAPTION_NAMES, n
 #: An image and its class. The text and the reference are the name of the class. No table has such a column.
 CLASSES = Schema("classes", images=1, text=Column("class", frozenset()), classes=True)
 
-SCHEMAS = {schema.name: schema for schema in (STATEMENTS, QUESTIONS, CAPTIONS, CLASSES)}
+#: An image alone. No table has such a column: tables of captions, statements or questions have images too.
+IMAGES = Schema("images", images=1, text=Column("image", frozenset()), images_alone=True)
+
+SCHEMAS = {schema.name: schema for schema in (STATEMENTS, QUESTIONS, CAPTIONS, CLASSES, IMAGES)}
 
 
 def get(name: str) -> Schema:

@@ -14,6 +14,7 @@ from madtp_cli import data
 from madtp_cli.data import schemas
 from madtp_cli.data.dataset import Dataset, ImageSource, Row
 from madtp_cli.data.images import missing
+from madtp_cli.data.parsing import annotation_files
 from madtp_cli.data.pixels import decode, without_pillow_warnings
 from madtp_cli.data.schemas import Schema
 from madtp_cli.errors import DataError
@@ -138,8 +139,10 @@ def _read_for(
             datasets[task] = result
         elif data.matching_readers(path, schema):
             faults[task] = result
-    if not datasets:
-        raise next(iter(faults.values()), data.unrecognised(path, wanted))
+    # Images can be used although their annotations have a fault; the user of such data wants to know the fault.
+    annotated = {task: schema for task, schema in wanted.items() if not schema.images_alone}
+    if not datasets.keys() & annotated and (not datasets or faults or annotation_files.json_files(path)):
+        raise next(iter(faults.values()), data.unrecognised(path, annotated or wanted))
     return datasets, [f"not for {task}: {str(fault).splitlines()[0]}" for task, fault in faults.items()]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from madtp_cli import methods, tasks
+from madtp_cli.checkpoint.processors import tokenizer_of
 from madtp_cli.data import Row
 from madtp_cli.evaluation import recorded_tokens, sample_costs
 from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
@@ -52,7 +53,7 @@ class Viewer:
             name=row.identifier,
             text=row.text,
             images=recorded_tokens.image_inputs(self.model, output.trace, batch["pixel_values"], self.processor),
-            texts=recorded_tokens.text_inputs(self.model, output.trace, batch, self.processor.tokenizer),
+            texts=recorded_tokens.text_inputs(self.model, output.trace, batch, tokenizer_of(self.processor)),
             layers=layer_parts(self.model, counts),
             dense_layers=layer_parts(self.dense, dense),
             gflops=BothGflops(dense=_gflops(self.dense, dense), pruned=_gflops(self.model, counts) if method else None),

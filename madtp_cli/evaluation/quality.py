@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from madtp_cli.evaluation.run import Measured
 from madtp_cli.evaluation.session import Session
 from madtp_cli.reporting.parts import ClassChangePart, ClassPart
 from madtp_cli.reporting.schema import AGREEMENT, AgreementPart, ChangePart, DensePruned, Interval, QualityPart
+from madtp_cli.tasks import DenseComparingTask
 
 Bounds = tuple[float, float]
 
@@ -66,6 +68,14 @@ def _value_interval(session: Session, measured: Measured, groups: Sequence[int])
     mean = _recall_interval if session.task.unit == "percent" else _percent(mean_interval95)
     interval = interval95 if session.task.shares else mean
     return Interval.of(interval(measured.scores, _shared(groups)))
+
+
+def compared(session: Session, dense: Measured, measured: Measured) -> Measured:
+    """Return a run with the scores that compare it with the dense model; unchanged if the task has labels instead."""
+    if not isinstance(session.task, DenseComparingTask):
+        return measured
+    scores = session.task.compare_with(dense.result, measured.result)
+    return replace(measured, result=replace(measured.result, scores=scores))
 
 
 def change(session: Session, dense: Measured, pruned: Measured) -> ChangePart:

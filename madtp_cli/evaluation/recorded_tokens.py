@@ -37,8 +37,9 @@ def image_inputs(model: Prunable, trace: TokenTrace, pixel_values: Tensor, proce
     patches = grid[0] * grid[1]
     before = family.image_tokens(vision) - patches
     pixels = pixel_values.reshape(-1, *pixel_values.shape[-3:])
+    prepared = getattr(processor, "image_processor", processor)
     return [
-        ImageInput(picture(values, processor.image_processor), *grid, _blocks(trace[IMAGES], number, patches, before))
+        ImageInput(picture(values, prepared), *grid, _blocks(trace[IMAGES], number, patches, before))
         for number, values in enumerate(pixels)
     ]
 

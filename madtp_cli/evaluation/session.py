@@ -106,9 +106,13 @@ class Session:
         slow = number_formats.warning(compute.dtype, compute.device)
         for note in [*cut_texts.note(found, cut_texts.limits(task, processor)), *([slow] if slow else [])]:
             progress.message(note)
-        labelled = settings.data is not None or model.config.trained_on == SCENES
-        parts = (model, processor, task, data, compute, settings, progress, labelled)
+        parts = (model, processor, task, data, compute, settings, progress, _is_labelled(model, task, settings))
         return cls(*parts, checkpoint_notes=loaded.notes, stored=loaded.stored, cut_texts=found)
+
+
+def _is_labelled(model: Prunable, task: Task, settings: RunSettings) -> bool:
+    """Return whether the labels of the data apply to a model, or the task needs none."""
+    return settings.data is not None or model.config.trained_on == SCENES or isinstance(task, tasks.DenseComparingTask)
 
 
 def _require_task(settings: RunSettings) -> None:

@@ -18,25 +18,26 @@ REPORT = "report.json"
 READING = ("head_width", "activation", "weights", "match_token", "prompt")
 
 
-def find(folder: Path, settings: RunSettings, dense: Path | None) -> tuple[Prunable, str] | None:
+def find(folder: Path, settings: RunSettings, dense: Path | None, task: str) -> tuple[Prunable, str] | None:
     """Return the dense model of a folder and its name, or None if it is not known or not there any more.
 
     Args:
         folder: The folder of the pruned model.
         settings: How to read the checkpoint `dense`.
         dense: The checkpoint to take instead of the one that the folder was made of.
+        task: The task of the pruned model.
 
     Raises:
         CheckpointError: `dense` cannot be used.
     """
     if dense is not None:
         given = {name: getattr(settings, name) for name in READING}
-        return loading.load(dense, tokenizer=settings.tokenizer, **given).model, dense.name
+        return loading.load(dense, tokenizer=settings.tokenizer, task=task, **given).model, dense.name
     try:
         report = CompressReport.model_validate_json((folder / REPORT).read_text(encoding="utf-8"))
         source = Path(report.checkpoint)
         read = RunSettings.model_validate({name: report.settings.get(name) for name in (*READING, "tokenizer")})
         given = {name: getattr(read, name) for name in READING}
-        return loading.load(source, tokenizer=read.tokenizer, **given).model, source.name
+        return loading.load(source, tokenizer=read.tokenizer, task=task, **given).model, source.name
     except (OSError, ValueError, ValidationError, InputError):
         return None

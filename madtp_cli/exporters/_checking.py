@@ -42,12 +42,12 @@ def compare_outputs(model: Prunable, run: Callable[[dict[str, Tensor]], dict[str
         expected = named_outputs(model, model(**inputs))
         for name, value in expected.items():
             differences.append(_difference(name, _without_padding(name, outputs[name], inputs), value))
-        text_tokens += inputs["attention_mask"].sum(1).tolist()
+        text_tokens += inputs["attention_mask"].sum(1).tolist() if "attention_mask" in inputs else []
         kept_tokens += expected["kept_vision"][..., -1].flatten().tolist() if "kept_vision" in expected else []
     return ExportCheck(
         samples=sum(BATCH_SIZES),
         batch_sizes=BATCH_SIZES,
-        text_tokens=CountRange(least=min(text_tokens), most=max(text_tokens)),
+        text_tokens=CountRange(least=min(text_tokens), most=max(text_tokens)) if text_tokens else None,
         kept_image_tokens=CountRange(least=min(kept_tokens), most=max(kept_tokens)) if kept_tokens else None,
         max_difference=max(differences),
         tolerance=TOLERANCE,

@@ -43,15 +43,20 @@ class ExportableModel(nn.Module):
     def forward(
         self,
         pixel_values: Tensor,
-        input_ids: Tensor,
-        attention_mask: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Run the model. Every input is a named parameter, since exporters take the input names from here."""
-        answers = {"decoder_input_ids": decoder_input_ids, "decoder_attention_mask": decoder_attention_mask}
-        answers = {name: value for name, value in answers.items() if value is not None}
-        return named_outputs(self.model, self.model(pixel_values, input_ids, attention_mask, **answers))
+        texts = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "decoder_input_ids": decoder_input_ids,
+            "decoder_attention_mask": decoder_attention_mask,
+        }
+        given = {name: value for name, value in texts.items() if value is not None}
+        return named_outputs(self.model, self.model(pixel_values, **given))
 
 
 class FoldedDictionary(nn.Module):
@@ -131,7 +136,9 @@ def size_names(program: ExportedProgram) -> dict[str, str]:
     """Return the names of the symbols that torch uses for free sizes: {"s43": "samples", "s53": "tokens"}."""
     nodes = {node.name: node for node in program.graph.nodes}
     sizes = {name: nodes[name].meta["val"].shape for name in program.graph_signature.user_inputs}
-    names = {str(sizes["pixel_values"][0]): "images", str(sizes["input_ids"][0]): "texts"}
+    names = {str(sizes["pixel_values"][0]): "images"}
+    if "input_ids" in sizes:
+        names |= {str(sizes["input_ids"][0]): "texts"}
     if len(names) == 1:
         names = dict.fromkeys(names, "samples")
     tokens = {str(sizes[ids][1]): size_name for size_name, (ids, _) in TEXT_INPUTS.items() if ids in sizes}

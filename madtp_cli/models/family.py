@@ -102,12 +102,15 @@ class Family:
         name: Name of the family's folder.
         tasks: Tasks that the family has a model for. The model of a task is `MODEL` in the file of that name.
         same_weights: Tasks whose models have the same tensors, so that a checkpoint for one serves the others.
+        image_only: Tasks whose models have the image tower alone, and how the keys of its tensors begin in a model for
+            another task of `same_weights`. Their processors have no tokenizer.
         read_out: By tower, the index of the token that the model reads its result from. It must be protected. None for
             attention pooling, which reads all tokens.
         position_key: Key of the image tower's position embeddings in a state dict.
         tokenizer: See `TokenizerRecord`.
         processor_class: Name of the class that `build_processor` returns. No two families share one.
-        build_processor: Builds a processor from a tokenizer, the image side in pixels, and image settings.
+        build_processor: Builds a processor from a tokenizer, the image side in pixels, and image settings. Without a
+            tokenizer it builds an image processor.
         own_processor: Class of this package in the family's `processing.py` that `task_processor` may return; "" for
             none.
         task_processor: Changes a processor for the model of a task.
@@ -156,6 +159,7 @@ class Family:
     head_widths: tuple[int, ...] = (64,)
     padded_texts: bool = False
     same_weights: frozenset[str] = frozenset()
+    image_only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     text_conventions: Mapping[str, str] = field(default_factory=dict)
     tied: Mapping[str, str] = field(default_factory=dict)
     architectures: Mapping[str, Callable[[], Any]] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from madtp_cli.config import BudgetRequest, CompareSettings, CompressSettings
 from madtp_cli.errors import BudgetError
 from madtp_cli.evaluation import batching, run, sample_costs, timing
 from madtp_cli.evaluation import session as sessions
-from madtp_cli.evaluation.quality import agreement, paired_difference, require_labels, row_groups
+from madtp_cli.evaluation.quality import agreement, compared, paired_difference, require_labels, row_groups
 from madtp_cli.evaluation.report_parts import environment
 from madtp_cli.evaluation.session import Session
 from madtp_cli.models.prunable import Prunable
@@ -179,6 +179,7 @@ class _Comparison:
     def _scores(self, measured: run.Measured) -> list[float]:
         if not self.session.labelled:
             return agreement(self._dense_measured(), measured)
+        measured = compared(self.session, self._dense_measured(), measured)
         require_labels(self.session, measured)
         return [float(score) for score in measured.scores]
 

@@ -16,7 +16,8 @@ from madtp_cli.compression.stage_titles import EVALUATING, MATCHING, SAVING
 from madtp_cli.config import CompressSettings
 from madtp_cli.evaluation import batching, run_record, sample_files, sample_records, timing
 from madtp_cli.evaluation import session as sessions
-from madtp_cli.evaluation.quality import agreement_part, change
+from madtp_cli.evaluation.index_compatibility import index_part
+from madtp_cli.evaluation.quality import agreement_part, change, compared
 from madtp_cli.evaluation.report_parts import (
     compute_part,
     conditions,
@@ -76,6 +77,7 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
         compressed = compress_model(session, settings, state)
         dense = measure(session, EVALUATING[0], compressed.teacher, settings.split, matching=MATCHING[0])
         pruned = measure(session, EVALUATING[1], compressed.student, settings.split, matching=MATCHING[1])
+        pruned, dense = compared(session, dense, pruned), compared(session, dense, dense)
         report = _report(source, output, session, compressed, dense, pruned, started, record)
         report = gating.with_gates(report, settings)
         samples = sample_records.records(session, (compressed.teacher, dense), (compressed.student, pruned))
@@ -148,6 +150,7 @@ def _report(
         generation=generation_part(session.task, student, pruned, dense),
         quality=change(session, dense, pruned),
         agreement=agreement_part(session, dense, pruned),
+        index=index_part(session, dense, pruned),
         compute=compute_part(session.compute),
         latency=_latency(session, compressed),
         tokens=_tokens_by_tower(layers),

@@ -11,7 +11,8 @@ from madtp_cli.config import EvalSettings
 from madtp_cli.errors import InputError, UsageError
 from madtp_cli.evaluation import batching, planning, sample_costs, sample_files, timing
 from madtp_cli.evaluation import session as sessions
-from madtp_cli.evaluation.quality import agreement_part, change, quality
+from madtp_cli.evaluation.index_compatibility import index_part
+from madtp_cli.evaluation.quality import agreement_part, change, compared, quality
 from madtp_cli.evaluation.report_parts import compute_part, conditions, environment, generation_part
 from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
@@ -21,6 +22,7 @@ from madtp_cli.progress import ProgressReporter
 from madtp_cli.progress.forecast import Forecast
 from madtp_cli.reporting.reading import read_report
 from madtp_cli.reporting.schema import EvalReport, GflopsPart, LatencyPart
+from madtp_cli.tasks import DenseComparingTask
 
 #: The names of the stages; the second one is only there for a task that matches pairs.
 STAGES = ("Evaluating the model", "Matching pairs")
@@ -30,7 +32,8 @@ DENSE_STAGES = ("Evaluating the dense model", "Matching pairs with the dense mod
 def evaluate(source: Path, settings: EvalSettings, progress: ProgressReporter | None = None) -> EvalReport:
     """Measure the quality and the cost of a checkpoint, dense or pruned, on labelled samples.
 
-    Gates that compare with the dense model, or that are about time, make it measure these as well.
+    Gates that compare with the dense model, or that are about time, make it measure these as well. So does a task whose
+    quality compares the model with the dense one.
 
     Args:
         source: A checkpoint file or folder, or the name of a cached model of the Hugging Face hub.
@@ -51,13 +54,16 @@ def evaluate(source: Path, settings: EvalSettings, progress: ProgressReporter | 
         )
     gating.require_possible(settings, conditions(session))
     needs = {gate.needs for gate, _ in settings.requested_gates().values()}
-    dense = _load_dense(session, source, settings) if "dense" in needs else None
+    loaded = _load_dense(session, source, settings) if "dense" in needs or _needs_dense(session, settings) else None
     session.progress.plan(planning.evaluation_stages(session, *STAGES))
     measured = measure(session, STAGES[0], session.model, settings.split, matching=STAGES[1])
+    dense = measured if loaded is None else _measure_dense(session, loaded)
+    measured, dense = compared(session, dense, measured), compared(session, dense, dense)
     write_samples(session, measured)
     report = _report(source, session, measured, started)
-    if dense is not None:
-        report = _with_dense(report, session, measured, dense)
+    if loaded is not None:
+        parts = {"change": change(session, dense, measured), "agreement": agreement_part(session, dense, measured)}
+        report = report.model_copy(update=parts | {"index": index_part(session, dense, measured)})
     if "times" in needs:
         report = report.model_copy(update={"latency": _latency(session)})
     report = gating.with_gates(report.model_copy(update={"seconds": time.monotonic() - started}), settings)
@@ -96,33 +102,36 @@ def dense_checkpoint(source: Path, settings: EvalSettings) -> Path:
     try:
         dense = Path(read_report(source).checkpoint)
     except InputError as error:
-        raise UsageError(f"The gates need the dense model of {source}, which has no report.\n{advice}") from error
+        raise UsageError(f"The dense model of {source} is needed, and no report names it.\n{advice}") from error
     if not dense.exists():
-        raise UsageError(f"The gates need the dense model of {source}, but {dense} does not exist.\n{advice}")
+        raise UsageError(f"The dense model of {source} is needed, but {dense} does not exist.\n{advice}")
     return dense
 
 
 def _load_dense(session: Session, source: Path, settings: EvalSettings) -> sessions.LoadedCheckpoint:
-    """Load the dense model that the gates compare with.
+    """Load the dense model that the quality or a gate compares with.
 
     Raises:
         UsageError: It is a checkpoint of another task.
     """
     dense = dense_checkpoint(source, settings)
+    settings = settings.model_copy(update={"task": session.task.name})
     loaded = sessions.load_checkpoint(dense, settings, session.progress)
     if loaded.model.config.task != session.task.name:
         raise UsageError(f"{dense} is a checkpoint for the task {loaded.model.config.task}, not {session.task.name}.")
     return loaded
 
 
-def _with_dense(
-    report: EvalReport, session: Session, pruned: Measured, loaded: sessions.LoadedCheckpoint
-) -> EvalReport:
-    """Add the quality of the dense model on the same samples, and how often both give the same answer."""
+def _needs_dense(session: Session, settings: EvalSettings) -> bool:
+    """Return whether the quality itself compares the model with a dense one, as that of image encoders does."""
+    is_dense = session.model.pruning is None and settings.dense is None
+    return isinstance(session.task, DenseComparingTask) and not is_dense
+
+
+def _measure_dense(session: Session, loaded: sessions.LoadedCheckpoint) -> Measured:
+    """Run the dense model over the same samples."""
     model = loaded.model.to(session.compute.device)
-    dense = measure(session, DENSE_STAGES[0], model, session.settings.split, matching=DENSE_STAGES[1])
-    parts = {"change": change(session, dense, pruned), "agreement": agreement_part(session, dense, pruned)}
-    return report.model_copy(update=parts)
+    return measure(session, DENSE_STAGES[0], model, session.settings.split, matching=DENSE_STAGES[1])
 
 
 def _latency(session: Session) -> LatencyPart:

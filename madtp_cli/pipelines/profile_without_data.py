@@ -52,7 +52,7 @@ def profile_without_data(
         command="profile",
         checkpoint=str(source or arch),
         task=model.config.task,
-        data=f"no data: one text of {text_tokens} tokens",
+        data=f"no data: one text of {text_tokens} tokens" if "input_ids" in sample else "no data: one image",
         samples=1,
         gflops=CheckedGflops(dense=gflops, fvcore=by_fvcore, formula=gflops, fvcore_samples=int(fvcore_check)),
         towers=by_tower(layers),

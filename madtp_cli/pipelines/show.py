@@ -95,7 +95,7 @@ def _dense(source: Path, model: Prunable, settings: RunSettings, dense: Path | N
     """Return the dense model to compare with, and what it is."""
     if not model.pruning and dense is None:
         return model, "the dense model"
-    found = source_model.find(source, settings, dense)
+    found = source_model.find(source, settings, dense, model.config.task)
     if found is None or found[0].config.task != model.config.task:
         return dense_teacher(model), SWITCHED_OFF
     return dense_teacher(found[0]), f"dense model {found[1]}"
@@ -113,6 +113,10 @@ def _row(task: Task, images: Sequence[Path], texts: Sequence[str]) -> Row:
             f"--image is given {number} times, but a sample of the task {task.name} has {schema.images} "
             f"image{'s' * (schema.images > 1)}.\nGive --image {'LEFT --image RIGHT' if schema.images > 1 else 'FILE'}."
         )
+    if schema.images_alone:
+        if texts:
+            raise UsageError(f"A sample of the task {task.name} has no text.\nLeave out --text.")
+        return Row(images[0].name, tuple(ImageFile(path) for path in images), "")
     if not texts and not (schema.has_captions and isinstance(task, GenerativeTask)):
         raise UsageError(
             f'--text is missing: a sample of the task {task.name} has a {schema.text.name}.\nGive --text "..."'

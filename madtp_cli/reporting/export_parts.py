@@ -21,8 +21,8 @@ class ExportCheck(Part):
     """Number of random samples."""
     batch_sizes: tuple[int, ...]
     """Sizes of the batches, in number of samples."""
-    text_tokens: CountRange
-    """Tokens of a text."""
+    text_tokens: CountRange | None
+    """Tokens of a text; null if the model reads no text."""
     kept_image_tokens: CountRange | None
     """Tokens of an image after pruning; null if nothing is pruned."""
     max_difference: float

@@ -23,6 +23,7 @@ from madtp_cli.reporting.doctor import DevicePart, DoctorReport, TorchPart
 from madtp_cli.reporting.environment import Environment
 from madtp_cli.reporting.export_parts import ExportCheck
 from madtp_cli.reporting.gate_parts import FailureClass, GatePart, GatesPart
+from madtp_cli.reporting.index_parts import IndexPart
 from madtp_cli.reporting.parts import (
     AGREEMENT,
     CONVENTION,
@@ -73,6 +74,7 @@ __all__ = [
     "GenerationCostPart",
     "GflopsPart",
     "ImagesPart",
+    "IndexPart",
     "Interval",
     "LatencyPart",
     "LayerPart",
@@ -141,6 +143,8 @@ class CompressReport(_ModelReport):
     """Quality of both models on the reported samples."""
     agreement: AgreementPart | None = None
     """How often both models give the same answer; null in older reports."""
+    index: IndexPart | None = None
+    """Index compatibility of an image encoder; null for other tasks."""
     gates: GatesPart | None = None
     """The gates of the run and their verdicts; null without gates."""
     latency: LatencyPart
@@ -181,6 +185,8 @@ class EvalReport(_ModelReport):
     """Quality of both models, if a gate compares with the dense model; else null."""
     agreement: AgreementPart | None = None
     """How often both models give the same answer, if a gate compares with the dense model; else null."""
+    index: IndexPart | None = None
+    """Index compatibility of a pruned image encoder; null for other tasks."""
     latency: LatencyPart | None = None
     """Times, if a gate needs them; else null."""
     gates: GatesPart | None = None

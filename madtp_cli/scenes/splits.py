@@ -23,7 +23,7 @@ from madtp_cli.scenes.generator import (
 
 #: Rows of each split.
 SIZES = {"train": 20_000, "val": 1_000, "test": 2_000}
-#: Fewer rows, because retrieval compares every text with every image.
+#: Fewer rows, because every text or image is compared with every image.
 RETRIEVAL_SIZES = SIZES | {"val": 500, "test": 1_000}
 #: Answers of a question. VQA has the answers of ten people; here, all ten are the right answer.
 ANSWERS_PER_QUESTION = 10
@@ -89,6 +89,10 @@ def _with_places(identifier: str, split: str, rng: random.Random) -> Row:
     return Row(identifier, (scene,), texts[0], references=texts)
 
 
+def _image(identifier: str, split: str, rng: random.Random) -> Row:
+    return Row(identifier, (draw_captioned(split, rng, (2, 3)),), "")
+
+
 def _with_long_caption(identifier: str, split: str, rng: random.Random) -> Row:
     scene = draw_captioned(split, rng, (3, 4))
     text = long_caption(scene)
@@ -102,6 +106,7 @@ _STREAMS: dict[str, Callable[[str, str, random.Random], Row]] = {
     "caption": _with_captions,
     "retrieval": _with_places,
     "retrieval/1": _with_long_caption,
+    "embedding": _image,
 }
 #: Schema of the rows of each task.
 _SCHEMAS: dict[str, Schema] = {
@@ -109,13 +114,14 @@ _SCHEMAS: dict[str, Schema] = {
     "vqa": schemas.QUESTIONS,
     "caption": schemas.CAPTIONS,
     "retrieval": schemas.CAPTIONS,
+    "embedding": schemas.IMAGES,
 }
 TASKS = tuple(_SCHEMAS)
 
 
 def sizes(task: str) -> dict[str, int]:
     """Return the number of rows of each split of a task."""
-    return dict(RETRIEVAL_SIZES if task == "retrieval" else SIZES)
+    return dict(RETRIEVAL_SIZES if task in ("embedding", "retrieval") else SIZES)
 
 
 def rows(task: str, split: str, number: int, captions: int | None = None) -> SceneRows:

@@ -30,6 +30,7 @@ class TaskResult:
         parts: Further figures that papers report, by name, in percent.
         answer_samples: The sample of each answer, if there is not exactly one answer per sample.
         by_class: The scores of the samples of each class, if the samples have classes.
+        embeddings: Normalised embeddings, [samples, width], if the task compares them with those of the dense model.
     """
 
     answers: list[Any]
@@ -38,6 +39,7 @@ class TaskResult:
     parts: dict[str, float] = field(default_factory=dict)
     answer_samples: list[int] | None = None
     by_class: dict[str, list[float]] = field(default_factory=dict)
+    embeddings: Any = None
 
 
 class Task(Protocol):
@@ -184,16 +186,20 @@ class PreparingTask(Protocol):
 
 
 @runtime_checkable
+class DenseComparingTask(Protocol):
+    """A task without labels: the score of a sample compares the result of a model with that of the dense model."""
+
+    def compare_with(self, dense: TaskResult, result: TaskResult) -> list[float]:
+        """Return the score of each sample from the results of the dense model and of any model."""
+        ...
+
+
+@runtime_checkable
 class DescribingTask(Protocol):
     """A task whose predictions are numbers, which stand for words."""
 
     def describe(self, prediction: Any, texts: Sequence[str]) -> str:
-        """Return a prediction in words.
-
-        Args:
-            prediction: The prediction for a sample.
-            texts: The texts that the model chooses from, if it does.
-        """
+        """Return a prediction for a sample in words; `texts` are those that the model chooses from, if it does."""
         ...
 
 

@@ -20,9 +20,9 @@ from transformers import AutoProcessor, pipeline
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from madtp_cli import methods, models
-from madtp_cli.checkpoint import remote_code
+from madtp_cli.checkpoint import processors, remote_code
 from madtp_cli.models.clip.retrieval import MadtpClipForRetrieval
-from tests import decoding, querying, retrieving, siglips, vilts
+from tests import decoding, encoders, querying, retrieving, siglips, vilts
 from tests.paths import PACKAGE
 from tests.tasks import words
 
@@ -47,7 +47,9 @@ for kind, (folder, batch, stock) in given.items():
                 "auto": error(transformers.AutoModel.from_pretrained, folder)}
     model = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True)
     with torch.no_grad():
-        found[kind] = {"logits": model(**batch).logits, "threshold_scale": model.pruning.threshold_scale, **refusals}
+        output = model(**batch)
+        result = output["logits"] if "logits" in output else output["image_embeds"]
+        found[kind] = {"logits": result, "threshold_scale": model.pruning.threshold_scale, **refusals}
     if kind in ("blip.nlvr2", "blip.vqa"):
         pictures = [sys.modules["PIL.Image"].new("RGB", (60, 50), (200, 30, 60))] * (2 if kind == "blip.nlvr2" else 1)
         processor = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=True)
@@ -57,6 +59,9 @@ for kind, (folder, batch, stock) in given.items():
     if kind == "blip.caption":
         pipe = transformers.pipeline("image-text-to-text", model=folder, trust_remote_code=True)
         found[kind]["text"] = pipe(sys.modules["PIL.Image"].new("RGB", (60, 50), (200, 30, 60)), text="a picture")
+    if kind == "clip.embedding":
+        pipe = transformers.pipeline("image-feature-extraction", model=folder, trust_remote_code=True)
+        found[kind]["features"] = pipe(sys.modules["PIL.Image"].new("RGB", (60, 50), (200, 30, 60)))
 methods = importlib.import_module(type(model).__module__.rsplit(".", 1)[0] + ".madtp_methods")
 found["methods"] = {name: methods.get(name).MERGED_TOKENS for name in methods.names()}
 found["no method"] = error(methods.get, "no-such")
@@ -84,12 +89,24 @@ class Folder:
     stock: str
 
 
+def _inputs(kind: str, batch: Batch) -> Batch:
+    if kind.endswith(".embedding"):
+        return {"pixel_values": batch["pixel_values"]}
+    return {name: batch[name] for name in batch if name != "labels"}
+
+
+def _result(output: Any) -> Tensor:
+    found: Tensor = output["logits"] if "logits" in output else output["image_embeds"]
+    return found
+
+
 @pytest.fixture(scope="module")
 def folders(
     tmp_path_factory: pytest.TempPathFactory,
     attached: Callable[..., Any],
     attached_clip: Callable[..., MadtpClipForRetrieval],
     samples: list[Batch],
+    clip: MadtpClipForRetrieval,
     captioned: list[Batch],
     collate: Callable[..., Batch],
 ) -> dict[str, Folder]:
@@ -132,16 +149,26 @@ def folders(
             "ViltForQuestionAnswering",
         ),
         "clip.retrieval": (attached_clip("madtp-paper", 0.4), collate(captioned), "CLIPModel"),
+        **{
+            f"{name}.{task}": (retrieving.attached(encoders.for_task(dense, task), 0.4), batch, stock)
+            for task in ("classification", "embedding")
+            for name, dense, batch, stock in (
+                ("clip", clip, collate(captioned), "CLIPModel"),
+                ("siglip", siglips.dense(), siglips.collate([siglips.padded(one) for one in captioned]), "SiglipModel"),
+            )
+        },
     }
     folders = {}
     for kind, (model, batch, stock) in made.items():
         path = tmp_path_factory.mktemp("folders") / kind
         model.save_pretrained(path)
         processor = models.family_of(model.config).task_processor(words.processor(), model.config.task)
+        if kind.endswith(".embedding"):
+            processor = processors.build(model.config, None)
         processor.save_pretrained(path)
         remote_code.write(model, path)
         remote_code.write_processor(processor, path)
-        folders[kind] = Folder(path, model, {name: batch[name] for name in batch if name != "labels"}, stock)
+        folders[kind] = Folder(path, model, _inputs(kind, batch), stock)
     return folders
 
 
@@ -171,7 +198,7 @@ def test_the_logits_are_bitwise_equal_without_madtp(
 ) -> None:
     """The code in the folder runs, and it prunes."""
     with torch.no_grad():
-        expected = folders[kind].model(**folders[kind].batch).logits
+        expected = _result(folders[kind].model(**folders[kind].batch))
     assert torch.equal(without_madtp[kind]["logits"], expected)
     assert without_madtp[kind]["threshold_scale"] == 0.4
 
@@ -186,6 +213,16 @@ def test_the_processor_works_without_madtp(
     with torch.no_grad():
         logits = folders[kind].model(**processor(images=pictures, text="the red ring", return_tensors="pt")).logits
     torch.testing.assert_close(without_madtp[kind]["prepared"], logits, rtol=0, atol=1e-5)
+
+
+def test_a_pipeline_gives_the_embedding_of_an_image_without_madtp(
+    without_madtp: dict[str, Any], folders: dict[str, Folder]
+) -> None:
+    """The folder of an image encoder has an image processor and no tokenizer."""
+    model, processor = folders["clip.embedding"].model, AutoProcessor.from_pretrained(folders["clip.embedding"].path)
+    with torch.no_grad():
+        expected = model(**processor(images=PICTURE, return_tensors="pt")).image_embeds
+    torch.testing.assert_close(torch.tensor(without_madtp["clip.embedding"]["features"]), expected)
 
 
 def test_a_pipeline_gives_the_same_text_without_madtp(

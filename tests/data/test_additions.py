@@ -154,6 +154,7 @@ WRITERS: dict[str, tuple[Callable[[Path, str], None], list[str]]] = {
     "Flickr30k captions (.token)": (_flickr, ["captions"]),
     "folder of images with captions (img.jpg and img.txt)": (_folder, ["captions"]),
     "folder of images by class (train/dog/1.jpg)": (_classes, ["classes"]),
+    "folder of images (train/1.jpg)": (_classes, ["images"]),
     "official VQAv2 questions and annotations": (_vqa_v2, ["questions"]),
     "webdataset shards (.tar)": (_webdataset, ["statements", "questions", "captions"]),
     "Hugging Face data set": (_huggingface, ["statements", "questions", "captions"]),

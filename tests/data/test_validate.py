@@ -50,7 +50,7 @@ def captions(tmp_path):
 def test_every_task_is_tried_and_three_rows_are_reported(captions):
     """One report shows what the data can be used for."""
     report = validate(captions, TASKS, ProgressReporter())
-    assert list(report.tasks) == ["caption", "retrieval"]
+    assert list(report.tasks) == ["caption", "embedding", "retrieval"]
     part = report.tasks["caption"]
     assert part.layout.startswith("table with an image column")
     assert {split: rows.rows for split, rows in part.splits.items()} == {"train": 7, "val": 1, "test": 4}
@@ -110,7 +110,7 @@ def test_the_balance_of_labels_and_answers_is_reported(write_blip, tmp_path):
     rows = [{"image": "1.png", "question": f"{i}?", "answers": answers} for i in range(2)]
     (tmp_path / "q/test.json").write_text(json.dumps(rows))
     part = validate(tmp_path / "q", TASKS, ProgressReporter()).tasks
-    assert list(part) == ["vqa"]
+    assert list(part) == ["embedding", "vqa"]
     counted = part["vqa"].splits["test"].most_common_answers
     assert counted is not None
     assert [(part.answer, part.percent) for part in counted] == [("yes", 60), ("no", 30), ("red", 10)]
@@ -122,7 +122,7 @@ def test_a_fault_for_one_task_is_a_note_if_another_task_can_use_the_data(caption
     (captions / "test.csv").write_text("image,question,answer,caption,text\na.png,What?,dog,x,y\n")
     (captions / "train.csv").unlink()
     report = validate(captions, TASKS, ProgressReporter())
-    assert list(report.tasks) == ["vqa"]
+    assert list(report.tasks) == ["embedding", "vqa"]
     assert [note.partition(":")[0] for note in report.notes] == ["not for caption", "not for retrieval"]
     with pytest.raises(DataError, match="several columns may hold the caption"):
         validate(captions, {"caption": "captions"}, ProgressReporter())
@@ -145,7 +145,7 @@ def test_tasks_with_one_schema_share_one_reading(captions, monkeypatch):
     original = data.read
     monkeypatch.setattr(data, "read", read)
     report = validate(captions, TASKS, ProgressReporter())
-    assert sorted(schemas_read) == ["captions", "classes", "questions", "statements"]
+    assert sorted(schemas_read) == ["captions", "classes", "images", "questions", "statements"]
     assert report.tasks["caption"] == report.tasks["retrieval"]
 
 

@@ -105,7 +105,7 @@ def test_the_interval_of_an_agreement_uses_groups() -> None:
     assert ends(change.interval95) == pytest.approx(paired_interval95([1.0] * IMAGES, by_image))
 
 
-@pytest.mark.parametrize("task", tasks.names())
+@pytest.mark.parametrize("task", splits.TASKS)
 def test_each_row_of_the_built_in_scenes_is_a_group(task) -> None:
     """So the intervals on scenes are those of independent samples."""
     rows = splits.read(task, ["val"]).split("val")[:40]

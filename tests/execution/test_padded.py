@@ -18,7 +18,7 @@ from madtp_cli.execution.padded import Padded, counts_of, pad
 from madtp_cli.exporters._random_inputs import random_inputs
 from madtp_cli.exporters._tracing import named_outputs
 from madtp_cli.models.prunable import Prunable
-from tests import decoding, drawing, querying, retrieving, siglips, vilts
+from tests import decoding, drawing, encoders, querying, retrieving, siglips, vilts
 
 SMALL: dict[str, Callable[[], Prunable]] = {
     "blip.vqa": decoding.vqa,
@@ -34,7 +34,13 @@ SMALL: dict[str, Callable[[], Prunable]] = {
 @pytest.fixture(scope="module")
 def small(blip, clip) -> dict[str, Prunable]:
     """Return a dense model of every kind, vision 3 x 48 at 37 tokens."""
-    return {"blip.nlvr2": blip, "clip.retrieval": clip} | {kind: make() for kind, make in SMALL.items()}
+    made = {"blip.nlvr2": blip, "clip.retrieval": clip} | {kind: make() for kind, make in SMALL.items()}
+    shared = {
+        f"{family}.{task}": encoders.for_task(made[f"{family}.retrieval"], task)
+        for family in ("clip", "siglip")
+        for task in ("classification", "embedding")
+    }
+    return made | shared
 
 
 def both_ways(model: Prunable, inputs: dict[str, torch.Tensor]) -> tuple[Any, Any]:

@@ -22,7 +22,7 @@ from madtp_cli.exporters._random_inputs import random_inputs
 from madtp_cli.exporters._tracing import input_and_output_shapes, named_outputs, trace
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.pipelines import export as pipeline
-from tests import decoding, drawing, querying, retrieving, siglips, vilts
+from tests import decoding, drawing, encoders, querying, retrieving, siglips, vilts
 
 #: Runs a .pt2 file where madtp and transformers cannot be imported.
 RUN_WITHOUT_MADTP = """
@@ -165,6 +165,10 @@ def test_every_model_can_be_exported(kind, method, blip, clip, tmp_path) -> None
         "blip.retrieval": retrieving.dense,
         "blip2.retrieval": querying.dense,
         "siglip.retrieval": siglips.dense,
+        "clip.classification": lambda: encoders.for_task(clip, "classification"),
+        "siglip.classification": lambda: encoders.for_task(siglips.dense(), "classification"),
+        "clip.embedding": lambda: encoders.for_task(clip, "embedding"),
+        "siglip.embedding": lambda: encoders.for_task(siglips.dense(), "embedding"),
         "vilt.nlvr2": lambda: vilts.dense("nlvr2"),
         "vilt.vqa": lambda: vilts.dense("vqa"),
     }
@@ -198,6 +202,7 @@ def test_the_check_passes_correct_outputs(model) -> None:
     """It reports the largest difference, and texts have different lengths."""
     check = compare_outputs(model, runner_of(model, 5e-5))
     assert check.max_difference == pytest.approx(5e-5, rel=0.1)
+    assert check.text_tokens is not None
     assert check.text_tokens.least < check.text_tokens.most
 
 

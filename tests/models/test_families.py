@@ -16,7 +16,7 @@ from transformers import BertTokenizer, CLIPTokenizer
 from examples.training.vocabularies import siglip_tokenizer
 from madtp_cli import models
 from madtp_cli.models.prunable import Prunable
-from tests import decoding, drawing, querying, retrieving, siglips, vilts
+from tests import decoding, drawing, encoders, querying, retrieving, siglips, vilts
 from tests.clip_words import clip_words
 from tests.paths import PACKAGE
 from tests.tasks import words
@@ -131,7 +131,12 @@ def test_the_file_of_a_model_has_its_configuration_class(kind: str) -> None:
 def test_every_task_has_a_text_limit(name: str) -> None:
     """A kind of text is a task's name, or begins with it."""
     family = models.families()[name]
-    assert {kind.split()[0] for kind in family.text_limits} == set(family.tasks)
+    assert {kind.split()[0] for kind in family.text_limits} == set(family.tasks) - family.image_only.keys()
+
+
+def images(samples: list[Batch]) -> Batch:
+    """Return the images of some samples alone."""
+    return {"pixel_values": torch.cat([sample["pixel_values"] for sample in samples])}
 
 
 @pytest.mark.parametrize("kind", models.kinds())
@@ -153,6 +158,8 @@ def test_the_read_out_token_is_never_pruned(
         "clip.retrieval": (clip, collate(captioned)),
         "clip.classification": (clip, collate(captioned)),
         "siglip.classification": (siglips.dense(), siglips.collate([siglips.padded(sample) for sample in captioned])),
+        "clip.embedding": (encoders.for_task(clip, "embedding"), images(captioned)),
+        "siglip.embedding": (encoders.for_task(siglips.dense(), "embedding"), images(captioned)),
         "vilt.nlvr2": (vilts.dense("nlvr2"), vilts.collate(vilts.samples("nlvr2"))),
         "vilt.vqa": (vilts.dense("vqa"), vilts.collate(vilts.samples("vqa"))),
         "siglip.retrieval": (siglips.dense(), siglips.collate([siglips.padded(sample) for sample in captioned])),

@@ -44,6 +44,7 @@ class ModelType:
         adjust: Corrects our configuration in place and returns the notes about it.
         complete: Adds the tensors that the folder leaves out.
         correct: Corrects the fields of config.json in place before they are read.
+        family: The family, if it has not the name of the model type.
     """
 
     config_class: type[PretrainedConfig]
@@ -53,6 +54,7 @@ class ModelType:
     adjust: Callable[[dict[str, Any], CheckpointOverrides], list[str]]
     complete: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
     correct: Callable[[dict[str, Any]], None] = lambda settings: None
+    family: str = ""
 
 
 def recognise_type(name: str, model_type: ModelType, source: Source, overrides: CheckpointOverrides) -> Recognised:
@@ -101,7 +103,7 @@ def _known(
     with without_warnings():
         stored = model_type.config_class.from_dict(settings).to_dict()
     config: dict[str, Any] = {
-        "model_type": models.families()[name].model_type,
+        "model_type": models.families()[model_type.family or name].model_type,
         "task": task,
         "vision_config": _selected(stored["vision_config"], VISION),
         "text_config": _selected(stored["text_config"], model_type.text_settings),

@@ -7,13 +7,14 @@ from the published originals, a note states this. Other model types are recognis
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 from transformers import BlipConfig, CLIPConfig
 
 from madtp_cli.checkpoint.blip_parts import BLIP_2, VISION_EPSILON, blip_task, text_convention, with_tied_weights
-from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
+from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source, _image_encoder
 from madtp_cli.checkpoint.formats._transformers_folder import NAME, TEXT, ModelType, architecture, recognise_type
 
 #: How the model types of the folders begin that madtp writes; another format recognises them.
@@ -42,7 +43,11 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
         return None
     if name not in MODEL_TYPES:
         return Recognised(NAME, name, refusal=REFUSED.get(name) or _unknown_refusal(source, name), fallback=True)
-    return recognise_type(name, MODEL_TYPES[name], source, overrides)
+    recognised = recognise_type(name, MODEL_TYPES[name], source, overrides)
+    if recognised.task != _image_encoder.TASK or not recognised.config:
+        return recognised
+    projects = _image_encoder.PROJECTION in recognised.weights
+    return replace(recognised, config={**recognised.config, "image_projection": projects})
 
 
 def _without_config(source: Source) -> Recognised | None:
@@ -85,11 +90,13 @@ def _clip_task(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> tu
         return "retrieval", EVA_CLIP
     parts = {key.split(".")[0] for key in weights}
     absent = [part for part in CLIP_PARTS if part not in parts]
+    if "vision_model" in parts and parts <= {"vision_model", "visual_projection"}:
+        return _image_encoder.TASK, None
     if not absent:
         return "retrieval", None
     return "retrieval", (
         f"a CLIP ({architecture(settings)}) without {', '.join(absent)}.\n"
-        "Give a whole CLIPModel; retrieval needs both towers."
+        "Give a whole CLIPModel; retrieval needs both towers. --task embedding takes the image tower alone."
     )
 
 
@@ -119,7 +126,17 @@ MODEL_TYPES = {
         config_class=CLIPConfig,
         text_settings=TEXT,
         task=_clip_task,
-        settings={"retrieval": ("projection_dim",)},
+        settings={"retrieval": ("projection_dim",), _image_encoder.TASK: ("projection_dim",)},
         adjust=_adjust_clip,
+    ),
+    "clip_vision_model": ModelType(
+        config_class=CLIPConfig,
+        text_settings=TEXT,
+        task=_image_encoder.task,
+        settings={_image_encoder.TASK: ("projection_dim",)},
+        adjust=_adjust_clip,
+        complete=_image_encoder.with_tower,
+        correct=_image_encoder.as_whole,
+        family="clip",
     ),
 }

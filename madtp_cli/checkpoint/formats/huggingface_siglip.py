@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from transformers import SiglipConfig
 
-from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
+from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source, _image_encoder
 from madtp_cli.checkpoint.formats._transformers_folder import (
     TEXT,
     ModelType,
@@ -53,6 +53,23 @@ def _task(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> tuple[s
     return "retrieval", None
 
 
+def _vision_task(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> tuple[str, str | None]:
+    tower = _image_encoder.with_tower(weights)
+    if PATCHES in tower and tower[PATCHES].dim() == 2:
+        return _image_encoder.TASK, NAFLEX
+    if f"{PARTS[0]}.head.probe" not in tower:
+        return _image_encoder.TASK, (
+            "a SiglipVisionModel without its attention pooling (vision_use_head is false), so it has no embedding.\n"
+            "Give a SiglipVisionModel with its head, or a whole SiglipModel."
+        )
+    return _image_encoder.TASK, None
+
+
+def _correct_vision(settings: dict[str, Any]) -> None:
+    _image_encoder.as_whole(settings)
+    _correct(settings)
+
+
 def _correct(settings: dict[str, Any]) -> None:
     """Set the special tokens that config.json leaves to transformers, whose defaults are not in the vocabulary."""
     text = settings.setdefault("text_config", {})
@@ -80,5 +97,15 @@ MODEL_TYPES = {
         settings={"retrieval": ("trained_on",)},
         adjust=_adjust,
         correct=_correct,
-    )
+    ),
+    "siglip_vision_model": ModelType(
+        config_class=SiglipConfig,
+        text_settings=(*TEXT, "projection_size"),
+        task=_vision_task,
+        settings={_image_encoder.TASK: ("trained_on",)},
+        adjust=_adjust,
+        complete=_image_encoder.with_tower,
+        correct=_correct_vision,
+        family="siglip",
+    ),
 }

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from madtp_cli.errors import printable
-from madtp_cli.reporting.schema import GenerationCostPart, GflopsPart
+from madtp_cli.reporting.schema import GenerationCostPart, GflopsPart, IndexPart, Interval
 
 
 def table(title: str, *columns: str, header: bool = True) -> Table:
@@ -31,6 +31,31 @@ def generation_lines(part: GenerationCostPart | None) -> Iterator[str]:
         pruned = "" if part.pruned is None else f", pruned {part.pruned:.4g} ({part.share:.3f}x)"
         yield f"Generation cost in GFLOPs per answer, not part of the budget: dense {part.dense:.4g}{pruned}."
         yield f"It covers {part.description}."
+
+
+def index_lines(part: IndexPart | None) -> Iterator[str]:
+    """State the index compatibility of an image encoder."""
+    if part is None:
+        return
+    low, high = part.cosine_interval95.low, part.cosine_interval95.high
+    yield (
+        f"Cosine to the dense embedding: mean {part.cosine:.4f} (95 % interval {low:.4f} to {high:.4f}), "
+        f"5th percentile {part.cosine_p5:.4f}."
+    )
+    yield f"Search results equal to those of dense queries in the dense index, {part.images:,} images:"
+    for words, overlap in (
+        ("pruned queries, dense index (no re-indexing)", part.pruned_in_dense),
+        ("dense queries, pruned index", part.dense_in_pruned),
+        ("pruned queries, pruned index", part.pruned_in_pruned),
+    ):
+        yield (
+            f"  {words}: top 1 {_percent(overlap.top1, overlap.top1_interval95)}, "
+            f"top {part.results} {_percent(overlap.top10, overlap.top10_interval95)}"
+        )
+
+
+def _percent(value: float, interval: Interval) -> str:
+    return f"{value:.1f} % ({interval.low:.1f} to {interval.high:.1f})"
 
 
 def note_lines(notes: Sequence[str]) -> Iterator[str]:

@@ -36,7 +36,7 @@ def _quality_rows(part: ChangePart) -> Iterator[tuple[str, ...]]:
     """Yield the row of the metric, then a row for each further figure."""
     points = part.unit == "points"
     yield (
-        f"{part.metric}, %" if points else part.metric,
+        f"{part.metric}, %" if points and part.value_unit == "percent" else part.metric,
         f"{part.dense:.2f}",
         f"{part.pruned:.2f}",
         f"{part.change:+.2f} {'points' if points else '%'}",
@@ -62,6 +62,7 @@ def _lines(report: CompressReport) -> Iterator[str]:
         "Other samples may cost a little more or less."
     )
     yield from _shared.generation_lines(report.generation)
+    yield from _shared.index_lines(report.index)
     for tower, layers in report.tokens.items():
         yield f"Mean tokens through the {wording.tower_name(tower)} tower: {_token_counts(layers)}"
     yield from _shared.note_lines(report.notes)

@@ -28,11 +28,11 @@ def lines(report: ExportReport) -> Iterator[str]:
 
 def _check(check: ExportCheck) -> str:
     """State what was compared, the largest difference and the tolerance."""
-    batches, kept = ", ".join(map(str, check.batch_sizes)), check.kept_image_tokens
+    batches, kept, words = ", ".join(map(str, check.batch_sizes)), check.kept_image_tokens, check.text_tokens
+    texts = "" if words is None else f", with texts of {words.least} to {words.most} tokens"
     tokens = "" if kept is None else f" Images keep {kept.least} to {kept.most} tokens."
     return (
-        f"Checked on {check.samples} random samples in batches of {batches}, with texts of "
-        f"{check.text_tokens.least} to {check.text_tokens.most} tokens.{tokens}\n"
+        f"Checked on {check.samples} random samples in batches of {batches}{texts}.{tokens}\n"
         f"Largest difference from the outputs of the model: {check.max_difference:.1e} "
         f"(tolerance {check.tolerance:g})."
     )

@@ -40,7 +40,10 @@ def special_ids(tokenizer: Any) -> dict[str, int]:
 
 
 def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) -> Any:
-    """Build a CLIPProcessor: it resizes the shorter side and crops the middle, or it squashes the image."""
+    """Build a CLIPProcessor: it resizes the shorter side and crops the middle, or it squashes the image.
+
+    Without a tokenizer it is the image processor alone.
+    """
     from transformers import CLIPImageProcessorPil, CLIPProcessor
 
     square = {"height": image_size, "width": image_size}
@@ -55,6 +58,8 @@ def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) ->
         image_std=settings.std,
         resample=settings.resample,
     )
+    if tokenizer is None:
+        return images
     return CLIPProcessor(image_processor=images, tokenizer=tokenizer)
 
 
@@ -95,8 +100,9 @@ def architecture(size: str, patch_size: int, image_size: int, activation: str = 
 
 FAMILY = Family(
     name="clip",
-    tasks=("classification", "retrieval"),
-    same_weights=frozenset({"classification", "retrieval"}),
+    tasks=("classification", "embedding", "retrieval"),
+    same_weights=frozenset({"classification", "embedding", "retrieval"}),
+    image_only={"embedding": ("vision_model.", "visual_projection.")},
     read_out={"vision": 0, "text": -1},
     position_key="vision_model.embeddings.position_embedding.weight",
     tokenizer=TokenizerRecord(

@@ -47,10 +47,6 @@ class MadtpClipForRetrieval(PrunableClip):
         images, _ = self.embed_images(pixel_values)
         return self._logits(images, self.embed_texts(input_ids, attention_mask)).softmax(-1)
 
-    def image_states(self, tokens: Packed) -> Tensor:
-        """Return the normalised [CLS] token of each image."""
-        return self.vision_model.post_layernorm(tokens.first())
-
     def text_states(self, tokens: Packed) -> Tensor:
         """Return the normalised end-of-text token of each text."""
         return self.text_model.final_layer_norm(tokens.last())
@@ -62,10 +58,6 @@ class MadtpClipForRetrieval(PrunableClip):
     def project_texts(self, states: Tensor) -> Tensor:
         """Return the features of texts, [texts, joint width], not normalised."""
         return self.text_projection(states)
-
-    def image_token_targets(self, tokens: Packed) -> Packed:
-        """Return the last image tokens, normalised."""
-        return tokens.replace(self.vision_model.post_layernorm(tokens.data))
 
     def scaled(self, similarities: Tensor) -> Tensor:
         """Return similarities times the logit scale."""

@@ -23,7 +23,8 @@ class MadtpClipConfig(CLIPConfig):
 
     `madtp` holds the fields of `PruningSettings`, or None for a dense model. `trained_on` is the name of the data set,
     if the checkpoint states it. A text ends with its first token `text_config.eos_token_id`. `text_projection_bias` is
-    whether the projection of texts has a bias, as in some models of OpenCLIP.
+    whether the projection of texts has a bias, as in some models of OpenCLIP. `image_projection` is whether an image
+    encoder alone projects its features, as transformers' CLIPVisionModelWithProjection does.
     """
 
     model_type = "madtp_clip"
@@ -31,6 +32,7 @@ class MadtpClipConfig(CLIPConfig):
     madtp: dict[str, Any] | None = None
     trained_on: str | None = None
     text_projection_bias: bool = False
+    image_projection: bool = True
 
 
 class PrunableClip(DualEncoder, CLIPPreTrainedModel):
@@ -84,6 +86,14 @@ class PrunableClip(DualEncoder, CLIPPreTrainedModel):
         tokens = tokens.protect_ends(first=True, last=True)  # start and end of the text
         layers = self.text_model.encoder.layers
         return encode_pre_norm(layers, tokens, pruner, self.backend, causal=True, states=states)
+
+    def image_states(self, tokens: Packed) -> Tensor:
+        """Return the normalised [CLS] token of each image."""
+        return self.vision_model.post_layernorm(tokens.first())
+
+    def image_token_targets(self, tokens: Packed) -> Packed:
+        """Return the last image tokens, normalised."""
+        return tokens.replace(self.vision_model.post_layernorm(tokens.data))
 
     def _up_to_end(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Return which tokens are not padding and not after the first end of their text, bool [texts, tokens]."""

@@ -44,7 +44,7 @@ def special_ids(tokenizer: Any) -> dict[str, int]:
 
 
 def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) -> Any:
-    """Build a SiglipProcessor, which squashes the image."""
+    """Build a SiglipProcessor, which squashes the image; without a tokenizer its image processor alone."""
     from transformers import SiglipImageProcessorPil, SiglipProcessor
 
     images = SiglipImageProcessorPil(
@@ -55,6 +55,8 @@ def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) ->
         image_std=settings.std,
         resample=settings.resample,
     )
+    if tokenizer is None:
+        return images
     return SiglipProcessor(image_processor=images, tokenizer=tokenizer)
 
 
@@ -85,8 +87,9 @@ GEMMA = 256_000
 
 FAMILY = Family(
     name="siglip",
-    tasks=("classification", "retrieval"),
-    same_weights=frozenset({"classification", "retrieval"}),
+    tasks=("classification", "embedding", "retrieval"),
+    same_weights=frozenset({"classification", "embedding", "retrieval"}),
+    image_only={"embedding": ("vision_model.",)},
     read_out={"vision": None, "text": -1},
     position_key="vision_model.embeddings.position_embedding.weight",
     tokenizer=TokenizerRecord(

@@ -47,25 +47,13 @@ class MadtpSiglipForRetrieval(PrunableSiglip):
         images, _ = self.embed_images(pixel_values)
         return self._logits(images, self.embed_texts(input_ids, attention_mask)).sigmoid()
 
-    def image_states(self, tokens: Packed) -> Tensor:
-        """Return the attention-pooled state of each image."""
-        return self.pool(tokens.replace(self.vision_model.post_layernorm(tokens.data)))
-
     def text_states(self, tokens: Packed) -> Tensor:
         """Return the normalised last token of each text. All tokens are normalised, as in transformers' model."""
         return tokens.replace(self.text_model.final_layer_norm(tokens.data)).last()
 
-    def project_images(self, states: Tensor) -> Tensor:
-        """Return the features of images, which are their pooled states."""
-        return states
-
     def project_texts(self, states: Tensor) -> Tensor:
         """Return the features of texts, [texts, joint width], not normalised."""
         return self.text_model.head(states)
-
-    def image_token_targets(self, tokens: Packed) -> Packed:
-        """Return the last image tokens, normalised."""
-        return tokens.replace(self.vision_model.post_layernorm(tokens.data))
 
     def scaled(self, similarities: Tensor) -> Tensor:
         """Return similarities times the logit scale, plus the bias."""

@@ -97,6 +97,18 @@ class PrunableSiglip(DualEncoder, SiglipPreTrainedModel):
         tokens = self.to_tokens(self.text_model.embeddings(input_ids)).protect_ends(first=False, last=True)
         return encode_pre_norm(self.text_model.encoder.layers, tokens, pruner, self.backend, states=states)
 
+    def image_states(self, tokens: Packed) -> Tensor:
+        """Return the attention-pooled state of each image."""
+        return self.pool(tokens.replace(self.vision_model.post_layernorm(tokens.data)))
+
+    def project_images(self, states: Tensor) -> Tensor:
+        """Return the features of images, which are their pooled states."""
+        return states
+
+    def image_token_targets(self, tokens: Packed) -> Packed:
+        """Return the last image tokens, normalised."""
+        return tokens.replace(self.vision_model.post_layernorm(tokens.data))
+
     def pool(self, tokens: Packed) -> Tensor:
         """Return the attention-pooled state of each image, [images, width].
 

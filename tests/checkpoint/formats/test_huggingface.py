@@ -19,8 +19,8 @@ from transformers import (
     BlipModel,
     CLIPConfig,
     CLIPModel,
-    CLIPVisionConfig,
-    CLIPVisionModel,
+    CLIPTextConfig,
+    CLIPTextModel,
 )
 
 from madtp_cli.checkpoint import formats
@@ -174,8 +174,8 @@ def test_a_part_of_a_model_is_refused(tmp_path: Path) -> None:
     """One tower alone, or both without a head, have no task."""
     _safetensors(_drawn(BlipModel, BlipConfig(vision_config=VISION, text_config=TEXT)), tmp_path / "features")
     assert "without a task head" in str(formats.recognise(read(tmp_path / "features"), CheckpointOverrides()).refusal)
-    _safetensors(_drawn(CLIPVisionModel, CLIPVisionConfig(**VISION)), tmp_path / "images")
-    assert "clip_vision_model" in str(formats.recognise(read(tmp_path / "images"), CheckpointOverrides()).refusal)
+    _safetensors(_drawn(CLIPTextModel, CLIPTextConfig(**TEXT)), tmp_path / "texts")
+    assert "clip_text_model" in str(formats.recognise(read(tmp_path / "texts"), CheckpointOverrides()).refusal)
     half = {key: value for key, value in _clip().state_dict().items() if not key.startswith("text_model.")}
     source = Source(Path("half"), "folder", half, config={"model_type": "clip", "architectures": ["CLIPHalf"]})
     assert "CLIPHalf) without text_model" in str(formats.recognise(source, CheckpointOverrides()).refusal)

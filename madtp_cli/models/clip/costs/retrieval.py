@@ -51,5 +51,6 @@ def _blocks(name: str, tower: Any, config: Any, counts: Counts) -> list[LayerCos
         scoring = pruning(n, tower, config.madtp, PROTECTED[name]) * tokens.scored[block]
         cost = norm(n, width) + self_attention(n, width) + scoring + norm(m, width) + feed_forward(m, width, inner)
         costs.append(LayerCost(name, f"layer {block}", cost.sum(-1)))
-    embedding = np.full(tokens.entered.shape[1], (norm(READ_OUT, width) + width * config.projection_dim).item())
+    projected = 0 if name == "vision" and not config.image_projection else width * config.projection_dim
+    embedding = np.full(tokens.entered.shape[1], (norm(READ_OUT, width) + projected).item())
     return [*costs, LayerCost(name, "embedding", embedding)]
