@@ -213,11 +213,11 @@ Train = Annotated[
 ]
 Val = Annotated[
     int | None,
-    option("Number of validation samples, 0 or more. [default: 1000, for retrieval 500]", "--val", panel="Data", min=0),
+    option("Number of validation samples, 0 or more. [default: 1000 or 500, by task]", "--val", panel="Data", min=0),
 ]
 Test = Annotated[
     int | None,
-    option("Number of test samples, 0 or more. [default: 2000, for retrieval 1000]", "--test", panel="Data", min=0),
+    option("Number of test samples, 0 or more. [default: 2000 or 1000, by task]", "--test", panel="Data", min=0),
 ]
 Captions = Annotated[
     int | None,

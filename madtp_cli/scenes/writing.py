@@ -1,4 +1,7 @@
-"""Writes the built-in scenes as files in BLIP's annotation layout, which the readers read like a user's own data."""
+"""Writes the built-in scenes as files in BLIP's annotation layout, which the readers read like a user's own data.
+
+Images without texts have no annotation files.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from madtp_cli.errors import UsageError
 from madtp_cli.scenes import splits, text_only
 from madtp_cli.scenes.generator import answers
 
-#: Names of the annotation files of each task; NLVR2 calls its validation split "dev".
+#: Names of the annotation files of each task that has texts; NLVR2 calls its validation split "dev".
 FILES = {
     "nlvr2": "nlvr_{}.json",
     "vqa": "vqa_{}.json",
@@ -99,7 +102,8 @@ def _write_rows(
     folder: Path, task: str, rows: Mapping[str, Sequence[Row]], progress: Progress | None
 ) -> dict[str, list[Row]]:
     """Write all files of a data set, and return the rows that were generated for it."""
-    (folder / "annotation").mkdir()
+    if task in FILES:
+        (folder / "annotation").mkdir()
     total = sum(map(len, rows.values()))
     written: dict[str, list[Row]] = {}
     done = 0
@@ -113,8 +117,9 @@ def _write_rows(
             done += 1
             if progress:
                 progress(done, total)
-        name = FILES[task].format("dev" if (task, split) == ("nlvr2", "val") else split)
-        _write_json(folder / "annotation" / name, records)
+        if task in FILES:
+            name = FILES[task].format("dev" if (task, split) == ("nlvr2", "val") else split)
+            _write_json(folder / "annotation" / name, records)
     if task == "vqa":
         _write_json(folder / "annotation" / ANSWER_LIST, answers())
     return written
@@ -158,7 +163,7 @@ def _summary(task: str, rows: Sequence[Row]) -> SplitSummary:
             by_kind[row.kind or "other"][text_only.answer(row)] += 1
     kinds = {kind: (counts.total(), _percent(task, counts)) for kind, counts in sorted(by_kind.items())}
     percent = _percent(task, sum(by_kind.values(), Counter()))
-    texts = sum(len(row.references) for row in rows) if task in ("caption", "retrieval") else len(rows)
+    texts = len(rows) if task in ("nlvr2", "vqa") else sum(len(row.references) for row in rows)
     return SplitSummary(
         rows=len(rows),
         texts=texts,

@@ -53,7 +53,9 @@ def test_the_annotations_have_only_the_fields_of_blip(written):
         assert row["label"] in ("True", "False")
 
 
-@pytest.fixture(scope="module", params=[("vqa", None), ("caption", None), ("retrieval", 5), ("retrieval", 1)])
+@pytest.fixture(
+    scope="module", params=[("vqa", None), ("caption", None), ("retrieval", 5), ("retrieval", 1), ("embedding", None)]
+)
 def other(request, tmp_path_factory):
     """A folder of another task, the task and its number of captions."""
     task, captions = request.param
@@ -79,6 +81,9 @@ def test_the_data_of_other_tasks_are_read_back_unchanged(other):
 def test_the_annotations_of_other_tasks_have_only_the_fields_of_blip(other):
     """VQA has one record per question; captions have one per caption in train, and one per image elsewhere."""
     folder, task, captions, _ = other
+    if task == "embedding":
+        assert [path.name for path in folder.iterdir()] == ["images"]
+        return
     stem = "vqa" if task == "vqa" else "coco_karpathy"
     train, val = (json.loads((folder / f"annotation/{stem}_{split}.json").read_text()) for split in ("train", "val"))
     if task == "vqa":
@@ -103,7 +108,8 @@ def test_the_summary_depends_on_the_task(other):
         assert test.commonest_percent in (25, 50, 75, 100)
         assert sum(rows for rows, _ in test.kinds.values()) == summary.text_only["all"].samples == 4
     else:
-        assert (test.texts, test.commonest_percent, test.kinds) == (4 * (captions or 5), None, {})
+        texts = 0 if task == "embedding" else 4 * (captions or 5)
+        assert (test.texts, test.commonest_percent, test.kinds) == (texts, None, {})
         assert summary.text_only == {}
 
 

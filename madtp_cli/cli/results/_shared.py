@@ -39,8 +39,8 @@ def index_lines(part: IndexPart | None) -> Iterator[str]:
         return
     low, high = part.cosine_interval95.low, part.cosine_interval95.high
     yield (
-        f"Cosine to the dense embedding: mean {part.cosine:.4f} (95 % interval {low:.4f} to {high:.4f}), "
-        f"5th percentile {part.cosine_p5:.4f}."
+        f"Cosine to the dense embedding: mean {part.cosine:.5f} (95 % interval {low:.5f} to {high:.5f}), "
+        f"5th percentile {part.cosine_p5:.5f}."
     )
     yield f"Search results equal to those of dense queries in the dense index, {part.images:,} images:"
     for words, overlap in (

@@ -32,7 +32,8 @@ def _table(written: Mapping[str, Any]) -> Table:
     if not kinds:
         table = _shared.table(title, "", *columns)
         table.add_row("images", *[f"{split['rows']:,}" for split in splits])
-        table.add_row("captions", *[f"{split['texts']:,}" for split in splits])
+        if any(split["texts"] for split in splits):
+            table.add_row("captions", *[f"{split['texts']:,}" for split in splits])
         return table
     meaning = "true" if any(split["true_percent"] is not None for split in splits) else "the most common answer"
     table = _shared.table(f"{title}: rows by kind, in brackets the share of {meaning}", "kind", *columns)
