@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 from transformers import (
@@ -203,3 +204,30 @@ def test_answers_are_the_nearest_images() -> None:
     """They show in the samples of a run which image a search finds first."""
     result: TaskResult = replace(_measured(torch.eye(3) + 0.1 * torch.ones(3, 3)).result)
     assert (result.answers, result.scores) == ([1, 0, 0], [])
+
+
+@pytest.mark.slow
+def test_an_image_encoder_goes_through_every_command(tmp_path: Path) -> None:
+    """Compressed with a folder of images; evaluated against the dense model that its report names; exported."""
+    stock: Any = SiglipVisionModel(SiglipVisionConfig(**{**SIZES, "hidden_size": 128, "num_attention_heads": 2}))
+    stock.save_pretrained(tmp_path / "dense")
+    (tmp_path / "images").mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(30):
+        pixels = generator.integers(0, 255, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"images/{number:02}.png")
+    given: Any = {"data": tmp_path / "images", "batch_size": 4}
+    made = madtp_cli.compress(tmp_path / "dense", gflops_budget=0.7, steps=1, output=tmp_path / "pruned", **given)
+    assert (made.task, made.quality.samples, made.quality.metric) == ("embedding", 6, TASK.metric)
+    assert made.index is not None
+    assert made.quality.pruned == pytest.approx(100 * made.index.cosine)
+    assert made.quality.dense == pytest.approx(100, abs=1e-3)
+    found = madtp_cli.evaluate(tmp_path / "pruned", min_cosine=-1, min_overlap_top10=0, **given)
+    assert found.index is not None
+    assert found.index.cosine == pytest.approx(made.index.cosine, abs=1e-5)
+    assert found.gates is not None
+    assert [gate.verdict for gate in found.gates.gates] == ["pass", "pass"]
+    written = madtp_cli.export(tmp_path / "pruned", tmp_path / "encoder.pt2")
+    assert list(written.inputs) == ["pixel_values"]
+    assert list(written.outputs) == ["image_embedding", "kept_vision"]
+    assert written.check.text_tokens is None
