@@ -179,4 +179,10 @@ def notes(session: Session) -> list[str]:
             "model. The same threshold scale can cost more or less on your own data. "
             "Give --data to calibrate on it."
         )
+    elif session.settings.data is None and session.model.config.trained_on != SCENES:
+        sentences.append(
+            "The checkpoint was not trained on the built-in scenes, on which it was measured. The same threshold scale "
+            "can cost more or less on your own images, and their search results can differ more. Give --data to "
+            "calibrate on them."
+        )
     return sentences

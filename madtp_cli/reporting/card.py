@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from madtp_cli.reporting import index_card
 from madtp_cli.reporting.schema import CompressReport
 
 _RESULT = """
@@ -144,7 +145,7 @@ class CardFacts:
 
 def model_card(report: CompressReport, facts: CardFacts) -> str:
     """Write the README.md of a compressed checkpoint: YAML front matter, then Markdown."""
-    sections = [f"---\n{_front_matter(report, facts)}\n---\n", _result(report, facts)]
+    sections = [f"---\n{_front_matter(report, facts)}\n---\n", _result(report, facts), index_card.section(report.index)]
     if report.curve:
         rows = sorted((point.threshold_scale, point.share) for point in report.curve)
         lines = [f"| {scale:.4g} | {share * report.gflops.dense:.4g} | {share:.1%} |" for scale, share in rows]

@@ -222,6 +222,9 @@ def test_an_image_encoder_goes_through_every_command(tmp_path: Path) -> None:
     assert made.index is not None
     assert made.quality.pruned == pytest.approx(100 * made.index.cosine)
     assert made.quality.dense == pytest.approx(100, abs=1e-3)
+    card = (tmp_path / "pruned/README.md").read_text(encoding="utf-8")
+    assert f"mean cosine of {made.index.cosine:.5f} to the dense ones" in card
+    assert "pipeline_tag: image-feature-extraction" in card
     found = madtp_cli.evaluate(tmp_path / "pruned", min_cosine=-1, min_overlap_top10=0, **given)
     assert found.index is not None
     assert found.index.cosine == pytest.approx(made.index.cosine, abs=1e-5)
