@@ -20,6 +20,7 @@ from PIL import Image
 
 from madtp_cli import processes
 from madtp_cli.errors import UsageError
+from tests import json_documents
 from tests.paths import ROOT
 
 LAUNCHERS = {"torchrun": "torch.distributed.run", "accelerate": "accelerate.commands.accelerate_cli"}
@@ -54,7 +55,15 @@ def output(process: subprocess.Popen[str]) -> Any:
     """Return what a process printed as JSON."""
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
-    return json.loads(out)
+    return checked(out)
+
+
+def checked(out: str) -> Any:
+    """Return a JSON document after a check with the schema of its command, if it is of one."""
+    document = json.loads(out)
+    if isinstance(document, dict):
+        json_documents.validator(document["command"]).validate(document)
+    return document
 
 
 @pytest.mark.slow
@@ -144,7 +153,7 @@ def test_the_launchers_of_the_page_work(tmp_path) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["command"] in ("compress", "eval")
+        assert checked(done.stdout)["command"] in ("compress", "eval")
 
 
 def test_a_command_for_one_process_refuses_a_launcher(monkeypatch) -> None:
