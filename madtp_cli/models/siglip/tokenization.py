@@ -27,7 +27,7 @@ def read(folder: Path) -> Any:
 
         tokenizer = SiglipTokenizer.from_pretrained(folder, local_files_only=True)  # cleans texts itself
     else:
-        raise ImportError("has only a spiece.model, which needs sentencepiece: pip install 'madtp[siglip]'")
+        raise ImportError("has only a spiece.model, which needs sentencepiece: pip install sentencepiece")
     tokenizer.padding_side = "right"
     return tokenizer
 
