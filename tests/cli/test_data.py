@@ -28,7 +28,7 @@ def test_missing_images_give_exit_code_3_and_a_complete_document(madtp, captions
     assert done.exit_code == 3
     report = json.loads(done.stdout)
     assert (report["schema_version"], report["command"], report["path"]) == (1, "data", "photos")
-    assert report["tasks"].keys() == {"caption", "retrieval"}
+    assert report["tasks"].keys() == {"caption", "embedding", "retrieval"}
     assert report["tasks"]["caption"]["splits"]["test"]["rows"] == 3
     assert report["images"]["test"] | {"missing_first": 0} == {
         "images": 3, "missing": 1, "checked": 2, "unreadable": 0, "missing_first": 0, "unreadable_first": [],

@@ -29,7 +29,7 @@ def help_of(madtp):
 def test_required_options_and_defaults_are_shown(help_of) -> None:
     """Also the default 0."""
     text = help_of("compress")
-    assert re.search(r"--gflops-budget .*?\(26\.5G\)\. \[required\]", text)
+    assert re.search(r"--gflops-budget .*?\(26\.5G\)\..*?\[required\]", text)
     assert re.search(r"--seed .*?4294967295\. \[default: 0\]", text)
     assert "[default: 16]" in text
     assert "Default: the built-in scenes." in text

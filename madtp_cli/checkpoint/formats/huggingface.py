@@ -96,7 +96,7 @@ def _clip_task(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> tu
         return "retrieval", None
     return "retrieval", (
         f"a CLIP ({architecture(settings)}) without {', '.join(absent)}.\n"
-        "Give a whole CLIPModel; retrieval needs both towers. --task embedding takes the image tower alone."
+        "Give a whole CLIPModel; retrieval needs both towers."
     )
 
 
