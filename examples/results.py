@@ -68,6 +68,22 @@ both, CLIP on the first one only.
 
 | model and data | budget | steps | budget error | share on test | metric | dense | pruned | change | samples |
 |---|---|---|---|---|---|---|---|---|---|"""
+#: Title and checkpoint of the image encoders whose index compatibility is measured, each with `DEFAULT_STEPS`.
+ENCODERS = {"clip-images": ("CLIP, image tower alone, built-in scenes", "clip.pt")}
+INDEX_INTRODUCTION = """
+## Index compatibility of image encoders
+
+`--task embedding` with the default number of steps: the image tower alone, compressed with images alone. Each test
+image is a query, and the index holds all other test images. A result is right if a dense query finds it in the dense
+index. In brackets are the 5th percentile of the cosine and the 95 % intervals of the percentages.
+
+* **pruned in dense**: pruned queries in the dense index, so nothing is embedded again.
+* **dense in pruned**: dense queries in the pruned index.
+* **pruned in pruned**: all images are embedded again.
+
+| image encoder | budget | share on test | cosine | pruned in dense, top 1 | top 10 | dense in pruned, top 1 | top 10 \
+| pruned in pruned, top 1 | top 10 | images |
+|---|---|---|---|---|---|---|---|---|---|---|"""
 ARCHITECTURES_INTRODUCTION = """
 ## GFLOPs of the published architectures
 
@@ -98,6 +114,31 @@ def compress(row: str, budget: str, folder: Path, steps: int | None = None) -> C
             command += ["--steps", steps]
         run_madtp(command)
     return CompressReport.model_validate_json((output / "report.json").read_text("utf-8"))
+
+
+def index_row(encoder: str, budget: str, folder: Path) -> str:
+    """Return the line of an image encoder at a budget; it is compressed unless its output exists."""
+    title, source = ENCODERS[encoder]
+    output = folder / f"{encoder}-{budget}"
+    if not (output / "report.json").exists():
+        command: list[object] = ["compress", HERE / source, "--task", "embedding", "--gflops-budget", budget]
+        run_madtp([*command, "--output", output, "--overwrite"])
+    return index_line(title, budget, CompressReport.model_validate_json((output / "report.json").read_text("utf-8")))
+
+
+def index_line(title: str, budget: str, report: CompressReport) -> str:
+    """Return the line of the table for the report of an image encoder."""
+    part = report.index
+    if part is None:
+        raise ValueError(f"{report.output} is no image encoder")
+    cells = [title, budget, f"{report.gflops.share:.3f}", f"{part.cosine:.5f} ({part.cosine_p5:.5f})"]
+    for overlap in (part.pruned_in_dense, part.dense_in_pruned, part.pruned_in_pruned):
+        for value, interval in (
+            (overlap.top1, overlap.top1_interval95),
+            (overlap.top10, overlap.top10_interval95),
+        ):
+            cells.append(f"{value:.1f} ({interval.low:.1f} to {interval.high:.1f})")
+    return f"| {' | '.join([*cells, f'{part.images:,}'])} |"
 
 
 def write_scenes(folder: Path, captions: int) -> Path:
@@ -169,6 +210,9 @@ def main() -> None:
     lines = [INTRODUCTION]
     for row in options.rows:
         lines += result_rows(row, options.budgets, options.folder)
+    lines.append(INDEX_INTRODUCTION)
+    for encoder in ENCODERS:
+        lines += [index_row(encoder, budget, options.folder) for budget in options.budgets]
     lines += [ARCHITECTURES_INTRODUCTION, *architecture_rows()]
     (HERE / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -96,6 +96,17 @@ def test_the_results_page_has_every_row_and_budget() -> None:
     assert all(abs(float(row[3].rstrip("%"))) <= 1 for row in by_row.values())
 
 
+def test_the_results_page_has_every_image_encoder_and_budget() -> None:
+    """Each line has a cosine, six percentages and 1,000 images."""
+    page = (EXAMPLES / "results.md").read_text("utf-8")
+    assert results.INDEX_INTRODUCTION in page
+    for title, _ in results.ENCODERS.values():
+        for budget in results.BUDGETS:
+            line = re.search(rf"^\| {re.escape(title)} \| {budget} \| (.*) \| 1,000 \|$", page, re.MULTILINE)
+            assert line is not None
+            assert len(re.findall(r"[\d.]+ \([\d.]+ to [\d.]+\)", line[1])) == 6
+
+
 def test_the_results_page_has_the_words_of_its_script() -> None:
     """The page takes hours to make, so a change of the explanations is also made in the page by hand."""
     page = (EXAMPLES / "results.md").read_text("utf-8")
