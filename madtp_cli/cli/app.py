@@ -16,6 +16,7 @@ from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
 from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, PointSettings, head_widths
+from madtp_cli.config.batch_sizes import parse_batch_sizes
 
 app = typer.Typer(
     cls=exit_codes.CommandGroup,
@@ -138,14 +139,13 @@ def profile(
     """Count GFLOPs and tokens by tower and layer, check the count with fvcore, and measure times with --time."""
     if list_archs:
         start.list_architectures(ctx)
+    given = {name: ctx.params[name] for name in ("arch", "text_tokens", "fvcore_check")}
+    given["batch_sizes"] = parse_batch_sizes(timed, batch_sizes)
     settings, terminal = context.settings(ctx, PointSettings)
+    from madtp_cli.pipelines import planning
     from madtp_cli.pipelines import profile as pipeline
 
-    given = {name: ctx.params[name] for name in ("arch", "text_tokens", "fvcore_check")}
-    given["batch_sizes"] = pipeline.timing.parse_batch_sizes(timed, batch_sizes)
     if ctx.params["dry_run"]:
-        from madtp_cli.pipelines import planning
-
         return context.print_report(ctx, planning.profile(checkpoint, settings, terminal, **given), results.plan.show)
     return context.print_report(ctx, pipeline.profile(checkpoint, settings, terminal, **given), results.profile.show)
 

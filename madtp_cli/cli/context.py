@@ -54,12 +54,14 @@ def settings(ctx: typer.Context, kind: type[RunSettings], early_check: bool = Tr
         output.message(note)
     if early_check:
         early_checks.check_run(ctx.params["checkpoint"], resolved)
-    import_torch(output)
+        import_torch(output)
     return resolved, output
 
 
 def import_torch(terminal: Terminal) -> None:
     """Show a stage while PyTorch and transformers are imported, which takes seconds."""
+    if "madtp_cli.evaluation.session" in sys.modules:
+        return
     terminal.start("Loading PyTorch", 0)
     importlib.import_module("madtp_cli.evaluation.session")
     terminal.finish()

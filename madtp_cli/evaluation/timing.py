@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import number_formats
 from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.evaluation.executed import forward, inference_of, multiply_adds, useful_multiply_adds
@@ -23,8 +22,6 @@ from madtp_cli.progress import PlannedStage, ProgressReporter
 from madtp_cli.progress.forecast import CLOCK
 from madtp_cli.reporting.schema import Interval, LatencyPart, TimesPart
 
-#: Batch sizes that are timed by default.
-BATCH_SIZES = (1, 8, 32)
 #: Smallest and largest number of turns of one batch size, and the seconds they should take within these limits. Both
 #: numbers are even, so that each model is the first of a turn equally often.
 LEAST_TURNS, MOST_TURNS, SECONDS = 8, 50, 10.0
@@ -32,29 +29,6 @@ LEAST_TURNS, MOST_TURNS, SECONDS = 8, 50, 10.0
 BATCHES = 1 + LEAST_TURNS
 #: Forward passes of each model that measure memory and multiply-adds, and the seconds to evaluate their records.
 MEASURING_PASSES, MEASURING_SECONDS = 4, 0.7
-
-
-def parse_batch_sizes(timed: bool, sizes: str | None) -> Sequence[int]:
-    """Return the batch sizes that `--time` and `--batch-sizes` request; none without `--time`.
-
-    Raises:
-        UsageError: A size is not a number above 0, or there are sizes without `--time`.
-
-    >>> parse_batch_sizes(True, "1, 4"), parse_batch_sizes(True, None), parse_batch_sizes(False, None)
-    ([1, 4], (1, 8, 32), ())
-    """
-    if not timed:
-        if sizes is not None:
-            raise UsageError("--batch-sizes has no effect without --time.\nAdd --time, or leave out --batch-sizes.")
-        return ()
-    if sizes is None:
-        return BATCH_SIZES
-    numbers = [int(size) if size.strip().isdecimal() and len(size) < 10 else 0 for size in sizes.split(",")]
-    if min(numbers) < 1:
-        raise UsageError(
-            f"--batch-sizes {sizes!r} cannot be used.\nGive numbers of samples, 1 or more, with commas: 1,8,32."
-        )
-    return numbers
 
 
 def latency(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from madtp_cli import tasks
+from madtp_cli.config import batch_sizes
 from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import executed, memory, run, timing
 from madtp_cli.evaluation.compute import ComputeConfig
@@ -215,22 +216,22 @@ def test_peak_memory_is_weights_batch_and_activations(samples) -> None:
 
 def test_batch_sizes_are_parsed() -> None:
     """Spaces are allowed, and the order is kept."""
-    assert timing.parse_batch_sizes(timed=True, sizes="8, 1") == [8, 1]
-    assert timing.parse_batch_sizes(timed=True, sizes=None) == timing.BATCH_SIZES
-    assert timing.parse_batch_sizes(timed=False, sizes=None) == ()
+    assert batch_sizes.parse_batch_sizes(timed=True, sizes="8, 1") == [8, 1]
+    assert batch_sizes.parse_batch_sizes(timed=True, sizes=None) == batch_sizes.BATCH_SIZES
+    assert batch_sizes.parse_batch_sizes(timed=False, sizes=None) == ()
 
 
 @pytest.mark.parametrize("sizes", ["0", "8,0", "-1", "", "8,,16", "many", "1.5", "²"])
 def test_wrong_batch_sizes_are_refused(sizes) -> None:
     """The message says what to write."""
     with pytest.raises(UsageError, match=r"cannot be used(?s:.)*1,8,32"):
-        timing.parse_batch_sizes(timed=True, sizes=sizes)
+        batch_sizes.parse_batch_sizes(timed=True, sizes=sizes)
 
 
 def test_batch_sizes_without_time_are_refused() -> None:
     """They would have no effect."""
     with pytest.raises(UsageError, match="Add --time"):
-        timing.parse_batch_sizes(timed=False, sizes="8")
+        batch_sizes.parse_batch_sizes(timed=False, sizes="8")
 
 
 def test_the_reporter_gets_the_progress_of_each_turn(blip, collate, samples) -> None:

@@ -43,6 +43,7 @@ import io
 import torch
 
 SUFFIX = ".toy"
+WRITING_TIME, CHECKING_TIME = 1.0, 1.0
 
 
 def require():
