@@ -112,6 +112,10 @@ class Terminal(ProgressReporter):
         self.message(f"{self._stage.title}: done in {duration(self._stage.elapsed())}")
         self._stage = Stage("", 0)
 
+    def close(self) -> None:
+        """Stop the bar or the lines of a stage that did not finish; their thread would print on."""
+        self._stop()
+
     def _stop(self) -> None:
         for shown in (self._bar, self._lines):
             if shown is not None:

@@ -89,6 +89,7 @@ class CommandGroup(TyperGroup):
             _fail(ctx.obj, message, code, error)
         finally:
             signal.signal(signal.SIGTERM, before)
+            ctx.obj.close()
 
 
 def _fail(terminal: Terminal, message: str, code: int, error: BaseException) -> NoReturn:
