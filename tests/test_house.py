@@ -17,7 +17,12 @@ import pytest
 from tests.paths import PACKAGE, ROOT
 
 #: Python files that may be in the root of the package; everything else belongs to a folder.
-ROOT_FILES = {"__init__.py", "__main__.py", "config.py", "errors.py", "processes.py"}
+ROOT_FILES = {"__init__.py", "__main__.py", "errors.py", "processes.py"}
+#: Everything that the repository has at its top.
+TOP = {
+    *{".ci", ".gitignore", "docs", "examples", "madtp_cli", "tests", "Makefile", "constraints.txt", "pyproject.toml"},
+    *{"AGENTS.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "NOTICE", "README.md"},
+}
 FILE_LINES, FUNCTION_LINES, MEDIAN_FUNCTION_LINES = 300, 40, 10
 
 #: Words and phrases that a new reader has to decode, and plain words for them.
@@ -99,6 +104,14 @@ def dialect(text: str) -> list[str]:
 def test_the_root_of_the_package_has_few_files() -> None:
     """A newcomer finds everything else through the name of a folder."""
     assert {path.name for path in PACKAGE.glob("*.py")} <= ROOT_FILES
+
+
+def test_no_output_of_a_command_is_in_the_repository() -> None:
+    """Commands write into the working directory, and `git add` takes what is there."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is not a git checkout")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {name.split("/")[0] for name in listed.splitlines()} == TOP
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
