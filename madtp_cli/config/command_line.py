@@ -16,8 +16,8 @@ def compress_command(source: Path, settings: CompressSettings) -> str:
     """Return the command that compresses a source with these settings; paths have no folders of this machine.
 
     >>> from madtp_cli.config.sources import resolve
-    >>> settings = resolve({"gflops_budget": "0.2", "data": "/home/me/nlvr2", "steps": 0}, None, {})
-    >>> compress_command(Path("/home/me/blip.pt"), settings)
+    >>> settings = resolve({"gflops_budget": "0.2", "data": "/data/nlvr2", "steps": 0}, None, {})
+    >>> compress_command(Path("/models/blip.pt"), settings)
     'madtp compress blip.pt --gflops-budget 0.2 --data nlvr2 --steps 0'
     """
     given = {name: getattr(settings, name) for name, origin in settings.origins.items() if origin != "default"}
