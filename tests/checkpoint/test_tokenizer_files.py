@@ -19,7 +19,7 @@ from madtp_cli.checkpoint import processors
 from madtp_cli.checkpoint.tokenizer_files import CONFIG, FILES, forget_lengths
 from madtp_cli.errors import CheckpointError
 from madtp_cli.models.blip.towers import MadtpBlipConfig
-from tests.checkpoint.test_bad_files import JSON
+from tests.checkpoint.test_any_file import JSON
 
 TOKENIZER = "tokenizer.json"
 
