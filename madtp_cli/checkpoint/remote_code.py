@@ -160,7 +160,8 @@ def _relative_import(node: ast.ImportFrom) -> _Edit:
 
 def _written_out_choice(tree: ast.Module, folder: str) -> Iterator[_Edit]:
     """Write out the results of `names` and `get`, which read a folder that the flat files do not have."""
-    files = sorted(file.name for file in pkgutil.iter_modules(importlib.import_module(f"{PACKAGE}.{folder}").__path__))
+    modules = pkgutil.iter_modules(importlib.import_module(f"{PACKAGE}.{folder}").__path__)
+    files = sorted(file.name for file in modules if not file.name.startswith("_"))
     by_name = {file.replace("_", "-"): file for file in files}
     choice = ", ".join(f"{name!r}: {file}" for name, file in by_name.items())
     imports = [_import_whole(f"{folder}.{file}", file) for file in files]

@@ -275,8 +275,8 @@ def _one_sample(inputs: BlockInputs, rows: slice, length: int) -> BlockInputs:
 
 
 def names() -> list[str]:
-    """Return the names for `--method`: the files of this folder."""
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+    """Return the names for `--method`: the files of this folder, without those that several methods share."""
+    return sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__) if file.name[0] != "_")
 
 
 def get(name: str) -> Method:
