@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import fsum
 from typing import Any
 
 import torch
@@ -14,12 +13,12 @@ from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import image_inputs
 from madtp_cli.execution.text_runs import OnTextRun, ignore_text_run
 from madtp_cli.metrics.vqa import soft_score
-from madtp_cli.tasks import TaskResult
 from madtp_cli.tasks._texts import TextKind
+from madtp_cli.tasks._vqa_scoring import VqaScoring
 
 
 @dataclass(frozen=True)
-class VqaFromList:
+class VqaFromList(VqaScoring):
     """Answer a question about an image with one of the model's answers.
 
     Attributes:
@@ -30,13 +29,6 @@ class VqaFromList:
     answers: tuple[str, ...]
     question: TextKind
 
-    name = "vqa"
-    schema = "questions"
-    title = "Visual question answering (VQAv2)"
-    pipeline_tag = "visual-question-answering"
-    metric = "VQA accuracy"
-    unit = "percent"
-    shares, relative = True, False
     generation_cost_description = ""
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
@@ -65,18 +57,6 @@ class VqaFromList:
     ) -> list[Any]:
         """Return the answer to each question as text."""
         return [self.answers[number] for number in output.logits.argmax(-1).tolist()]
-
-    def score(
-        self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ignore_text_run
-    ) -> TaskResult:
-        """Return the score of each answer, 0 to 1, by the official rule, see `metrics.vqa.soft_score`."""
-        pairs = zip(predictions, rows, strict=False)
-        scores = [soft_score(answer, row.references) for answer, row in pairs if row.references]
-        return TaskResult(predictions, scores, len(predictions) - len(scores))
-
-    def quality(self, scores: Sequence[float]) -> float:
-        """Return the VQA accuracy in percent."""
-        return 100 * fsum(scores) / len(scores)
 
     def _scores(self, row: Row) -> Tensor:
         """Return the score of each answer, [answers], 0 for those that no annotator gave."""

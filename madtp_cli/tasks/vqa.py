@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import fsum
 from typing import Any
 
 from torch import Tensor
@@ -13,12 +12,12 @@ from torch import Tensor
 from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import pixel_values
 from madtp_cli.execution.text_runs import OnTextRun, ignore_text_run
-from madtp_cli.metrics.vqa import soft_score
 from madtp_cli.models.blip.decoding import IGNORED
 from madtp_cli.models.blip.vqa import RANKED
-from madtp_cli.tasks import TaskResult, _texts
+from madtp_cli.tasks import _texts
 from madtp_cli.tasks._answer_list import VqaFromList
 from madtp_cli.tasks._texts import TextKind, without_spaces
+from madtp_cli.tasks._vqa_scoring import VqaScoring
 
 #: Questions as BLIP was trained on them, and answers, which stay as they are.
 QUESTION = TextKind("vqa question", without_spaces, first="[ENC]")
@@ -35,7 +34,7 @@ def most_frequent(references: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Vqa:
+class Vqa(VqaScoring):
     """Answer a question about an image.
 
     Attributes:
@@ -44,18 +43,11 @@ class Vqa:
         k_test: Answers with the most likely first tokens that are scored in full.
     """
 
-    name = "vqa"
-    schema = "questions"
-    title = "Visual question answering (VQAv2)"
     #: Code for the model card.
     example = (
         'inputs = processor(images=Image.open("image.png"), text="what color is the dog?", return_tensors="pt")\n'
         "print(processor.tokenizer.decode(model.generate(**inputs)[0], skip_special_tokens=True))"
     )
-    pipeline_tag = "visual-question-answering"
-    metric = "VQA accuracy"
-    unit = "percent"
-    shares, relative = True, False
 
     processor: Any = None
     answers: tuple[str, ...] = ()
@@ -123,18 +115,6 @@ class Vqa:
         }
         best = model.rank(output.memory, encoded["input_ids"], encoded["attention_mask"], self.k_test, on_text_run)
         return [self.answers[number] for number in best.tolist()]
-
-    def score(
-        self, model: Any, predictions: list[Any], rows: Sequence[Row], on_text_run: OnTextRun = ignore_text_run
-    ) -> TaskResult:
-        """Return the score of each answer, 0 to 1, by the official rule, see `metrics.vqa.soft_score`."""
-        pairs = zip(predictions, rows, strict=False)
-        scores = [soft_score(answer, row.references) for answer, row in pairs if row.references]
-        return TaskResult(predictions, scores, len(predictions) - len(scores))
-
-    def quality(self, scores: Sequence[float]) -> float:
-        """Return the VQA accuracy in percent."""
-        return 100 * fsum(scores) / len(scores)
 
 
 def _questions(rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:

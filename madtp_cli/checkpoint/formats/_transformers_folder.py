@@ -105,8 +105,8 @@ def _known(
     config: dict[str, Any] = {
         "model_type": models.families()[model_type.family or name].model_type,
         "task": task,
-        "vision_config": _selected(stored["vision_config"], VISION),
-        "text_config": _selected(stored["text_config"], model_type.text_settings),
+        "vision_config": selected(stored["vision_config"], VISION),
+        "text_config": selected(stored["text_config"], model_type.text_settings),
         **{setting: stored[setting] for setting in model_type.settings.get(task, ()) if setting in stored},
     }
     require_valid(config, where)
@@ -115,8 +115,12 @@ def _known(
     return Recognised(NAME, task, config, model_type.complete(weights), notes=tuple(notes), refusal=refusal)
 
 
-def _selected(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Return the named settings. The size of a square may be one number or a pair; return one number."""
+def selected(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the named settings that are there, with one number for the size of a square that is a pair.
+
+    Raises:
+        ValueError: The numbers of a pair differ.
+    """
     selected = {name: config[name] for name in names if name in config}
     for name in ("image_size", "patch_size"):
         side = selected.get(name)

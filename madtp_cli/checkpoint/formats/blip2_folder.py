@@ -14,6 +14,7 @@ from transformers import Blip2Config
 
 from madtp_cli.checkpoint.config_schema import INVALID, require_valid
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
+from madtp_cli.checkpoint.formats._transformers_folder import selected
 from madtp_cli.checkpoint.position_embeddings import with_image_size
 from madtp_cli.errors import CheckpointError
 
@@ -82,17 +83,8 @@ def _config(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model_type": "madtp_blip2",
         "task": "retrieval",
-        "vision_config": {name: _side(stored["vision_config"][name], name) for name in VISION},
+        "vision_config": selected(stored["vision_config"], VISION),
         "text_config": {name: stored["qformer_config"][name] for name in TEXT},
         "num_query_tokens": stored["num_query_tokens"],
         "image_text_hidden_size": stored["image_text_hidden_size"],
     }
-
-
-def _side(value: Any, name: str) -> Any:
-    """Return a setting; the size of a square may be one number or a pair."""
-    if isinstance(value, list | tuple):
-        if len(set(value)) != 1:
-            raise ValueError(f"{name} is {value}, and only squares are supported")
-        return value[0]
-    return value

@@ -12,7 +12,7 @@ from transformers import ViltConfig
 
 from madtp_cli.checkpoint.config_schema import INVALID, require_valid
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
-from madtp_cli.checkpoint.formats._transformers_folder import NAME, architecture
+from madtp_cli.checkpoint.formats._transformers_folder import NAME, architecture, selected
 from madtp_cli.checkpoint.position_embeddings import with_image_size
 from madtp_cli.errors import CheckpointError
 
@@ -80,16 +80,7 @@ def _config(stored: ViltConfig, task: str) -> dict[str, Any]:
     return {
         "model_type": "madtp_vilt",
         "task": task,
-        "vision_config": {name: _side(fields[name], name) for name in VISION},
+        "vision_config": selected(fields, VISION),
         "text_config": {name: fields[name] for name in TEXT},
         "answers": answers,
     }
-
-
-def _side(value: Any, name: str) -> Any:
-    """Return a setting; the size of a square may be one number or a pair."""
-    if isinstance(value, list | tuple):
-        if len(set(value)) != 1:
-            raise ValueError(f"{name} is {value}, and only squares are supported")
-        return value[0]
-    return value
