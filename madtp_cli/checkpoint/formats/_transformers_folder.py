@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,21 +64,33 @@ def recognise_type(name: str, model_type: ModelType, source: Source, overrides: 
     Raises:
         CheckpointError: The folder is incomplete, or its settings are invalid.
     """
+    require_weights(source)
+    kept, dropped = split_dropped(source.weights, DROPPED)
+    with reported_settings(source):
+        recognised = _known(name, model_type, kept, source, overrides)
+    recognised = dataclasses.replace(recognised, dropped=dropped)
+    return with_image_size(recognised, overrides.image_size) if recognised.config else recognised
+
+
+def require_weights(source: Source) -> None:
+    """Raise CheckpointError if a folder has no weights."""
     if not source.weights:
         raise CheckpointError(
             f"{source.path} has a config.json but no weights (model.safetensors or pytorch_model.bin).\n"
             "The folder is incomplete: copy or download it again."
         )
-    kept, dropped = split_dropped(source.weights, DROPPED)
+
+
+@contextmanager
+def reported_settings(source: Source) -> Iterator[None]:
+    """Raise CheckpointError for what transformers raises about the settings of a folder, which it checks."""
     try:
-        recognised = _known(name, model_type, kept, source, overrides)
+        yield
     except (StrictDataclassError, *INVALID) as error:  # transformers checks the settings
         first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")[:200]
         raise CheckpointError(
             f"{source.path / 'config.json'} has invalid settings ({first}).\nCopy or download the folder again."
         ) from error
-    recognised = dataclasses.replace(recognised, dropped=dropped)
-    return with_image_size(recognised, overrides.image_size) if recognised.config else recognised
 
 
 def architecture(config: Mapping[str, Any] | None) -> str:

@@ -9,14 +9,12 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import Blip2Config
 
-from madtp_cli.checkpoint.config_schema import INVALID, require_valid
+from madtp_cli.checkpoint.config_schema import require_valid
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
-from madtp_cli.checkpoint.formats._transformers_folder import selected
+from madtp_cli.checkpoint.formats._transformers_folder import reported_settings, require_weights, selected
 from madtp_cli.checkpoint.position_embeddings import with_image_size
-from madtp_cli.errors import CheckpointError
 
 NAME = "transformers folder (BLIP-2)"
 #: The model type in transformers' config.json.
@@ -41,13 +39,8 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
         return None
     if refusal := _refusal(source):
         return Recognised(NAME, "retrieval", refusal=refusal)
-    try:
+    with reported_settings(source):
         config = _config(source.config)
-    except (StrictDataclassError, *INVALID) as error:  # transformers checks the settings
-        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")[:200]
-        raise CheckpointError(
-            f"{source.path / 'config.json'} has invalid settings ({first}).\nCopy or download the folder again."
-        ) from error
     require_valid(config, source.path / "config.json")
     return with_image_size(Recognised(NAME, "retrieval", config, dict(source.weights)), overrides.image_size)
 
@@ -63,11 +56,7 @@ def _refusal(source: Source) -> str | None:
     parts = {key.split(".")[0] for key in source.weights}
     if {"language_model", "language_projection"} & parts or "ConditionalGeneration" in named:
         return LANGUAGE_MODEL.format(named)
-    if not source.weights:
-        raise CheckpointError(
-            f"{source.path} has a config.json but no weights (model.safetensors or pytorch_model.bin).\n"
-            "The folder is incomplete: copy or download it again."
-        )
+    require_weights(source)
     absent = [part for part in PARTS if part not in parts]
     if absent:
         return (

@@ -6,15 +6,19 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import ViltConfig
 
-from madtp_cli.checkpoint.config_schema import INVALID, require_valid
+from madtp_cli.checkpoint.config_schema import require_valid
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
-from madtp_cli.checkpoint.formats._transformers_folder import NAME, architecture, selected
+from madtp_cli.checkpoint.formats._transformers_folder import (
+    NAME,
+    architecture,
+    reported_settings,
+    require_weights,
+    selected,
+)
 from madtp_cli.checkpoint.position_embeddings import with_image_size
-from madtp_cli.errors import CheckpointError
 
 #: The model type in transformers' config.json.
 MODEL_TYPE = "vilt"
@@ -31,32 +35,19 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
     """Recognise a folder whose config.json has the model type of ViLT."""
     if source.config is None or source.config.get("model_type") != MODEL_TYPE:
         return None
-    try:
+    require_weights(source)
+    with reported_settings(source):
         stored = ViltConfig.from_dict(copy.deepcopy(dict(source.config)))
         task = _task(source.weights, stored)
         if task is None:
             return Recognised(NAME, MODEL_TYPE, refusal=_refusal(source))
         config = _config(stored, task)
-    except (StrictDataclassError, *INVALID) as error:  # transformers checks the settings
-        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")[:200]
-        raise CheckpointError(
-            f"{source.path / 'config.json'} has invalid settings ({first}).\nCopy or download the folder again."
-        ) from error
     require_valid(config, source.path / "config.json")
     return with_image_size(Recognised(NAME, task, config, dict(source.weights)), overrides.image_size)
 
 
 def _refusal(source: Source) -> str:
-    """Return why a folder cannot be used.
-
-    Raises:
-        CheckpointError: It has no weights.
-    """
-    if not source.weights:
-        raise CheckpointError(
-            f"{source.path} has a config.json but no weights (model.safetensors or pytorch_model.bin).\n"
-            "The folder is incomplete: copy or download it again."
-        )
+    """Return why a folder cannot be used."""
     return (
         f"a ViLT ({architecture(source.config)}) that is fine-tuned neither for NLVR2 nor for VQA.\n"
         "Give a ViltForImagesAndTextClassification for two images, or a ViltForQuestionAnswering."
