@@ -22,18 +22,6 @@ from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised
 from madtp_cli.checkpoint.reading import read
 from madtp_cli.errors import CheckpointError
 
-#: Sizes of a tower that are shown, and their names in the configuration of transformers.
-TOWER_SIZES = {
-    "layers": "num_hidden_layers",
-    "width": "hidden_size",
-    "heads": "num_attention_heads",
-    "feed_forward": "intermediate_size",
-}
-SIZES = {
-    "vision": TOWER_SIZES | {"image_size": "image_size", "patch_size": "patch_size"},
-    "text": TOWER_SIZES | {"vocabulary": "vocab_size", "positions": "max_position_embeddings"},
-}
-
 
 @dataclass(frozen=True)
 class Inspection:
@@ -189,11 +177,11 @@ def _towers(config: Mapping[str, Any]) -> dict[str, dict[str, int]]:
         return {}
     # A checkpoint without a model, such as a pre-trained BLIP, is described by the fields that it has.
     fields = model_config(config).to_dict() if _kind(config) in models.kinds() else config
+    shown = models.family_of(config).tower_sizes
     try:
         towers = {
-            tower: {size: fields[f"{tower}_config"][attribute] for size, attribute in sizes.items()}
-            for tower, sizes in SIZES.items()
-            if tower == "vision" or config.get("task") not in models.family_of(config).image_only
+            tower: {size: fields[f"{tower}_config"][attribute] for size, attribute in shown[tower].items()}
+            for tower in models.towers_of(config)
         }
     except KeyError as error:
         raise CheckpointError(

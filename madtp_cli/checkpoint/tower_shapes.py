@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from madtp_cli import models
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Source
 from madtp_cli.errors import CheckpointError
 
@@ -110,8 +111,8 @@ def head_width_refusal(config: Mapping[str, Any], overrides: CheckpointOverrides
 
 
 def divided_refusal(config: Mapping[str, Any], overrides: CheckpointOverrides) -> str | None:
-    """Return why a head width that the user gave does not fit its tower; None if it fits."""
-    for tower in ("vision", "text"):
+    """Return why a head width that the user gave does not fit a tower of the model; None if it fits."""
+    for tower in models.towers_of(config):
         width, given = config[f"{tower}_config"]["hidden_size"], overrides.head_width_of(tower)
         if given and width % given:
             return (
@@ -124,7 +125,7 @@ def divided_refusal(config: Mapping[str, Any], overrides: CheckpointOverrides) -
 def _suggestion(config: Mapping[str, Any]) -> str:
     """Return a value of --head-width that divides both widths, as an example; a letter where none is known."""
     published = {1280: 80, 1408: 88, 1664: 104}
-    widths = {tower: config[f"{tower}_config"]["hidden_size"] for tower in ("vision", "text")}
+    widths = {tower: config[f"{tower}_config"]["hidden_size"] for tower in models.towers_of(config)}
     heads = {tower: published.get(width, HEAD_WIDTH) for tower, width in widths.items()}
     return ",".join(f"{tower}={head if widths[tower] % head == 0 else 'N'}" for tower, head in heads.items())
 

@@ -42,6 +42,16 @@ def family_of(config: Any) -> Family:
     return families()[model_type.removeprefix(PREFIX)]
 
 
+def towers_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the towers that the model for the fields of a `config.json` has.
+
+    Raises:
+        KeyError: There is no family with its model type.
+    """
+    family = family_of(config)
+    return ("vision",) if config.get("task") in family.image_only else tuple(family.tower_sizes)
+
+
 def family_of_processor(processor: Any) -> Family:
     """Return the family whose checkpoints have a processor of this class.
 

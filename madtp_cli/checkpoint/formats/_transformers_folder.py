@@ -145,9 +145,9 @@ def selected(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any
 
 
 def _set_heads(config: Mapping[str, Any], overrides: CheckpointOverrides) -> list[str]:
-    """Apply the head width that the user gave to both towers; return notes about unusual numbers of heads."""
+    """Apply the head width that the user gave to the model's towers; return notes about unusual numbers of heads."""
     notes = []
-    for name in ("vision", "text"):
+    for name in models.towers_of(config):
         tower = config[f"{name}_config"]
         width, heads, given = tower["hidden_size"], tower["num_attention_heads"], overrides.head_width_of(name)
         expected = width // (given or HEAD_WIDTH)

@@ -21,6 +21,8 @@ from transformers import (
     CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
 )
 
 from madtp_cli.checkpoint import formats
@@ -137,6 +139,16 @@ def test_a_given_head_width_replaces_that_of_config_json(tmp_path: Path) -> None
     refusal = formats.recognise(read(tmp_path), CheckpointOverrides(head_width=48)).refusal
     assert refusal is not None
     assert "not a multiple of 48" in refusal
+
+
+def test_a_head_width_concerns_only_the_towers_of_an_image_encoder() -> None:
+    """Its width 160 divides into heads of 80; the text tower that it does not have would have the width 512."""
+    config = CLIPVisionConfig(**VISION | {"hidden_size": 160})
+    model = CLIPVisionModelWithProjection(config)
+    source = Source(Path("images"), "folder", model.state_dict(), config=config.to_dict())
+    found = formats.recognise(source, CheckpointOverrides(head_width=80))
+    assert (found.task, found.refusal) == ("embedding", None)
+    assert not any("text tower" in note for note in found.notes)
 
 
 def test_the_wrong_eot_token_of_older_folders_is_replaced(tmp_path: Path) -> None:
