@@ -33,6 +33,14 @@ TEXT = (*TOWER, "vocab_size", "max_position_embeddings", "bos_token_id", "eos_to
 DROPPED = {"position numbers": re.compile(r"\.position_ids$")}
 
 
+def set_activation(config: dict[str, Any], overrides: CheckpointOverrides) -> list[str]:
+    """Set the activation that the user gave in both towers, in place. There is no note about it."""
+    if overrides.activation:
+        for tower in ("vision_config", "text_config"):
+            config[tower]["hidden_act"] = overrides.activation
+    return []
+
+
 @dataclass(frozen=True)
 class ModelType:
     """How the folders of one model type of transformers are read.
@@ -46,6 +54,7 @@ class ModelType:
         complete: Adds the tensors that the folder leaves out.
         correct: Corrects the fields of config.json in place before they are read.
         family: The family, if it has not the name of the model type.
+        format: Name of the format, as shown to the user.
     """
 
     config_class: type[PretrainedConfig]
@@ -56,6 +65,7 @@ class ModelType:
     complete: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
     correct: Callable[[dict[str, Any]], None] = lambda settings: None
     family: str = ""
+    format: str = NAME
 
 
 def recognise_type(name: str, model_type: ModelType, source: Source, overrides: CheckpointOverrides) -> Recognised:
@@ -65,11 +75,36 @@ def recognise_type(name: str, model_type: ModelType, source: Source, overrides: 
         CheckpointError: The folder is incomplete, or its settings are invalid.
     """
     require_weights(source)
-    kept, dropped = split_dropped(source.weights, DROPPED)
     with reported_settings(source):
-        recognised = _known(name, model_type, kept, source, overrides)
-    recognised = dataclasses.replace(recognised, dropped=dropped)
-    return with_image_size(recognised, overrides.image_size) if recognised.config else recognised
+        recognised = _known(name, model_type, source, overrides)
+    return completed(recognised, source, overrides, model_type.adjust) if recognised.config else recognised
+
+
+def completed(
+    recognised: Recognised,
+    source: Source,
+    overrides: CheckpointOverrides,
+    adjust: Callable[[dict[str, Any], CheckpointOverrides], list[str]] = set_activation,
+) -> Recognised:
+    """Return a checkpoint without the tensors that no model needs, with what the user gave in its configuration.
+
+    Args:
+        recognised: A checkpoint with the configuration that config.json states.
+        source: Its folder, for messages.
+        overrides: Settings that the user gave.
+        adjust: See `ModelType`.
+
+    Raises:
+        CheckpointError: The folder has invalid settings.
+    """
+    config = copy.deepcopy(dict(recognised.config))
+    require_valid(config, source.path / "config.json")
+    kept, dropped = split_dropped(recognised.weights, DROPPED)
+    with reported_settings(source):
+        notes = (*recognised.notes, *_set_heads(config, overrides), *adjust(config, overrides))
+    refusal = recognised.refusal or divided_refusal(config, overrides)
+    changed = {"config": config, "weights": kept, "dropped": dropped, "notes": notes, "refusal": refusal}
+    return with_image_size(dataclasses.replace(recognised, **changed), overrides.image_size)
 
 
 def require_weights(source: Source) -> None:
@@ -103,15 +138,14 @@ def architecture(config: Mapping[str, Any] | None) -> str:
 def _known(
     name: str,
     model_type: ModelType,
-    weights: Mapping[str, Tensor],
     source: Source,
     overrides: CheckpointOverrides,
 ) -> Recognised:
     """Return a checkpoint of a supported model type, with our configuration."""
-    settings, where = copy.deepcopy(dict(source.config or {})), source.path / "config.json"
-    task, refusal = model_type.task(weights, settings)
+    settings = copy.deepcopy(dict(source.config or {}))
+    task, refusal = model_type.task(source.weights, settings)
     if refusal:
-        return Recognised(NAME, task, refusal=refusal)
+        return Recognised(model_type.format, task, refusal=refusal)
     model_type.correct(settings)
     with without_warnings():
         stored = model_type.config_class.from_dict(settings).to_dict()
@@ -122,10 +156,7 @@ def _known(
         "text_config": selected(stored["text_config"], model_type.text_settings),
         **{setting: stored[setting] for setting in model_type.settings.get(task, ()) if setting in stored},
     }
-    require_valid(config, where)
-    notes = [*_set_heads(config, overrides), *model_type.adjust(config, overrides)]
-    refusal = divided_refusal(config, overrides)
-    return Recognised(NAME, task, config, model_type.complete(weights), notes=tuple(notes), refusal=refusal)
+    return Recognised(model_type.format, task, config, model_type.complete(source.weights))
 
 
 def selected(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -11,12 +11,16 @@ from typing import Any
 
 from transformers import Blip2Config
 
-from madtp_cli.checkpoint.config_schema import require_valid
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source
-from madtp_cli.checkpoint.formats._transformers_folder import reported_settings, require_weights, selected
-from madtp_cli.checkpoint.position_embeddings import with_image_size
+from madtp_cli.checkpoint.formats._transformers_folder import (
+    architecture,
+    completed,
+    reported_settings,
+    require_weights,
+    selected,
+)
 
-NAME = "transformers folder (BLIP-2)"
+NAME = "transformers folder of BLIP-2"
 #: The model type in transformers' config.json.
 MODEL_TYPE = "blip-2"
 #: Settings that are copied from config.json; the other ones do not change what the model computes.
@@ -41,8 +45,7 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
         return Recognised(NAME, "retrieval", refusal=refusal)
     with reported_settings(source):
         config = _config(source.config)
-    require_valid(config, source.path / "config.json")
-    return with_image_size(Recognised(NAME, "retrieval", config, dict(source.weights)), overrides.image_size)
+    return completed(Recognised(NAME, "retrieval", config, source.weights), source, overrides)
 
 
 def _refusal(source: Source) -> str | None:
@@ -51,8 +54,7 @@ def _refusal(source: Source) -> str | None:
     Raises:
         CheckpointError: It has no weights.
     """
-    config = source.config or {}
-    named = ", ".join(map(str, config.get("architectures") or [])) or "no architecture named"
+    named = architecture(source.config)
     parts = {key.split(".")[0] for key in source.weights}
     if {"language_model", "language_projection"} & parts or "ConditionalGeneration" in named:
         return LANGUAGE_MODEL.format(named)

@@ -15,7 +15,14 @@ from transformers import BlipConfig, CLIPConfig
 
 from madtp_cli.checkpoint.blip_parts import BLIP_2, VISION_EPSILON, blip_task, text_convention, with_tied_weights
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised, Source, _image_encoder
-from madtp_cli.checkpoint.formats._transformers_folder import NAME, TEXT, ModelType, architecture, recognise_type
+from madtp_cli.checkpoint.formats._transformers_folder import (
+    NAME,
+    TEXT,
+    ModelType,
+    architecture,
+    recognise_type,
+    set_activation,
+)
 
 #: How the model types of the folders begin that madtp writes; another format recognises them.
 MADTP_PREFIX = "madtp_"
@@ -106,10 +113,7 @@ def _adjust_clip(config: dict[str, Any], overrides: CheckpointOverrides) -> list
     if text["eos_token_id"] == OLD_EOT:
         text |= {"bos_token_id": text["vocab_size"] - 2, "eos_token_id": text["vocab_size"] - 1}
         notes.append(f"Texts end with token {text['eos_token_id']}; config.json states {OLD_EOT}, as older folders do.")
-    if overrides.activation:
-        for tower in (config["vision_config"], text):
-            tower["hidden_act"] = overrides.activation
-    return notes
+    return [*notes, *set_activation(config, overrides)]
 
 
 #: The supported model types of transformers.

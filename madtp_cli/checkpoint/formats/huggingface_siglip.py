@@ -14,6 +14,7 @@ from madtp_cli.checkpoint.formats._transformers_folder import (
     ModelType,
     architecture,
     recognise_type,
+    set_activation,
 )
 
 NAME = "transformers folder of SigLIP"
@@ -80,14 +81,6 @@ def _correct(settings: dict[str, Any]) -> None:
             text[field] = value
 
 
-def _adjust(config: dict[str, Any], overrides: CheckpointOverrides) -> list[str]:
-    """Set the activation that the user gave."""
-    if overrides.activation:
-        for tower in ("vision_config", "text_config"):
-            config[tower]["hidden_act"] = overrides.activation
-    return []
-
-
 #: The supported model types of transformers.
 MODEL_TYPES = {
     "siglip": ModelType(
@@ -95,17 +88,19 @@ MODEL_TYPES = {
         text_settings=(*TEXT, "projection_size"),
         task=_task,
         settings={"retrieval": ("trained_on",)},
-        adjust=_adjust,
+        adjust=set_activation,
         correct=_correct,
+        format=NAME,
     ),
     "siglip_vision_model": ModelType(
         config_class=SiglipConfig,
         text_settings=(*TEXT, "projection_size"),
         task=_vision_task,
         settings={_image_encoder.TASK: ("trained_on",)},
-        adjust=_adjust,
+        adjust=set_activation,
         complete=_image_encoder.with_tower,
         correct=_correct_vision,
         family="siglip",
+        format=NAME,
     ),
 }

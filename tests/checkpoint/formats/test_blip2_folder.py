@@ -92,3 +92,29 @@ def test_a_folder_without_weights_or_with_invalid_settings_is_an_error(folder: P
     source = formats.Source(tmp_path, "folder", read(folder).weights, config=settings)
     with pytest.raises(CheckpointError, match="invalid settings"):
         formats.recognise(source, CheckpointOverrides())
+
+
+def test_position_numbers_of_older_folders_are_left_out(folder: Path) -> None:
+    """They are whole numbers, which no model has as weights."""
+    source, key = read(folder), "embeddings.position_ids"
+    older = formats.Source(source.path, "folder", {**source.weights, key: torch.arange(16)[None]}, config=source.config)
+    found = formats.recognise(older, CheckpointOverrides())
+    assert found.dropped == {"position numbers": [key]}
+    assert key not in found.weights
+
+
+def test_given_heads_and_activation_are_used(folder: Path) -> None:
+    """48 / 12 = 4 heads of the image tower, 32 / 16 = 2 of the Q-Former."""
+    given = CheckpointOverrides(head_width={"vision": 12, "text": 16}, activation="quick_gelu")
+    config = formats.recognise(read(folder), given).config
+    assert [config[f"{tower}_config"]["num_attention_heads"] for tower in ("vision", "text")] == [4, 2]
+    assert [config[f"{tower}_config"]["hidden_act"] for tower in ("vision", "text")] == ["quick_gelu"] * 2
+    assert "not a multiple of 12" in str(formats.recognise(read(folder), CheckpointOverrides(head_width=12)).refusal)
+
+
+def test_impossible_architectures_do_not_stop_the_reading(folder: Path) -> None:
+    """A number stands where a list of names belongs; nothing of the model depends on it."""
+    source = read(folder)
+    config = {**(source.config or {}), "architectures": 5}
+    changed = formats.Source(source.path, "folder", source.weights, config=config)
+    assert formats.recognise(changed, CheckpointOverrides()).refusal is None

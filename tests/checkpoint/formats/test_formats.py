@@ -132,3 +132,9 @@ def test_a_new_format_is_one_file(checkpoint: Path, tmp_path: Path) -> None:
     assert (loaded.inspection.missing, loaded.inspection.unexpected) == ([], [])
     for key, value in original.model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[key], value), key
+
+
+def test_formats_have_different_names() -> None:
+    """Messages list them, and reports say by name which one a checkpoint has."""
+    names = [entry.NAME for entry in formats.all_formats()]
+    assert len(set(names)) == len(names)

@@ -58,6 +58,51 @@ def test_a_folder_without_weights_is_an_error(tmp_path: Path) -> None:
         formats.recognise(read(folder), CheckpointOverrides())
 
 
+def changed(
+    *, config: dict[str, Any] | None = None, weights: dict[str, Any] | None = None, **overrides: Any
+) -> formats.Recognised:
+    """Return what is recognised in a folder for VQA with other settings or tensors."""
+    theirs = vilts.original(vilts.dense("vqa"))
+    source = formats.Source(
+        Path("folder"),
+        "folder",
+        {**theirs.state_dict(), **(weights or {})},
+        config={**theirs.config.to_dict(), **(config or {})},
+    )
+    return formats.recognise(source, CheckpointOverrides(**overrides))
+
+
+def test_position_numbers_of_older_folders_are_left_out() -> None:
+    """Published files have them; they are whole numbers, which no model has as weights."""
+    key = "vilt.embeddings.text_embeddings.position_ids"
+    found = changed(weights={key: torch.arange(16)[None]})
+    assert (found.refusal, found.dropped) == (None, {"position numbers": [key]})
+    assert key not in found.weights
+
+
+def test_given_heads_and_activation_are_used_for_the_only_tower() -> None:
+    """48 / 12 = 4 heads in place of 3, for the words too."""
+    found = changed(head_width=12, activation="quick_gelu")
+    for part in (found.config["vision_config"], found.config["text_config"]):
+        assert (part["num_attention_heads"], part["hidden_act"]) == (4, "quick_gelu")
+    assert "48 is not a multiple of 7" in str(changed(head_width=7).refusal)
+    assert "the same blocks" in str(changed(head_width={"text": 12}).refusal)
+    assert changed(head_width={"vision": 12}).config["text_config"]["num_attention_heads"] == 4
+
+
+def test_a_limit_of_patches_is_refused() -> None:
+    """transformers draws the patches at random then, so its numbers cannot be kept."""
+    refusal = str(changed(config={"max_image_length": 200}).refusal)
+    assert "only 200 patches" in refusal
+    assert "max_image_length to -1" in refusal.splitlines()[1]
+
+
+def test_a_classifier_of_another_rank_is_a_damaged_file() -> None:
+    """config.json is not to blame."""
+    with pytest.raises(CheckpointError, match=r"classifier\.0\.weight has shape"):
+        changed(weights={"classifier.0.weight": torch.zeros(96)})
+
+
 def test_the_vqa_task_scores_the_answers_of_the_list(tmp_path: Path) -> None:
     """By hand: 2 of 3 people say red and one says blue. The official rule compares with each two of them."""
     from PIL import Image

@@ -56,6 +56,7 @@ def test_a_folder_of_transformers_loads_and_gives_its_outputs(folder: Path, capf
         ours, theirs = loaded.model(pixels, ids), published(pixel_values=pixels, input_ids=ids)
     torch.testing.assert_close(ours.logits, theirs.logits_per_image, rtol=0, atol=1e-5)
     assert loaded.inspection.towers["vision"]["tokens"] == 36
+    assert loaded.inspection.format == "transformers folder of SigLIP"
     assert loaded.processor.image_processor.image_mean == (0.5, 0.5, 0.5)
     assert "bos_token_id" not in capfd.readouterr().err
 
