@@ -67,7 +67,7 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
         renamed = dict(_renamed(kept))
     except KeyError as error:
         raise missing_tensor_error(source, "SigLIP", error) from error
-    reason = disagreements(_different_sizes(settings, config)) or divided_refusal(config, overrides)
+    reason = disagreements(_different_sizes(settings, config, trunk)) or divided_refusal(config, overrides)
     notes = (_note(config), *training_notes(source))
     recognised = Recognised(NAME, "retrieval", config, renamed, dropped, notes=notes, refusal=reason)
     return with_image_size(recognised, overrides.image_size)
@@ -142,8 +142,9 @@ def _trunk_key(key: str) -> str:
     return next((f"vision_model.{name}" for name in renamed), key)
 
 
-def _different_sizes(settings: SiglipSettings, config: Mapping[str, Any]) -> Iterator[str]:
+def _different_sizes(settings: SiglipSettings, config: Mapping[str, Any], trunk: Trunk) -> Iterator[str]:
     width = config["vision_config"]["hidden_size"]
+    yield from _different_trunk(config["vision_config"], trunk)
     if settings.embed_dim != width:
         yield f"embed_dim is {settings.embed_dim}, the weights have {width}"
     for name, value, expected in text_sizes(settings.text_cfg, config):
@@ -153,6 +154,21 @@ def _different_sizes(settings: SiglipSettings, config: Mapping[str, Any]) -> Ite
         width, heads = (config[f"{name}_config"][field] for field in ("hidden_size", "num_attention_heads"))
         if width % heads:
             yield f"the {name} tower has {heads} heads, the weights have the width {width}"
+
+
+def _different_trunk(vision: Mapping[str, Any], trunk: Trunk) -> Iterator[str]:
+    """Yield the sizes that the name of the image tower states otherwise than the shapes.
+
+    The number of heads and the activation follow from this name. A width that no published tower has belongs to a
+    model that someone made smaller or larger under the same name; its image can then have another size too.
+    """
+    sides = [size // vision["patch_size"] for size in (trunk.image_size, vision["image_size"])]
+    stated = [("patches", trunk.patch_size, vision["patch_size"], " pixels")]
+    if vision["hidden_size"] in siglip_trunks.WIDTHS.values():
+        stated += [("tokens", trunk.width, vision["hidden_size"], " channels"), ("a grid", *sides, " patches wide")]
+    for what, named, found, unit in stated:
+        if named != found:
+            yield f"timm_model_name states {what} of {named}{unit}, the weights have {found}"
 
 
 def _note(config: Mapping[str, Any]) -> str:

@@ -118,6 +118,22 @@ def test_a_config_that_disagrees_with_the_weights_is_refused(tmp_path: Path) -> 
     assert refusal.count(";") == 2
 
 
+@pytest.mark.parametrize(
+    ("tower", "reason"),
+    [("vit_so400m_patch16_siglip_256", "tokens of 1152 channels, the weights have 768"),
+     ("vit_base_patch16_siglip_384", "a grid of 24 patches wide, the weights have 14"),
+     ("vit_base_patch32_siglip_256", "patches of 32 pixels, the weights have 16")],
+)  # fmt: skip
+def test_an_image_tower_of_another_name_is_refused(tower: str, reason: str) -> None:
+    """The heads and the activation follow from the name, and no tensor shows them."""
+    file = GOLDEN / "open_clip_inventory" / "open_clip_vit_b16_siglip.json.gz"
+    content = json.loads(gzip.decompress(file.read_bytes()))
+    weights = {key: torch.empty(shape, device="meta") for key, (shape, _) in content["state_dict"].items()}
+    content["open_clip_config"]["model_cfg"]["vision_cfg"]["timm_model_name"] = tower
+    source = Source(file, "safetensors", weights, open_clip=content["open_clip_config"])
+    assert reason in str(formats.recognise(source, CheckpointOverrides()).refusal)
+
+
 def test_an_unknown_field_is_refused_by_name(tmp_path: Path) -> None:
     """It would change the model."""
     model = json.loads((GOLDEN / "open_clip_d" / "open_clip_config.json").read_text())["model_cfg"]
