@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from madtp_cli import methods, models
+from madtp_cli.errors import UsageError
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.prunable import Prunable
 
@@ -27,7 +29,16 @@ def dense_teacher(model: Prunable) -> Prunable:
 
 
 def prunable_student(model: Prunable, method: str) -> Prunable:
-    """Return a copy of the model that prunes by a method; a dictionary that the model already has stays."""
+    """Return a copy of the model that prunes by a method; a dictionary that the model already has stays.
+
+    Raises:
+        UsageError: The method makes images smaller, and the model reads images of different sizes.
+    """
+    if methods.IMAGE in methods.get(method).NEEDS and models.family_of(model.config).image_lengths is not None:
+        raise UsageError(
+            f"--method {method} makes square images smaller, but this model keeps the proportions of an image.\n"
+            "Choose a method that prunes tokens, such as --method madtp."
+        )
     student, current = copy.deepcopy(model), model.pruning
     if current is not None and current.method == method:
         return student

@@ -47,12 +47,13 @@ class Viewer:
         finally:
             self.model.records_tokens = False
         counts = sample_costs.counts_of(self.model, output.trace)
-        dense = sample_costs.dense_counts(self.dense.config, self.task.text_lengths([row], self.processor))
+        lengths = sample_costs.lengths_of([row], self.task, self.processor, self.dense.config)
+        dense = sample_costs.dense_counts(self.dense.config, lengths)
         method = self.model.pruning.method if self.model.pruning else ""
         return PrunedSample(
             name=row.identifier,
             text=row.text,
-            images=recorded_tokens.image_inputs(self.model, output.trace, batch["pixel_values"], self.processor),
+            images=recorded_tokens.image_inputs(self.model, output.trace, batch, self.processor),
             texts=recorded_tokens.text_inputs(self.model, output.trace, batch, tokenizer_of(self.processor)),
             layers=layer_parts(self.model, counts),
             dense_layers=layer_parts(self.dense, dense),

@@ -23,24 +23,34 @@ IMAGES = "vision"
 WORD_END = "</w>"
 
 
-def image_inputs(model: Prunable, trace: TokenTrace, pixel_values: Tensor, processor: Any) -> list[ImageInput]:
+def image_inputs(model: Prunable, trace: TokenTrace, batch: Batch, processor: Any) -> list[ImageInput]:
     """Return the images of one sample.
 
     Args:
         model: The model that ran.
         trace: The trace of the sample; of a model that records, or of a dense one.
-        pixel_values: Its images, [..., 3, height, width].
+        batch: Its inputs: pixel_values [..., 3, height, width] and, where images are padded, their pixel_mask.
         processor: The model's processor.
     """
     family, vision = models.family_of(model.config), model.config.vision_config
-    grid = family.patch_grid(vision)
-    patches = grid[0] * grid[1]
-    before = family.image_tokens(vision) - patches
-    pixels = pixel_values.reshape(-1, *pixel_values.shape[-3:])
-    prepared = getattr(processor, "image_processor", processor)
+    square = family.patch_grid(vision)
+    before = family.image_tokens(vision) - square[0] * square[1]
+    prepared, found = getattr(processor, "image_processor", processor), []
+    for number, values in enumerate(_without_padding(batch)):
+        rows, columns = (side // vision.patch_size for side in values.shape[1:])
+        blocks = _blocks(trace[IMAGES], number, rows * columns, before)
+        found.append(ImageInput(picture(values, prepared), rows, columns, blocks))
+    return found
+
+
+def _without_padding(batch: Batch) -> list[Tensor]:
+    """Return the images of one sample, [3, height, width] each; their sizes may differ."""
+    pixels = batch["pixel_values"].flatten(0, -4)
+    if "pixel_mask" not in batch:
+        return list(pixels)
+    masks = batch["pixel_mask"].bool().flatten(0, -3)
     return [
-        ImageInput(picture(values, prepared), *grid, _blocks(trace[IMAGES], number, patches, before))
-        for number, values in enumerate(pixels)
+        values[:, : int(mask[:, 0].sum()), : int(mask[0].sum())] for values, mask in zip(pixels, masks, strict=True)
     ]
 
 

@@ -8,12 +8,14 @@ each layer. A model that generates or ranks answers after its forward pass has t
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
 
 from madtp_cli import methods, models, processes
+from madtp_cli.data import Row
 from madtp_cli.data.pixels import image_size
 from madtp_cli.evaluation import batching
 from madtp_cli.evaluation.session import Session
@@ -21,6 +23,7 @@ from madtp_cli.execution.block_pruner import TokenTrace
 from madtp_cli.execution.text_runs import OnTextRun, TextRun
 from madtp_cli.flops.counts import Counts, LayerCost, Lengths, TokenCounts
 from madtp_cli.models.prunable import Prunable
+from madtp_cli.tasks import Task
 
 
 class Formula(Protocol):
@@ -107,9 +110,14 @@ def least_counts(model: Prunable, lengths: Lengths) -> dict[str, TokenCounts]:
 
 
 def text_lengths(session: Session, split: str, limit: int | None = None) -> dict[str, list[Any]]:
+    """Return the token counts of the rows of a split, see `lengths_of`."""
+    rows = batching.rows(session, split, limit)
+    return lengths_of(rows, session.task, session.processor, session.model.config)
+
+
+def lengths_of(rows: Sequence[Row], task: Task, processor: Any, config: Any) -> dict[str, list[Any]]:
     """Return the tokens of each row's texts by tower, and of its images if they differ. No pixel is decoded."""
-    rows, config = batching.rows(session, split, limit), session.model.config
-    lengths = session.task.text_lengths(rows, session.processor)
+    lengths = task.text_lengths(rows, processor)
     of_image = models.family_of(config).image_lengths
     if of_image is None:
         return lengths

@@ -20,7 +20,6 @@ class ImageClassifier(DualEncoder):
     """
 
     TOWERS: ClassVar[tuple[str, ...]] = ("vision",)
-    ALL_PAIRS: ClassVar[bool] = False
 
     #: Normalised embedding of each class, [classes, width]; None while no task has prepared the model.
     class_embeddings: Tensor | None

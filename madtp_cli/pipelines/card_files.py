@@ -30,7 +30,7 @@ def card_files(
         pipeline_tag=session.task.pipeline_tag,
         title=session.task.title,
         command=compress_command(source, settings) if isinstance(settings, CompressSettings) else "",
-        example=getattr(session.task, "example", ""),
+        example=session.task.example,
         base_model=source_card.base_model(source),
         licence=source_card.licence(source),
         picture=PICTURE,

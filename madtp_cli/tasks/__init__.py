@@ -48,6 +48,7 @@ class Task(Protocol):
     Attributes:
         name: The task's name, which is the name of its file.
         title: The task's name in full.
+        example: Code for the model card, which uses `model`, `processor` and `Image`.
         pipeline_tag: The tag of such models on the Hugging Face hub.
         metric: Name of the quality.
         unit: Unit of the quality: "percent", or "100 x CIDEr-D".
@@ -58,6 +59,7 @@ class Task(Protocol):
     name: str
     schema: str
     title: str
+    example: str
     pipeline_tag: str
     metric: str
     unit: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import image_inputs
 from madtp_cli.execution.text_runs import OnTextRun, ignore_text_run
-from madtp_cli.metrics.vqa import soft_score
+from madtp_cli.metrics.vqa import normalised, soft_score
 from madtp_cli.tasks._texts import TextKind
 from madtp_cli.tasks._vqa_scoring import VqaScoring
 
@@ -29,6 +30,11 @@ class VqaFromList(VqaScoring):
     answers: tuple[str, ...]
     question: TextKind
 
+    #: Code for the model card.
+    example = (
+        'inputs = processor(images=Image.open("image.png"), text="what color is the dog?", return_tensors="pt")\n'
+        "print(model.config.answers[int(model(**inputs).logits.argmax())])"
+    )
     generation_cost_description = ""
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
@@ -60,5 +66,16 @@ class VqaFromList(VqaScoring):
 
     def _scores(self, row: Row) -> Tensor:
         """Return the score of each answer, [answers], 0 for those that no annotator gave."""
-        given = set(row.references)
-        return torch.tensor([soft_score(answer, row.references) if answer in given else 0.0 for answer in self.answers])
+        scores = torch.zeros(len(self.answers))
+        for given in {normalised(reference) for reference in row.references}:
+            for number in self._numbers.get(given, ()):
+                scores[number] = soft_score(self.answers[number], row.references)
+        return scores
+
+    @cached_property
+    def _numbers(self) -> dict[str, list[int]]:
+        """The numbers of the answers by their normalised form: annotators may write "two" for "2"."""
+        numbers: dict[str, list[int]] = {}
+        for number, answer in enumerate(self.answers):
+            numbers.setdefault(normalised(answer), []).append(number)
+        return numbers

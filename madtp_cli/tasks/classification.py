@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from madtp_cli.data.class_files import PLACE
 from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import pixel_values
 from madtp_cli.execution.text_runs import OnTextRun, ignore_text_run
@@ -41,6 +42,13 @@ class Classification:
     name = "classification"
     schema = "classes"
     title = "Zero-shot image classification"
+    #: Code for the model card.
+    example = (
+        'inputs = processor(images=Image.open("image.png"), text=["a photo of a dog.", "a photo of a cat."],\n'
+        '                   padding="max_length", truncation=True, return_tensors="pt")\n'
+        'texts = inputs["input_ids"], inputs.get("attention_mask")\n'
+        'print(model.classify(inputs["pixel_values"], *texts))  # the probability of each text'
+    )
     pipeline_tag = "zero-shot-image-classification"
     metric = "top-1 accuracy"
     unit = "percent"
@@ -81,7 +89,7 @@ class Classification:
 
     def prompts(self) -> list[str]:
         """Return the texts of all classes, those of the first class first."""
-        return [template.format(name) for name in self.classes for template in self.templates]
+        return [template.replace(PLACE, name) for name in self.classes for template in self.templates]
 
     def class_embeddings(self, model: Any, on_text_run: OnTextRun = ignore_text_run) -> Tensor:
         """Return the normalised embedding of each class, [classes, width], in float32."""

@@ -62,12 +62,13 @@ class Retrieval:
     name = "retrieval"
     schema = "captions"
     title = "Image-text retrieval"
-    #: Code for the model card.
+    #: Code for the model card. SigLIP needs the padding, and a BLIP-2 has several embeddings of an image.
     example = (
-        'texts = ["a dog", "a cat"]\n'
-        'inputs = processor(images=Image.open("image.png"), text=texts, padding=True, return_tensors="pt")\n'
+        'inputs = processor(images=Image.open("image.png"), text=["a dog", "a cat"],\n'
+        '                   padding="max_length", truncation=True, return_tensors="pt")\n'
         'images, _ = model.embed_images(inputs["pixel_values"])\n'
-        'print(images @ model.embed_texts(inputs["input_ids"], inputs["attention_mask"]).T)'
+        'texts = model.embed_texts(inputs["input_ids"], inputs.get("attention_mask"))\n'
+        "print((images.view(len(images), -1, texts.shape[1]) @ texts.T).amax(1))  # [images, texts]"
     )
     pipeline_tag = "zero-shot-image-classification"
     metric = "mean recall"

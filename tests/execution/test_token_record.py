@@ -36,7 +36,7 @@ def run(request, attached, samples):
 def pictured(run) -> list[ImageInput]:
     """The two images of the pair."""
     model, batch, _, output = run
-    return image_inputs(model, output.trace, batch["pixel_values"], PROCESSOR)
+    return image_inputs(model, output.trace, batch, PROCESSOR)
 
 
 def test_recording_changes_no_result_and_is_off_by_default(run) -> None:

@@ -81,6 +81,11 @@ def test_the_embedding_of_a_class_is_the_mean_over_templates(dense: Any, task: C
     torch.testing.assert_close(found, torch.nn.functional.normalize(one[0] + one[1], dim=1), rtol=0, atol=1e-6)
 
 
+def test_a_template_may_have_other_braces() -> None:
+    """They belong to the text; only {} stands for the name of the class."""
+    assert Classification(classes=("dog",), templates=("a {small} {} {", "{}")).prompts() == ["a {small} dog {", "dog"]
+
+
 def test_scores_are_top_1_and_top_5_by_class(dense: Any, task: Classification, pixels: Tensor) -> None:
     """With three classes all labels are among the best five."""
     predictions = embedded(dense, pixels)

@@ -105,7 +105,8 @@ FAMILY = Family(
     ),
     processor_class="SiglipProcessor",
     build_processor=build_processor,
-    text_limits={"classification": TextLimit(tokens=64), "retrieval": TextLimit(tokens=64)},
+    # The tokenizer cleans a text as the model was trained: SigLIP 2 reads the punctuation.
+    text_limits={"classification": TextLimit(tokens=64), "retrieval": TextLimit(tokens=64, plain=True)},
     padded_texts=True,
     tower_defaults={
         "vision": {"layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"},

@@ -120,6 +120,11 @@ def test_the_vqa_task_scores_the_answers_of_the_list(tmp_path: Path) -> None:
         output: Any = loaded.model(**{name: value for name, value in batch.items() if name != "labels"})
     assert task.predict(loaded.model, output, batch) == [vilts.ANSWERS[int(output.logits.argmax())]]
     assert task.score(loaded.model, ["red"], [row]).scores == [pytest.approx(scores["red"])]
+    # The official rule takes "2" and "The Red" for these answers, so training teaches them.
+    other = Row("b", images=(image,), text="how many ?", references=("2", "The Red"))
+    batch = task.collate([other], loaded.processor)
+    assert dict(zip(vilts.ANSWERS, batch["labels"][0].tolist(), strict=True))["two"] == 0.5
+    assert task.score(loaded.model, ["two"], [other]).scores == [0.5]
 
 
 def _no_answers() -> Any:

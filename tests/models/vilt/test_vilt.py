@@ -12,10 +12,17 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from madtp_cli import tasks
 from madtp_cli.checkpoint import loading, processors
 from madtp_cli.checkpoint.save import save
 from madtp_cli.compression import distillation
+from madtp_cli.compression.student import prunable_student
+from madtp_cli.data.dataset import Dataset, Row
+from madtp_cli.data.image_sources import ImageFile
+from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import sample_costs
+from madtp_cli.evaluation.compute import ComputeConfig
+from madtp_cli.evaluation.pruned_samples import Viewer
 from madtp_cli.flops import fvcore_check
 from madtp_cli.models import architectures
 from madtp_cli.models.vilt.family import tokens_of_image
@@ -180,3 +187,33 @@ def test_a_saved_folder_is_loaded_by_madtp_and_by_auto_model(task, tmp_path: Pat
     assert torch.equal(forward(loaded.model, batch).logits, expected)
     assert torch.equal(forward(AutoModel.from_pretrained(tmp_path / "saved"), batch).logits, expected)
     assert loaded.model.config.answers == pruned.config.answers
+
+
+def test_pictures_show_images_of_any_shape(tmp_path: Path) -> None:
+    """A pair of a wide and a tall image: padding is no part of either, and every kept patch is one of its own."""
+    sizes = [(96, 48), (48, 72)]
+    files = [tmp_path / f"{number}.png" for number in range(2)]
+    for file, size in zip(files, sizes, strict=True):
+        Image.effect_noise(size, 90).convert("RGB").save(file)
+    dense, tokenizer = vilts.dense("nlvr2"), words.tokenizer()
+    tokenizer.model_max_length = 16
+    processor = processors.build(dense.config, tokenizer)
+    processor.image_processor.size_divisor = 8
+    task = tasks.prepared("nlvr2", processor, Dataset("statements", "", {}), config=dense.config)
+    compute = ComputeConfig(torch.device("cpu"), torch.float32)
+    viewer = Viewer(vilts.attached(dense, 0.8), processor, task, compute, dense)
+    sample = viewer.view(Row("a", tuple(map(ImageFile, files)), "two red box"))
+    found = [(image.rows, image.columns) for image in sample.images]
+    assert found == [tuple(side // 8 for side in image.picture.size[::-1]) for image in sample.images]
+    assert found == [(5, 9), (9, 6)]
+    for image in sample.images:
+        last = image.blocks[-1]
+        assert 0 < len(last.kept) < image.rows * image.columns
+        assert max(last.kept) < image.rows * image.columns
+        assert last.tokens == len(last.groups) + 1 + 5  # [CLS] of the image; [CLS], three words and [SEP]
+
+
+def test_a_method_that_resizes_square_images_is_refused() -> None:
+    """It would do nothing here, and the report would call the dense model pruned."""
+    with pytest.raises(UsageError, match="keeps the proportions"):
+        prunable_student(vilts.dense("vqa"), "resize")
