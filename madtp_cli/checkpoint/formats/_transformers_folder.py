@@ -103,8 +103,10 @@ def completed(
     with reported_settings(source):
         notes = (*recognised.notes, *_set_heads(config, overrides), *adjust(config, overrides))
     refusal = recognised.refusal or divided_refusal(config, overrides)
-    changed = {"config": config, "weights": kept, "dropped": dropped, "notes": notes, "refusal": refusal}
-    return with_image_size(dataclasses.replace(recognised, **changed), overrides.image_size)
+    changed = dataclasses.replace(
+        recognised, config=config, weights=kept, dropped=dropped, notes=notes, refusal=refusal
+    )
+    return with_image_size(changed, overrides.image_size)
 
 
 def require_weights(source: Source) -> None:
