@@ -92,6 +92,15 @@ def part_of(rows: Rows) -> Rows:
     return cast(Rows, rows[first:stop]) if count() > 1 else rows
 
 
+def most_of(number: int) -> int:
+    """Return the largest number of rows that a process has of this many rows.
+
+    >>> most_of(7)
+    7
+    """
+    return -(-number // count())
+
+
 def gathered(items: list[Item]) -> list[Item]:
     """Return the items of all processes, those of process 0 first."""
     if count() == 1:

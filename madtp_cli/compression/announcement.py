@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from madtp_cli.compression import optimizers, stage_titles
+from madtp_cli import processes
+from madtp_cli.compression import elastic, optimizers, stage_titles
 from madtp_cli.compression.budget import Budget
 from madtp_cli.compression.calibration import FIRST_GUESS
 from madtp_cli.compression.muon import muon
@@ -24,7 +25,7 @@ from madtp_cli.compression.remaining_time import (
 )
 from madtp_cli.compression.teacher_cache import TeacherCache
 from madtp_cli.data.caption_sampling import SampledCaptions
-from madtp_cli.evaluation import batching, planning, run, sample_costs, timing
+from madtp_cli.evaluation import batching, planning, run, timing
 from madtp_cli.evaluation.compute import Batch, inputs_of
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.models.prunable import Prunable
@@ -35,7 +36,7 @@ SAVING_SECONDS, BYTES_PER_SECOND = 0.3, 2e8
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingPlan:
     """What a fine-tune does.
 
     Attributes:
@@ -53,13 +54,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Compression:
-    """What a compression works on, and its fine-tune if there is one."""
+    """What a compression works on, its fine-tune if there is one, and the upper end of a range of budgets."""
 
     session: Session
     student: Prunable
     teacher: Prunable
     target: Budget
-    training: Training | None = None
+    training: TrainingPlan | None = None
+    upper: Budget | None = None
 
 
 def announce(compression: Compression, rough_samples: int = 0) -> RemainingTime | None:
@@ -102,25 +104,37 @@ def _message(compression: Compression, stages: list[PlannedStage]) -> str:
 def planned_stages(
     compression: Compression, pace: Pace, rough_samples: int, remaining: RemainingTime | None
 ) -> Iterator[PlannedStage]:
-    """Yield the stages of the rest of the compression in their order."""
+    """Yield the stages of the rest of the compression in their order. Several processes share the samples."""
     session, training = compression.session, compression.training
     validation = len(batching.rows(session, "val"))
-    calibrated = min(validation, CALIBRATION_SAMPLES)
+    calibrated = processes.most_of(min(validation, CALIBRATION_SAMPLES))
     if rough_samples:
-        rough = pace.calibration(rough_samples, ROUGH_PASSES)
+        rough = pace.calibration(processes.most_of(rough_samples), ROUGH_PASSES)
         yield PlannedStage(stage_titles.rough_calibration(rough_samples), rough, "pruned")
+        if training and compression.upper:
+            yield PlannedStage(stage_titles.UPPER_END_ROUGHLY, rough, "pruned")
     if training and remaining:
         yield PlannedStage(stage_titles.FINE_TUNING, remaining.left(), "training")
         yield from _validation_stages(session, pace, training, calibrated)
     passes = CALIBRATION_PASSES if training else FIRST_PASSES
     yield PlannedStage(stage_titles.CALIBRATING, pace.calibration(calibrated, passes), "pruned")
     if validation > CALIBRATION_SAMPLES:
-        last = pace.calibration(validation, CALIBRATION_PASSES)
+        last = pace.calibration(processes.most_of(validation), CALIBRATION_PASSES)
         yield PlannedStage(stage_titles.full_calibration(validation), last, "pruned")
+    yield from _curve_stages(compression, pace, processes.most_of(validation))
     yield from _reporting_stages(compression, pace)
 
 
-def _validation_stages(session: Session, pace: Pace, training: Training, calibrated: int) -> Iterator[PlannedStage]:
+def _curve_stages(compression: Compression, pace: Pace, samples: int) -> Iterator[PlannedStage]:
+    """Yield the stages that measure the curve of a range of budgets."""
+    if compression.upper is None:
+        return
+    points = math.ceil(math.log(compression.upper.share / compression.target.share) / math.log(elastic.FINEST))
+    for title, passes in ((stage_titles.UPPER_END, FIRST_PASSES), (stage_titles.CURVE, max(1, points))):
+        yield PlannedStage(title, samples * passes * pace.trained, "pruned")
+
+
+def _validation_stages(session: Session, pace: Pace, training: TrainingPlan, calibrated: int) -> Iterator[PlannedStage]:
     """Yield the stages that compare late states on validation samples."""
     left = {step: samples for step, samples in training.candidates.items() if step >= training.done}
     for number, (step, samples) in enumerate(left.items()):
@@ -129,9 +143,10 @@ def _validation_stages(session: Session, pace: Pace, training: Training, calibra
         yield PlannedStage(stage_titles.calibration_after(step), seconds, "pruned")
         if not samples:
             continue
-        seconds = samples * (pace.pruned_answer + (0.0 if number else pace.preparation))
+        mine = processes.most_of(samples)
+        seconds = mine * (pace.pruned_answer + (0.0 if number else pace.preparation))
         if not number and not session.labelled:  # the first state is compared with answers of the dense model
-            seconds += samples * pace.dense_answer
+            seconds += mine * pace.dense_answer
         yield PlannedStage(stage_titles.validation_after(step), seconds, "pruned")
 
 
@@ -139,11 +154,11 @@ def _reporting_stages(compression: Compression, pace: Pace) -> Iterator[PlannedS
     """Yield the stages that measure both models and save the result."""
     session = compression.session
     rows = batching.rows(session, session.settings.split)
-    pairs = planning.most_pairs(session, rows)
+    mine, pairs = processes.most_of(len(rows)), planning.most_pairs(session, rows)
     dense, pruned = stage_titles.EVALUATING
-    yield PlannedStage(dense, len(rows) * (pace.dense_answer + pace.preparation), "dense")
+    yield PlannedStage(dense, mine * (pace.dense_answer + pace.preparation), "dense")
     yield PlannedStage(stage_titles.MATCHING[0], pairs * pace.dense_pair, "dense pairs")
-    yield PlannedStage(pruned, len(rows) * pace.pruned_answer, "pruned")
+    yield PlannedStage(pruned, mine * pace.pruned_answer, "pruned")
     yield PlannedStage(stage_titles.MATCHING[1], pairs * pace.pruned_pair, "pruned pairs")
     size = min(session.settings.batch_size, len(rows))
     yield from timing.planned_stages(size, [size * pace.dense, size * pace.pruned])
@@ -151,16 +166,17 @@ def _reporting_stages(compression: Compression, pace: Pace) -> Iterator[PlannedS
     yield PlannedStage(stage_titles.SAVING, SAVING_SECONDS + weights / BYTES_PER_SECOND, "files")
 
 
-def remaining_steps(compression: Compression, pace: Pace, training: Training) -> RemainingTime:
+def remaining_steps(compression: Compression, pace: Pace, training: TrainingPlan) -> RemainingTime:
     """Return the prediction for the training steps."""
     session = compression.session
     size, rows = session.settings.batch_size, len(batching.rows(session, "train", training.samples))
+    mine = processes.most_of(size)
     return RemainingTime(
         steps=training.steps,
         new_steps=min(training.steps, math.ceil(rows / size)),
         kept=_kept_share(session, compression.teacher, training.samples),
-        student=pace.student_step(size),
-        teacher=size * pace.dense,
+        student=pace.student_step(mine),
+        teacher=mine * pace.dense,
         done=training.done,
     )
 
@@ -172,7 +188,8 @@ def measure_pace(compression: Compression) -> Pace:
     """
     session, student = compression.session, compression.student
     run.set_threshold_scale(student, FIRST_GUESS)
-    batch = next(iter(batching.batches(session, "val")))
+    processes.from_main(lambda: len(batching.readable_rows(session, session.settings.split)))  # for the timing
+    batch = batching.first_batch(session, "val")
     inputs = session.compute.moved(inputs_of(batch))
     models = {"dense": compression.teacher, "pruned": student}
     size = len(batch["pixel_values"])
@@ -180,11 +197,14 @@ def measure_pace(compression: Compression) -> Pace:
     dense, pruned = (min(forward[name]) / size for name in models)
     answered = [planning.answer_seconds(session, model, "val", batch) for model in models.values()]
     (dense_answer, dense_pair), (pruned_answer, pruned_pair) = answered
-    at_budget = _at_budget(compression, batch, dense, pruned)
+    seconds_at = _by_cost(compression, batch, dense, pruned)
+    target, upper = compression.target.gflops, (compression.upper or compression.target).gflops
+    at_budget = seconds_at(target)
     split = "train" if compression.training else session.settings.split
     return Pace(
         dense=dense,
         pruned=at_budget,
+        trained=seconds_at((target + upper) / 2),
         dense_answer=max(dense, dense_answer),
         pruned_answer=max(at_budget, pruned_answer + at_budget - pruned),
         dense_pair=dense_pair,
@@ -194,17 +214,16 @@ def measure_pace(compression: Compression) -> Pace:
     )
 
 
-def _at_budget(compression: Compression, batch: Batch, dense: float, pruned: float) -> float:
-    """Return the seconds of a forward pass that costs the budget, from those of two passes with other costs.
+def _by_cost(compression: Compression, batch: Batch, dense: float, pruned: float) -> Callable[[float], float]:
+    """Return a function that gives the seconds of a forward pass by its GFLOPs, from those of two passes.
 
     Time is taken as linear in the multiply-adds between the timed pass of the student and the dense one.
     """
-    target, session = compression.target, compression.session
-    counts = run.counted(compression.student, [batch], session.compute)
-    gflops = float(sample_costs.per_sample(compression.student.config, counts).mean()) / 1e9
-    if gflops >= target.dense:
-        return dense
-    return max(0.0, pruned + (dense - pruned) * (target.gflops - gflops) / (target.dense - gflops))
+    most = compression.target.dense
+    cost = run.mean_gflops(compression.student, [batch], compression.session.compute)
+    if cost >= most:
+        return lambda gflops: dense
+    return lambda gflops: max(0.0, pruned + (dense - pruned) * (gflops - cost) / (most - cost))
 
 
 def optimizer_seconds(model: nn.Module) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from madtp_cli.config import BudgetRequest
 from madtp_cli.errors import BudgetError
@@ -14,6 +14,9 @@ from madtp_cli.models.prunable import Prunable
 
 #: A budget is met if the cost differs by at most this share of the budget.
 TOLERANCE = 0.01
+#: Highest share at the upper end of a range. At the threshold scale 0 a model is dense, and a curve of scales and costs
+#: has no point there; a request of up to 2 % more is still inside the curve.
+MOST_SHARE = 0.99
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,11 @@ def resolve(request: BudgetRequest, dense: float) -> Budget:
 
 
 def upper_end(request: BudgetRequest, dense: float) -> Budget | None:
-    """Return the upper end of a range of budgets; None for one budget."""
-    return None if request.upper is None else resolve(request.upper, dense)
+    """Return the upper end of a range of budgets, see `MOST_SHARE`; None for one budget."""
+    if request.upper is None:
+        return None
+    end = resolve(request.upper, dense)
+    return replace(end, share=MOST_SHARE, gflops=MOST_SHARE * dense) if MOST_SHARE < end.share <= 1 else end
 
 
 def check_reachable(budget: Budget, floor: float) -> None:

@@ -10,8 +10,9 @@ import torch
 from madtp_cli.checkpoint import number_format
 from madtp_cli.checkpoint.state_folder import StateFolder
 from madtp_cli.compression import calibration, elastic, fine_tuning, stage_titles, training_state
-from madtp_cli.compression.announcement import Compression, Training, announce
+from madtp_cli.compression.announcement import Compression, TrainingPlan, announce
 from madtp_cli.compression.budget import Budget, feasible_budget, upper_end
+from madtp_cli.compression.elastic import ScaleSampler
 from madtp_cli.compression.fine_tuning import FineTune
 from madtp_cli.compression.optimizers import Schedule
 from madtp_cli.compression.remaining_time import RemainingTime
@@ -93,7 +94,9 @@ def compress_model(
 
 def training_samples(settings: CompressSettings, steps: int) -> int | None:
     """Return how many different training samples a fine-tune of this many steps uses; None for all."""
-    return None if settings.epochs is not None else max(1, math.ceil(steps * settings.batch_size / PASSES))
+    if settings.epochs is not None:
+        return None
+    return max(settings.batch_size, math.ceil(steps * settings.batch_size / PASSES))
 
 
 def _trained(
@@ -106,14 +109,16 @@ def _trained(
 ) -> tuple[Calibration, Calibration | None]:
     """Calibrate roughly and fine-tune, as far as an earlier run did not; return the calibrations before and after."""
     if state and (trained := state.load(training_state.TRAINED)):
-        announce(Compression(session, student, teacher, target))
+        upper = upper_end(settings.gflops_budget, target.dense)
+        announce(Compression(session, student, teacher, target, upper=upper))
         session.training[:] = [TrainingPoint(**point) for point in trained["points"]]
         final = training_state.restore_trained(trained, student)
         return final, final
     saved = state.load(training_state.TRAINING) if state else None
     training = planned_training(session, settings, saved["step"] if saved else 0)
     few = 0 if saved else rough_samples(session)
-    compression = Compression(session, student, teacher, target, training)
+    upper = upper_end(settings.gflops_budget, target.dense)
+    compression = Compression(session, student, teacher, target, training, upper)
     remaining = announce(compression, few)
     if saved:
         first = training_state.calibration(saved["first"])
@@ -147,24 +152,41 @@ def _fine_tune(
     remaining: RemainingTime | None,
 ) -> Calibration | None:
     """Fine-tune the student from the first step that is left; return the calibration of its last state."""
-    session, student, teacher = compression.session, compression.student, compression.teacher
-    target, training = compression.target, compression.training
+    session, student, training = compression.session, compression.student, compression.training
     if training is None:
         return None
-    schedule = Schedule(training.steps, settings.rate(student.widths["vision"]), settings.dictionary_learning_rate)
-    passes, upper = settings.accumulate, upper_end(settings.gflops_budget, target.dense)
-    few = len(batching.rows(session, "val", CALIBRATION_SAMPLES // 4))
-    sampler = None if upper is None else elastic.sampler(session, student, target, upper, few)
-    given = (session, student, teacher, target, first, schedule, training.samples, passes, state, remaining)
-    return FineTune(*given, sampler=sampler).train()
+    return FineTune(
+        session=session,
+        student=student,
+        teacher=compression.teacher,
+        target=compression.target,
+        first=first,
+        schedule=Schedule(training.steps, settings.rate(student.widths["vision"]), settings.dictionary_learning_rate),
+        samples=training.samples,
+        accumulate=settings.accumulate,
+        state=state,
+        remaining=remaining,
+        sampler=_sampler(compression, first, done=training.done),
+    ).train()
 
 
-def planned_training(session: Session, settings: CompressSettings, done: int = 0) -> Training | None:
+def _sampler(compression: Compression, first: Calibration, done: int) -> ScaleSampler | None:
+    """Return the sampler of a fine-tune for a range of budgets; after `done` steps its state is restored later."""
+    session, target, upper = compression.session, compression.target, compression.upper
+    if upper is None:
+        return None
+    if done:
+        return ScaleSampler([], target.share, upper.share, session.settings.seed)
+    return elastic.sampler(session, compression.student, target, upper, first, rough_samples(session))
+
+
+def planned_training(session: Session, settings: CompressSettings, done: int = 0) -> TrainingPlan | None:
     """Return what the fine-tune does, or None if the settings ask for none; `done` steps were done before."""
     if settings.steps == 0 or settings.epochs == 0:
         return None
     steps = settings.number_of_steps(len(batching.rows(session, "train")))
-    return Training(steps, training_samples(settings, steps), fine_tuning.validations(session, steps), done)
+    batching.require_training_batches(session, training_samples(settings, steps))
+    return TrainingPlan(steps, training_samples(settings, steps), fine_tuning.validations(session, steps), done)
 
 
 def rough_samples(session: Session) -> int:

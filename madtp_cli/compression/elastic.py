@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 from madtp_cli.checkpoint.calibrated_curve import Curve, curve_of, scale_at
-from madtp_cli.compression import threshold_search
+from madtp_cli.compression import calibration, stage_titles
 from madtp_cli.compression.budget import Budget
 from madtp_cli.compression.threshold_search import Calibration
 from madtp_cli.evaluation import batching, run
@@ -19,9 +20,13 @@ from madtp_cli.models.prunable import Prunable
 #: Between two neighbouring points of the curve the cost changes by at most this factor, so that a scale between them
 #: costs what is requested within 2 %.
 FINEST = 1.15
+#: Two points whose scales differ by less than this share are not divided: the cost jumps between them.
+NEAREST = 1e-3
 #: Largest number of passes for the points between the ends.
 MOST_POINTS = 20
-#: How fast the sampled scales follow the cost of the training batches.
+#: The calibration of the upper end before the training stops at this distance from it.
+ROUGH_CLOSE = 0.05
+#: How fast the threshold scale follows the cost of the training batches, whose noise is larger than their drift.
 FOLLOWING = 0.05
 
 
@@ -34,6 +39,7 @@ class ScaleSampler:
         low, high: Ends of the range, as shares of the dense GFLOPs.
         seed: Seed of the draws.
         factor: Corrects the curve while the scores are learned.
+        aim: The share of the dense GFLOPs that the last drawn scale should cost.
     """
 
     curve: Curve
@@ -57,17 +63,36 @@ class ScaleSampler:
         """Correct the scales by the cost of the last step, as a share of the dense GFLOPs."""
         self.factor *= (share / self.aim) ** (FOLLOWING / self._slope())
 
+    def state(self) -> dict[str, Any]:
+        """Return what changes from draw to draw, and the curve, whose measurement need not be repeated."""
+        return {"curve": self.curve, "factor": self.factor, "aim": self.aim, "random": self._random.getstate()}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Continue from the state of an earlier run for the same range and seed."""
+        self.curve, self.factor, self.aim = saved["curve"], saved["factor"], saved["aim"]
+        self._random.setstate(saved["random"])
+
     def _slope(self) -> float:
         """Return the mean power of the threshold scale by which the cost falls."""
         (first, most), (last, least) = self.curve[0], self.curve[-1]
         return max(1.0, math.log(most / least) / math.log(last / first)) if last > first else 1.0
 
 
-def sampler(session: Session, student: Prunable, target: Budget, upper: Budget, samples: int) -> ScaleSampler:
-    """Return the sampler of a fine-tune, after a rough calibration of both ends of the range."""
-    measured = _Measured(session, student, target.dense, samples)
-    tried = measured.ends(target, upper, close=0.05)
-    made = ScaleSampler(curve_of(tried), target.share, upper.share, session.settings.seed)
+def sampler(
+    session: Session, student: Prunable, target: Budget, upper: Budget, first: Calibration, samples: int
+) -> ScaleSampler:
+    """Calibrate the upper end of the range roughly, set the scale of the first step, and return the sampler.
+
+    Args:
+        session: Data and compute config.
+        student: The student; its threshold scale changes.
+        target, upper: The ends of the range.
+        first: The calibration of the lower end.
+        samples: Number of validation samples of that calibration.
+    """
+    title = stage_titles.UPPER_END_ROUGHLY
+    highest = calibration.calibrate(session, student, upper, samples, first.threshold_scale, ROUGH_CLOSE, title=title)
+    made = ScaleSampler(curve_of(_shares(target, first, highest)), target.share, upper.share, session.settings.seed)
     run.set_threshold_scale(student, made.draw())
     return made
 
@@ -77,6 +102,8 @@ def calibrated_curve(
 ) -> list[list[float]]:
     """Return the curve of a student: for one budget the scales that were tried, for a range as many as it needs.
 
+    A single point is no curve.
+
     Args:
         session: Data and compute config.
         student: The student; its threshold scale stays.
@@ -85,17 +112,38 @@ def calibrated_curve(
         final: The last calibration for `target`.
         samples: Number of validation samples; all if None.
     """
-    tried = [(scale, gflops / target.dense) for scale, gflops in final.tried]
     if upper is None:
-        return without_gaps(curve_of(tried), target.share)
-    measured = _Measured(session, student, target.dense, samples)
-    session.progress.start("Calibrating the curve", 0)
-    tried = [*tried, *measured.ends(target, upper, start=final.threshold_scale)]
+        points = without_gaps(curve_of(_shares(target, final)), target.share)
+    else:
+        points = _curve_of_range(session, student, target, upper, final, samples)
+    return points if len(points) > 1 else []
+
+
+def _curve_of_range(
+    session: Session, student: Prunable, target: Budget, upper: Budget, final: Calibration, samples: int | None
+) -> list[list[float]]:
+    """Calibrate the upper end of the range, and measure points between the ends."""
+    title, scale = stage_titles.UPPER_END, final.threshold_scale
+    highest = calibration.calibrate(session, student, upper, samples, scale, title=title)
+    session.progress.start(stage_titles.CURVE, 0)
+
+    def share(threshold_scale: float) -> float:
+        run.set_threshold_scale(student, threshold_scale)
+        gflops = run.mean_gflops(student, batching.batches(session, "val", samples), session.compute)
+        session.progress.figures(gflops=gflops, threshold_scale=threshold_scale)
+        session.progress.advance(0, f"threshold scale {threshold_scale:.4g} costs {gflops / target.dense:.4f}")
+        return gflops / target.dense
+
     most, least = upper.share * 1.01, target.share * 0.99
-    points = [point for point in refine(curve_of(tried), measured.share, most, least) if least <= point[1] <= most]
+    curve = refine(curve_of(_shares(target, final, highest)), share, most, least)
     run.set_threshold_scale(student, final.threshold_scale)
     session.progress.finish()
-    return points
+    return [point for point in curve if least <= point[1] <= most]
+
+
+def _shares(target: Budget, *calibrations: Calibration) -> list[tuple[float, float]]:
+    """Return all (threshold scale, share of the dense GFLOPs) that calibrations tried."""
+    return [(scale, gflops / target.dense) for found in calibrations for scale, gflops in found.tried]
 
 
 def without_gaps(curve: list[list[float]], share: float) -> list[list[float]]:
@@ -115,48 +163,25 @@ def without_gaps(curve: list[list[float]], share: float) -> list[list[float]]:
 
 
 def refine(curve: list[list[float]], measure: Callable[[float], float], most: float, least: float) -> list[list[float]]:
-    """Measure scales in the widest gaps of a curve until all gaps between two shares are small.
+    """Measure scales in the widest gaps of a curve until all gaps between two shares are small, or cannot be divided.
+
+    A gap that stays wide is a jump of the cost, or its middle costs more than its upper end.
 
     >>> refine([[0.1, 0.8], [0.4, 0.2]], lambda scale: 0.08 / scale, 1.0, 0.1)[1][0] < 0.13
     True
     """
-    for _ in range(MOST_POINTS):
-        inner: Sequence[list[float]] = [point for point in curve if least <= point[1] <= most]
-        gaps = [(upper[1] / lower[1], upper, lower) for upper, lower in pairwise(inner)]
-        if not gaps or max(gaps)[0] <= FINEST:
+    measured: set[float] = set()
+    while len(measured) < MOST_POINTS:
+        inner = [point for point in curve if least <= point[1] <= most]
+        gaps = [(upper[1] / lower[1], math.sqrt(upper[0] * lower[0]), upper, lower) for upper, lower in pairwise(inner)]
+        wide = [
+            (width, middle)
+            for width, middle, upper, lower in gaps
+            if width > FINEST and lower[0] > upper[0] * (1 + NEAREST) and middle not in measured
+        ]
+        if not wide:
             break
-        _, upper, lower = max(gaps)
-        scale = math.sqrt(upper[0] * lower[0])
-        if scale in (upper[0], lower[0]):
-            break
+        _, scale = max(wide)
+        measured.add(scale)
         curve = curve_of([*((point[0], point[1]) for point in curve), (scale, measure(scale))])
     return curve
-
-
-@dataclass
-class _Measured:
-    """Measures a student's cost on validation samples."""
-
-    session: Session
-    student: Prunable
-    dense: float
-    samples: int | None
-
-    def gflops(self, threshold_scale: float) -> float:
-        """Return the mean GFLOPs per sample at a threshold scale."""
-        run.set_threshold_scale(self.student, threshold_scale)
-        return run.mean_gflops(self.student, batching.batches(self.session, "val", self.samples), self.session.compute)
-
-    def share(self, threshold_scale: float) -> float:
-        """Return the cost at a threshold scale as a share of the dense cost."""
-        return self.gflops(threshold_scale) / self.dense
-
-    def ends(
-        self, target: Budget, upper: Budget, close: float = threshold_search.CLOSE_ENOUGH, start: float = 0.1
-    ) -> list[tuple[float, float]]:
-        """Search both ends of the range, and return all that was measured."""
-        tried: list[tuple[float, float]] = []
-        for end in (target, upper):
-            found = threshold_search.search(self.gflops, end, start, close, max(close, threshold_search.NARROWEST))
-            tried += [(scale, gflops / self.dense) for scale, gflops in found.tried]
-        return tried

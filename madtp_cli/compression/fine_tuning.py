@@ -19,7 +19,7 @@ from madtp_cli.checkpoint.state_folder import StateFolder
 from madtp_cli.compression import calibration, distillation, stage_titles, training_state
 from madtp_cli.compression.budget import Budget
 from madtp_cli.compression.distillation import Training
-from madtp_cli.compression.elastic import ScaleSampler
+from madtp_cli.compression.elastic import FOLLOWING, ScaleSampler
 from madtp_cli.compression.interruption import StopSignals
 from madtp_cli.compression.optimizers import Schedule
 from madtp_cli.compression.remaining_time import RemainingTime
@@ -36,8 +36,6 @@ from madtp_cli.tasks import DenseComparingTask
 CANDIDATES, CANDIDATE_SAMPLES = 2, 500
 #: A state is a candidate after this share of the steps.
 LATE = 0.8
-#: How fast the threshold scale follows the cost of the training batches, whose noise is larger than their drift.
-FOLLOWING = 0.05
 
 
 def validations(session: Session, steps: int) -> dict[int, int]:
@@ -104,7 +102,11 @@ class FineTune:
         return self.last if self.best is None else self.best[2]
 
     def _evaluate(self, step: int, dense: Callable[[], run.Measured] | None) -> None:
-        """Calibrate the state of a step, and compare it with the best one so far if there are several candidates."""
+        """Calibrate the state of a step, and compare it with the best one so far if there are several candidates.
+
+        The next step has the calibrated threshold scale, or, for a range of budgets, the one that was drawn for it.
+        """
+        drawn = training_state.threshold_scale(self.student)
         self.last = _calibrate(self.session, self.student, self.target, step)
         if dense is not None:
             samples = len(batching.rows(self.session, "val", CANDIDATE_SAMPLES))
@@ -114,6 +116,8 @@ class FineTune:
             if self.best is None or quality >= self.best[0]:
                 weights = None if step == self.schedule.steps else copy.deepcopy(self.student.state_dict())
                 self.best = quality, weights, self.last
+        if self.sampler is not None:
+            run.set_threshold_scale(self.student, drawn)
 
     def _steps(self, training: Training, candidates: Collection[int], signals: StopSignals) -> Iterator[int]:
         """Yield the number of each step after it is done, reported and saved where that is due.
@@ -138,6 +142,7 @@ class FineTune:
             due = self.state and self.state.save_every and result.step % self.state.save_every == 0
             if due or stop or result.step in candidates:
                 self._save(training)
+                stop = stop or signals.agreed()  # one that came while the state was written
             if stop:
                 signals.deliver(stop)
             yield result.step
@@ -150,7 +155,8 @@ class FineTune:
             return
         best = None if self.best is None else (*self.best[:2], asdict(self.best[2]))
         points = [point.model_dump() for point in self.session.training]
-        more = {"points": points, "first": self.first, "last": self.last, "best": best}
+        sampler = None if self.sampler is None else self.sampler.state()
+        more = {"points": points, "first": self.first, "last": self.last, "best": best, "sampler": sampler}
         try:
             training_state.save_training(self.state, training, self.student, more)
         except OutputError as error:
@@ -159,6 +165,8 @@ class FineTune:
     def _restore(self, state: StateFolder, training: Training, saved: dict[str, Any]) -> None:
         training_state.restore_training(state, saved, training, self.student)
         self.session.training[:] = [TrainingPoint(**point) for point in saved["points"]]
+        if self.sampler is not None:
+            self.sampler.restore(saved["sampler"])
         self.last = saved["last"] and training_state.calibration(saved["last"])
         if saved["best"] is not None:
             quality, weights, found = saved["best"]

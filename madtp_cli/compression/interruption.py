@@ -18,8 +18,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopSignals:
     """A block in which the first signal is recorded, so that the current step can end; the second one stops at once.
 
-    A signal then does what it does outside the block: it raises KeyboardInterrupt, or whatever its handler does. Only
-    the main thread can change signal handlers; in another thread the block has no effect.
+    A signal then does what it does outside the block: it raises KeyboardInterrupt, or whatever its handler does. This
+    happens at the latest at the end of the block. Only the main thread can change signal handlers; in another thread
+    the block has no effect.
     """
 
     def __init__(self, notify: Callable[[], None]) -> None:
@@ -36,10 +37,10 @@ class StopSignals:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Restore the handlers from before."""
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers = {}
+        """Restore the handlers from before, and deliver a signal that still waits."""
+        self._restore()
+        if self.received is not None and error[:1] in ((), (None,)):
+            self.deliver(self.received)
 
     def agreed(self) -> int | None:
         """Return a signal that a process of the run received, the same in all processes; None if there is none."""
@@ -47,15 +48,21 @@ class StopSignals:
 
     def deliver(self, number: int) -> None:
         """Let a signal do what it does outside the block."""
-        self.__exit__()
+        self._restore()
+        self.received = None
         signal.raise_signal(number)
 
     @contextlib.contextmanager
     def suspended(self) -> Iterator[None]:
-        """Let signals stop at once in this inner block."""
+        """Let signals stop at once in this inner block, also one that waits already."""
         self.__exit__()
         yield
         self.__enter__()
+
+    def _restore(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         """Record a signal. It can arrive while the main thread writes, so another thread writes the notice."""

@@ -2,6 +2,8 @@
 
 `torch.optim.Muon` orthogonalises in bfloat16, whatever the device. On a CPU without AVX512-BF16 or AMX this takes
 most of a step. The update here is the same but for rounding, so results differ between machines by rounding only.
+Within a run there is one number format: all processes have the same, or their weights would drift apart, and a run
+that is resumed keeps that of its saved state.
 """
 
 from __future__ import annotations
@@ -13,30 +15,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from madtp_cli import processes
 from madtp_cli.evaluation import number_formats
 
 #: Size of an update relative to one of AdamW, see `adjust_lr_fn="match_rms_adamw"` of torch.
 ADAMW_SIZE = 0.2
 
 
-def muon(matrices: Sequence[nn.Parameter], **settings: Any) -> torch.optim.Muon:
-    """Return Muon in the number format that the device of the matrices multiplies fast.
+def muon(matrices: Sequence[nn.Parameter], **settings: Any) -> Muon:
+    """Return Muon in a number format that the devices of all processes multiply fast.
 
     Args:
         matrices: The parameters, all on one device.
         settings: Keyword arguments of `torch.optim.Muon`; the size of the updates is that of AdamW.
     """
     device = matrices[0].device if matrices else torch.device("cpu")
-    kind = torch.optim.Muon if number_formats.is_fast(torch.bfloat16, device) else Float32Muon
-    return kind(matrices, adjust_lr_fn="match_rms_adamw", **settings)
+    fast = all(processes.gathered([number_formats.is_fast(torch.bfloat16, device)]))
+    return Muon(matrices, float32=not fast, **settings)
 
 
-class Float32Muon(torch.optim.Muon):
-    """`torch.optim.Muon` whose orthogonalisation is computed in the number format of the gradients."""
+class Muon(torch.optim.Muon):
+    """`torch.optim.Muon`, or the same with an orthogonalisation in the number format of the gradients.
+
+    The choice is in the parameter groups, so it is part of the state dict.
+    """
+
+    def __init__(self, matrices: Sequence[nn.Parameter], *, float32: bool, **settings: Any) -> None:
+        """Take the matrices, the choice, and keyword arguments of `torch.optim.Muon`."""
+        super().__init__(matrices, adjust_lr_fn="match_rms_adamw", **settings)
+        for group in self.param_groups:
+            group["float32"] = float32
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Do one step; `closure` computes the loss again, as in every optimizer of torch."""
+        if not all(group["float32"] for group in self.param_groups):
+            return super().step(closure)
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -21,6 +21,7 @@ class Pace:
 
     Attributes:
         dense, pruned: A forward pass, per sample.
+        trained: A forward pass of a training step, per sample; for a range of budgets the mean one.
         dense_answer, pruned_answer: A forward pass with generating or ranking of the answer, per sample.
         dense_pair, pruned_pair: Matching a pair, to rank it.
         optimizer: A step of the optimizers.
@@ -29,6 +30,7 @@ class Pace:
 
     dense: float
     pruned: float
+    trained: float
     dense_answer: float
     pruned_answer: float
     optimizer: float
@@ -38,7 +40,7 @@ class Pace:
 
     def student_step(self, samples: int) -> float:
         """Return the seconds of a training step without the teacher: a backward pass takes as long as two forward."""
-        return samples * (3 * self.pruned + self.preparation) + self.optimizer
+        return samples * (3 * self.trained + self.preparation) + self.optimizer
 
     def calibration(self, samples: int, passes: int) -> float:
         """Return the seconds of passes over samples, which are prepared in the first one."""

@@ -10,6 +10,10 @@ CALIBRATING = "Calibrating the threshold scale"
 EVALUATING = ("Evaluating the dense model", "Evaluating the pruned model")
 MATCHING = ("Matching pairs with the dense model", "Matching pairs with the pruned model")
 SAVING = "Saving"
+#: For a range of budgets: before the training, and after it.
+UPPER_END_ROUGHLY = "Calibrating the upper end roughly"
+UPPER_END = "Calibrating the upper end"
+CURVE = "Calibrating the curve"
 
 
 def rough_calibration(samples: int) -> str:

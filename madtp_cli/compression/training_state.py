@@ -64,7 +64,10 @@ def restore_training(folder: StateFolder, saved: dict[str, Any], training: Train
     for scheduler, state in zip(training.schedulers, saved["schedulers"], strict=True):
         scheduler.load_state_dict(state)
     for part in range(saved["teacher_parts"]):
-        training.teacher_cache.restore(folder.load(f"teacher-{part}") or {})
+        targets = folder.load(f"teacher-{part}")
+        if targets is None:
+            raise folder.damaged(f"teacher-{part}.pt")
+        training.teacher_cache.restore(targets)
     if processes.count() == 1:
         _restore_random(saved["random"])
 

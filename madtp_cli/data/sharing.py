@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from madtp_cli import processes
-from madtp_cli.errors import DataError
+from madtp_cli.errors import DataError, UsageError
 
 
 def assign(listings: Sequence[Sequence[str]]) -> dict[str, int]:
@@ -45,6 +45,32 @@ def part(rows: Sequence[Any]) -> Sequence[Any]:
     return [row for row, owner in zip(rows, found, strict=True) if owner == processes.rank()]
 
 
+def readable(rows: Sequence[Any], split: str) -> Sequence[Any]:
+    """Return the rows that this process can read: all of them, or those of its own shards.
+
+    Args:
+        rows: The rows.
+        split: Name of the split, for the message of an error.
+
+    Raises:
+        DataError: It has no shard.
+    """
+    found = owners(rows)
+    if found is None:
+        return rows
+    own = [rows[place] for place in places_of(found, processes.rank())]
+    if not own:
+        raise _without_shard(processes.rank(), split)
+    return own
+
+
+def _without_shard(rank: int, split: str) -> DataError:
+    return DataError(
+        f"Process {rank} of {processes.count()} has no {split} samples: a shard is read by one process.\n"
+        "Give at least as many shards as processes, or start fewer processes."
+    )
+
+
 def first(rows: Sequence[Any], number: int) -> Sequence[Any]:
     """Return the first rows, at most `number`; of rows with owners, as many of each owner as possible."""
     found = owners(rows)
@@ -69,18 +95,32 @@ def steps(rows: Sequence[Any], size: int) -> int:
 
     Raises:
         DataError: A process has no rows.
+        UsageError: A batch has fewer samples than there are processes.
     """
     found, count = owners(rows), processes.count()
     if found is None:
+        _require_enough(len(rows), size)
         full, rest = divmod(len(rows), size)
-        return max(1, full + (rest >= count))
+        return full + (rest >= count)
     numbers = [found.count(owner) for owner in range(count)]
     if 0 in numbers:
-        raise DataError(
-            f"Process {numbers.index(0)} of {count} has no training samples: a shard is read by one process.\n"
-            "Give at least as many shards as processes, or start fewer processes."
-        )
+        raise _without_shard(numbers.index(0), "train")
     return max(1, min(number // part for number, part in zip(numbers, _sizes(size), strict=True)))
+
+
+def _require_enough(rows: int, size: int) -> None:
+    """Check that each process has a sample of the first batch; otherwise there would be no batch."""
+    count = processes.count()
+    if size < count:
+        raise UsageError(
+            f"A batch of {size} {'sample' if size == 1 else 'samples'} cannot be shared by {count} processes.\n"
+            f"Give --batch-size {count} or more, or start fewer processes."
+        )
+    if rows < count:
+        raise DataError(
+            f"There are fewer training samples than processes: {rows} and {count}.\n"
+            "Give at least one sample for each process, or start fewer processes."
+        )
 
 
 def _sizes(size: int) -> list[int]:

@@ -31,13 +31,37 @@ def batches(session: Session, split: str, limit: int | None = None) -> Iterable[
     Raises:
         DataError: The split has no rows.
     """
-    chosen = rows(session, split, limit)
-    if not len(chosen):
-        raise DataError(f"The {split} split of {session.data.source} is empty.\nGive data with samples in it.")
+    chosen = _some_rows(session, split, limit)
     key, mine = f"{split}/{len(chosen)}", sharing.part(chosen)
     if key in session.prepared_batches:
         return session.prepared_batches[key]
     return _keep_if_they_fit(session, key, len(mine), _collated(session, mine))
+
+
+def _some_rows(session: Session, split: str, limit: int | None = None) -> Sequence[Row]:
+    """Return the first rows of a split, as `rows` does.
+
+    Raises:
+        DataError: The split has no rows.
+    """
+    chosen = rows(session, split, limit)
+    if not len(chosen):
+        raise DataError(f"The {split} split of {session.data.source} is empty.\nGive data with samples in it.")
+    return chosen
+
+
+def require_training_batches(session: Session, samples: int | None = None) -> None:
+    """Check that there is something to train on.
+
+    Args:
+        session: The data and the batch size.
+        samples: Number of rows to use; all if None.
+
+    Raises:
+        DataError: The train split has no rows, or fewer than there are processes.
+        UsageError: A batch has fewer samples than there are processes.
+    """
+    sharing.steps(_some_rows(session, "train", samples), session.settings.batch_size)
 
 
 def training_batches(session: Session, samples: int | None = None, done: int = 0) -> Iterator[Batch]:
@@ -47,8 +71,11 @@ def training_batches(session: Session, samples: int | None = None, done: int = 0
 
     Each row has one of its captions. Of the first `samples` rows it is the same caption in each epoch, so that the
     teacher cache holds every target after one epoch. Without `samples` each epoch has another caption.
+
+    Raises:
+        DataError, UsageError: There is nothing to train on, see `require_training_batches`.
     """
-    chosen, seed = rows(session, "train", samples), session.settings.seed
+    chosen, seed = _some_rows(session, "train", samples), session.settings.seed
     size = session.settings.batch_size
     first, skipped = divmod(done, sharing.steps(chosen, size))
     for epoch in itertools.count(first):
@@ -59,13 +86,40 @@ def training_batches(session: Session, samples: int | None = None, done: int = 0
 
 
 def full_batches(session: Session, split: str, size: int, number: int) -> list[Batch]:
-    """Return at most `number` full batches of the first rows of a split, without labels.
+    """Return at most `number` full batches of the first rows of a split that this process can read, without labels.
 
-    If the split has fewer rows than `size`, the result is one batch of all rows.
+    If there are fewer rows than `size`, the result is one batch of all rows.
+
+    Raises:
+        DataError: This process can read no row of the split.
     """
-    chosen = rows(session, split, size * number)
+    chosen = readable_rows(session, split)[: size * number]
     made = data_batches.batches(chosen, session.task, session.processor, batch_size=size, workers=0)
     return [inputs_of(batch) for batch in itertools.islice(made, max(1, len(chosen) // size))]
+
+
+def first_batch(session: Session, split: str, limit: int | None = None) -> Batch:
+    """Return the first batch of a split that this process can read, with labels and all inputs of the task.
+
+    Args:
+        session: The data and the batch size.
+        split: The split.
+        limit: Largest number of samples, if it is below the batch size.
+
+    Raises:
+        DataError: This process can read no row of the split.
+    """
+    size = min(limit or session.settings.batch_size, session.settings.batch_size)
+    return next(_collated(session, readable_rows(session, split)[:size]))
+
+
+def readable_rows(session: Session, split: str) -> Sequence[Row]:
+    """Return the rows of a split that this process can read, see `sharing.readable`; `batches` gives its own part.
+
+    Raises:
+        DataError: There is none.
+    """
+    return sharing.readable(_some_rows(session, split), split)
 
 
 def _collated(

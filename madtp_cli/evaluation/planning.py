@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from madtp_cli import processes
 from madtp_cli.data import Row
 from madtp_cli.evaluation import batching, run, sample_costs
 from madtp_cli.evaluation.compute import Batch
@@ -36,9 +37,12 @@ def answer_seconds(session: Session, model: Prunable, split: str, batch: Batch) 
 
 
 def guessed_seconds(session: Session, split: str, limit: int | None = None) -> float:
-    """Return the seconds of a dense forward pass over samples on a usual CPU; the run itself corrects this guess."""
+    """Return the seconds of a dense forward pass over samples on a usual CPU, shared by all processes.
+
+    The run itself corrects this guess.
+    """
     gflops = sample_costs.dense_gflops(session, split, limit).sum()
-    return float(gflops) / (GFLOPS_PER_SECOND * torch.get_num_threads())
+    return float(gflops) / (GFLOPS_PER_SECOND * torch.get_num_threads() * processes.count())
 
 
 def evaluation_stages(
@@ -56,13 +60,16 @@ def evaluation_stages(
     """
     split = session.settings.split
     rows = batching.rows(session, split)
-    pairs = most_pairs(session, rows)
+    mine, pairs = processes.most_of(len(rows)), most_pairs(session, rows)
     if not pairs and not measured:
         return [PlannedStage(title, guessed_seconds(session, split))]
-    batch = next(iter(batching.batches(session, split, MATCHED_SAMPLES)))
+    batch = batching.first_batch(session, split, MATCHED_SAMPLES)
     seconds, pair_seconds = answer_seconds(session, model or session.model, split, batch)
     seconds += preparation_seconds(session, split)
-    stages = [PlannedStage(title, len(rows) * seconds), PlannedStage(matching, pairs * pair_seconds, "pairs")]
+    stages = [
+        PlannedStage(title, mine * seconds),
+        PlannedStage(matching, pairs * pair_seconds, "pairs"),
+    ]
     return stages if pairs else stages[:1]
 
 

@@ -175,8 +175,12 @@ def _curve(compressed: CompressedModel) -> list[CurvePoint]:
 def _latency(session: Session, compressed: CompressedModel) -> LatencyPart:
     """Time both models in the main process."""
     models, settings = (compressed.teacher, compressed.student), session.settings
-    batches = batching.full_batches(session, settings.split, settings.batch_size, timing.BATCHES)
-    return processes.from_main(lambda: timing.latency(*models, batches, session.compute, progress=session.progress))
+
+    def timed() -> LatencyPart:
+        batches = batching.full_batches(session, settings.split, settings.batch_size, timing.BATCHES)
+        return timing.latency(*models, batches, session.compute, progress=session.progress)
+
+    return processes.from_main(timed)
 
 
 def _tokens_by_tower(layers: list[LayerPart]) -> dict[str, list[LayerPart]]:

@@ -138,7 +138,9 @@ def _latency(session: Session) -> LatencyPart:
     """Time the model, and a pruned one in turns with its weights without pruning."""
     model, settings = session.model, session.settings
     dense, pruned = (dense_teacher(model), model) if model.pruning else (model, None)
-    batches = batching.full_batches(session, settings.split, settings.batch_size, timing.BATCHES)
-    return processes.from_main(
-        lambda: timing.latency(dense, pruned, batches, session.compute, progress=session.progress)
-    )
+
+    def timed() -> LatencyPart:
+        batches = batching.full_batches(session, settings.split, settings.batch_size, timing.BATCHES)
+        return timing.latency(dense, pruned, batches, session.compute, progress=session.progress)
+
+    return processes.from_main(timed)

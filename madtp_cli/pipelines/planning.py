@@ -18,8 +18,8 @@ from madtp_cli import exporters
 from madtp_cli.checkpoint import number_format
 from madtp_cli.checkpoint.atomic_write import check_output_file, check_output_folder
 from madtp_cli.compression import announcement, compress_model, stage_titles
-from madtp_cli.compression.announcement import Compression, Training
-from madtp_cli.compression.budget import feasible_budget
+from madtp_cli.compression.announcement import Compression, TrainingPlan
+from madtp_cli.compression.budget import feasible_budget, upper_end
 from madtp_cli.compression.student import dense_teacher, prunable_student
 from madtp_cli.compression.teacher_cache import MOST_BYTES
 from madtp_cli.config import CompressSettings, EvalSettings, RunSettings
@@ -70,14 +70,15 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     student = prunable_student(session.model, settings.method)
     target = feasible_budget(session, student, settings.gflops_budget)
     training = compress_model.planned_training(session, settings)
-    stages = compress_stages(Compression(session, student, dense_teacher(session.model), target, training))
-    memory = compress_bytes(session, training, target.share)
+    upper = upper_end(settings.gflops_budget, target.dense)
+    stages = compress_stages(Compression(session, student, dense_teacher(session.model), target, training, upper))
+    memory = compress_bytes(session, training, (upper or target).share)
     disk = number_format.weight_bytes(student, saved_in)
     report = plan("compress", source, session, stages, memory, output, disk)
     return report.model_copy(update={"gflops": target.gflops})
 
 
-def compress_bytes(session: Session, training: Training | None, share: float) -> int:
+def compress_bytes(session: Session, training: TrainingPlan | None, share: float) -> int:
     """Return the estimated memory of a compression to a share of the dense GFLOPs, in bytes."""
     weights = _weight_bytes(session.model)
     if training is None:

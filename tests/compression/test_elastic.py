@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import madtp_cli
-from madtp_cli.checkpoint.calibrated_curve import curve_of, scale_at, set_budget
-from madtp_cli.compression import elastic, threshold_search
+from madtp_cli.checkpoint.calibrated_curve import BEYOND, curve_of, scale_at, set_budget
+from madtp_cli.checkpoint.state_folder import StateFolder
+from madtp_cli.compression import distillation, elastic, threshold_search
+from madtp_cli.compression.budget import resolve as budget_of
+from madtp_cli.compression.budget import upper_end
+from madtp_cli.compression.compress_model import CompressedModel, compress_model
+from madtp_cli.compression.threshold_search import Calibration
 from madtp_cli.config import BudgetRequest, CompareSettings, CompressSettings, resolve
 from madtp_cli.errors import BudgetError, UsageError
 from madtp_cli.evaluation import run, timing
 from madtp_cli.evaluation.compute import ComputeConfig
+from madtp_cli.evaluation.session import Session
+from madtp_cli.progress import PlannedStage, ProgressReporter
 
 
 def falling(scale: float) -> float:
@@ -44,6 +52,30 @@ def test_a_curve_falls_everywhere(tried: list[tuple[float, float]]) -> None:
     assert all(one[0] < two[0] and one[1] > two[1] for one, two in pairwise(curve))
 
 
+@pytest.mark.parametrize("cost", [lambda scale: 0.9, lambda scale: 0.8 if scale < 0.17 else 0.2])
+def test_a_gap_that_cannot_be_refined_is_left(cost: Callable[[float], float]) -> None:
+    """Each pass over the samples takes minutes, and a cost that jumps or rises does not change when measured again."""
+    scales: list[float] = []
+
+    def measure(scale: float) -> float:
+        scales.append(scale)
+        return cost(scale)
+
+    elastic.refine([[0.1, 0.8], [0.4, 0.2]], measure, 1.0, 0.1)
+    assert len(scales) == len(set(scales)) <= 12
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("0.2..1", 0.99), ("20%..100%", 0.99), ("0.2..0.8", 0.8), ("1G..10G", 0.99)]
+)
+def test_a_range_can_end_at_the_dense_cost(text: str, share: float) -> None:
+    """Scale 0 costs as much, and is no point of a curve; a request of 1 is near enough to the end."""
+    upper = upper_end(BudgetRequest.parse(text), dense=10.0)
+    assert upper is not None
+    assert (upper.share, upper.gflops) == (share, pytest.approx(10 * share))
+    assert upper.share * (1 + BEYOND) >= 1 or share < 0.99
+
+
 def test_training_steps_are_spread_over_the_range() -> None:
     """Costs between the ends, the same for the same seed; too expensive steps make the next ones cheaper."""
     curve = [[0.05, 0.8], [0.2, 0.2]]
@@ -54,6 +86,8 @@ def test_training_steps_are_spread_over_the_range() -> None:
     assert 0.18 < max(scales) <= 0.2
     one.follow(one.aim * 1.5)
     assert one.factor > 1
+    two.restore(one.state())
+    assert [one.draw() for _ in range(9)] == [two.draw() for _ in range(9)]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +109,80 @@ def test_a_comparison_takes_no_ranges() -> None:
     """Its rows have one budget each."""
     with pytest.raises(UsageError, match="is a range"):
         resolve({"budgets": "0.2..0.8"}, None, {}, CompareSettings)
+
+
+@pytest.mark.parametrize(("costs", "points"), [((5.0,), 0), ((9.0, 5.0, 1.0), 0), ((5.2, 5.0, 4.9), 3)])
+def test_a_single_point_is_no_curve(attached: Any, costs: tuple[float, ...], points: int) -> None:
+    """A search that ends after one pass knows one cost; no other budget can be set from it."""
+    target = budget_of(BudgetRequest.parse("0.5"), 10.0)
+    final = Calibration(0.2, 5.0, tuple((0.1 * (number + 1), cost) for number, cost in enumerate(costs)))
+    session: Any = None
+    assert len(elastic.calibrated_curve(session, attached(0.2), target, None, final, None)) == points
+
+
+class _Killed(BaseException):
+    """Stands for kill -9: nothing handles it."""
+
+
+class Stages(ProgressReporter):
+    """Records the names of stages and of the plan, and can be killed at the start of one."""
+
+    def __init__(self, last: str = "") -> None:
+        self.last, self.names, self.planned = last, list[str](), list[str]()
+
+    def plan(self, stages: Sequence[PlannedStage]) -> None:
+        """Record the names of the plan."""
+        self.planned = [planned.title for planned in stages]
+
+    def start(self, stage: str, total: int) -> None:
+        """Record a name."""
+        self.names.append(stage)
+        if self.last and stage.startswith(self.last):
+            raise _Killed
+
+
+@pytest.fixture
+def compressed(checkpoint: Path, tmp_path: Path) -> Callable[[str, ProgressReporter], CompressedModel]:
+    """Return a function that compresses for a range, and continues what an earlier call with this name began."""
+    values = {"gflops_budget": "0.75..1", "limit": 4, "batch_size": 2, "steps": 10, "device": "cpu"}
+    settings: CompressSettings = resolve(values, None, {}, CompressSettings)
+
+    def compress(name: str, progress: ProgressReporter) -> CompressedModel:
+        session = Session.open(checkpoint, settings, progress)
+        with StateFolder(tmp_path / name) as state:
+            state.write_record({})
+            return compress_model(session, settings, state, strict=False)
+
+    return compress
+
+
+def test_every_step_has_the_drawn_scale_also_after_a_validation_and_a_resume(compressed, monkeypatch) -> None:
+    """The states after steps 9 and 10 are calibrated. The weights and the curve are equal to the bit."""
+    drawn, used = [], []
+    draw, losses = elastic.ScaleSampler.draw, distillation._accumulate_gradients
+    monkeypatch.setattr(elastic.ScaleSampler, "draw", lambda sampler: drawn.append(draw(sampler)) or drawn[-1])
+
+    def recorded(training: Any, batch: Any) -> Any:
+        used.append(training.student.pruning.threshold_scale)
+        return losses(training, batch)
+
+    monkeypatch.setattr(distillation, "_accumulate_gradients", recorded)
+    stages = Stages()
+    whole = compressed("whole", stages)
+    assert used == drawn[:10]
+    begun = stages.names[stages.names.index("Estimating the time") + 1 :]
+    assert begun == [title for title in stages.planned if title in begun]
+    assert {"Calibrating the upper end", "Calibrating the curve"} <= set(stages.names)
+    with pytest.raises(_Killed):
+        compressed("killed", Stages("Validating after step 9"))
+    stages, used[:] = Stages(), []
+    resumed = compressed("killed", stages)
+    assert len(used) == 1
+    assert "Calibrating the upper end roughly" not in stages.names
+    assert resumed.settings == whole.settings
+    assert whole.settings.curve[0][1] > 0.97
+    weights = whole.student.state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in resumed.student.state_dict().items())
 
 
 @pytest.fixture(scope="module")

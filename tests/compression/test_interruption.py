@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -52,10 +53,38 @@ def test_signals_stop_at_once_where_the_block_is_suspended_and_after_it() -> Non
     with StopSignals(lambda: None) as signals:
         with signals.suspended(), pytest.raises(_Terminated):
             signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-        assert signals.received == signal.SIGTERM
+        signals.received = None
     with pytest.raises(_Terminated):
         signal.raise_signal(signal.SIGTERM)
+
+
+def interrupted(then: Callable[[StopSignals], object]) -> None:
+    """Receive a signal in a block, and do something after it."""
+    with StopSignals(lambda: None) as signals:
+        signal.raise_signal(signal.SIGTERM)
+        then(signals)
+
+
+def test_a_signal_that_no_step_asks_for_is_not_lost() -> None:
+    """It comes while the state of the last step is written: the validation does not start, or else the block ends."""
+
+    def validate(signals: StopSignals) -> None:
+        with signals.suspended():
+            pytest.fail("the validation starts")
+
+    for then in (validate, lambda signals: None):
+        with pytest.raises(_Terminated):
+            interrupted(then)
+
+
+def test_an_error_is_not_replaced_by_a_signal() -> None:
+    """The error says more than that the run was stopped."""
+
+    def fail(signals: StopSignals) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted(fail)
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:

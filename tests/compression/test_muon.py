@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from madtp_cli.compression import muon as module
-from madtp_cli.compression.muon import Float32Muon, muon, orthogonalised
+from madtp_cli.compression.muon import Muon, muon, orthogonalised
 from madtp_cli.evaluation import number_formats
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -37,9 +37,9 @@ def test_the_singular_values_come_near_one(shape) -> None:
 def test_the_steps_are_those_of_torch_but_for_rounding(shape, nesterov) -> None:
     """Three steps with momentum and weight decay; bfloat16 has 8 bits."""
     start, results = drawn(shape), []
-    for kind in (torch.optim.Muon, Float32Muon):
+    for float32 in (False, True):
         matrix = nn.Parameter(start.clone())
-        optimizer = kind([matrix], lr=0.1, weight_decay=0.2, nesterov=nesterov, adjust_lr_fn="match_rms_adamw")
+        optimizer = Muon([matrix], float32=float32, lr=0.1, weight_decay=0.2, nesterov=nesterov)
         for step in range(3):
             matrix.grad = drawn(shape, 1 + step)
             optimizer.step()
@@ -52,9 +52,9 @@ def test_the_float32_step_is_exactly_that_of_torch_with_its_function_in_float32(
     import torch.optim._muon as original
 
     results = []
-    for kind in (torch.optim.Muon, Float32Muon):
+    for float32 in (False, True):
         matrix = nn.Parameter(drawn((24, 60)))
-        optimizer = kind([matrix], lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
+        optimizer = Muon([matrix], float32=float32, lr=0.1, weight_decay=0.2)
         for step in range(3):
             matrix.grad = drawn((24, 60), 1 + step)
             with monkeypatch.context() as patched:
@@ -67,20 +67,35 @@ def test_the_float32_step_is_exactly_that_of_torch_with_its_function_in_float32(
 def test_a_matrix_without_a_gradient_stays() -> None:
     """Not even weight decay changes it, as in torch."""
     matrix = nn.Parameter(torch.ones(3, 4))
-    Float32Muon([matrix], lr=1.0, weight_decay=0.5).step()
+    Muon([matrix], float32=True, lr=1.0, weight_decay=0.5).step()
     assert (matrix == 1).all()
 
 
-@pytest.mark.parametrize(("fast", "kind"), [(True, torch.optim.Muon), (False, Float32Muon)])
-def test_the_number_format_is_the_fast_one(monkeypatch, fast, kind) -> None:
-    """Also with the settings of the fine-tune."""
+@pytest.mark.parametrize(("fast", "others", "float32"), [(True, True, False), (True, False, True), (False, True, True)])
+def test_the_number_format_is_fast_in_all_processes(monkeypatch, fast, others, float32) -> None:
+    """With different formats the weights of the processes would drift apart: gradients are exchanged, weights not."""
     monkeypatch.setattr(module.number_formats, "is_fast", lambda dtype, device="cpu": fast)
+    monkeypatch.setattr(module.processes, "gathered", lambda items: [*items, others])
     optimizer = muon([nn.Parameter(torch.ones(2, 3))], lr=0.1, ns_steps=3)
-    assert type(optimizer) is kind
+    assert optimizer.param_groups[0]["float32"] is float32
     assert (optimizer.defaults["ns_steps"], optimizer.defaults["adjust_lr_fn"]) == (3, "match_rms_adamw")
+
+
+@pytest.mark.parametrize("float32", [True, False])
+def test_a_saved_state_keeps_its_number_format(float32) -> None:
+    """The machine that continues a run may choose another one for itself."""
+    results = []
+    for other in (float32, not float32):
+        matrix = nn.Parameter(drawn((24, 60)))
+        optimizer = Muon([matrix], float32=other, lr=0.1)
+        optimizer.load_state_dict(Muon([matrix], float32=float32, lr=0.1).state_dict())
+        matrix.grad = drawn((24, 60), 1)
+        optimizer.step()
+        results.append(matrix.detach())
+    assert torch.equal(*results)
 
 
 def test_this_machine_gets_one_of_both() -> None:
     """Nothing is replaced here: the choice follows the features of the machine that runs the test."""
     chosen = muon([nn.Parameter(torch.ones(2, 3))], lr=0.1)
-    assert isinstance(chosen, Float32Muon) != number_formats.is_fast(torch.bfloat16)
+    assert chosen.param_groups[0]["float32"] != number_formats.is_fast(torch.bfloat16)

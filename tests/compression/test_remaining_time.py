@@ -62,6 +62,6 @@ def test_a_machine_that_gets_slower_is_noticed() -> None:
 
 def test_the_prediction_has_all_the_work_in_it() -> None:
     """A backward pass takes as long as two forward passes, and samples are prepared once."""
-    pace = Pace(dense=3.0, pruned=1.0, dense_answer=5.0, pruned_answer=2.0, optimizer=7.0, preparation=0.5)
+    pace = Pace(dense=3.0, pruned=1.0, trained=1.0, dense_answer=5.0, pruned_answer=2.0, optimizer=7.0, preparation=0.5)
     assert pace.student_step(4) == 4 * (3 * 1.0 + 0.5) + 7.0
     assert pace.calibration(10, 3) == 10 * (3 * 1.0 + 0.5)

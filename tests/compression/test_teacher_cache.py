@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 from torch import nn
 
-from madtp_cli.compression import teacher_cache
+from madtp_cli.checkpoint.state_folder import StateFolder
+from madtp_cli.compression import teacher_cache, training_state
+from madtp_cli.compression.distillation import Training
+from madtp_cli.compression.optimizers import Schedule
 from madtp_cli.compression.teacher_cache import TeacherCache
+from madtp_cli.errors import OutputError
 from madtp_cli.evaluation.compute import ComputeConfig
 from madtp_cli.execution.packed import Packed
 
@@ -94,3 +101,19 @@ def test_the_share_that_fits_follows_from_what_is_kept() -> None:
     cache._keep(b"first", {"logits": torch.zeros(2)})
     assert cache.share_that_fits(10) == 0.5
     assert cache.share_that_fits(3) == 1.0
+
+
+def test_a_lost_part_of_the_saved_targets_is_an_error(attached, blip, collate, samples, tmp_path: Path) -> None:
+    """Targets that are computed again, in another batch, differ by rounding, and so would the weights."""
+    student, schedule = attached(0.4), Schedule(2, 1e-3, 1e-3)
+    training = Training.begin(student, blip, schedule, CPU)
+    with StateFolder(tmp_path / "out") as folder:
+        for batch in (collate(samples[:2]), collate(samples[2:])):
+            training.teacher_cache.targets(batch)
+            training_state.save_training(folder, training, student, {})
+        saved, again = folder.load(training_state.TRAINING), Training.begin(student, blip, schedule, CPU)
+        training_state.restore_training(folder, saved, again, student)
+        assert again.teacher_cache.kept.keys() == training.teacher_cache.kept.keys()
+        (folder.path / "teacher-0.pt").unlink()
+        with pytest.raises(OutputError, match=r"teacher-0\.pt is damaged"):
+            training_state.restore_training(folder, saved, Training.begin(student, blip, schedule, CPU), student)

@@ -10,7 +10,7 @@ import pytest
 
 from madtp_cli import processes
 from madtp_cli.data import sharing
-from madtp_cli.errors import DataError
+from madtp_cli.errors import DataError, UsageError
 
 
 def rows(*numbers: int) -> list[Any]:
@@ -66,8 +66,29 @@ def test_all_processes_have_the_same_number_of_batches(as_process) -> None:
 def test_a_process_without_a_shard_is_an_error(as_process) -> None:
     """It would have nothing to train on."""
     as_process(0)
-    with pytest.raises(DataError, match="Process 1 of 2 has no training samples"):
+    with pytest.raises(DataError, match="Process 1 of 2 has no train samples"):
         sharing.batches([0, 1], rows(2), 2)
+
+
+def test_a_process_reads_its_own_shards_alone(as_process) -> None:
+    """Those of the others are on other machines."""
+    as_process(1)
+    assert [row.text for row in sharing.readable(rows(2, 3), "val")] == [2, 3, 4]
+    with pytest.raises(DataError, match="Process 1 of 2 has no val samples"):
+        sharing.readable(rows(2), "val")
+    plain = [SimpleNamespace(images=[SimpleNamespace()], text=place) for place in range(5)]
+    assert sharing.readable(plain, "val") == plain
+
+
+def test_a_batch_has_a_sample_for_each_process(as_process) -> None:
+    """An epoch without batches would be repeated without end."""
+    as_process(0)
+    plain = [SimpleNamespace(images=[SimpleNamespace()], text=place) for place in range(5)]
+    with pytest.raises(UsageError, match=r"(?s)batch of 1 sample cannot be shared by 2.*--batch-size 2"):
+        sharing.steps(plain, 1)
+    with pytest.raises(DataError, match="fewer training samples than processes: 1 and 2"):
+        sharing.steps(plain[:1], 2)
+    assert [sharing.steps(plain, size) for size in (2, 3, 9)] == [2, 2, 1]
 
 
 def test_rows_without_owners_are_divided_evenly(as_process) -> None:

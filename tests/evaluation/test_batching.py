@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
+import pytest
 import torch
 
 from madtp_cli.config import RunSettings
+from madtp_cli.errors import DataError
 from madtp_cli.evaluation import batching
 from madtp_cli.evaluation.session import Session
 from madtp_cli.progress import ProgressReporter
@@ -24,6 +27,15 @@ def test_full_batches_or_one_batch_of_all_rows() -> None:
     (whole,), parts = (batching.full_batches(session, "val", size, 9) for size in (25, 5))
     assert torch.equal(whole["pixel_values"], torch.cat([part["pixel_values"] for part in parts]))
     assert all("labels" not in part for part in parts)
+
+
+def test_an_empty_split_is_an_error() -> None:
+    """The training repeats its epochs without end, and would wait for the first batch for ever."""
+    session = Session.open(EXAMPLES / "blip.pt", RunSettings(limit=2, device="cpu"), ProgressReporter(), ["train"])
+    session.data = replace(session.data, splits={"train": []})
+    for read in (batching.training_batches, lambda opened: batching.first_batch(opened, "train")):
+        with pytest.raises(DataError, match="The train split of .* is empty"):
+            next(iter(read(session)))
 
 
 def test_only_training_uses_another_caption_in_each_epoch() -> None:
