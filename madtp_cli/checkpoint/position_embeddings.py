@@ -14,12 +14,13 @@ from madtp_cli.checkpoint.formats import Recognised
 from madtp_cli.errors import CheckpointError, UsageError
 
 
-def with_image_size(recognised: Recognised, image_size: int | None) -> Recognised:
+def with_image_size(recognised: Recognised, image_size: int | None, *, antialias: bool = False) -> Recognised:
     """Change a checkpoint to another image size, and add a note about it.
 
     Args:
         recognised: The checkpoint; it is not modified.
         image_size: Side of the image in pixels; None leaves the checkpoint as it is.
+        antialias: See `resize_positions`.
 
     Raises:
         UsageError: The image size is not a multiple of the patch size.
@@ -33,7 +34,7 @@ def with_image_size(recognised: Recognised, image_size: int | None) -> Recognise
     # BLIP's embeddings have a batch axis, CLIP's have none.
     patches = (vision["image_size"] // vision["patch_size"]) ** 2
     leading = family.image_tokens(SimpleNamespace(**vision)) - patches
-    new = resize_positions(old.reshape(1, -1, old.shape[-1]), image_size, vision["patch_size"], leading)
+    new = resize_positions(old.reshape(1, -1, old.shape[-1]), image_size, vision["patch_size"], leading, antialias)
     note = f"Position embeddings are resized from {vision['image_size']} to {image_size} pixels."
     return dataclasses.replace(
         recognised,
@@ -43,7 +44,9 @@ def with_image_size(recognised: Recognised, image_size: int | None) -> Recognise
     )
 
 
-def resize_positions(positions: Tensor, image_size: int, patch_size: int, leading: int = 1) -> Tensor:
+def resize_positions(
+    positions: Tensor, image_size: int, patch_size: int, leading: int = 1, antialias: bool = False
+) -> Tensor:
     """Resize position embeddings to another image size; the embedding of [CLS] does not change.
 
     The embeddings of the patches are interpolated (bicubic) over the grid of patches.
@@ -53,6 +56,7 @@ def resize_positions(positions: Tensor, image_size: int, patch_size: int, leadin
         image_size: Side of the image in pixels.
         patch_size: Side of a patch in pixels.
         leading: Tokens before the patches: 1 for [CLS], else 0.
+        antialias: Interpolate as OpenCLIP does: with a wider and smoother kernel. BLIP and transformers do not.
 
     Returns:
         Position embeddings [1, leading + (image_size / patch_size)^2, width].
@@ -71,7 +75,7 @@ def resize_positions(positions: Tensor, image_size: int, patch_size: int, leadin
     if old == new:
         return positions
     grid = patches.float().unflatten(1, (old, old)).permute(0, 3, 1, 2)
-    resized = functional.interpolate(grid, (new, new), mode="bicubic", align_corners=False)
+    resized = functional.interpolate(grid, (new, new), mode="bicubic", align_corners=False, antialias=antialias)
     return torch.cat([cls_position, resized.flatten(2).transpose(1, 2).to(cls_position.dtype)], 1)
 
 

@@ -76,7 +76,7 @@ def _recognised(
     )
     notes = (_note(settings, towers, overrides), *training_notes(source))
     recognised = Recognised(NAME, "retrieval", config, renamed, dropped, notes=notes, refusal=reason)
-    return with_image_size(recognised, overrides.image_size)
+    return with_image_size(recognised, overrides.image_size, antialias=True)
 
 
 def _with_top_level_text(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -70,7 +70,7 @@ def recognise(source: Source, overrides: CheckpointOverrides) -> Recognised | No
     reason = disagreements(_different_sizes(settings, config, trunk)) or divided_refusal(config, overrides)
     notes = (_note(config), *training_notes(source))
     recognised = Recognised(NAME, "retrieval", config, renamed, dropped, notes=notes, refusal=reason)
-    return with_image_size(recognised, overrides.image_size)
+    return with_image_size(recognised, overrides.image_size, antialias=True)
 
 
 def _config(

@@ -11,12 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from madtp_cli.checkpoint import loading
+from madtp_cli import models
+from madtp_cli.checkpoint import loading, processors
 from madtp_cli.checkpoint.formats import CheckpointOverrides
 from madtp_cli.checkpoint.image_settings import image_settings
 from madtp_cli.checkpoint.inspection import inspect
+from madtp_cli.data.image_sources import ImageFile
+from madtp_cli.data.pixels import pixel_values
 from madtp_cli.errors import CheckpointError
 from tests.paths import GOLDEN
+from tests.tasks import words
 
 
 @pytest.fixture
@@ -118,7 +122,30 @@ def test_custom_text_without_its_config_is_named(folder: Path) -> None:
     assert "CustomTextCLIP" in (inspect(path).refusal or "")
 
 
-def test_squash_is_followed() -> None:
-    """OpenCLIP's resize mode changes which part of an image is seen."""
-    assert image_settings(GOLDEN / "open_clip_c").resize == "squash"
-    assert image_settings(GOLDEN / "open_clip_a").resize is None
+@pytest.mark.parametrize("case", ["a", "b", "c", "d"])
+def test_images_equal_those_of_open_clip(case: str) -> None:
+    """The mean, the deviation and the way of resizing (cut or squash) of each config, bit for bit."""
+    folder = GOLDEN / f"open_clip_{case}"
+    config = loading.model_config(loading.recognise(folder, CheckpointOverrides()).config)
+    family = models.family_of(config)
+    settings = image_settings(folder, family.image_settings, family.resize_modes)
+    processor = processors.build(config, words.tokenizer(), settings)
+    found = pixel_values([ImageFile(GOLDEN / "open_clip_preprocess" / "image_a.png")], processor.image_processor)
+    assert torch.equal(found[0], load_file(folder / "preprocess.safetensors")["pixel_values"].reshape(found[0].shape))
+
+
+def test_a_grey_image_equals_that_of_open_clip() -> None:
+    """It becomes RGB before it is resized here, and afterwards there."""
+    config = loading.model_config(loading.recognise(GOLDEN / "open_clip_a", CheckpointOverrides()).config)
+    images = processors.build(config, words.tokenizer()).image_processor
+    found = pixel_values([ImageFile(GOLDEN / "open_clip_preprocess" / "image_a_L.png")], images)
+    assert torch.equal(found[0], load_file(GOLDEN / "open_clip_preprocess" / "grey.safetensors")["mode.L"])
+
+
+@pytest.mark.parametrize("side", [48, 96])
+def test_resized_positions_equal_those_of_open_clip(side: int) -> None:
+    """From 4 by 4 patches to 3 by 3 and to 6 by 6, with the library's antialiasing."""
+    found = loading.recognise(GOLDEN / "open_clip_a", CheckpointOverrides(image_size=side))
+    expected = load_file(GOLDEN / "open_clip_a" / "pos_resize.safetensors")[f"visual.positional_embedding.{side}px"]
+    key = models.family_of(found.config).position_key
+    torch.testing.assert_close(found.weights[key], expected, rtol=0, atol=1e-6)
