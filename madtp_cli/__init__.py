@@ -270,18 +270,10 @@ def export(
     Raises:
         MadtpError: A subclass of it.
     """
-    from madtp_cli.config import head_widths
+    from madtp_cli.config import PointSettings
     from madtp_cli.pipelines import export, keyword_arguments
 
-    reading = dict(activation=activation, weights=weights, match_token=match_token)
-    return export.export(
-        Path(source),
-        Path(file),
-        format,
-        keyword_arguments.to_reporter(progress),
-        overwrite=overwrite,
-        tokenizer=None if tokenizer is None else Path(tokenizer),
-        head_width=head_widths.parse(head_width),
-        **reading,
-        gflops_budget=keyword_arguments.to_budget(gflops_budget),
-    )
+    reading = dict(tokenizer=tokenizer, head_width=head_width, activation=activation, weights=weights)
+    given = reading | dict(match_token=match_token, gflops_budget=gflops_budget)
+    settings, reporter = keyword_arguments.to_settings(PointSettings, given), keyword_arguments.to_reporter(progress)
+    return export.export(Path(source), Path(file), settings, format, reporter, overwrite=overwrite)

@@ -15,7 +15,7 @@ from madtp_cli.cli import context, early_checks, exit_codes, pictures, repeating
 from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
 from madtp_cli.cli.memory import reuse_freed_memory
-from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, PointSettings, head_widths
+from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, PointSettings, RunSettings
 from madtp_cli.config.batch_sizes import parse_batch_sizes
 
 app = typer.Typer(
@@ -164,19 +164,16 @@ def export(
     overwrite: opt.OverwriteFile = False,
 ) -> None:
     """Write a checkpoint as one file that runs without madtp, and check its outputs."""
-    terminal = context.terminal(ctx)
+    settings, terminal = context.settings(ctx, PointSettings, early_check=False)
     early_checks.check_export(ctx.params)
-    overrides = {name: ctx.params[name] for name in groups.READING}
-    overrides["head_width"] = head_widths.parse(overrides["head_width"])
-    overrides["gflops_budget"] = early_checks.budget(ctx.params["gflops_budget"])
     if ctx.params["dry_run"]:
         from madtp_cli.pipelines import planning
 
-        planned = planning.export(checkpoint, file, name, terminal, overwrite=overwrite, **overrides)
+        planned = planning.export(checkpoint, file, settings, name, terminal, overwrite=overwrite)
         return context.print_report(ctx, planned, results.plan.show)
     from madtp_cli.pipelines import export as pipeline
 
-    report = pipeline.export(checkpoint, file, name, terminal, overwrite=overwrite, **overrides)
+    report = pipeline.export(checkpoint, file, settings, name, terminal, overwrite=overwrite)
     return context.print_report(ctx, report, results.export.show)
 
 
@@ -191,12 +188,12 @@ def inspect(
     verbose: opt.Verbose = 0,
 ) -> None:
     """Show the format, task, sizes and completeness of a checkpoint, without building its model."""
-    context.terminal(ctx)
+    settings, _ = context.settings(ctx, RunSettings, early_check=False)
     early_checks.check_checkpoint(checkpoint)
     from madtp_cli.checkpoint import inspection
 
-    widths = head_widths.parse(head_width)
-    found = inspection.inspect(checkpoint, head_width=widths, activation=activation, weights=weights)
+    given = {name: getattr(settings, name) for name in ("head_width", "activation", "weights")}
+    found = inspection.inspect(checkpoint, **given)
     context.print_document(ctx, dataclasses.asdict(found), results.inspect.show)
 
 

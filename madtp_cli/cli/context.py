@@ -48,7 +48,7 @@ def settings(ctx: typer.Context, kind: type[RunSettings], early_check: bool = Tr
     """
     output = terminal(ctx)
     flags = {name: value for name, value in ctx.params.items() if name in kind.model_fields}
-    resolved = resolve(flags, ctx.params["config"], os.environ, kind)
+    resolved = resolve(flags, ctx.params.get("config"), os.environ, kind)
     resolved.command_line.extend(output.command_line)
     for note in resolved.notes:
         output.message(note)

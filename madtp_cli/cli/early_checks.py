@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from madtp_cli import processes
-from madtp_cli.config import BudgetRequest, CompressSettings, RunSettings, choices
+from madtp_cli.config import CompressSettings, RunSettings, choices
 from madtp_cli.config.gates import GateSettings
 from madtp_cli.config.user_paths import refuse_url
-from madtp_cli.errors import DataError, UsageError
+from madtp_cli.errors import DataError
 
 
 def check_run(checkpoint: Path | None, settings: RunSettings) -> None:
@@ -96,15 +96,3 @@ def check_choice(option: str, value: str | None) -> None:
     """
     if value is not None:
         choices.require(f"--{option}", value, choices.of(option))
-
-
-def budget(value: str | None) -> BudgetRequest | None:
-    """Return the budget that an option states, None if it is not given.
-
-    Raises:
-        UsageError: It is not a budget.
-    """
-    try:
-        return None if value is None else BudgetRequest.parse(value)
-    except ValueError as error:
-        raise UsageError(f"--gflops-budget: {error}") from None

@@ -15,7 +15,7 @@ from madtp_cli import processes
 from madtp_cli.cli import json_errors
 from madtp_cli.cli.console import Terminal
 from madtp_cli.cli.quiet import quiet_libraries
-from madtp_cli.errors import MadtpError
+from madtp_cli.errors import InputError, MadtpError, ProcessError
 
 #: Number of -v options that shows the traceback of an error.
 TRACEBACKS = 2
@@ -74,19 +74,18 @@ class CommandGroup(TyperGroup):
         except MadtpError as error:
             _fail(ctx.obj, str(error), error.exit_code, error)
         except KeyboardInterrupt as error:
-            _fail(ctx.obj, "Interrupted. No output was written.", 130, error)
+            _fail(ctx.obj, "Interrupted.", 130, error)
         except _Terminated as error:
-            _fail(ctx.obj, "Terminated by SIGTERM. No output was written.", 143, error)
+            _fail(ctx.obj, "Terminated by SIGTERM.", 143, error)
         except BrokenPipeError:  # as in `madtp ... | head`: no message, and the exit code that shells use for it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from None
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
         except Exception as error:  # noqa: BLE001  the last resort: the user sees a sentence, not a traceback
-            message, code = (TORCHVISION, 3) if _is_of_torchvision(error) else (_bug(error), 1)
-            if processes.is_lost(error):
-                message = str(processes.lost(error))
-            _fail(ctx.obj, message, code, error)
+            if known := _explained(error):
+                _fail(ctx.obj, str(known), known.exit_code, known)
+            _fail(ctx.obj, _bug(error), 1, error)
         finally:
             signal.signal(signal.SIGTERM, before)
             ctx.obj.close()
@@ -98,7 +97,8 @@ def _fail(terminal: Terminal, message: str, code: int, error: BaseException) -> 
     if not processes.is_main():
         # The launcher ends this process if the main one failed; then that one has said why.
         time.sleep(MAIN_FIRST_SECONDS)
-        message = f"Process {processes.rank()} of {processes.launched()}: {message}"
+        if not isinstance(error, ProcessError):  # that one names the process itself
+            message = f"Process {processes.rank()} of {processes.launched()}: {message}"
     _print_error(terminal, message, code, terminal.command, error)
     raise typer.Exit(code) from None
 
@@ -112,6 +112,21 @@ def _print_error(
         terminal.fail_as_json(json_errors.line(message, code, command, error))
     else:
         terminal.fail(message, error if terminal.verbosity >= TRACEBACKS else None)
+
+
+def _explained(error: Exception) -> MadtpError | None:
+    """Return an error of a library as the error that a user can understand; None if it is a bug."""
+    known: MadtpError
+    if processes.is_lost(error):
+        known = processes.lost(error)
+    elif _is_of_torchvision(error):
+        known = InputError(TORCHVISION)
+    else:
+        return None
+    known.__cause__ = error
+    for note in getattr(error, "__notes__", ()):
+        known.add_note(note)
+    return known
 
 
 def _is_of_torchvision(error: BaseException | None) -> bool:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from madtp_cli.errors import MadtpError, UsageError, readable
 from madtp_cli.reporting.small_reports import ErrorReport
 
 #: Exit codes of runs that a signal ended, and what they are called.
@@ -24,12 +25,19 @@ def line(message: str, code: int, command: str | None, error: BaseException | No
     >>> line("There is no file x.\nCheck the path.", 3, "eval", None)[-47:]
     '"There is no file x.","hint":"Check the path."}'
     """
-    wrong, _, hint = message.rpartition("\n")
+    wrong, _, hint = readable(message).rpartition("\n")
     report = ErrorReport(
         command=command,
         code=code,
-        kind=SIGNALS.get(code) or ("bug" if code == 1 else type(error).__name__ if error else "UsageError"),
+        kind=SIGNALS.get(code) or _kind(error),
         message=wrong or hint,
         hint=hint if wrong else None,
     )
     return report.model_dump_json()
+
+
+def _kind(error: BaseException | None) -> str:
+    """Return the class of an error; a wrong option has none, and what is no MadtpError is a bug."""
+    if error is None:
+        return UsageError.__name__
+    return type(error).__name__ if isinstance(error, MadtpError) else "bug"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 
 from madtp_cli.errors import UsageError
@@ -44,7 +45,7 @@ def limit(name: str, environ: Mapping[str, str] = os.environ) -> int:
     text = environ.get(variable(name), "").strip()
     if not text:
         return DEFAULTS[name]
-    if len(text) > 30 or not text.replace("_", "").isascii() or not text.replace("_", "").isdigit() or not int(text):
+    if len(text) > 30 or not re.fullmatch(r"[0-9]+(_[0-9]+)*", text) or not int(text):
         raise UsageError(
             f"{variable(name)} is {text[:30]!r}.\nIt must be a whole number above 0; the default is {DEFAULTS[name]}."
         )

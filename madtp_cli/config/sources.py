@@ -119,6 +119,8 @@ def _from_flags(flags: _Flags, kind: type[RunSettings], spelling: Callable[[str]
 
 def _from_environment(environ: _Environ) -> _Values:
     values = {}
+    for name in limits.DEFAULTS:
+        limits.limit(name, environ)  # a wrong limit is refused before the first file is read
     for variable, value in environ.items():
         if not variable.startswith(PREFIX) or variable in _NOT_SETTINGS or not value.strip():
             continue

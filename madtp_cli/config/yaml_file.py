@@ -27,11 +27,11 @@ _BLIP_MARKS = {*BLIP_KEYS, "batch_size_test", "vit", "vit_grad_ckpt", "vit_ckpt_
 LARGEST = 1_000_000
 
 
-class Several:
-    """Stands for a list or a mapping, which no setting is."""
+class Nested:
+    """Stands for a list or a mapping with more than single values in it, which no setting is."""
 
     def __repr__(self) -> str:
-        return "a list or mapping"
+        return "a nested list or mapping"
 
 
 @dataclass
@@ -122,7 +122,20 @@ def _top_level(loader: yaml.SafeLoader) -> dict[str, tuple[Any, int]]:
         key, line = str(key_node.value)[:100], key_node.start_mark.line + 1
         if key in lines:
             raise ValueError(f"lines {lines[key][1]} and {line} both set {key}")
-        # Settings are single values. Lists and mappings are not built: aliases in them can expand to gigabytes.
-        scalar = isinstance(value_node, yaml.ScalarNode)
-        lines[key] = loader.construct_object(value_node) if scalar else Several(), line
+        lines[key] = _value(loader, value_node), line
     return lines
+
+
+def _value(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
+    """Return a single value, a list of single values, or a mapping of names to single values.
+
+    Nested ones are not built: aliases in them can expand to gigabytes.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        return loader.construct_object(node)
+    parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+    if not all(isinstance(part, yaml.ScalarNode) for part in parts):
+        return Nested()
+    if isinstance(node, yaml.SequenceNode):
+        return [loader.construct_object(part) for part in parts]
+    return {str(name.value): loader.construct_object(value) for name, value in node.value}

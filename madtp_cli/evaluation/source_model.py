@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from madtp_cli.checkpoint import loading
 from madtp_cli.config import RunSettings
 from madtp_cli.errors import InputError
 from madtp_cli.models.prunable import Prunable
+from madtp_cli.reporting.reading import read_report
 from madtp_cli.reporting.schema import CompressReport
 
-#: Name of the report in a folder that `madtp compress` writes.
-REPORT = "report.json"
 #: Settings of a run that say how a checkpoint is read.
 READING = ("head_width", "activation", "weights", "match_token", "prompt")
 
@@ -34,10 +31,21 @@ def find(folder: Path, settings: RunSettings, dense: Path | None, task: str) -> 
         given = {name: getattr(settings, name) for name in READING}
         return loading.load(dense, tokenizer=settings.tokenizer, task=task, **given).model, dense.name
     try:
-        report = CompressReport.model_validate_json((folder / REPORT).read_text(encoding="utf-8"))
-        source = Path(report.checkpoint)
-        read = RunSettings.model_validate({name: report.settings.get(name) for name in (*READING, "tokenizer")})
+        source, read = recorded(folder)
         given = {name: getattr(read, name) for name in READING}
         return loading.load(source, tokenizer=read.tokenizer, task=task, **given).model, source.name
-    except (OSError, ValueError, ValidationError, InputError):
+    except (OSError, ValueError, InputError):
         return None
+
+
+def recorded(folder: Path) -> tuple[Path, RunSettings]:
+    """Return the checkpoint that a folder was made of, and how it was read, as the report of the folder says.
+
+    Raises:
+        InputError: There is no report that can be read.
+        ValueError: A setting in the report cannot be used.
+    """
+    report = read_report(folder)
+    settings = report.settings if isinstance(report, CompressReport) else {}
+    read = RunSettings.model_validate({name: settings.get(name) for name in (*READING, "tokenizer")})
+    return Path(report.checkpoint), read

@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 
 from madtp_cli import processes
+from madtp_cli.checkpoint.locating import locate
 from madtp_cli.compression.student import dense_teacher
 from madtp_cli.config import EvalSettings
 from madtp_cli.errors import InputError, UsageError
-from madtp_cli.evaluation import batching, planning, sample_costs, sample_files, timing
+from madtp_cli.evaluation import batching, planning, sample_costs, sample_files, source_model, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.index_compatibility import index_part
 from madtp_cli.evaluation.quality import agreement_part, change, compared, quality
@@ -20,7 +21,6 @@ from madtp_cli.pipelines import gating
 from madtp_cli.pipelines.samples import write_samples
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.progress.forecast import Forecast
-from madtp_cli.reporting.reading import read_report
 from madtp_cli.reporting.schema import EvalReport, GflopsPart, LatencyPart
 from madtp_cli.tasks import DenseComparingTask
 
@@ -90,22 +90,27 @@ def _report(source: Path, session: Session, measured: Measured, started: float) 
     )
 
 
-def dense_checkpoint(source: Path, settings: EvalSettings) -> Path:
-    """Return the checkpoint that a pruned one was made from: as the settings say, or as its report.json names it.
+def dense_checkpoint(source: Path, settings: EvalSettings) -> tuple[Path, EvalSettings]:
+    """Return the checkpoint that a pruned one was made from, and how to read it.
+
+    The settings name it. Otherwise its report.json does, and how it was read is in there too.
 
     Raises:
         UsageError: It is not known, or no longer there.
     """
     if settings.dense is not None:
-        return settings.dense
+        return settings.dense, settings
     advice = "Give the checkpoint before pruning with --dense."
     try:
-        dense = Path(read_report(source).checkpoint)
-    except InputError as error:
+        dense, read = source_model.recorded(source)
+    except (InputError, ValueError) as error:
         raise UsageError(f"The dense model of {source} is needed, and no report names it.\n{advice}") from error
-    if not dense.exists():
-        raise UsageError(f"The dense model of {source} is needed, but {dense} does not exist.\n{advice}")
-    return dense
+    try:
+        locate(dense)
+    except InputError as error:
+        raise UsageError(f"The dense model of {source} is needed, but {dense} does not exist.\n{advice}") from error
+    names = [name for name in (*source_model.READING, "tokenizer") if getattr(settings, name) is None]
+    return dense, settings.model_copy(update={name: getattr(read, name) for name in names})
 
 
 def _load_dense(session: Session, source: Path, settings: EvalSettings) -> sessions.LoadedCheckpoint:
@@ -114,8 +119,8 @@ def _load_dense(session: Session, source: Path, settings: EvalSettings) -> sessi
     Raises:
         UsageError: It is a checkpoint of another task.
     """
-    dense = dense_checkpoint(source, settings)
-    settings = settings.model_copy(update={"task": session.task.name})
+    dense, settings = dense_checkpoint(source, settings)
+    settings = settings.model_copy(update={"task": session.task.name, "gflops_budget": None})
     loaded = sessions.load_checkpoint(dense, settings, session.progress)
     if loaded.model.config.task != session.task.name:
         raise UsageError(f"{dense} is a checkpoint for the task {loaded.model.config.task}, not {session.task.name}.")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from madtp_cli import exporters
-from madtp_cli.checkpoint import loading
+from madtp_cli import exporters, processes
 from madtp_cli.checkpoint.atomic_write import check_output_file, write_file
-from madtp_cli.config import BudgetRequest
+from madtp_cli.config import PointSettings
+from madtp_cli.evaluation.session import load_checkpoint
 from madtp_cli.exporters import ExportFormat, _checking, _tracing
 from madtp_cli.exporters._random_inputs import MIN_TEXT_TOKENS, random_inputs
 from madtp_cli.models.prunable import Prunable
@@ -37,33 +36,27 @@ GENERATION_NOTE = (
 def export(
     source: Path,
     file: Path,
+    settings: PointSettings,
     format_name: str | None = None,
     progress: ProgressReporter | None = None,
     *,
     overwrite: bool = False,
-    tokenizer: Path | None = None,
-    head_width: int | Mapping[str, int] | None = None,
-    activation: str | None = None,
-    weights: str | None = None,
-    match_token: str | None = None,
-    gflops_budget: BudgetRequest | None = None,
 ) -> ExportReport:
     """Write a checkpoint, dense or pruned, as one file that runs without madtp, and check the file.
 
     Args:
         source, file: The checkpoint; the output file, with the ending of the format.
-        format_name and the others: As in `madtp_cli.export`.
+        settings: How to read the checkpoint, and which point of its curve to set.
+        format_name, progress, overwrite: As in `madtp_cli.export`.
 
     Raises:
         MadtpError: A subclass with its exit code. No file is written then.
     """
+    processes.require_one("export")
     started, progress, file = time.monotonic(), Forecast.of(progress), Path(file)
-    overrides: dict[str, Any] = dict(tokenizer=tokenizer, head_width=head_width, activation=activation, weights=weights)
     export_format = exporters.get_for(format_name := format_name or exporters.name_for(file), file)
     check_output_file(file, overwrite)
-    progress.start("Loading the checkpoint", 0)
-    loaded = loading.load(source, **overrides, match_token=match_token, gflops_budget=gflops_budget)
-    progress.finish()
+    loaded = load_checkpoint(source, settings, progress)
     written = _write(loaded.model.float(), export_format, file, overwrite, progress)
     return ExportReport(
         checkpoint=str(source),

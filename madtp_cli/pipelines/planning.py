@@ -10,7 +10,6 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -22,7 +21,7 @@ from madtp_cli.compression.announcement import Compression, TrainingPlan
 from madtp_cli.compression.budget import feasible_budget, upper_end
 from madtp_cli.compression.student import dense_teacher, prunable_student
 from madtp_cli.compression.teacher_cache import MOST_BYTES
-from madtp_cli.config import CompressSettings, EvalSettings, RunSettings
+from madtp_cli.config import CompressSettings, EvalSettings, PointSettings, RunSettings
 from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import batching, sample_files
 from madtp_cli.evaluation import planning as evaluation_planning
@@ -159,14 +158,13 @@ def _profile_without_data(
 
 
 def export(
-    source: Path, file: Path, format_name: str | None = None, progress: ProgressReporter | None = None, *,
-    overwrite: bool = False, **overrides: Any,
+    source: Path, file: Path, settings: PointSettings, format_name: str | None = None,
+    progress: ProgressReporter | None = None, *, overwrite: bool = False,
 ) -> PlanReport:  # fmt: skip
     """Plan `madtp export`. Its arguments and errors are those of `pipelines.export.export`."""
     format_name = format_name or exporters.name_for(file)
     export_format = exporters.get_for(format_name, file)
     check_output_file(file, overwrite)
-    settings = RunSettings(**{name: value for name, value in overrides.items() if value is not None})
     loaded = sessions.load_checkpoint(source, settings, progress or ProgressReporter())
     model = loaded.model.float()
     stages = exporting.planned_stages(model, export_format)

@@ -11,12 +11,12 @@ from madtp_cli.checkpoint import own_files
 from madtp_cli.config import RunSettings
 from madtp_cli.errors import CheckpointError, MadtpError
 from madtp_cli.evaluation import sample_files
-from madtp_cli.evaluation.source_model import REPORT
 from madtp_cli.pipelines import report_samples
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting.html import report_page
 from madtp_cli.reporting.html.report_page import Gallery
 from madtp_cli.reporting.plots import Run
+from madtp_cli.reporting.reading import REPORT
 from madtp_cli.reporting.schema import CompressReport
 
 #: Name of the page in a folder.

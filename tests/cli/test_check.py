@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 import madtp_cli
+from madtp_cli.config import EvalSettings
 from madtp_cli.errors import UsageError
+from madtp_cli.pipelines import evaluate
 from tests.reports import compress_report
 
 BUDGET = ("--gflops-budget", "0.7")
@@ -141,6 +144,34 @@ def test_check_measures_with_data_and_compares_with_the_dense_model(madtp, compr
     refused = madtp("eval", checkpoint, "--limit", 8, "--max-drop", 1)
     assert refused.exit_code == 2
     assert "--dense" in refused.stderr
+
+
+def test_another_budget_of_a_range_is_compared_with_the_dense_model(checkpoint, tmp_path) -> None:
+    """The budget is for the pruned checkpoint; the dense one has no curve."""
+    small: Any = {"limit": 8, "batch_size": 8, "max_gain": 100, "confidence": 0}
+    saved = madtp_cli.compress(checkpoint, gflops_budget="0.7..0.9", steps=0, output=tmp_path / "range", **small)
+    report = madtp_cli.evaluate(tmp_path / "range", gflops_budget=0.9, max_drop=100, **small)
+    assert report.change is not None
+    assert report.gflops.pruned is not None
+    assert saved.gflops.pruned is not None
+    assert report.gflops.pruned > saved.gflops.pruned
+
+
+def test_the_dense_checkpoint_is_read_as_the_compression_read_it(tmp_path, monkeypatch) -> None:
+    """It may be the name of a model of the hub; what the user gives now has priority."""
+    used = {"head_width": {"vision": 80, "text": 64}, "weights": "ema", "prompt": "", "limit": 3}
+    report = compress_report(checkpoint="some/model", settings=used)
+    (tmp_path / "report.json").write_text(report.model_dump_json())
+    with pytest.raises(UsageError, match="some/model does not exist"):
+        evaluate.dense_checkpoint(tmp_path, EvalSettings())
+    monkeypatch.setattr(evaluate, "locate", lambda path: path)
+    dense, settings = evaluate.dense_checkpoint(tmp_path, EvalSettings(weights="raw", limit=9))
+    assert dense == Path("some/model")
+    assert (settings.head_width, settings.weights, settings.prompt, settings.limit) == (
+        {"vision": 80, "text": 64}, "raw", "", 9,
+    )  # fmt: skip
+    given = EvalSettings(dense=Path("other.pt"))
+    assert evaluate.dense_checkpoint(tmp_path, given) == (Path("other.pt"), given)
 
 
 def test_check_is_a_python_function(report) -> None:

@@ -45,6 +45,17 @@ def torch_inputs() -> dict[str, torch.Tensor]:
     return {"pixel_values": torch.zeros(1, 2, 3, 96, 96), "input_ids": words, "attention_mask": words}
 
 
+@pytest.mark.parametrize("option", ["--weights", "--activation", "--match-token", "--head-width"])
+def test_a_wrong_setting_is_a_usage_error_in_a_plan_too(madtp, option) -> None:
+    """The plan and the export read the same settings, also from variables, before the checkpoint is loaded."""
+    Path("blip.pt").touch()
+    words, variable = ("export", "blip.pt", "blip.pt2"), "MADTP_" + option[2:].upper().replace("-", "_")
+    plan, real = madtp(*words, option, "?", "--dry-run"), madtp(*words, option, "?")
+    assert (plan.exit_code, plan.stdout) == (2, "")
+    assert plan.stderr == real.stderr
+    assert madtp(*words, env={variable: "?"}).stderr.startswith(f"Error: {variable}: '?' cannot be used")
+
+
 def test_a_file_that_fails_its_check_is_deleted(madtp, checkpoint, tmp_path, untraced) -> None:
     """Nobody may deploy a file with wrong outputs by accident. A failed check has its own exit code."""
     done = madtp("export", checkpoint, tmp_path / "blip.pt2", "--format", "torch-export")

@@ -61,7 +61,7 @@ def test_a_terminal_with_colours_shows_half_blocks(madtp, compressed, pair, tmp_
 
 def test_without_its_source_the_same_weights_are_compared(madtp, checkpoint, compressed, pair, monkeypatch) -> None:
     """The folder may be on another machine. A dense checkpoint shows its inputs alone."""
-    monkeypatch.setattr("madtp_cli.evaluation.source_model.REPORT", "missing.json")
+    monkeypatch.setattr("madtp_cli.reporting.reading.REPORT", "missing.json")
     done = madtp("show", compressed[0], *pair, "--terminal")
     assert "the same weights without pruning: " in done.stdout
     given = madtp("show", compressed[0], *pair, "--terminal", "--dense", checkpoint)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madtp_cli.config import BLIP_KEYS, CompressSettings, RunSettings, flag, resolve
+from madtp_cli.config import BLIP_KEYS, CompareSettings, CompressSettings, RunSettings, flag, resolve
 from madtp_cli.errors import UsageError
 
 BUDGET = {"gflops_budget": "0.2"}
@@ -268,3 +268,28 @@ def test_the_number_of_workers_has_no_fixed_default() -> None:
     """With 0 as the default, the process that runs the model would decode all images."""
     assert resolve({}, None, {}, RunSettings).workers is None
     assert resolve({"workers": 0}, None, {}, RunSettings).workers == 0
+
+
+@pytest.mark.parametrize("text", ["1__0", "_1", "1_", "1.0", "0", "-1", "\u0663", "9" * 31])
+def test_a_wrong_limit_is_refused_before_any_file_is_read(text: str) -> None:
+    """Python's int reads fewer forms than a first look suggests."""
+    with pytest.raises(UsageError, match="MADTP_LIMIT_IMAGE_PIXELS is .*\n.*whole number above 0"):
+        resolve(BUDGET, None, {"MADTP_LIMIT_IMAGE_PIXELS": text})
+
+
+def test_a_file_may_have_lists_and_mappings_of_single_values(tmp_path: Path) -> None:
+    """Several methods and budgets, and a head width by tower; a nested list is refused."""
+    file = tmp_path / "run.yaml"
+    file.write_text("methods: [madtp, tome]\nbudgets:\n- 0.5\n- 20%\nhead_width: {vision: 80, text: 64}\n")
+    settings = resolve({}, file, {}, CompareSettings)
+    assert settings.methods == ("madtp", "tome")
+    assert [budget.text for budget in settings.budgets] == ["0.5", "20%"]
+    assert settings.head_width == {"vision": 80, "text": 64}
+    for line, message in (
+        ("methods: [[madtp]]", "methods.*nested list"),
+        ("seed: [1, 2]", r"seed.*\[1, 2\] cannot be used"),
+        ("methods: {madtp: 1}", r"methods.*madtp"),
+    ):
+        file.write_text(line)
+        with pytest.raises(UsageError, match=message):
+            resolve({}, file, {}, CompareSettings)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from madtp_cli import exporters, models
+from madtp_cli.config import PointSettings
 from madtp_cli.errors import CheckError, UsageError
 from madtp_cli.exporters import onnx as onnx_format
 from madtp_cli.exporters import torch_export
@@ -240,7 +241,7 @@ def test_the_formats_are_the_files_of_the_folder() -> None:
 def test_a_new_format_is_one_file(toy_format: str, checkpoint: Path, tmp_path: Path) -> None:
     """The ending of the output selects it, and its file is checked like any other."""
     assert exporters.names() == ["onnx", "torch-export", toy_format]
-    report = pipeline.export(checkpoint, tmp_path / "model.toy")
+    report = pipeline.export(checkpoint, tmp_path / "model.toy", PointSettings())
     assert report.format == toy_format
     assert report.size_bytes == (tmp_path / "model.toy").stat().st_size
     assert report.check.max_difference <= report.check.tolerance
