@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from madtp_cli import config
-from madtp_cli.compression import calibration, compress_model
-from madtp_cli.compression.budget import Budget
-from madtp_cli.compression.student import dense_teacher
+from madtp_cli import config, processes
+from madtp_cli.compression import announcement, calibration, compress_model
+from madtp_cli.compression.announcement import Compression, TrainingPlan
+from madtp_cli.compression.budget import Budget, resolve
+from madtp_cli.compression.remaining_time import Pace, RemainingTime
+from madtp_cli.compression.student import dense_teacher, prunable_student
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import PlannedStage, ProgressReporter
@@ -131,6 +133,26 @@ def test_every_stage_has_its_own_name_and_the_time_is_announced(session, setting
     assert f"{STEPS} steps" in announced
     assert len(stages.expected) > STEPS
     assert all(seconds > 0 for seconds in stages.expected)
+
+
+def test_several_processes_need_less_time(session, settings, monkeypatch) -> None:
+    """Each has a part of the samples, but all of the optimizer's work; the main process alone times and saves."""
+    student, teacher = prunable_student(session.model, "madtp"), dense_teacher(session.model)
+    target = resolve(settings.gflops_budget, 1.0)
+    plan = TrainingPlan(4, 4, {4: 4})
+    pace = Pace(dense=1.0, pruned=1.0, trained=1.0, dense_answer=1.0, pruned_answer=1.0, optimizer=10.0)
+    seconds = []
+    for number in (1, 2):
+        monkeypatch.setattr(processes, "count", lambda number=number: number)
+        compression = Compression(session, student, teacher, target, plan)
+        remaining = RemainingTime(4, 0, 1.0, pace.student_step(processes.most_of(2)), 0.0)
+        stages = announcement.planned_stages(compression, pace, 4, remaining)
+        seconds.append({stage.title: stage.seconds for stage in stages})
+    one, two = seconds
+    for title in ("Calibrating roughly on 4 samples", "Validating after step 4", "Evaluating the pruned model"):
+        assert two[title] == one[title] / 2 > 0
+    assert (one["Fine-tuning"], two["Fine-tuning"]) == (4 * (2 * 3 + 10), 4 * (3 + 10))
+    assert two["Saving"] == one["Saving"]
 
 
 def test_without_fine_tuning_the_time_is_announced_too(session, settings) -> None:

@@ -27,15 +27,15 @@ LAUNCHERS = {"torchrun": "torch.distributed.run", "accelerate": "accelerate.comm
 EXAMPLES = [ROOT / "examples" / f"{name}.pt" for name in ("blip", "blip-caption", "blip-retrieval", "clip")]
 
 
-def start(words: list[Any], rank: int = 0, count: int = 1, port: int = 0) -> subprocess.Popen[str]:
-    """Start Python with these arguments as one of several processes."""
+def start(words: list[Any], rank: int = 0, count: int = 1, port: int = 0, folder: Path = ROOT) -> subprocess.Popen[str]:
+    """Start Python with these arguments in a folder, as one of several processes."""
     variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     if count > 1:
         ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         variables |= {name: str(value) for name, value in ranks.items()}
     return subprocess.Popen(
         [sys.executable, *map(str, words)],
-        cwd=ROOT,
+        cwd=folder,
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -43,12 +43,12 @@ def start(words: list[Any], rank: int = 0, count: int = 1, port: int = 0) -> sub
     )
 
 
-def start_two(words: list[Any], own: Sequence[list[Any]] = ([], [])) -> list[subprocess.Popen[str]]:
-    """Start two connected processes with these arguments, and more of their own."""
+def start_two(words: list[Any], folders: Sequence[Path] = (ROOT, ROOT)) -> list[subprocess.Popen[str]]:
+    """Start two connected processes with these arguments, each in its folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [start([*words, *own[rank]], rank, 2, port) for rank in range(2)]
+    return [start(words, rank, 2, port, folder) for rank, folder in enumerate(folders)]
 
 
 def output(process: subprocess.Popen[str]) -> Any:
@@ -120,16 +120,16 @@ def write_shard(file: Path, samples: range) -> None:
 
 @pytest.mark.slow
 def test_each_process_reads_its_own_shards(tmp_path) -> None:
-    """The two processes have different folders, as on two machines; the samples of both are counted once."""
+    """The path leads each process to another folder, as on two machines; the samples of both are counted once."""
     for rank in range(2):
-        folder = tmp_path / str(rank)
-        folder.mkdir()
+        folder = tmp_path / str(rank) / "shards"
+        folder.mkdir(parents=True)
         for number, split in enumerate(("train", "val", "test")):
             start_at = 100 * number + 10 * rank
             write_shard(folder / f"{split}-{rank}.tar", range(start_at, start_at + 6 + rank))
     words = ["-m", "madtp_cli", "compress", ROOT / "examples" / "clip.pt", "--gflops-budget", 0.7, "--device", "cpu"]
-    more = ["--steps", 2, "--batch-size", 4, "--json", "--output", tmp_path / "out", "--data"]
-    first, second = start_two([*words, *more], [[tmp_path / "0"], [tmp_path / "1"]])
+    more = ["--steps", 2, "--batch-size", 4, "--json", "--output", tmp_path / "out", "--data", "shards"]
+    first, second = start_two([*words, *more], [tmp_path / "0", tmp_path / "1"])
     report, (_, message) = output(first), second.communicate(timeout=100)
     assert second.returncode == 0, message
     assert report["quality"]["samples"] == 6 + 7
