@@ -15,7 +15,7 @@ from madtp_cli.cli import context, early_checks, exit_codes, pictures, repeating
 from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
 from madtp_cli.cli.memory import reuse_freed_memory
-from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, PointSettings, RunSettings
+from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, PointSettings, RunSettings, choices
 from madtp_cli.config.batch_sizes import parse_batch_sizes
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Prune tokens of vision-language models (BLIP, CLIP), so that they meet a FLOPs budget.",
+    help="Prune tokens of vision-language models (BLIP, BLIP-2, CLIP, SigLIP, ViLT), so that they meet a FLOPs budget.",
     epilog=f"{context.SETTINGS}\n\n{exit_codes.DESCRIPTION}",
 )
 
@@ -239,7 +239,7 @@ def scenes(
 ) -> None:
     """Write the built-in data set (generated scenes) to a folder, in the file layout of BLIP."""
     terminal = context.terminal(ctx)
-    early_checks.check_choice("task", task)
+    choices.require("--task", task, opt.SCENES)
     from madtp_cli.scenes import splits, writing
 
     given = {"train": train, "val": val, "test": test}

@@ -45,9 +45,10 @@ READING = _optional(
 )
 #: How a model runs.
 COMPUTE = _optional(prompt=opt.Prompt, device=opt.Device, dtype=opt.Dtype, config=opt.Config)
+_MOVED = "Annotations of the run, if they were moved. Default: those that the run read."
 #: Where the data of a finished run are now, and how its model runs here.
 PLACE = _optional(
-    data=opt.Data,
+    data=Annotated[str | None, opt.option(_MOVED, "--data", panel="Data")],
     image_root=opt.ImageRoot,
     workers=opt.Workers,
     device=opt.Device,

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, PointSettings, RunSettings, choices, flag
+from madtp_cli.scenes import TASKS as SCENES
 
 
 def option(text: str, *names: str, panel: str, **more: Any) -> Any:
@@ -201,10 +202,10 @@ ScenesFolder = Annotated[Path, typer.Argument(help="Folder to write.", show_defa
 ScenesTask = Annotated[
     str,
     option(
-        f"Task of the annotations. Choices: {', '.join(choices.of('task'))}. [default: nlvr2]",
+        f"Task of the annotations. Choices: {', '.join(SCENES)}. [default: nlvr2]",
         "--task",
         panel="Data",
-        **completed("task"),
+        autocompletion=lambda incomplete: [task for task in SCENES if task.startswith(incomplete)],
     ),
 ]
 Train = Annotated[

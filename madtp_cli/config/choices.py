@@ -14,7 +14,7 @@ from importlib import util
 from madtp_cli.errors import UsageError
 
 #: Settings and options whose values are the files of a folder.
-FOLDERS = {"task": "tasks", "method": "methods", "format": "exporters"}
+FOLDERS = {"task": "tasks", "method": "methods", "methods": "methods", "format": "exporters"}
 #: Settings and options whose values are a fixed list. A number can follow cuda.
 FIXED = {
     "split": ("train", "val", "test"),

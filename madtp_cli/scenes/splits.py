@@ -11,6 +11,7 @@ from madtp_cli.data import schemas
 from madtp_cli.data.dataset import SPLITS, Dataset, Row
 from madtp_cli.data.schemas import Schema
 from madtp_cli.errors import UsageError
+from madtp_cli.scenes import TASKS
 from madtp_cli.scenes.generator import (
     answers,
     captions,
@@ -116,7 +117,6 @@ _SCHEMAS: dict[str, Schema] = {
     "retrieval": schemas.CAPTIONS,
     "embedding": schemas.IMAGES,
 }
-TASKS = tuple(_SCHEMAS)
 
 
 def sizes(task: str) -> dict[str, int]:

@@ -73,7 +73,7 @@ def write_scenes(
 
     Args:
         folder: Receives annotation/*.json, named as BLIP's files, and images/<split>/*.png.
-        task: One of `splits.TASKS`.
+        task: One of `scenes.TASKS`.
         sizes: Rows per split; a split of 0 rows gets no file.
         captions: Captions per image, for retrieval: 5 or 1.
         overwrite: Replace what an earlier call wrote; other folders are never replaced.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import typer
 
-from madtp_cli import methods, tasks
+from madtp_cli import methods, scenes, tasks
 from madtp_cli.cli.app import app
 
 COMMANDS: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
@@ -40,6 +40,24 @@ def test_choices_are_listed_from_the_folders(help_of) -> None:
     text = help_of("compress")
     assert f"Choices: {', '.join(methods.names())}. [default: madtp]" in text
     assert f"Choices: {', '.join(tasks.names())}. Default: the task of the checkpoint." in text
+    assert f"Choices: {', '.join(methods.names())}. Default: all methods." in help_of("compare")
+
+
+def test_scenes_offers_the_tasks_that_it_can_write(madtp, help_of, tmp_path) -> None:
+    """Classification has no scenes."""
+    assert f"Choices: {', '.join(scenes.TASKS)}. [default: nlvr2]" in help_of("scenes")
+    for task in scenes.TASKS:
+        assert madtp("scenes", tmp_path / task, "--task", task, "--train=0", "--val=0", "--test=1").exit_code == 0
+    refused = madtp("scenes", tmp_path / "classes", "--task", "classification")
+    assert refused.exit_code == 2
+    assert f"Choose one of: {', '.join(scenes.TASKS)}." in refused.stderr
+
+
+def test_a_report_reads_the_data_of_its_run(help_of) -> None:
+    """The built-in scenes are the default of a run, not of its page."""
+    text = help_of("report")
+    assert "Default: those that the run read." in text
+    assert "Default: the built-in scenes." not in text
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

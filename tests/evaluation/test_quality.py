@@ -19,7 +19,7 @@ from madtp_cli.evaluation.intervals import interval95, paired_interval95
 from madtp_cli.evaluation.run import Measured
 from madtp_cli.flops.counts import TokenCounts
 from madtp_cli.reporting.schema import AGREEMENT, Interval
-from madtp_cli.scenes import splits
+from madtp_cli.scenes import TASKS, splits
 from madtp_cli.tasks import TaskResult
 
 #: Images of the data below, and questions about each.
@@ -105,7 +105,7 @@ def test_the_interval_of_an_agreement_uses_groups() -> None:
     assert ends(change.interval95) == pytest.approx(paired_interval95([1.0] * IMAGES, by_image))
 
 
-@pytest.mark.parametrize("task", splits.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_each_row_of_the_built_in_scenes_is_a_group(task) -> None:
     """So the intervals on scenes are those of independent samples."""
     rows = splits.read(task, ["val"]).split("val")[:40]

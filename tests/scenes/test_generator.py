@@ -13,7 +13,7 @@ import pytest
 
 from madtp_cli import data
 from madtp_cli.errors import DataError, UsageError
-from madtp_cli.scenes import generator, painting, splits, text_only
+from madtp_cli.scenes import TASKS, generator, painting, splits, text_only
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_rows_can_be_pickled_for_worker_processes(test_rows):
 
 def test_the_vocabulary_is_the_words_of_all_tasks(test_rows):
     """A tokenizer spells a missing word letter by letter, and a model never learns a word that no text has."""
-    rows = [*test_rows[:500], *(row for task in splits.TASKS[1:] for row in splits.rows(task, "val", 200))]
+    rows = [*test_rows[:500], *(row for task in TASKS[1:] for row in splits.rows(task, "val", 200))]
     rows += splits.rows("retrieval", "val", 100, captions=1)
     words = {word for row in rows for text in (row.text, *row.references) for word in text.split()}
     assert generator.vocabulary() == sorted(words)
@@ -193,7 +193,7 @@ def test_a_row_does_not_depend_on_other_rows(task, captions):
 
 def test_the_number_of_rows_depends_on_the_task():
     """Retrieval compares every text with every image, so it has fewer."""
-    found = {task: {split: len(rows) for split, rows in splits.read(task).splits.items()} for task in splits.TASKS}
+    found = {task: {split: len(rows) for split, rows in splits.read(task).splits.items()} for task in TASKS}
     for fewer in (found.pop("retrieval"), found.pop("embedding")):
         assert fewer == {"train": 20_000, "val": 500, "test": 1_000}
     assert all(sizes == {"train": 20_000, "val": 1_000, "test": 2_000} for sizes in found.values())

@@ -21,7 +21,9 @@ def show(written: Mapping[str, Any], out: Console) -> None:
     out.print(_table(written))
     if written["text_only"]:
         out.print(TEXT_ONLY)
-    out.print(f"Use it: madtp compress CHECKPOINT --gflops-budget 0.2 --data {written['folder']}")
+    has_texts = any(split["texts"] for split in written["splits"].values())
+    task = "" if has_texts else f" --task {written['task']}"  # a checkpoint also has a task with texts
+    out.print(f"Use it: madtp compress CHECKPOINT --gflops-budget 0.2{task} --data {written['folder']}")
 
 
 def _table(written: Mapping[str, Any]) -> Table:
