@@ -19,6 +19,9 @@ from tests.paths import EXAMPLES, PACKAGE, ROOT
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
+#: What NOTICE names: data, papers, and the code that the reference cases of the tests were computed with.
+WORKS = ["digits.npz", "10.24432/C50P49", "CC BY 4.0", "2403.02991", "BLIP", "MADTP", "CLIP", "UPop"]
+WORKS += ["EViT", "ToMe", "PiToMe", "OpenCLIP", "timm"]
 
 
 def test_the_version_is_written_in_one_place() -> None:
@@ -40,7 +43,7 @@ def test_every_dependency_has_a_version_in_the_constraints() -> None:
         assert wanted.specifier.contains(pin.version), text
 
 
-@pytest.mark.parametrize("named", ["digits.npz", "10.24432/C50P49", "CC BY 4.0", "BLIP", "CLIP", "UPop", "2403.02991"])
+@pytest.mark.parametrize("named", WORKS)
 def test_the_notice_names_the_work_of_others(named: str) -> None:
     """The handwritten digits and the method have other authors."""
     assert named in (ROOT / "NOTICE").read_text(encoding="utf-8")
@@ -55,6 +58,7 @@ def test_the_notice_names_the_file_of_digits_at_its_place() -> None:
 def test_no_text_installs_madtp_from_a_package_index() -> None:
     """No index has the package, so such a command would fail or install something else."""
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *PACKAGE.rglob("*.py"), *EXAMPLES.rglob("*.py")]
+    pages += [*EXAMPLES.rglob("*.yml"), *EXAMPLES.rglob("*.sh"), *EXAMPLES.rglob("*.md")]
     command = re.compile(r"pip install ['\"]?madtp(?! @)\b")
     named = {page.relative_to(ROOT).as_posix() for page in pages if command.search(page.read_text("utf-8"))}
     assert named == set()

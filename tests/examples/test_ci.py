@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -35,15 +36,34 @@ def gitlab() -> dict[str, Any]:
 def test_the_github_steps_are_commands_of_madtp() -> None:
     """Their options exist; gates and report are published also after a failure."""
     steps = github()["jobs"]["compress"]["steps"]
-    lines = [step["run"] for step in steps if "run" in step]
-    assert lines[0] == "pip install madtp"
-    for line in lines[1:]:
+    install, fingerprint, *lines = [step["run"] for step in steps if "run" in step]
+    assert install in (ROOT / "README.md").read_text("utf-8")
+    assert {install} == {line for job in ("compress", "check") for line in gitlab()[job]["before_script"]}
+    (cache,) = (step for step in steps if step.get("id") == "cache")
+    assert "GITHUB_OUTPUT" in fingerprint
+    assert cache["with"]["key"] == "madtp-${{ steps.inputs.outputs.fingerprint }}"
+    for line in lines:
         program, command, *words = shlex.split(Template(line).substitute(github()["env"]))
         assert program == "madtp"
         COMMANDS[command].make_context(command, words)
     assert steps[-1]["if"] == "always()"
     assert {"gates.xml", "pruned/report.json"} <= set(steps[-1]["with"]["path"].split())
     assert gitlab()["check"]["artifacts"]["reports"]["junit"] == "gates.xml"
+
+
+def test_the_key_of_the_github_cache_depends_on_all_inputs(tmp_path) -> None:
+    """Another checkpoint, picture or setting must not get the model of the old one, whatever the names of the files."""
+    (step,) = (step for step in github()["jobs"]["compress"]["steps"] if step.get("id") == "inputs")
+    inputs = [tmp_path / name for name in ("my model.pth", "the data/a picture's.png", ".github/workflows/madtp.yml")]
+    output = tmp_path / "output"
+    for path in (*inputs, *inputs):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{path.exists()}")
+        given = {"CHECKPOINT": "my model.pth", "DATA": "the data", "GITHUB_OUTPUT": str(output)}
+        shell(tmp_path, step["run"], **given)
+    keys = output.read_text("utf-8").splitlines()[len(inputs) - 1 :]
+    assert all(re.fullmatch(r"fingerprint=[0-9a-f]{16}", key) for key in keys)
+    assert len(set(keys)) == 1 + len(inputs)
 
 
 def test_the_pipeline_script_is_short_and_computes_nothing() -> None:
