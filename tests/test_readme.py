@@ -1,16 +1,20 @@
 """What README.md and the pages in docs/ show works: each fenced `sh` and `python` block runs, in the order of the page.
 
-A line of an `sh` block is a command: `madtp ...`, `make TARGET`, or one that installs or downloads something, with
-`NAME=value` before it and `> file` after it. The madtp commands run on few samples and without fine-tuning: those of
-README.md on the example checkpoints, those of docs/ on a smaller one with random weights. Commands that install,
-download or make something are only checked. A `text` block directly after a `python` block is the expected output.
+A line of an `sh` block is a command: `madtp ...`, `make TARGET`, `python examples/SCRIPT.py`, or one that installs
+or downloads something, with `NAME=value` before it and `> file` after it. The madtp commands run on few samples and
+without fine-tuning: those of README.md on the example checkpoints, those of docs/ on a smaller one with random
+weights. Commands that install, download or make something are only checked. A `text` block directly after a
+`python` block is the expected output.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import textwrap
 import tomllib
 from pathlib import Path
@@ -50,6 +54,8 @@ SMALLER = {
 INSTALLERS = {"pip", "curl", "hf"}
 #: Programs that start several processes; tests/processes runs these lines.
 LAUNCHERS = {"torchrun", "accelerate"}
+#: The program that runs a script of examples/.
+PYTHON = "python"
 
 
 class Block(NamedTuple):
@@ -106,6 +112,7 @@ def test_every_command_is_of_a_known_program() -> None:
                     "make",
                     *INSTALLERS,
                     *LAUNCHERS,
+                    PYTHON,
                 }, page
 
 
@@ -118,6 +125,16 @@ def test_the_options_of_every_command_exist() -> None:
     """Also those of commands that take long and do not run here."""
     for command in shown("madtp"):
         COMMANDS[command.words[0]].make_context(command.words[0], command.words[1:])
+
+
+@pytest.mark.slow
+def test_every_script_that_a_page_shows_runs(tmp_path) -> None:
+    """With its options, and without checkpoints and data."""
+    for command in shown(PYTHON):
+        script, *options = command.words
+        given = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True}
+        done = subprocess.run([sys.executable, ROOT / script, *options], **given, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 def test_every_budget_in_the_text_is_valid() -> None:
