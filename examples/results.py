@@ -28,6 +28,7 @@ ROWS = {
     "retrieval-1": ("BLIP, retrieval, built-in scenes, one long caption per image", "blip-retrieval.pt", 1),
     "clip": ("CLIP, retrieval, built-in scenes, five captions per image", "clip.pt", None),
     "clip-1": ("CLIP, retrieval, built-in scenes, one long caption per image", "clip.pt", 1),
+    "siglip": ("SigLIP, retrieval, built-in scenes, five captions per image", "siglip", None),
 }
 #: Budgets that the page shows unless others are given.
 BUDGETS = ("0.5", "0.3", "0.2")
@@ -69,7 +70,10 @@ both, CLIP on the first one only.
 | model and data | budget | steps | budget error | share on test | metric | dense | pruned | change | samples |
 |---|---|---|---|---|---|---|---|---|---|"""
 #: Title and checkpoint of the image encoders whose index compatibility is measured, each with `DEFAULT_STEPS`.
-ENCODERS = {"clip-images": ("CLIP, image tower alone, built-in scenes", "clip.pt")}
+ENCODERS = {
+    "clip-images": ("CLIP, image tower alone, built-in scenes", "clip.pt"),
+    "siglip-images": ("SigLIP, image tower alone, built-in scenes", "siglip"),
+}
 INDEX_INTRODUCTION = """
 ## Index compatibility of image encoders
 
