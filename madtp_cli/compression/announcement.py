@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from madtp_cli import processes
 from madtp_cli.compression import elastic, optimizers, stage_titles
 from madtp_cli.compression.budget import Budget
 from madtp_cli.compression.calibration import FIRST_GUESS
-from madtp_cli.compression.muon import muon
+from madtp_cli.compression.muon import muon, same_shapes
 from madtp_cli.compression.remaining_time import (
     CALIBRATION_PASSES,
     FIRST_PASSES,
@@ -227,17 +227,25 @@ def _by_cost(compression: Compression, batch: Batch, dense: float, pruned: float
 
 
 def optimizer_seconds(model: nn.Module) -> float:
-    """Return the seconds of a step of Muon: each shape of matrix is timed once, on a copy, after a warm-up."""
-    shapes: dict[torch.Size, list[nn.Parameter]] = {}
-    for matrix in optimizers.tower_matrices(model):
-        shapes.setdefault(matrix.shape, []).append(matrix)
-    return sum(len(alike) * _step_seconds(alike[0]) for alike in shapes.values())
+    """Return the seconds of a step of Muon.
+
+    Each kind of matrices that are computed together is timed once, on copies, after a warm-up.
+    """
+    kinds: dict[tuple[torch.Size, int], float] = {}
+    seconds = 0.0
+    for matrices in same_shapes(optimizers.tower_matrices(model)):
+        kind = matrices[0].shape, len(matrices)
+        if kind not in kinds:
+            kinds[kind] = _step_seconds(matrices)
+        seconds += kinds[kind]
+    return seconds
 
 
-def _step_seconds(matrix: nn.Parameter) -> float:
-    copied = nn.Parameter(matrix.detach().clone())
-    copied.grad = torch.ones_like(copied)
-    optimizer = muon([copied], lr=0.0, ns_steps=optimizers.MUON_ITERATIONS)
+def _step_seconds(matrices: Sequence[Tensor]) -> float:
+    copied = [nn.Parameter(matrix.detach().clone()) for matrix in matrices]
+    for copy in copied:
+        copy.grad = torch.ones_like(copy)
+    optimizer = muon(copied, lr=0.0, ns_steps=optimizers.MUON_ITERATIONS)
     seconds = 0.0
     for _ in range(2):
         started = time.perf_counter()

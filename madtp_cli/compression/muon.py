@@ -9,8 +9,8 @@ that is resumed keeps that of its saved state.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from madtp_cli.evaluation import number_formats
 
 #: Size of an update relative to one of AdamW, see `adjust_lr_fn="match_rms_adamw"` of torch.
 ADAMW_SIZE = 0.2
+#: Numbers of the matrices that are computed at the same time, which need some copies of them in memory.
+TOGETHER = 2**22
 
 
 def muon(matrices: Sequence[nn.Parameter], **settings: Any) -> Muon:
@@ -56,31 +58,58 @@ class Muon(torch.optim.Muon):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for matrix in group["params"]:
-                if matrix.grad is not None:
-                    self._update(matrix, matrix.grad, group)
+            used = [matrix for matrix in group["params"] if matrix.grad is not None]
+            for matrices in same_shapes(used):
+                self._update(matrices, group)
         return loss
 
-    def _update(self, matrix: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[matrix]
+    def _update(self, matrices: Sequence[Tensor], group: dict[str, Any]) -> None:
+        """Do the step of matrices of one shape."""
+        rows, columns = matrices[0].shape
+        updates = torch.stack([self._with_momentum(matrix, group) for matrix in matrices])
+        updates = updates.mT if rows > columns else updates
+        updates = orthogonalised(updates, group["ns_coefficients"], group["ns_steps"], group["eps"])
+        updates = updates.mT if rows > columns else updates
+        for matrix, update in zip(matrices, updates, strict=True):
+            matrix.mul_(1 - group["lr"] * group["weight_decay"])
+            matrix.add_(update, alpha=-group["lr"] * ADAMW_SIZE * math.sqrt(max(matrix.shape)))
+
+    def _with_momentum(self, matrix: Tensor, group: dict[str, Any]) -> Tensor:
+        state, gradient = self.state[matrix], cast(Tensor, matrix.grad)
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
         momentum = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
-        update = gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
-        update = orthogonalised(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
-        matrix.mul_(1 - group["lr"] * group["weight_decay"])
-        matrix.add_(update, alpha=-group["lr"] * ADAMW_SIZE * math.sqrt(max(matrix.shape)))
+        return gradient.lerp(momentum, group["momentum"]) if group["nesterov"] else cast(Tensor, momentum)
 
 
-def orthogonalised(matrix: Tensor, coefficients: Sequence[float], iterations: int, eps: float) -> Tensor:
-    """Return a matrix with about the same singular vectors and all singular values near 1 (0.5 to 1.5).
+def same_shapes(matrices: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield matrices of one shape together, as many as are computed at the same time.
 
-    This is the Newton-Schulz iteration of Muon (Jordan et al. 2024) and of torch, in the number format of the matrix.
+    Small matrices do not keep several CPU cores busy one by one.
+    """
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    for matrix in matrices:
+        by_shape.setdefault(matrix.shape, []).append(matrix)
+    for shape, same in by_shape.items():
+        many = max(1, TOGETHER // shape.numel())
+        yield from (same[first : first + many] for first in range(0, len(same), many))
+
+
+def orthogonalised(matrices: Tensor, coefficients: Sequence[float], iterations: int, eps: float) -> Tensor:
+    """Return matrices with about the same singular vectors and all singular values near 1 (0.5 to 1.5).
+
+    This is the Newton-Schulz iteration of Muon (Jordan et al. 2024) and of torch, in the number format of the matrices.
+
+    Args:
+        matrices: [rows, columns] or [matrices, rows, columns]; fewer rows than columns take less time.
+        coefficients: Of the polynomial of degree 5.
+        iterations: Number of iterations.
+        eps: Smallest norm to divide by.
     """
     a, b, c = coefficients
-    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    wide = wide / wide.norm().clamp(min=eps)
+    given, matrices = matrices, matrices[None] if matrices.dim() == 2 else matrices
+    matrices = matrices / matrices.flatten(1).norm(dim=1).clamp(min=eps)[:, None, None]
     for _ in range(iterations):
-        gram = wide @ wide.T
-        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
-    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
+        gram = matrices @ matrices.mT
+        matrices = torch.baddbmm(matrices, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), matrices, beta=a)
+    return matrices.reshape(given.shape)

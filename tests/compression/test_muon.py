@@ -64,6 +64,22 @@ def test_the_float32_step_is_exactly_that_of_torch_with_its_function_in_float32(
     torch.testing.assert_close(results[0], results[1])
 
 
+def test_matrices_of_one_shape_are_computed_together_with_the_same_result(monkeypatch) -> None:
+    """Bitwise equal to a step of each matrix alone, also when they are computed in two parts."""
+    monkeypatch.setattr(module, "TOGETHER", 2 * 24 * 60)
+    shapes = [*SHAPES, (24, 60), (24, 60)]
+    results = []
+    for alone in (True, False):
+        matrices = [nn.Parameter(drawn(shape, number)) for number, shape in enumerate(shapes)]
+        for number, matrix in enumerate(matrices):
+            matrix.grad = drawn(tuple(matrix.shape), 10 + number)
+        for part in [[matrix] for matrix in matrices] if alone else [matrices]:
+            Muon(part, float32=True, lr=0.1).step()
+        results.append([matrix.detach() for matrix in matrices])
+    assert [len(part) for part in module.same_shapes(results[1])] == [1, 2, 1, 1]
+    assert all(torch.equal(*both) for both in zip(*results, strict=True))
+
+
 def test_a_matrix_without_a_gradient_stays() -> None:
     """Not even weight decay changes it, as in torch."""
     matrix = nn.Parameter(torch.ones(3, 4))
