@@ -7,7 +7,8 @@
     │   └── DataError              3  ... annotations or images
     ├── BudgetError                4  the budget cannot be reached, or was missed
     ├── CheckError                 5  a check failed: a gate, or an exported file that differs from the model
-    ├── OutputError                6  the output exists, cannot be written, or cannot be resumed
+    ├── OutputError                6  the output exists, or cannot be written
+    │   └── ResumeError            6  an interrupted run cannot be resumed
     └── ProcessError               1  another process of the run has ended
 
 A message says what is wrong, where, and what to do, in three lines at most.
@@ -102,6 +103,10 @@ class OutputError(MadtpError):
     """The output exists, cannot be written, or cannot be resumed."""
 
     exit_code = 6
+
+
+class ResumeError(OutputError):
+    """An interrupted run cannot be resumed: it computes something else, or its state is damaged."""
 
 
 class ProcessError(MadtpError):

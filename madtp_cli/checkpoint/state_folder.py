@@ -17,7 +17,7 @@ from typing import Any
 
 from madtp_cli import processes
 from madtp_cli.checkpoint.atomic_write import make_parents, remove_empty, write_errors_as_output_error
-from madtp_cli.errors import OutputError
+from madtp_cli.errors import OutputError, ResumeError
 
 #: Added to the name of the output folder.
 SUFFIX = ".state"
@@ -209,9 +209,9 @@ class StateFolder:
         except (RuntimeError, OSError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
             raise self.damaged(file.name) from error
 
-    def damaged(self, name: str) -> OutputError:
+    def damaged(self, name: str) -> ResumeError:
         """Return the error for a file of the state that cannot be used."""
-        return OutputError(
+        return ResumeError(
             f"{self.output} cannot be resumed: {self.path / name} is damaged.\n"
             "Start again with --overwrite, which discards the state."
         )

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from madtp_cli import __version__
+from madtp_cli import __version__, processes
 from madtp_cli.cli import context, early_checks, exit_codes, pictures, repeating, results, start
 from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
@@ -239,6 +239,7 @@ def scenes(
 ) -> None:
     """Write the built-in data set (generated scenes) to a folder, in the file layout of BLIP."""
     terminal = context.terminal(ctx)
+    processes.require_one("scenes")
     choices.require("--task", task, opt.SCENES)
     from madtp_cli.scenes import splits, writing
 

@@ -85,7 +85,9 @@ def print_report(ctx: typer.Context, report: BaseModel, show: Callable[[Any, Con
 def print_document(
     ctx: typer.Context, content: Mapping[str, Any], show: Callable[[Mapping[str, Any], Console], None]
 ) -> None:
-    """Print a result that has no report class."""
+    """Print a result that has no report class in the main process."""
+    if not processes.is_main():
+        return
     if ctx.params["as_json"]:
         document = {"schema_version": 1, "command": ctx.info_name, **content}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")

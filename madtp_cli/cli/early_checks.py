@@ -24,10 +24,12 @@ def check_run(checkpoint: Path | None, settings: RunSettings) -> None:
     """
     if isinstance(settings, CompressSettings) and checkpoint is not None:
         from madtp_cli.checkpoint import output_place
+        from madtp_cli.pipelines import tracking
 
         inputs = (checkpoint, settings.data, settings.image_root, settings.tokenizer)
         output = settings.output_for(checkpoint)
         output_place.check(output, inputs, overwrite=settings.overwrite, resume=settings.resume)
+        tracking.require_installed(settings.tracker)
     if isinstance(settings, GateSettings):
         from madtp_cli.pipelines.gating import require_files
 

@@ -32,6 +32,7 @@ class Gate:
         falls: The figure of the report is a change, and the gate bounds how much it falls.
         needs: What `eval` has to measure in addition: the dense model's answers, or times.
         task: The only task whose reports have the figure; None if all have it.
+        pruned_only: Whether only a pruned checkpoint has the figure.
     """
 
     words: str
@@ -42,6 +43,7 @@ class Gate:
     falls: bool = False
     needs: Literal["dense", "times"] | None = None
     task: str | None = None
+    pruned_only: bool = False
 
 
 class GateSettings(BaseModel):
@@ -56,7 +58,9 @@ class GateSettings(BaseModel):
     ] = None
     """Fail unless the model costs at most this many GFLOPs per sample, above 0."""
     max_share: Annotated[
-        float | None, Field(gt=0, le=1), Gate("share of the dense GFLOPs", "cost", ("gflops.share",), "of dense")
+        float | None,
+        Field(gt=0, le=1),
+        Gate("share of the dense GFLOPs", "cost", ("gflops.share",), "of dense", pruned_only=True),
     ] = None
     """Fail unless the pruned model costs at most this share of the dense GFLOPs, above 0, at most 1."""
     min_quality: Annotated[
@@ -101,7 +105,9 @@ class GateSettings(BaseModel):
     min_speedup: Annotated[
         float | None,
         Field(gt=0),
-        Gate("speed-up", "speed", ("latency.speedup|latency.speedup_interval95",), "x", needs="times"),
+        Gate(
+            "speed-up", "speed", ("latency.speedup|latency.speedup_interval95",), "x", needs="times", pruned_only=True
+        ),
     ] = None
     """Fail unless the pruned model is at least this many times as fast as the dense one, above 0."""
     min_agreement: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from madtp_cli import processes
 from madtp_cli.compression import compress_model
 from madtp_cli.compression.announcement import Compression
 from madtp_cli.compression.budget import resolve
@@ -22,6 +23,7 @@ POINT_BYTES_PER_SAMPLE = 40
 
 def compare(source: Path, settings: CompareSettings, progress: ProgressReporter | None = None) -> PlanReport:
     """Plan `madtp compare`. Its arguments and errors are those of `pipelines.compare.compare`."""
+    processes.require_one("compare")
     session = Session.open(source, settings, progress or ProgressReporter())
     output = settings.output_for(source)
     check_folder(output)

@@ -61,38 +61,74 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     started, output = time.monotonic(), settings.output_for(source)
     processes.start(settings.device)
     tracker = tracking.tracked(Forecast.of(progress), settings, output.name)
-    processes.from_main(lambda: _check_outputs(source, output, settings))
-    with tracker as progress, StateFolder(output, settings.save_every) as state, resuming.noted(state):
+    processes.from_main(lambda: check_outputs(source, settings))
+    with tracker as progress, StateFolder(output, settings.save_every) as state:
         processes.from_main(lambda: clean_up(output))
-        session = Session.open(source, settings, progress)
-        gating.require_possible(settings, conditions(session))
+        session = open_session(source, settings, progress)
         record = processes.from_main(lambda: run_record.record(source, session, settings))
-        if finished := processes.from_main(lambda: resuming.finished(output, settings, record)):
-            state.clear()
-            progress.message(f"{output} already has the result of these settings.")
-            finished = gating.with_gates(finished, settings)
-            gating.write_junit(finished.gates, settings, str(output), finished.seconds)
-            return finished
-        record = resuming.begin(state, settings, record)
-        compressed = compress_model(session, settings, state)
-        dense = measure(session, EVALUATING[0], compressed.teacher, settings.split, matching=MATCHING[0])
-        pruned = measure(session, EVALUATING[1], compressed.student, settings.split, matching=MATCHING[1])
-        pruned, dense = compared(session, dense, pruned), compared(session, dense, dense)
-        report = _report(source, output, session, compressed, dense, pruned, started, record)
-        report = gating.with_gates(report, settings)
-        samples = sample_records.records(session, (compressed.teacher, dense), (compressed.student, pruned))
-        progress.start(SAVING, 0)
-        report = processes.from_main(lambda: _save(report, session, compressed, settings, samples))
-        progress.finish()
+        finished = processes.from_main(lambda: resuming.finished(output, settings, record))
+        if finished is not None:
+            report = _repeated(finished, output, session, settings)
+        else:
+            record = resuming.begin(state, settings, record)
+            with resuming.noted(state):
+                report = _run(source, session, settings, state, record, started)
         state.clear()
     gating.write_junit(report.gates, settings, str(output), report.seconds)
     return report
 
 
-def _check_outputs(source: Path, output: Path, settings: CompressSettings) -> None:
+def check_outputs(source: Path, settings: CompressSettings) -> None:
+    """Check before a run that its outputs can be written, and that what writes them is installed.
+
+    Raises:
+        OutputError, UsageError: They cannot, or it is not.
+    """
     inputs = (source, settings.data, settings.image_root, settings.tokenizer)
-    output_place.check(output, inputs, overwrite=settings.overwrite, resume=settings.resume)
+    output_place.check(settings.output_for(source), inputs, overwrite=settings.overwrite, resume=settings.resume)
     sample_files.check(settings.samples_out)
+    tracking.require_installed(settings.tracker)
+
+
+def open_session(source: Path, settings: CompressSettings, progress: ProgressReporter) -> Session:
+    """Return the session of a compression whose gates are possible.
+
+    Raises:
+        MadtpError: An input cannot be used.
+    """
+    session = Session.open(source, settings, progress)
+    gating.require_possible(settings, conditions(session))
+    return session
+
+
+def _repeated(finished: CompressReport, output: Path, session: Session, settings: CompressSettings) -> CompressReport:
+    """Return the report of a run that `--resume` found finished, with the files and gates of these settings."""
+    session.progress.message(f"{output} already has the result of these settings.")
+    if (file := settings.samples_out) is not None:
+        processes.from_main(lambda: sample_files.write(file, sample_files.read(output / sample_files.FILE_NAME)))
+    return gating.with_gates(finished, settings)
+
+
+def _run(
+    source: Path,
+    session: Session,
+    settings: CompressSettings,
+    state: StateFolder,
+    record: RecordPart,
+    started: float,
+) -> CompressReport:
+    """Compress, measure and save; return the report of the saved folder."""
+    compressed = compress_model(session, settings, state)
+    dense = measure(session, EVALUATING[0], compressed.teacher, settings.split, matching=MATCHING[0])
+    pruned = measure(session, EVALUATING[1], compressed.student, settings.split, matching=MATCHING[1])
+    pruned, dense = compared(session, dense, pruned), compared(session, dense, dense)
+    report = _report(source, state.output, session, compressed, dense, pruned, started, record)
+    report = gating.with_gates(report, settings)
+    samples = sample_records.records(session, (compressed.teacher, dense), (compressed.student, pruned))
+    session.progress.start(SAVING, 0)
+    report = processes.from_main(lambda: _save(report, session, compressed, settings, samples))
+    session.progress.finish()
+    return report
 
 
 def _save(

@@ -17,9 +17,9 @@ from madtp_cli.evaluation.quality import agreement_part, change, compared, quali
 from madtp_cli.evaluation.report_parts import compute_part, conditions, environment, generation_part
 from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
-from madtp_cli.pipelines import gating
-from madtp_cli.pipelines.samples import write_samples
-from madtp_cli.progress import ProgressReporter
+from madtp_cli.pipelines import gating, profile
+from madtp_cli.pipelines.samples import WITHOUT_PRUNING, write_samples
+from madtp_cli.progress import PlannedStage, ProgressReporter
 from madtp_cli.progress.forecast import Forecast
 from madtp_cli.reporting.schema import EvalReport, GflopsPart, LatencyPart
 from madtp_cli.tasks import DenseComparingTask
@@ -46,16 +46,8 @@ def evaluate(source: Path, settings: EvalSettings, progress: ProgressReporter | 
     started = time.monotonic()
     processes.start(settings.device)
     processes.from_main(lambda: sample_files.check(settings.samples_out))
-    session = Session.open(source, settings, Forecast.of(progress), [settings.split])
-    if not session.labelled:
-        raise UsageError(
-            f"{source} was not trained on the built-in scenes, so it cannot be evaluated on them.\n"
-            "Give --data with labelled samples of its task."
-        )
-    gating.require_possible(settings, conditions(session))
-    needs = {gate.needs for gate, _ in settings.requested_gates().values()}
-    loaded = _load_dense(session, source, settings) if "dense" in needs or _needs_dense(session, settings) else None
-    session.progress.plan(planning.evaluation_stages(session, *STAGES))
+    session, loaded = open_models(source, settings, Forecast.of(progress))
+    session.progress.plan(planned_stages(session, settings, loaded))
     measured = measure(session, STAGES[0], session.model, settings.split, matching=STAGES[1])
     dense = measured if loaded is None else _measure_dense(session, loaded)
     measured, dense = compared(session, dense, measured), compared(session, dense, dense)
@@ -64,11 +56,60 @@ def evaluate(source: Path, settings: EvalSettings, progress: ProgressReporter | 
     if loaded is not None:
         parts = {"change": change(session, dense, measured), "agreement": agreement_part(session, dense, measured)}
         report = report.model_copy(update=parts | {"index": index_part(session, dense, measured)})
-    if "times" in needs:
+    if "times" in _needs(settings):
         report = report.model_copy(update={"latency": _latency(session)})
     report = gating.with_gates(report.model_copy(update={"seconds": time.monotonic() - started}), settings)
     gating.write_junit(report.gates, settings, str(source), report.seconds)
     return report
+
+
+def open_models(
+    source: Path, settings: EvalSettings, progress: ProgressReporter
+) -> tuple[Session, sessions.LoadedCheckpoint | None]:
+    """Return the session of an evaluation, and the dense model if the quality or a gate compares with it.
+
+    Raises:
+        MadtpError: An input or a gate cannot be used.
+    """
+    session = Session.open(source, settings, progress, [settings.split])
+    if not session.labelled:
+        raise UsageError(
+            f"{source} was not trained on the built-in scenes, so it cannot be evaluated on them.\n"
+            "Give --data with labelled samples of its task."
+        )
+    gating.require_possible(settings, conditions(session))
+    if not session.model.pruning:
+        gating.require_pruned(settings, source)
+    compares = "dense" in _needs(settings) or _needs_dense(session, settings)
+    return session, _load_dense(session, source, settings) if compares else None
+
+
+def planned_stages(
+    session: Session, settings: EvalSettings, loaded: sessions.LoadedCheckpoint | None, *, measured: bool = False
+) -> list[PlannedStage]:
+    """Return the stages of an evaluation.
+
+    Args:
+        session, settings: The session of the run and its settings.
+        loaded: The dense model, if the evaluation needs one.
+        measured: Whether a batch tells how fast the machine is, instead of a guess.
+    """
+    stages = planning.evaluation_stages(session, *STAGES, measured=measured)
+    if loaded is not None:
+        dense = loaded.model.to(session.compute.device)
+        stages += planning.evaluation_stages(session, *DENSE_STAGES, dense, measured=measured)
+    if settings.samples_out is not None and session.model.pruning:
+        titles = (WITHOUT_PRUNING, DENSE_STAGES[1])
+        stages += planning.evaluation_stages(session, *titles, dense_teacher(session.model), measured=measured)[:1]
+    if "times" in _needs(settings):
+        size = min(settings.batch_size, len(batching.rows(session, settings.split)))
+        stages += processes.from_main(lambda: profile.planned_stages(session, [size], fvcore_check=False)[-2:])
+    return stages
+
+
+def _needs(settings: EvalSettings) -> set[str | None]:
+    """Return what the gates need in addition to the run of the model."""
+    return {gate.needs for gate, _ in settings.requested_gates().values()}
 
 
 def _report(source: Path, session: Session, measured: Measured, started: float) -> EvalReport:

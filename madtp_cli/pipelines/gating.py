@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from madtp_cli import processes
@@ -33,10 +34,8 @@ def verdicts(report: baselines.Checked, settings: GateSettings) -> GatesPart:
 
 
 def with_gates(report: Report, settings: GateSettings) -> Report:
-    """Return a report with the verdicts on its gates; unchanged if the settings have none."""
-    if not settings.has_gates():
-        return report
-    return report.model_copy(update={"gates": verdicts(report, settings)})
+    """Return a report with the verdicts on the gates of the settings; without gates, if the settings have none."""
+    return report.model_copy(update={"gates": verdicts(report, settings) if settings.has_gates() else None})
 
 
 def require_possible(settings: GateSettings, conditions: Mapping[str, object]) -> None:
@@ -58,6 +57,18 @@ def require_possible(settings: GateSettings, conditions: Mapping[str, object]) -
     require_files(settings)
     if settings.baseline is not None:
         baselines.require_comparable(conditions, read_report(settings.baseline), settings)
+
+
+def require_pruned(settings: GateSettings, source: Path) -> None:
+    """Refuse the gates that a dense checkpoint has no figure for.
+
+    Raises:
+        UsageError: There is such a gate.
+    """
+    for name, (gate, _) in settings.requested_gates().items():
+        if gate.pruned_only:
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} is for pruned checkpoints, but {source} is dense.\nLeave it out.")
 
 
 def require_files(settings: GateSettings) -> None:

@@ -13,26 +13,25 @@ from pathlib import Path
 
 import torch
 
-from madtp_cli import exporters
+from madtp_cli import exporters, processes
 from madtp_cli.checkpoint import number_format
-from madtp_cli.checkpoint.atomic_write import check_output_file, check_output_folder
+from madtp_cli.checkpoint.atomic_write import check_output_file
+from madtp_cli.checkpoint.state_folder import StateFolder
 from madtp_cli.compression import announcement, compress_model, stage_titles
 from madtp_cli.compression.announcement import Compression, TrainingPlan
 from madtp_cli.compression.budget import feasible_budget, upper_end
 from madtp_cli.compression.student import dense_teacher, prunable_student
 from madtp_cli.compression.teacher_cache import MOST_BYTES
-from madtp_cli.config import CompressSettings, EvalSettings, PointSettings, RunSettings
-from madtp_cli.errors import UsageError
-from madtp_cli.evaluation import batching, sample_files
-from madtp_cli.evaluation import planning as evaluation_planning
+from madtp_cli.config import CompressSettings, EvalSettings, PointSettings, RunSettings, choices
+from madtp_cli.evaluation import batching, run_record, sample_files
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.memory import peak_memory
-from madtp_cli.evaluation.report_parts import conditions
 from madtp_cli.evaluation.session import Session
 from madtp_cli.models.prunable import Prunable
+from madtp_cli.pipelines import compress as compressing
 from madtp_cli.pipelines import evaluate as evaluation
 from madtp_cli.pipelines import export as exporting
-from madtp_cli.pipelines import gating
+from madtp_cli.pipelines import resuming
 from madtp_cli.pipelines.keyword_arguments import to_reporter, to_settings
 from madtp_cli.pipelines.profile import FVCORE, planned_stages, require_consistent
 from madtp_cli.pipelines.profile_without_data import profile_without_data
@@ -50,8 +49,13 @@ BYTES_PER_WEIGHT = 4
 def from_keywords(
     command: str, source: Path, keywords: Mapping[str, object], progress: bool | ProgressReporter
 ) -> PlanReport:
-    """Plan "compress" or "eval" for the keyword arguments of a Python function."""
+    """Plan "compress" or "eval" for the keyword arguments of a Python function.
+
+    Raises:
+        UsageError: It is another command; or as the functions for the commands.
+    """
     reporter = to_reporter(progress)
+    choices.require("command", command, ("compress", "eval"))
     if command == "compress":
         return compress(source, to_settings(CompressSettings, keywords), reporter)
     return evaluate(source, to_settings(EvalSettings, keywords), reporter)
@@ -59,11 +63,11 @@ def from_keywords(
 
 def compress(source: Path, settings: CompressSettings, progress: ProgressReporter | None = None) -> PlanReport:
     """Plan `madtp compress`. Its arguments and errors are those of `pipelines.compress.compress`."""
+    processes.require_one("compress --dry-run")
     output = settings.output_for(source)
-    check_output_folder(output, settings.overwrite)
-    sample_files.check(settings.samples_out)
-    session = Session.open(source, settings, progress or ProgressReporter())
-    gating.require_possible(settings, conditions(session))
+    compressing.check_outputs(source, settings)
+    session = compressing.open_session(source, settings, progress or ProgressReporter())
+    resumed = _resumed(source, output, session, settings)
     saved_in = number_format.FORMATS.get(settings.save_dtype, session.stored)
     number_format.require_range(session.model, saved_in)
     student = prunable_student(session.model, settings.method)
@@ -74,7 +78,23 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     memory = compress_bytes(session, training, (upper or target).share)
     disk = number_format.weight_bytes(student, saved_in)
     report = plan("compress", source, session, stages, memory, output, disk)
-    return report.model_copy(update={"gflops": target.gflops})
+    return report.model_copy(update={"gflops": target.gflops, "notes": [*report.notes, *resumed]})
+
+
+def _resumed(source: Path, output: Path, session: Session, settings: CompressSettings) -> list[str]:
+    """Return a sentence about what `--resume` finds, if it finds anything.
+
+    Raises:
+        ResumeError: What it finds is of another run.
+    """
+    if not settings.resume:
+        return []
+    record, state = run_record.record(source, session, settings), StateFolder(output)
+    if resuming.finished(output, settings, record):
+        return [f"{output} already has the result of these settings, so the run would compute nothing."]
+    if resuming.continued(state, settings, record):
+        return [f"The run would continue from the state in {state.path}; the times are those of a whole run."]
+    return []
 
 
 def compress_bytes(session: Session, training: TrainingPlan | None, share: float) -> int:
@@ -89,19 +109,10 @@ def compress_bytes(session: Session, training: TrainingPlan | None, share: float
 
 def evaluate(source: Path, settings: EvalSettings, progress: ProgressReporter | None = None) -> PlanReport:
     """Plan `madtp eval`. Its arguments and errors are those of `pipelines.evaluate.evaluate`."""
+    processes.require_one("eval --dry-run")
     sample_files.check(settings.samples_out)
-    session = Session.open(source, settings, progress or ProgressReporter(), [settings.split])
-    if not session.labelled:
-        raise UsageError(f"{source} was not trained on the built-in scenes.\nGive --data with labelled samples.")
-    gating.require_possible(settings, conditions(session))
-    stages = evaluation_planning.evaluation_stages(session, *evaluation.STAGES, measured=True)
-    needs = {gate.needs for gate, _ in settings.requested_gates().values()}
-    if "dense" in needs:
-        dense = dense_teacher(session.model)
-        stages += evaluation_planning.evaluation_stages(session, *evaluation.DENSE_STAGES, dense, measured=True)
-    if "times" in needs:
-        size = min(settings.batch_size, len(batching.rows(session, settings.split)))
-        stages += planned_stages(session, [size], fvcore_check=False)[-2:]
+    session, dense = evaluation.open_models(source, settings, progress or ProgressReporter())
+    stages = evaluation.planned_stages(session, settings, dense, measured=True)
     return plan("eval", source, session, stages, _inference_bytes(session))
 
 
@@ -116,6 +127,7 @@ def profile(
     fvcore_check: bool = True,
 ) -> PlanReport:
     """Plan `madtp profile`. Its arguments and errors are those of `pipelines.profile.profile`."""
+    processes.require_one("profile")
     progress = progress or ProgressReporter()
     require_consistent(source, arch, text_tokens, settings, batch_sizes)
     if source is None or text_tokens is not None:
@@ -162,6 +174,7 @@ def export(
     progress: ProgressReporter | None = None, *, overwrite: bool = False,
 ) -> PlanReport:  # fmt: skip
     """Plan `madtp export`. Its arguments and errors are those of `pipelines.export.export`."""
+    processes.require_one("export")
     format_name = format_name or exporters.name_for(file)
     export_format = exporters.get_for(format_name, file)
     check_output_file(file, overwrite)

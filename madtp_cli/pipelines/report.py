@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from madtp_cli import processes
 from madtp_cli.checkpoint import own_files
 from madtp_cli.config import RunSettings
 from madtp_cli.errors import CheckpointError, MadtpError
@@ -47,9 +48,9 @@ def report(
     Raises:
         MadtpError: A subclass with its exit code.
     """
+    processes.require_one("report")
     settings, progress = settings or RunSettings(), progress or ProgressReporter()
-    file = output or folders[0] / PAGE
-    own_files.check(file, overwrite)
+    own_files.check(file := output or folders[0] / PAGE, overwrite)
     read_folders = [read(folder) for folder in folders]
     runs, notes = [run for run, _ in read_folders], [note for _, missing in read_folders for note in missing]
     galleries, each = list[Gallery](), pictures // len(runs)

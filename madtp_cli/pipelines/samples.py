@@ -8,6 +8,9 @@ from madtp_cli.evaluation import sample_files, sample_records
 from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
 
+#: Name of the stage in which the dense model runs.
+WITHOUT_PRUNING = "Evaluating without pruning"
+
 
 def write_samples(session: Session, measured: Measured, limit: int | None = None) -> None:
     """Write the records of the measured samples, if the settings ask for them.
@@ -27,6 +30,6 @@ def write_samples(session: Session, measured: Measured, limit: int | None = None
         processes.from_main(lambda: sample_files.write(file, samples))
         return
     teacher = dense_teacher(session.model)
-    dense = measure(session, "Evaluating without pruning", teacher, split, limit)
+    dense = measure(session, WITHOUT_PRUNING, teacher, split, limit)
     samples = sample_records.records(session, (teacher, dense), own, limit)
     processes.from_main(lambda: sample_files.write(file, samples))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from madtp_cli import tasks
+from madtp_cli import processes, tasks
 from madtp_cli.checkpoint import own_files
 from madtp_cli.compression.student import dense_teacher
 from madtp_cli.config import RunSettings
@@ -54,6 +54,7 @@ def show(
     Raises:
         MadtpError: A subclass with its exit code.
     """
+    processes.require_one("show")
     progress = progress or ProgressReporter()
     compute = ComputeConfig.of(settings.device, settings.dtype)
     loaded = load_checkpoint(source, settings, progress)

@@ -31,6 +31,7 @@ def tracked(progress: ProgressReporter, settings: CompressSettings, name: str) -
         UsageError: The tracker or the library accelerate is not installed.
     """
     tracker = settings.tracker
+    require_installed(tracker)
     if tracker is None or not processes.is_main():
         yield progress
         return
@@ -41,12 +42,14 @@ def tracked(progress: ProgressReporter, settings: CompressSettings, name: str) -
         connection.finish()
 
 
-def _connect(tracker: str, settings: CompressSettings, name: str) -> Any:
-    """Return accelerate's connection to a tracker, which knows the settings.
+def require_installed(tracker: str | None) -> None:
+    """Check that the packages of a tracker are installed.
 
     Raises:
-        UsageError: A package is not installed.
+        UsageError: One is not.
     """
+    if tracker is None:
+        return
     packages = [["accelerate"], [tracker, *ALSO.get(tracker, [])]]
     missing = [names[0] for names in packages if not any(map(find_spec, names))]
     if missing:
@@ -54,6 +57,10 @@ def _connect(tracker: str, settings: CompressSettings, name: str) -> Any:
             f"--tracker {tracker} needs {' and '.join(missing)}, which is not installed.\n"
             f"Install it: {install_command(*missing)}"
         )
+
+
+def _connect(tracker: str, settings: CompressSettings, name: str) -> Any:
+    """Return accelerate's connection to a tracker, which knows the settings."""
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 

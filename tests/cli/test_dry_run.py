@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import madtp_cli
+from madtp_cli.errors import UsageError
 from tests import json_documents
 
 BUDGET = ("--gflops-budget", "0.7")
@@ -43,7 +44,7 @@ def test_the_plan_of_a_compression(madtp, checkpoint, small, tmp_path) -> None:
 
 def test_the_other_commands_have_plans(madtp, checkpoint, small, tmp_path) -> None:
     """Without a disk where nothing is written."""
-    evaluated = planned(madtp, tmp_path, "eval", checkpoint, *small, "--min-speedup", 1)
+    evaluated = planned(madtp, tmp_path, "eval", checkpoint, *small, "--max-latency-ms", 1e6)
     assert [stage["name"] for stage in evaluated["stages"]] == [
         "Evaluating the model", "Measuring memory and multiply-adds, batch size 8", "Timing, batch size 8",
     ]  # fmt: skip
@@ -65,12 +66,18 @@ def test_the_other_commands_have_plans(madtp, checkpoint, small, tmp_path) -> No
         (3, ("eval", "CHECKPOINT", "--data", "absent")),
         (4, ("compress", "CHECKPOINT", "--gflops-budget", "0.01", "--limit", "8")),
         (6, ("compress", "CHECKPOINT", *BUDGET, "-o", "CHECKPOINT")),
+        (6, ("compress", "CHECKPOINT", *BUDGET, "-o", "CHECKPOINT-FOLDER", "--overwrite")),
+        (2, ("compress", "CHECKPOINT", *BUDGET, "--tracker", "wandb")),
+        (2, ("eval", "CHECKPOINT", "--limit", "4", "--max-drop", "1")),
+        (2, ("eval", "CHECKPOINT", "--limit", "4", "--max-share", "0.5")),
+        (2, ("eval", "CHECKPOINT", "--limit", "4", "--min-speedup", "1")),
         (2, ("profile", "--arch", "no-such-model")),
     ],
 )
 def test_a_dry_run_ends_as_the_run_would_at_its_start(madtp, checkpoint, code, words) -> None:
     """The same exit code and the same message."""
-    words = tuple(checkpoint if word == "CHECKPOINT" else word for word in words)
+    paths = {"CHECKPOINT": checkpoint, "CHECKPOINT-FOLDER": checkpoint.parent}
+    words = tuple(paths.get(word, word) for word in words)
     dry, real = madtp(*words, "--dry-run", "-q"), madtp(*words, "-q")
     assert (dry.exit_code, dry.stdout) == (code, "")
     assert (real.exit_code, real.stderr) == (code, dry.stderr)
@@ -82,3 +89,38 @@ def test_a_plan_is_a_python_function(checkpoint) -> None:
     assert (report.planned, report.output) == ("compress", "out")
     assert not Path("out").exists()
     assert madtp_cli.plan("eval", checkpoint, limit=8).samples == {"test": 8}
+    with pytest.raises(UsageError, match="compress, eval"):
+        madtp_cli.plan("profile", checkpoint)  # type: ignore[arg-type]
+
+
+def test_the_plan_of_an_evaluation_has_every_pass(madtp, compressed, small, tmp_path) -> None:
+    """The dense model, the same weights without pruning for the samples, and the times; the run announces the same."""
+    gates = ("--max-drop", 100, "--max-gain", 100, "--min-speedup", 0.01, "--allow-inconclusive")
+    words = ("eval", compressed[0], *small, *gates, "--samples-out", "samples.jsonl")
+    plan = planned(madtp, tmp_path, *words)
+    assert madtp(*words, "--log-json", "run.jsonl").exit_code == 0
+    events = map(json.loads, Path("run.jsonl").read_text().splitlines())
+    started = [event["stage"] for event in events if event["event"] == "start"]
+    names = [stage["name"] for stage in plan["stages"]]
+    assert [name for name in started if name in names] == names
+    assert "Evaluating the dense model" in names
+    assert len(names) == 5
+
+
+def test_commands_of_one_process_say_so(madtp, checkpoint, compressed, monkeypatch, tmp_path) -> None:
+    """A launcher would start them several times, and each would write the same file."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    Path("a.png").touch()
+    picture = ("--image", "a.png", "--image", "a.png", "--text", "a cat")
+    for words in (
+        ("scenes", "new"),
+        ("show", compressed[0], *picture),
+        ("report", compressed[0]),
+        ("eval", checkpoint, "--dry-run"),
+        ("profile", checkpoint, "--dry-run"),
+    ):
+        done = madtp(*words, "-q")
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "runs in one process, but 2 were started" in done.stderr
+    with pytest.raises(UsageError, match="export runs in one process"):
+        madtp_cli.export(checkpoint, tmp_path / "blip.pt2")

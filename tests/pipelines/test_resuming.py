@@ -6,6 +6,7 @@ import hashlib
 import json
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ import pytest
 import torch
 
 import madtp_cli
-from madtp_cli.errors import OutputError
+from madtp_cli.checkpoint.state_folder import StateFolder
+from madtp_cli.config import resolve
+from madtp_cli.errors import BudgetError, OutputError, ResumeError
 from madtp_cli.evaluation import timing
+from madtp_cli.pipelines import gating, resuming
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting.schema import CompressReport
+from tests.reports import compress_report
 
 #: Two late states are compared, and the teacher has seen all samples after the fourth step.
 SMALL: Any = {"gflops_budget": 0.7, "limit": 8, "batch_size": 2, "steps": 10, "device": "cpu", "save_every": 3}
@@ -128,7 +133,7 @@ def test_a_state_is_not_lost_and_not_used_for_another_run(checkpoint, stopped) -
     changed: Any = SMALL | {"seed": 3, "limit": 6}
     with pytest.raises(OutputError, match="another one: --limit was 8 and is 6, --seed was 0 and is 3") as refused:
         madtp_cli.compress(checkpoint, output="out", resume=True, **changed)
-    assert refused.value.exit_code == 6
+    assert (refused.value.exit_code, getattr(refused.value, "__notes__", [])) == (6, [])  # --resume is no advice here
     record = json.loads((stopped / "run.json").read_text())
     for key, value, message in [
         ("versions", {"torch": "1.0"}, "the version of torch was 1.0"),
@@ -139,6 +144,8 @@ def test_a_state_is_not_lost_and_not_used_for_another_run(checkpoint, stopped) -
         with pytest.raises(OutputError, match=message):
             madtp_cli.compress(checkpoint, output="out", resume=True, **SMALL)
     (stopped / "run.json").write_text("{")
+    with pytest.raises(OutputError, match="run.json is damaged"):
+        madtp_cli.plan("compress", checkpoint, output="out", resume=True, **SMALL)
     with pytest.raises(OutputError, match="run.json is damaged"):
         madtp_cli.compress(checkpoint, output="out", resume=True, **SMALL)
     changed = SMALL | {"steps": 0}
@@ -156,8 +163,38 @@ def test_resume_of_a_finished_run_returns_its_report(checkpoint) -> None:
     assert madtp_cli.compress(checkpoint, output="out", progress=seen, **small) == report
     assert not any(stage.startswith("Calibrating") for stage in seen.stages)
     assert [path.name for path in Path().iterdir()] == ["out"]
-    with pytest.raises(OutputError, match="--seed was 0 and is 1"):
-        madtp_cli.compress(checkpoint, output="out", seed=1, **small)
+    gated = madtp_cli.compress(checkpoint, output="out", max_gflops=1e-9, samples_out="copy.jsonl", **small)
+    assert gated.gates is not None
+    assert not gated.gates.passed
+    assert Path("copy.jsonl").read_text() == Path("out/samples.jsonl").read_text()
+    for run in (madtp_cli.compress, partial(madtp_cli.plan, "compress")):
+        with pytest.raises(OutputError, match="--seed was 0 and is 1"):
+            run(checkpoint, output="out", seed=1, **small)
+    assert "already has the result" in madtp_cli.plan("compress", checkpoint, output="out", **small).notes[-1]
+
+
+def test_the_gates_of_the_first_run_do_not_decide_a_later_one() -> None:
+    """A resumed run may have none."""
+    settings = resolve({"gflops_budget": "0.5", "max_drop": 0.1}, None, {})
+    report = gating.with_gates(compress_report(), settings)
+    assert report.gates is not None
+    assert gating.with_gates(report, resolve({"gflops_budget": "0.5"}, None, {})).gates is None
+
+
+def test_a_missed_budget_leaves_no_state() -> None:
+    """The same settings would miss it again. Other errors leave the state and say how to continue."""
+    for error, left in ((BudgetError("missed"), False), (ResumeError("damaged"), True), (OSError("any other"), True)):
+        with pytest.raises(type(error)) as raised:
+            _end_with(error)
+        assert Path("out.state").exists() == left
+        assert bool(getattr(raised.value, "__notes__", [])) == isinstance(error, OSError)
+
+
+def _end_with(error: Exception) -> None:
+    with StateFolder(Path("out")) as state, resuming.noted(state):
+        state.write_record({})
+        state.save("trained", {})
+        raise error
 
 
 def test_the_disk_is_full_at_a_save(checkpoint, monkeypatch) -> None:
