@@ -15,6 +15,8 @@ from madtp_cli.cli.formatting import duration
 
 #: Seconds between plain progress lines.
 PLAIN_EVERY = 5.0
+#: Name of the thread that prints them.
+THREAD = "progress lines"
 #: Longest name of a stage that a bar shows, in columns.
 TITLE_WIDTH = 36
 
@@ -62,7 +64,7 @@ class StageLines:
     def __init__(self, stage: Stage, write: Callable[[str], None], every: float = PLAIN_EVERY) -> None:
         self._stage, self._write, self._every = stage, write, every
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="progress lines")
+        self._thread = threading.Thread(target=self._run, daemon=True, name=THREAD)
         self._thread.start()
 
     def update(self) -> None:

@@ -83,9 +83,10 @@ def feasible_budget(session: Session, student: Prunable, request: BudgetRequest)
         BudgetError: The student cannot reach it. No forward pass is needed to find out.
     """
     dense = float(sample_costs.dense_gflops(session, "val").mean())
+    floor = sample_costs.floor_gflops(session, student, "val")
     target = resolve(request, dense)
     for end in (target, upper_end(request, dense)):
         if end is not None:
-            check_reachable(end, sample_costs.floor_gflops(session, student, "val"))
+            check_reachable(end, floor)
     session.progress.message(f"{target}, {CONVENTION}")
     return target

@@ -137,9 +137,7 @@ def _add_curve(
 ) -> None:
     """Save the calibrated curve in the student's settings."""
     upper = upper_end(settings.gflops_budget, target.dense)
-    many = len(batching.rows(session, "val")) > CALIBRATION_SAMPLES
-    samples = None if many else CALIBRATION_SAMPLES
-    curve = elastic.calibrated_curve(session, student, target, upper, final, samples)
+    curve = elastic.calibrated_curve(session, student, target, upper, final)
     if student.pruning is not None:
         student.attach(replace(student.pruning, curve=curve, dense_gflops=target.dense))
 

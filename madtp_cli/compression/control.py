@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
 
 from madtp_cli.compression import distillation
-from madtp_cli.compression.compress_model import PASSES
+from madtp_cli.compression.compress_model import training_samples
 from madtp_cli.compression.optimizers import Schedule
 from madtp_cli.config import CompressSettings
 from madtp_cli.evaluation import batching
@@ -28,7 +27,7 @@ def fine_tuned_dense(session: Session, teacher: Prunable, settings: CompressSett
         settings.rate(student.widths["vision"]),
         settings.dictionary_learning_rate,
     )
-    batches = batching.training_batches(session, max(1, math.ceil(schedule.steps * settings.batch_size / PASSES)))
+    batches = batching.training_batches(session, training_samples(settings, schedule.steps))
     session.progress.start("Fine-tuning the control", schedule.steps)
     training = distillation.Training.begin(student, teacher, schedule, session.compute, session.teacher_targets)
     for result in distillation.distill(training, batches):

@@ -98,7 +98,7 @@ def sampler(
 
 
 def calibrated_curve(
-    session: Session, student: Prunable, target: Budget, upper: Budget | None, final: Calibration, samples: int | None
+    session: Session, student: Prunable, target: Budget, upper: Budget | None, final: Calibration
 ) -> list[list[float]]:
     """Return the curve of a student: for one budget the scales that were tried, for a range as many as it needs.
 
@@ -109,27 +109,26 @@ def calibrated_curve(
         student: The student; its threshold scale stays.
         target: The budget, or the lower end of the range.
         upper: The upper end of the range; None for one budget.
-        final: The last calibration for `target`.
-        samples: Number of validation samples; all if None.
+        final: The last calibration for `target`, on all validation samples.
     """
     if upper is None:
         points = without_gaps(curve_of(_shares(target, final)), target.share)
     else:
-        points = _curve_of_range(session, student, target, upper, final, samples)
+        points = _curve_of_range(session, student, target, upper, final)
     return points if len(points) > 1 else []
 
 
 def _curve_of_range(
-    session: Session, student: Prunable, target: Budget, upper: Budget, final: Calibration, samples: int | None
+    session: Session, student: Prunable, target: Budget, upper: Budget, final: Calibration
 ) -> list[list[float]]:
     """Calibrate the upper end of the range, and measure points between the ends."""
     title, scale = stage_titles.UPPER_END, final.threshold_scale
-    highest = calibration.calibrate(session, student, upper, samples, scale, title=title)
+    highest = calibration.calibrate(session, student, upper, None, scale, title=title)
     session.progress.start(stage_titles.CURVE, 0)
 
     def share(threshold_scale: float) -> float:
         run.set_threshold_scale(student, threshold_scale)
-        gflops = run.mean_gflops(student, batching.batches(session, "val", samples), session.compute)
+        gflops = run.mean_gflops(student, batching.batches(session, "val"), session.compute)
         session.progress.figures(gflops=gflops, threshold_scale=threshold_scale)
         session.progress.advance(0, f"threshold scale {threshold_scale:.4g} costs {gflops / target.dense:.4f}")
         return gflops / target.dense

@@ -48,7 +48,7 @@ def validations(session: Session, steps: int) -> dict[int, int]:
     return dict.fromkeys(sorted(numbers), samples)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class FineTune:
     """Distil the student, and leave it in the best state on validation data.
 

@@ -37,6 +37,7 @@ class TeacherCache:
         kept: The targets by the sample's key.
         seconds: Duration of all forward passes so far.
         saved_parts: Number of parts in which targets were saved to a disk.
+        used_bytes: The bytes of all kept targets.
     """
 
     teacher: nn.Module
@@ -45,11 +46,11 @@ class TeacherCache:
     kept: dict[bytes, SampleTargets] = field(default_factory=dict)
     seconds: float = 0.0
     saved_parts: int = 0
+    used_bytes: int = field(init=False)
     _saved: int = 0
-    _bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self._bytes = sum(map(_size, self.kept.values()))
+        self.used_bytes = sum(map(_size, self.kept.values()))
 
     def targets(self, batch: Batch) -> DistillationTargets:
         """Return the teacher's distillation targets for a batch, without gradients."""
@@ -68,16 +69,11 @@ class TeacherCache:
                 self._keep(keys[row], targets)
         return _joined([self.kept.get(key) or new[key] for key in keys])
 
-    @property
-    def used_bytes(self) -> int:
-        """The bytes of all kept targets."""
-        return self._bytes
-
     def share_that_fits(self, samples: int) -> float:
         """Return the share of the targets of samples that fits in memory, if they are like those kept so far."""
         if not self.kept:
             return 0.0
-        return min(1.0, self.most_bytes / (self._bytes / len(self.kept) * samples))
+        return min(1.0, self.most_bytes / (self.used_bytes / len(self.kept) * samples))
 
     def unsaved(self) -> dict[str, SampleTargets]:
         """Return the kept targets that are not in a saved part yet, by the key of the sample in hexadecimal digits."""
@@ -99,9 +95,9 @@ class TeacherCache:
 
     def _keep(self, key: bytes, targets: SampleTargets) -> None:
         size = _size(targets)
-        if key not in self.kept and self._bytes + size <= self.most_bytes:
+        if key not in self.kept and self.used_bytes + size <= self.most_bytes:
             self.kept[key] = targets
-            self._bytes += size
+            self.used_bytes += size
 
 
 def _size(targets: SampleTargets) -> int:

@@ -31,8 +31,7 @@ MERGED_TOKENS = 1
 def keep(inputs: BlockInputs, rule: Rule) -> PruneDecision:
     """Keep the same share of every sample's tokens; the fused token of an earlier block counts as a token."""
     attention, mask = inputs.needed(MEAN_CLASS_ATTENTION).detach(), inputs.mask
-    count = ranking.kept_count(mask, ranking.kept_share(rule.threshold_scale), rule.min_keep)
-    kept = (ranking.ranks(attention, mask, exportable=inputs.exportable) < count[:, None]) & mask
+    kept = ranking.highest_share(attention, mask, rule.threshold_scale, rule.min_keep, exportable=inputs.exportable)
     index = torch.arange(mask.shape[1], device=mask.device)
     return PruneDecision(
         torch.where(kept, index, merging.MERGED), torch.where(kept, 1.0, attention.float()), averaged=False

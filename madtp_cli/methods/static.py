@@ -17,6 +17,5 @@ def keep(inputs: BlockInputs, rule: Rule) -> PruneDecision:
     """Keep the tokens with the highest scores; each of the others joins its nearest more important kept token."""
     scored, mask = _density_score.DensityScore.of(inputs, rule), inputs.mask
     score = scored.score.masked_fill(scored.most_important, float("inf"))
-    count = ranking.kept_count(mask, ranking.kept_share(rule.threshold_scale), rule.min_keep)
-    kept = (ranking.ranks(score, mask, exportable=inputs.exportable) < count[:, None]) & mask
+    kept = ranking.highest_share(score, mask, rule.threshold_scale, rule.min_keep, exportable=inputs.exportable)
     return scored.decide(kept, inputs)

@@ -73,9 +73,9 @@ def match(
     is_real = mask.gather(1, token)
     cosine = (directions[:, a] @ directions[:, b].transpose(1, 2)).masked_fill(~is_real[:, None, b], -2.0)
     similarity, best = cosine.max(2)
-    joins = ranking.ranks(similarity, is_real[:, a], exportable=exportable) < number[:, None]
+    joins = ranking.highest(similarity, is_real[:, a], number, exportable=exportable)
     source = token[:, a]
-    target = torch.where(joins & is_real[:, a], token[:, b].gather(1, best), source)
+    target = torch.where(joins, token[:, b].gather(1, best), source)
     goes_to = index.expand(mask.shape).scatter(1, source, target)
     in_a = rank % 2 == int(not first_in_a)
     return Matching(goes_to, torch.where(in_a, rank, rank + longest))

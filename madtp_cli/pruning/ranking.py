@@ -53,6 +53,30 @@ def ranks(score: Tensor, mask: Tensor, *, exportable: bool = False) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, index.expand(order.shape))
 
 
+def highest(score: Tensor, mask: Tensor, count: Tensor, *, exportable: bool = False) -> Tensor:
+    """Return a mask of each sample's prunable tokens with the highest scores, bool [batch, longest].
+
+    Args:
+        score: [batch, longest].
+        mask: bool [batch, longest]; true for prunable tokens.
+        count: Number of tokens of each sample, [batch].
+        exportable: Whether only operators are allowed that exporters support.
+
+    >>> score, mask = torch.tensor([[0.2, 0.9, 0.5]]), torch.tensor([[True, False, True]])
+    >>> highest(score, mask, torch.tensor([1])).tolist()
+    [[False, False, True]]
+    """
+    return (ranks(score, mask, exportable=exportable) < count[:, None]) & mask
+
+
+def highest_share(
+    score: Tensor, mask: Tensor, threshold_scale: float, min_keep: int, *, exportable: bool = False
+) -> Tensor:
+    """Return a mask of the tokens to keep, see `highest`; their number is that of `kept_count` at a threshold scale."""
+    count = kept_count(mask, kept_share(threshold_scale), min_keep)
+    return highest(score, mask, count, exportable=exportable)
+
+
 def inverse(rank: Tensor) -> Tensor:
     """Return the token of each rank, [batch, longest].
 

@@ -7,11 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from madtp_cli.cli.stages import THREAD
 
 #: Few samples, and a budget that the tiny checkpoint can reach.
 SMALL = ("--limit", "16", "--batch-size", "8")
@@ -22,6 +25,13 @@ BUDGET = ("--gflops-budget", "0.7")
 def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test in an empty working directory, where default outputs are written."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _no_threads() -> Iterator[None]:
+    """Fail if a command leaves the thread of a stage behind, which would print on in the next test."""
+    yield
+    assert [thread for thread in threading.enumerate() if thread.name == THREAD] == []
 
 
 @pytest.fixture(scope="session")

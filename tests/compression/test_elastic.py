@@ -118,7 +118,7 @@ def test_a_single_point_is_no_curve(attached: Any, costs: tuple[float, ...], poi
     target = budget_of(BudgetRequest.parse("0.5"), 10.0)
     final = Calibration(0.2, 5.0, tuple((0.1 * (number + 1), cost) for number, cost in enumerate(costs)))
     session: Any = None
-    assert len(elastic.calibrated_curve(session, attached(0.2), target, None, final, None)) == points
+    assert len(elastic.calibrated_curve(session, attached(0.2), target, None, final)) == points
 
 
 class _Killed(BaseException):

@@ -50,7 +50,9 @@ def test_the_best_late_state_is_kept(session, settings, monkeypatch, qualities) 
     student, teacher = prunable_student(session.model, settings.method), dense_teacher(session.model)
     target = feasible_budget(session, student, settings.gflops_budget)
     first = Calibration(0.1, target.gflops, ())
-    calibration = FineTune(session, student, teacher, target, first, Schedule(STEPS, 1e-3, 1e-3), 4).train()
+    schedule = Schedule(STEPS, 1e-3, 1e-3)
+    given = {"session": session, "student": student, "teacher": teacher, "target": target, "first": first}
+    calibration = FineTune(**given, schedule=schedule, samples=4).train()
     kept = states[0] if qualities[0] > qualities[1] else states[1]
     assert len(states) == 2
     assert any(not torch.equal(states[0][name], states[1][name]) for name in kept)
