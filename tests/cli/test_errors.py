@@ -226,9 +226,7 @@ def test_a_full_disk_leaves_no_partial_output(fails, checkpoint, small):
     ("number", "code", "word"),
     [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated by SIGTERM")],
 )
-def test_a_signal_ends_the_run_and_leaves_its_state_alone(
-    interrupted, checkpoint, small, tmp_path, number, code, word
-):
+def test_a_signal_ends_the_run_and_leaves_its_state_alone(interrupted, checkpoint, small, tmp_path, number, code, word):
     """After the first calibration. If the first step has begun, it ends and is saved. Scripts look at the exit code."""
     returned, out, err = interrupted(number, "Calibrating", "compress", checkpoint, *BUDGET, *small, "--steps", 100_000)
     assert (returned, out) == (code, "")
