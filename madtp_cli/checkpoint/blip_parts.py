@@ -8,17 +8,10 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from madtp_cli.checkpoint.formats import CheckpointOverrides
+from madtp_cli.models.blip.family import FAMILY
 
 #: Layer-norm epsilons of Salesforce's code. The default of transformers for the image tower is ten times as large.
-VISION_EPSILON = 1e-6
-TEXT_EPSILON = 1e-12
-
-#: Tensors that are one parameter in the model: the decoder's output layer, and what it is tied to. A file may
-#: contain either name or both.
-TIED_WEIGHTS = {
-    "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
-    "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
-}
+VISION_EPSILON, TEXT_EPSILON = (FAMILY.tower_defaults[tower]["layer_norm_eps"] for tower in ("vision", "text"))
 
 PRETRAINED = (
     "a pre-trained BLIP: it has no NLVR2 head, and its other heads are not fine-tuned, so there is no task whose "
@@ -94,7 +87,9 @@ def text_convention(task: str, overrides: CheckpointOverrides, *, transformers: 
         note = f"Matched texts begin with [{token.upper()}], {as_in}; if not, use --match-token {other}."
         return {"match_token": token}, note
     if task == "caption" and overrides.prompt is None:
-        prompt = "" if transformers else "a picture of"
+        from madtp_cli.models.blip.towers import PROMPT  # the models of a family are imported only when they are used
+
+        prompt = "" if transformers else PROMPT
         stated = f'Captions begin with "{prompt}"' if prompt else "Captions have no prompt"
         return {"prompt": prompt}, f"{stated}, {as_in}; if not, use --prompt TEXT."
     return {}, ""
@@ -102,6 +97,6 @@ def text_convention(task: str, overrides: CheckpointOverrides, *, transformers: 
 
 def with_tied_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Add the tied weights that a file leaves out. A file may have either of the two names."""
-    pairs = [*TIED_WEIGHTS.items(), *((twin, key) for key, twin in TIED_WEIGHTS.items())]
+    pairs = [*FAMILY.tied.items(), *((twin, key) for key, twin in FAMILY.tied.items())]
     absent = {key: weights[twin] for key, twin in pairs if key not in weights and twin in weights}
     return {**weights, **absent}

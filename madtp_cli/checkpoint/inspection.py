@@ -16,7 +16,6 @@ from torch import Tensor
 
 from madtp_cli import models
 from madtp_cli.checkpoint import formats, tensors
-from madtp_cli.checkpoint.blip_parts import TIED_WEIGHTS
 from madtp_cli.checkpoint.config_schema import INVALID
 from madtp_cli.checkpoint.formats import CheckpointOverrides, Recognised
 from madtp_cli.checkpoint.reading import read
@@ -118,9 +117,10 @@ def _with_keys(inspection: Inspection, recognised: Recognised) -> Inspection:
     common = sorted(expected.keys() & weights.keys())
     shapes = {key: (list(weights[key].shape), list(expected[key].shape)) for key in common}
     reshaped = {key: pair for key, pair in shapes.items() if pair[0] != pair[1]}
+    tied = models.family_of(recognised.config).tied
     return dataclasses.replace(
         inspection,
-        parameters=sum(weights[key].numel() for key in common if key not in TIED_WEIGHTS),
+        parameters=sum(weights[key].numel() for key in common if key not in tied),
         matched=len(common) - len(reshaped),
         missing=[key for key in expected if key not in weights],
         unexpected=[key for key in weights if key not in expected],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -96,6 +96,12 @@ class Packed:
             protected=None if self.protected is None else self.protected[rows],
             protected_counts=None if self.protected_counts is None else self.protected_counts[start:stop],
         )
+
+    def select(self, samples: Sequence[int]) -> Packed:
+        """Return the samples with these numbers, in this order; a number may occur more than once."""
+        parts = [self.part(slice(sample, sample + 1)) for sample in samples]
+        sizes = None if self.sizes is None else torch.cat([part.sizes for part in parts if part.sizes is not None])
+        return Packed(torch.cat([part.data for part in parts]), [part.lengths[0] for part in parts], sizes, self.exact)
 
     def group_by_memory(self, memory: Packed) -> Packed:
         """Return the same texts as one segment per sample of `memory`, for cross-attention.

@@ -5,13 +5,14 @@ Token counts (`n`, `m`, ...) are arrays [samples, inputs] or of any other shape.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from madtp_cli import methods
 from madtp_cli.execution.pruning_settings import PruningSettings
+from madtp_cli.flops.counts import LayerCost, TokenCounts
 
 #: Multiply-adds of a layer norm per element, fvcore's convention.
 NORM = 5
@@ -94,6 +95,25 @@ def pruning(
         cost = cost + n * width * pruned.dictionary_size
     sizes = methods.TokenSizes(width, width // tower.num_attention_heads, pruned.dictionary_size)
     return cost + methods.get(pruned.method).cost(prunable, sizes, pruned.parameters)
+
+
+def pre_norm_blocks(
+    name: str, tower: Any, tokens: TokenCounts, scoring: Callable[[np.ndarray], np.ndarray]
+) -> list[LayerCost]:
+    """Return the cost of the blocks of a pre-norm tower.
+
+    Args:
+        name: Name of the tower in reports.
+        tower: Configuration of the tower.
+        tokens: Tokens that enter each block, [blocks, samples, inputs], and those that its attention leaves.
+        scoring: Cost of the pruning in a block, given the tokens that enter it; see `pruning`.
+    """
+    width, costs = tower.hidden_size, []
+    for block, (n, m) in enumerate(zip(tokens.entered, tokens.left, strict=True)):
+        cost = norm(n, width) + self_attention(n, width) + scoring(n) * tokens.scored[block]
+        cost = cost + norm(m, width) + feed_forward(m, width, tower.intermediate_size)
+        costs.append(LayerCost(name, f"layer {block}", cost.sum(-1)))
+    return costs
 
 
 def attention_statistics(

@@ -51,6 +51,17 @@ class ImageSettings:
     normalize: bool = True
     rescale_factor: float = 1 / 255
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of transformers' image processors, except those of the size."""
+        return {
+            "do_normalize": self.normalize,
+            "rescale_factor": self.rescale_factor,
+            "image_mean": self.mean,
+            "image_std": self.std,
+            "resample": self.resample,
+        }
+
 
 @dataclass(frozen=True)
 class TextLimit:
@@ -170,6 +181,13 @@ class Family:
     def model_type(self) -> str:
         """The model type in `config.json`."""
         return PREFIX + self.name
+
+
+def read_bert_tokenizer(folder: Path) -> Any:
+    """Read a BERT tokenizer from a folder."""
+    from transformers import BertTokenizer
+
+    return BertTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def require_vocabulary(tokenizer: Any, text_config: Any) -> None:

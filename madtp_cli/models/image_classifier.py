@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from madtp_cli.execution.block_pruner import BlockPruner, PruningSettings
+from madtp_cli.execution.block_pruner import BlockPruner
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
 from madtp_cli.models.dual_encoder import DualEncoder, DualOutput, SingleEmbeddings, unit
@@ -31,9 +31,7 @@ class ImageClassifier(DualEncoder):
 
     def pruner(self, tower: str) -> BlockPruner:
         """Return the object that prunes the image tower; for the text tower one that only records."""
-        if tower in self.TOWERS:
-            return super().pruner(tower)
-        return BlockPruner(tower, PruningSettings(), None, pooling=False, backend=self.backend)
+        return super().pruner(tower) if tower in self.TOWERS else self.unpruned(tower)
 
     def forward(
         self,

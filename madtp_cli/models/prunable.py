@@ -152,6 +152,10 @@ class Prunable(PreTrainedModel if TYPE_CHECKING else object):  # type: ignore[mi
         if isinstance(module, AlignmentDictionary):
             init.normal_(module.dictionary)
 
+    def unpruned(self, name: str) -> BlockPruner:
+        """Return a pruner that prunes nothing and records the token counts of a run with this name."""
+        return BlockPruner(name, PruningSettings(), None, pooling=False, backend=self.backend)
+
     def pruner(self, tower: str) -> BlockPruner:
         """Return the object that prunes one tower in one forward and records the token counts.
 

@@ -21,7 +21,7 @@ from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting import html, pruning_figure
 from madtp_cli.reporting.pruned_sample import PrunedSample
-from madtp_cli.tasks import ComparingTask, GenerativeTask, Task
+from madtp_cli.tasks import ComparingTask, ModelTask, Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,7 +118,7 @@ def _row(task: Task, images: Sequence[Path], texts: Sequence[str]) -> Row:
         if texts:
             raise UsageError(f"A sample of the task {task.name} has no text.\nLeave out --text.")
         return Row(images[0].name, tuple(ImageFile(path) for path in images), "")
-    if not texts and not (schema.has_captions and isinstance(task, GenerativeTask)):
+    if not texts and not (schema.has_captions and isinstance(task, ModelTask)):
         raise UsageError(
             f'--text is missing: a sample of the task {task.name} has a {schema.text.name}.\nGive --text "..."'
         )

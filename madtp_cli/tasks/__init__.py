@@ -120,11 +120,11 @@ class Task(Protocol):
 
 
 @runtime_checkable
-class GenerativeTask(Protocol):
-    """A task whose answers are texts."""
+class ModelTask(Protocol):
+    """A task that needs the model's processor, its configuration, or the answers to choose from."""
 
     def for_model(self, config: Any, processor: Any, answers: Sequence[str]) -> Task:
-        """Return the task with what a model needs to write texts.
+        """Return the task for a model.
 
         Args:
             config: The model's configuration.
@@ -140,15 +140,6 @@ class RankingTask(Protocol):
 
     def with_candidates(self, k_test: int) -> Task:
         """Return the task that scores `k_test` candidates in full."""
-        ...
-
-
-@runtime_checkable
-class ReadingTask(Protocol):
-    """A task that knows how much of its texts a model reads."""
-
-    def texts(self, rows: Sequence[Row]) -> dict[TextKind, list[str]]:
-        """Return the texts of the rows by kind, as `Task.texts` does."""
         ...
 
 
@@ -235,12 +226,9 @@ def certainly_cut(name: str, rows: Sequence[Row]) -> dict[str, list[str]]:
 
     The number of words shows it; which other texts are cut depends on a checkpoint and its tokenizer.
     """
-    task: Any = get(name)
-    if not isinstance(task, ReadingTask):
-        return {}
     from madtp_cli.tasks import _texts
 
-    return _texts.certainly_cut(task.texts(rows))
+    return _texts.certainly_cut(get(name).texts(rows))
 
 
 def prepared(
@@ -280,7 +268,7 @@ def prepared(
         if not isinstance(task, TemplateTask):
             raise UsageError(f"The task {name} has no classes.\nLeave out --templates.")
         task = task.with_templates(templates)
-    return task.for_model(config, processor, data.answers) if isinstance(task, GenerativeTask) else task
+    return task.for_model(config, processor, data.answers) if isinstance(task, ModelTask) else task
 
 
 def describe(task: Task, prediction: Any, texts: Sequence[str] = ()) -> str:

@@ -18,7 +18,7 @@ from transformers import BlipTextConfig, BlipTextLMHeadModel, GenerationMixin
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 from madtp_cli.execution.attention import Backend, attend
-from madtp_cli.execution.block_pruner import BlockPruner, BlockTrace, PruningSettings
+from madtp_cli.execution.block_pruner import BlockPruner, BlockTrace
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
 from madtp_cli.models.blip.beam_search import OriginalBeamSearch
@@ -169,7 +169,7 @@ class DecodingBlip(PrunableBlip, GenerationMixin):
 
     def decoder_pruner(self) -> BlockPruner:
         """Return an object that prunes nothing and records the token counts of one forward of the decoder."""
-        return BlockPruner("decoder", PruningSettings(), None, pooling=False, backend=self.backend)
+        return self.unpruned("decoder")
 
     def decode(
         self,

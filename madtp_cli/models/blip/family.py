@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from madtp_cli.models.family import Family, ImageSettings, TextLimit, TokenizerRecord, require_vocabulary
+from madtp_cli.models.family import (
+    Family,
+    ImageSettings,
+    TextLimit,
+    TokenizerRecord,
+    read_bert_tokenizer,
+    require_vocabulary,
+)
 
 #: The last two word pieces of every BLIP: [DEC] begins a text of the decoder, [ENC] a text that attends to an image.
 DECODER, ENCODER = "[DEC]", "[ENC]"
-
-
-def read_tokenizer(folder: Path) -> Any:
-    """Read a BERT tokenizer from a folder."""
-    from transformers import BertTokenizer
-
-    return BertTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def fit_tokenizer(tokenizer: Any, text_config: Any) -> None:
@@ -50,11 +49,7 @@ def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) ->
 
     images = BlipImageProcessorPil(
         size={"height": image_size, "width": image_size},
-        do_normalize=settings.normalize,
-        rescale_factor=settings.rescale_factor,
-        image_mean=settings.mean,
-        image_std=settings.std,
-        resample=settings.resample,
+        **settings.arguments,
     )
     return BlipProcessor(image_processor=images, tokenizer=tokenizer)
 
@@ -102,7 +97,7 @@ FAMILY = Family(
         files=(("tokenizer.json",), ("vocab.txt",)),
         # The vocabulary is that of bert-base-uncased, [DEC] and [ENC].
         repositories={30_524: ("bert-base-uncased", "google-bert/bert-base-uncased")},
-        read=read_tokenizer,
+        read=read_bert_tokenizer,
         fit=fit_tokenizer,
         special_ids=special_ids,
         ends=("cls_token", "sep_token"),

@@ -244,7 +244,7 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
         own = rows + gathering.first_row(len(wrong), rows.device)
         image, text = torch.cat([own, best[1]]), torch.cat([best[0], own])
         mask = None if attention_mask is None else gathering.gather_padded(attention_mask)[text]
-        cross_attention = self.cross_attention_to(_select(gathering.gather_packed(images), image.tolist()))
+        cross_attention = self.cross_attention_to(gathering.gather_packed(images).select(image.tolist()))
         input_ids = gathering.gather_padded(input_ids)[text]
         tokens = self._encode_pairs(input_ids, mask, self._pair_pruner(), cross_attention)
         all_logits = torch.cat([logits, self.itm_head(tokens.first())]).float()
@@ -273,13 +273,6 @@ def _targets(
         "words.pair": stack_states(pair[1], pair[0]),
     }
     return {name: value for name, value in targets.items() if value is not None}
-
-
-def _select(tokens: Packed, samples: Sequence[int]) -> Packed:
-    """Return the samples with these numbers, in this order; a number may occur more than once."""
-    parts = [tokens.part(slice(sample, sample + 1)) for sample in samples]
-    sizes = None if tokens.sizes is None else torch.cat([part.sizes for part in parts if part.sizes is not None])
-    return Packed(torch.cat([part.data for part in parts]), [part.lengths[0] for part in parts], sizes, tokens.exact)
 
 
 MODEL = MadtpBlipForImageTextRetrieval

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from madtp_cli.models.family import Family, ImageSettings, TextLimit, TokenizerRecord
+from madtp_cli.models.family import Family, ImageSettings, TextLimit, TokenizerRecord, read_bert_tokenizer
 
 #: Word pieces that a tokenizer may have besides BERT's: [DEC], with which captions begin, and the image token that
 #: transformers' processor adds. No text contains them.
 IMAGE = "<image>"
 ADDED = ("[DEC]", IMAGE)
-
-
-def read_tokenizer(folder: Path) -> Any:
-    """Read a BERT tokenizer from a folder."""
-    from transformers import BertTokenizer
-
-    return BertTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def fit_tokenizer(tokenizer: Any, text_config: Any) -> None:
@@ -45,11 +37,7 @@ def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) ->
 
     images = BlipImageProcessorPil(
         size={"height": image_size, "width": image_size},
-        do_normalize=settings.normalize,
-        rescale_factor=settings.rescale_factor,
-        image_mean=settings.mean,
-        image_std=settings.std,
-        resample=settings.resample,
+        **settings.arguments,
     )
     return Blip2Processor(image_processor=images, tokenizer=tokenizer)
 
@@ -81,7 +69,7 @@ FAMILY = Family(
         repositories={
             VOCABULARY: ("Salesforce/blip2-itm-vit-g", "bert-base-uncased", "google-bert/bert-base-uncased"),
         },
-        read=read_tokenizer,
+        read=read_bert_tokenizer,
         fit=fit_tokenizer,
         special_ids=special_ids,
         ends=("cls_token", "sep_token"),

@@ -204,7 +204,7 @@ class MadtpBlip2ForImageTextRetrieval(PrunableBlip2):
             own = rows + gathering.first_row(len(same), rows.device)
             image, text = torch.cat([own, best[1]]), torch.cat([best[0], own])
             mask = None if attention_mask is None else gathering.gather_padded(attention_mask)[text]
-            chosen = _select(gathering.gather_packed(images), image.tolist())
+            chosen = gathering.gather_packed(images).select(image.tolist())
             states = self.query(chosen, self.unpruned("pair"), gathering.gather_padded(input_ids)[text], mask)
             logits = torch.cat([logits, self.itm_head(states).mean(1)])
         right = torch.full((len(logits),), 1 - MATCH, device=logits.device)
@@ -235,13 +235,6 @@ def _targets(
         "words.text": stack_states(text[1], text[0]),
     }
     return {name: value for name, value in targets.items() if value is not None}
-
-
-def _select(tokens: Packed, samples: Sequence[int]) -> Packed:
-    """Return the samples with these numbers, in this order; a number may occur more than once."""
-    parts = [tokens.part(slice(sample, sample + 1)) for sample in samples]
-    sizes = None if tokens.sizes is None else torch.cat([part.sizes for part in parts if part.sizes is not None])
-    return Packed(torch.cat([part.data for part in parts]), [part.lengths[0] for part in parts], sizes, tokens.exact)
 
 
 MODEL = MadtpBlip2ForImageTextRetrieval

@@ -21,7 +21,7 @@ from transformers import initialization as init
 from transformers.models.blip_2.modeling_blip_2 import Blip2QFormerMultiHeadAttention, Blip2TextEmbeddings
 
 from madtp_cli.execution.attention import Attention
-from madtp_cli.execution.block_pruner import BlockPruner, PruningSettings
+from madtp_cli.execution.block_pruner import BlockPruner
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.padded_attention import attend
 from madtp_cli.execution.statistics import AttentionRequest
@@ -88,10 +88,6 @@ class PrunableBlip2(Prunable, Blip2PreTrainedModel):
         side = self.config.vision_config.image_size
         words = torch.ones(1, text_tokens, dtype=torch.long)
         return {"pixel_values": torch.zeros(1, 3, side, side), "input_ids": words, "attention_mask": words}
-
-    def unpruned(self, name: str) -> BlockPruner:
-        """Return a pruner that prunes nothing and records the token counts."""
-        return BlockPruner(name, PruningSettings(), None, pooling=False, backend=self.backend)
 
     def encode_images(self, pixel_values: Tensor, pruner: BlockPruner) -> Packed:
         """Run the image tower on [images, 3, height, width]; return the kept tokens of each image, [CLS] first."""

@@ -52,11 +52,7 @@ def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) ->
         size=square if squash else {"shortest_edge": round(image_size * settings.edge_share)},
         crop_size=square,
         do_center_crop=not squash,
-        do_normalize=settings.normalize,
-        rescale_factor=settings.rescale_factor,
-        image_mean=settings.mean,
-        image_std=settings.std,
-        resample=settings.resample,
+        **settings.arguments,
     )
     if tokenizer is None:
         return images

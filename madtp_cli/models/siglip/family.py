@@ -49,11 +49,7 @@ def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) ->
 
     images = SiglipImageProcessorPil(
         size={"height": image_size, "width": image_size},
-        do_normalize=settings.normalize,
-        rescale_factor=settings.rescale_factor,
-        image_mean=settings.mean,
-        image_std=settings.std,
-        resample=settings.resample,
+        **settings.arguments,
     )
     if tokenizer is None:
         return images

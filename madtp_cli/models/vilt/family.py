@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
 
-from madtp_cli.models.family import Family, ImageSettings, TextLimit, TokenizerRecord, require_vocabulary
+from madtp_cli.models.family import (
+    Family,
+    ImageSettings,
+    TextLimit,
+    TokenizerRecord,
+    read_bert_tokenizer,
+    require_vocabulary,
+)
 
 #: Longer side of an image, divided by its shorter side, at most: transformers' numbers for COCO.
 MOST_ELONGATED = 1333 / 800
 #: Both sides of a resized image are multiples of this number of pixels, which is the side of a patch.
 DIVISOR = 32
-
-
-def read_tokenizer(folder: Path) -> Any:
-    """Read a BERT tokenizer from a folder."""
-    from transformers import BertTokenizer
-
-    return BertTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def special_ids(tokenizer: Any) -> dict[str, int]:
@@ -35,11 +34,7 @@ def build_processor(tokenizer: Any, image_size: int, settings: ImageSettings) ->
     images = ViltImageProcessorPil(
         size={"shortest_edge": image_size},
         size_divisor=DIVISOR,
-        do_normalize=settings.normalize,
-        rescale_factor=settings.rescale_factor,
-        image_mean=settings.mean,
-        image_std=settings.std,
-        resample=settings.resample,
+        **settings.arguments,
     )
     return ViltProcessor(image_processor=images, tokenizer=tokenizer)
 
@@ -79,7 +74,7 @@ FAMILY = Family(
     tokenizer=TokenizerRecord(
         files=(("tokenizer.json",), ("vocab.txt",)),
         repositories={30_522: ("dandelin/vilt-b32-mlm", "bert-base-uncased", "google-bert/bert-base-uncased")},
-        read=read_tokenizer,
+        read=read_bert_tokenizer,
         fit=require_vocabulary,
         special_ids=special_ids,
         ends=("cls_token", "sep_token"),

@@ -15,6 +15,7 @@ from madtp_cli.flops.parts import (
     keys_and_values,
     norm,
     patches,
+    pre_norm_blocks,
     pruning,
     self_attention,
 )
@@ -26,13 +27,11 @@ CrossCost = Callable[[np.ndarray, int], np.ndarray]
 def vision(config: Any, counts: Counts) -> list[LayerCost]:
     """Return the cost of the image tower (pre-norm). `counts["vision"]` has one or more images per sample."""
     tower, images = config.vision_config, counts["vision"]
-    width = tower.hidden_size
-    costs = [LayerCost("vision", "patches", patches(images.entered[0], tower).sum(-1))]
-    for block, (n, m) in enumerate(zip(images.entered, images.left, strict=True)):
-        cost = self_attention(n, width) + norm(n, width) + pruning(n, tower, config.madtp) * images.scored[block]
-        cost = cost + norm(m, width) + feed_forward(m, width, tower.intermediate_size)
-        costs.append(LayerCost("vision", f"layer {block}", cost.sum(-1)))
-    return [*costs, LayerCost("vision", "final norm", norm(images.left[-1], width).sum(-1))]
+    return [
+        LayerCost("vision", "patches", patches(images.entered[0], tower).sum(-1)),
+        *pre_norm_blocks("vision", tower, images, lambda n: pruning(n, tower, config.madtp)),
+        LayerCost("vision", "final norm", norm(images.left[-1], tower.hidden_size).sum(-1)),
+    ]
 
 
 def text(config: Any, counts: Counts, tower: str = "text", cross: CrossCost | None = None) -> list[LayerCost]:

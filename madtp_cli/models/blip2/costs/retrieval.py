@@ -15,6 +15,7 @@ from madtp_cli.flops.parts import (
     keys_and_values,
     norm,
     patches,
+    pre_norm_blocks,
     pruning,
     self_attention,
 )
@@ -60,13 +61,11 @@ def costs(config: Any, counts: Counts) -> list[LayerCost]:
 def _vision(config: Any, counts: Counts) -> list[LayerCost]:
     """Return the cost of the image tower (pre-norm)."""
     tower, images = config.vision_config, counts["vision"]
-    width = tower.hidden_size
-    costs = [LayerCost("vision", "patches", patches(images.entered[0], tower).sum(-1))]
-    for block, (n, m) in enumerate(zip(images.entered, images.left, strict=True)):
-        cost = self_attention(n, width) + norm(n, width) + pruning(n, tower, config.madtp) * images.scored[block]
-        cost = cost + norm(m, width) + feed_forward(m, width, tower.intermediate_size)
-        costs.append(LayerCost("vision", f"layer {block}", cost.sum(-1)))
-    return [*costs, LayerCost("vision", "final norm", norm(images.left[-1], width).sum(-1))]
+    return [
+        LayerCost("vision", "patches", patches(images.entered[0], tower).sum(-1)),
+        *pre_norm_blocks("vision", tower, images, lambda n: pruning(n, tower, config.madtp)),
+        LayerCost("vision", "final norm", norm(images.left[-1], tower.hidden_size).sum(-1)),
+    ]
 
 
 def _qformer(config: Any, counts: Counts, run: str, memory: np.ndarray | None = None) -> list[LayerCost]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from madtp_cli.flops.counts import Counts, LayerCost, Lengths
-from madtp_cli.flops.parts import feed_forward, image_tokens, norm, patches, pruning, self_attention
+from madtp_cli.flops.parts import image_tokens, norm, patches, pre_norm_blocks, pruning
 
 #: Protected tokens of each tower: [CLS]; a text's start and end.
 PROTECTED = {"vision": 1, "text": 2}
@@ -45,12 +45,8 @@ def text(config: Any, counts: Counts) -> list[LayerCost]:
 
 def _blocks(name: str, tower: Any, config: Any, counts: Counts) -> list[LayerCost]:
     """Return the cost of the pre-norm blocks, and of the final norm and the projection of the read-out token."""
-    width, inner, tokens = tower.hidden_size, tower.intermediate_size, counts[name]
-    costs = []
-    for block, (n, m) in enumerate(zip(tokens.entered, tokens.left, strict=True)):
-        scoring = pruning(n, tower, config.madtp, PROTECTED[name]) * tokens.scored[block]
-        cost = norm(n, width) + self_attention(n, width) + scoring + norm(m, width) + feed_forward(m, width, inner)
-        costs.append(LayerCost(name, f"layer {block}", cost.sum(-1)))
+    width, tokens = tower.hidden_size, counts[name]
+    costs = pre_norm_blocks(name, tower, tokens, lambda n: pruning(n, tower, config.madtp, PROTECTED[name]))
     projected = 0 if name == "vision" and not config.image_projection else width * config.projection_dim
     embedding = np.full(tokens.entered.shape[1], (norm(READ_OUT, width) + projected).item())
     return [*costs, LayerCost(name, "embedding", embedding)]

@@ -7,23 +7,13 @@ from typing import Any
 import numpy as np
 
 from madtp_cli.execution.text_runs import TextRun
-from madtp_cli.flops.counts import Counts, LayerCost, Lengths, TokenCounts
+from madtp_cli.flops.counts import TokenCounts
 from madtp_cli.models.siglip.costs import retrieval
-from madtp_cli.models.siglip.family import image_tokens
+from madtp_cli.models.siglip.costs.embedding import costs as costs
+from madtp_cli.models.siglip.costs.embedding import tokens as tokens
 
 #: The texts of classes attend to no image; a text run states its samples by the tokens of this tower.
 MEMORY = "vision"
-
-
-def tokens(config: Any, lengths: Lengths) -> dict[str, tuple[np.ndarray, int]]:
-    """Return the tokens of the image tower and its number of blocks; a sample is one image."""
-    images = np.full((len(lengths["images"]), 1), image_tokens(config.vision_config))
-    return {"vision": (images, config.vision_config.num_hidden_layers)}
-
-
-def costs(config: Any, counts: Counts) -> list[LayerCost]:
-    """Return the cost of each layer of the image tower."""
-    return retrieval.vision(config, counts)
 
 
 def text_run(config: Any, run: TextRun, memory: np.ndarray) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from madtp_cli.flops.counts import Counts, LayerCost, Lengths
-from madtp_cli.flops.parts import cross_attention, feed_forward, norm, patches, pruning, self_attention
+from madtp_cli.flops.parts import cross_attention, feed_forward, norm, patches, pre_norm_blocks, pruning
 from madtp_cli.models.siglip.family import image_tokens
 
 #: Protected tokens of each tower: none of an image; the last position of a text.
@@ -52,10 +52,9 @@ def text(config: Any, counts: Counts) -> list[LayerCost]:
 
 def _blocks(name: str, tower: Any, config: Any, counts: Counts) -> list[LayerCost]:
     """Return the cost of the pre-norm blocks."""
-    width, inner, passed = tower.hidden_size, tower.intermediate_size, counts[name]
-    costs = []
-    for block, (n, m) in enumerate(zip(passed.entered, passed.left, strict=True)):
-        scoring = pruning(n, tower, config.madtp, PROTECTED[name], pooled=name == "vision")
-        cost = norm(n, width) + self_attention(n, width) + scoring * passed.scored[block]
-        costs.append(LayerCost(name, f"layer {block}", (cost + norm(m, width) + feed_forward(m, width, inner)).sum(-1)))
-    return costs
+    return pre_norm_blocks(
+        name,
+        tower,
+        counts[name],
+        lambda n: pruning(n, tower, config.madtp, PROTECTED[name], pooled=name == "vision"),
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from madtp_cli.flops.counts import Counts, LayerCost, Lengths
-from madtp_cli.flops.parts import feed_forward, image_tokens, norm, patches, pruning, self_attention
+from madtp_cli.flops.parts import image_tokens, norm, patches, pre_norm_blocks, pruning
 
 
 def tokens(config: Any, lengths: Lengths, images: int) -> dict[str, tuple[np.ndarray, int]]:
@@ -39,14 +39,10 @@ def costs(config: Any, counts: Counts, width: int, inner: int, labels: int) -> l
         LayerCost("text", "embeddings", inputs * norm(words, size).sum(-1)),
         LayerCost("vision", "patches", patches(stream.entered[0] - words, tower).sum(-1)),
     ]
-    for block, (n, m) in enumerate(zip(stream.entered, stream.left, strict=True)):
-        scoring = pruning(n, tower, config.madtp, words + 1) * stream.scored[block]
-        cost = norm(n, size) + self_attention(n, size) + scoring
-        cost = cost + norm(m, size) + feed_forward(m, size, tower.intermediate_size)
-        layers.append(LayerCost("vision", f"layer {block}", cost.sum(-1)))
     head = inputs * size**2 + width * inner + norm(np.array(1), inner) + inner * labels
     return [
         *layers,
+        *pre_norm_blocks("vision", tower, stream, lambda n: pruning(n, tower, config.madtp, words + 1)),
         LayerCost("vision", "final norm", norm(stream.left[-1], size).sum(-1)),
         LayerCost("head", "classifier", np.full(len(words), head)),
     ]
