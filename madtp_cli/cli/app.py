@@ -68,7 +68,7 @@ def compress(
         "madtp compare blip.pt --steps 0", "madtp compare blip.pt --methods madtp,tome --budgets 0.5,0.2 --seeds 3"
     )
 )
-@groups.add(groups.SEVERAL_RUNS, groups.PLANNED, groups.OUTPUT)
+@groups.add(groups.SEVERAL_RUNS, groups.PLANNED, groups.RUN_OUTPUT)
 def compare(
     ctx: typer.Context,
     checkpoint: opt.Checkpoint,

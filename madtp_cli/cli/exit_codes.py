@@ -51,8 +51,9 @@ class CommandGroup(TyperGroup):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run the command line and exit."""
         words = args[0] if args else extra.get("args")
-        terminal = Terminal(command_line=["madtp", *(sys.argv[1:] if words is None else words)])
-        terminal.json_errors = json_errors.are_wanted(args, extra)
+        words = sys.argv[1:] if words is None else words
+        terminal = Terminal(command_line=["madtp", *words])
+        terminal.json_errors = "--json" in words  # also if the other words are wrong
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False, "obj": terminal})
         except typer.TyperException as error:  # a wrong option or argument; without a message where help was printed

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from madtp_cli.errors import MadtpError, UsageError, readable
 from madtp_cli.reporting.small_reports import ErrorReport
 
 #: Exit codes of runs that a signal ended, and what they are called.
 SIGNALS = {130: "interrupted", 143: "terminated"}
-
-
-def are_wanted(args: Sequence[Any], extra: Mapping[str, Any]) -> bool:
-    """Return whether the words of the command line have --json; also if they are wrong in other ways."""
-    words = args[0] if args else extra.get("args")
-    return "--json" in (sys.argv[1:] if words is None else words)
 
 
 def line(message: str, code: int, command: str | None, error: BaseException | None) -> str:

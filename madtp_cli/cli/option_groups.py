@@ -11,7 +11,8 @@ from functools import wraps
 from typing import Annotated, Any, get_args
 
 from madtp_cli.cli import options as opt
-from madtp_cli.config import EvalSettings, PointSettings, flag
+from madtp_cli.config import EvalSettings, flag
+from madtp_cli.config.gates import GateSettings
 
 #: A group: each parameter with its annotation and its value where the option is not given.
 Group = Mapping[str, tuple[Any, Any]]
@@ -88,11 +89,7 @@ PLANNED: Group = {"dry_run": (opt.DryRun, False)}
 #: Which point of a calibrated curve a checkpoint is set to.
 POINT = _optional(gflops_budget=opt.Point)
 #: The bounds on the figures of a report: an option for each setting of the gates.
-GATES = {
-    name: (_gate(name, field.annotation), None)
-    for name, field in EvalSettings.model_fields.items()
-    if name not in PointSettings.model_fields and name != "dense"
-}
+GATES = {name: (_gate(name, field.annotation), None) for name, field in GateSettings.model_fields.items()}
 #: The gates of a command that measures a checkpoint whose dense model is another one.
 EVAL_GATES = {**GATES, "dense": (Annotated[str | None, opt.setting("dense", panel="Gates")], None)}
 

@@ -9,7 +9,7 @@ from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
 
 
-@groups.add(groups.OUTPUT)
+@groups.add(groups.RUN_OUTPUT)
 def rerun(
     ctx: typer.Context,
     report: opt.ReportFile,
@@ -22,7 +22,8 @@ def rerun(
     terminal = context.terminal(ctx)
     from madtp_cli.pipelines import rerun as pipeline
 
-    repeated = pipeline.rerun(report, terminal, output=output, checkpoint=checkpoint, data=data)
+    words = terminal.command_line
+    repeated = pipeline.rerun(report, terminal, output=output, checkpoint=checkpoint, data=data, command_line=words)
     context.print_report(ctx, repeated, results.rerun.show)
     if verify:
         pipeline.require_same(repeated)

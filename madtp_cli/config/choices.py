@@ -21,6 +21,11 @@ FIXED = {
     "dtype": ("auto", "float32", "bfloat16", "float16"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "activation": ("quick_gelu", "gelu"),
+    "weights": ("raw", "ema"),
+    "match_token": ("enc", "cls"),
+    "match_score": ("logit", "log-odds"),
+    "save_dtype": ("auto", "float32", "float16", "bfloat16"),
+    "tracker": ("tensorboard", "wandb", "trackio"),
 }
 
 

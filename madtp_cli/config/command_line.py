@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from madtp_cli.config.effects import WITHOUT_EFFECT
 from madtp_cli.config.settings import CompressSettings
 from madtp_cli.config.sources import flag
 
 #: Settings that say nothing about the result.
-LEFT_OUT = ("output", "overwrite", "samples_out", "workers", "device")
+LEFT_OUT = WITHOUT_EFFECT | {"device"}
 
 
 def compress_command(source: Path, settings: CompressSettings) -> str:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from madtp_cli.config import choices
 from madtp_cli.config.budget_request import BudgetRequest
+from madtp_cli.config.effects import INPUT_PATHS, WITHOUT_EFFECT
 from madtp_cli.config.settings import (
     DICTIONARY_LEARNING_RATE,
     CompressSettings,
@@ -101,5 +102,4 @@ class CompareSettings(RunSettings):
     def of_all_points(self) -> dict[str, Any]:
         """Return what the result of every point depends on, apart from its method, budget and seed, as JSON values."""
         fields = self.model_dump(mode="json", exclude=_NOT_OF_A_POINT)
-        paths = {"data", "image_root", "tokenizer", "samples_out", "workers"}  # the content of the data counts
-        return {name: value for name, value in fields.items() if name not in paths}
+        return {name: value for name, value in fields.items() if name not in WITHOUT_EFFECT | INPUT_PATHS}

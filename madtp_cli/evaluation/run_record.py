@@ -14,16 +14,13 @@ from madtp_cli import __version__, processes
 from madtp_cli.checkpoint import hashing, number_format
 from madtp_cli.checkpoint.locating import locate
 from madtp_cli.config import CompressSettings
-from madtp_cli.config.gates import GateSettings
+from madtp_cli.config.effects import INPUT_PATHS, WITHOUT_EFFECT
 from madtp_cli.data.dataset import ImageSource
 from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.evaluation import batching, number_formats
 from madtp_cli.evaluation.session import Session
 from madtp_cli.reporting.record import RecordPart, SettingPart
 
-#: Settings that do not change the weights: gates, the paths of inputs and outputs, and how a run is done.
-WITHOUT_EFFECT = {"output", "overwrite", "save_every", "workers", "data", "image_root", "tokenizer", "samples_out"}
-WITHOUT_EFFECT |= GateSettings.model_fields.keys()
 #: Libraries whose version can change the result.
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "pillow")
 
@@ -35,7 +32,9 @@ def record(source: Path, session: Session, settings: CompressSettings) -> Record
         command_line=[word for word in settings.command_line if word != "--resume"],
         settings={
             name: SettingPart(
-                value=value, origin=settings.origins.get(name, "default"), affects_weights=name not in WITHOUT_EFFECT
+                value=value,
+                origin=settings.origins.get(name, "default"),
+                affects_weights=name not in WITHOUT_EFFECT | INPUT_PATHS,
             )
             for name, value in _resolved(source, session, settings).items()
         },
@@ -47,7 +46,7 @@ def record(source: Path, session: Session, settings: CompressSettings) -> Record
         threads=torch.get_num_threads(),
         inputs={
             "checkpoint": hashing.sha256(locate(source)),
-            "processor": _of_processor(session),
+            "processor": of_processor(session),
             "data": hashing.of_lines(_data_lines(session, settings)),
         },
         reproducible=reproducible,
@@ -89,7 +88,7 @@ def _resolved(source: Path, session: Session, settings: CompressSettings) -> dic
     return values | found
 
 
-def _of_processor(session: Session) -> str:
+def of_processor(session: Session) -> str:
     """Return the fingerprint of the image settings and the tokenizer, wherever they came from."""
     with tempfile.TemporaryDirectory() as folder:
         session.processor.save_pretrained(folder)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from madtp_cli.config import EvalSettings, PointSettings, flag
+from madtp_cli.config import EvalSettings, flag
+from madtp_cli.config.gates import GateSettings
 from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import baselines
 from madtp_cli.pipelines import gating
@@ -55,7 +56,7 @@ def _require_no_measurement(settings: EvalSettings) -> None:
 
     Variables and config files may have settings for other commands.
     """
-    for name in PointSettings.model_fields:
+    for name in EvalSettings.model_fields.keys() - GateSettings.model_fields.keys():
         if _is_given(settings, name):
             raise UsageError(
                 f"{settings.origins[name]} has no effect on a report.\nAdd --data to measure now, or leave it out."

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from madtp_cli import processes
+from madtp_cli.checkpoint.atomic_write import write_file
 from madtp_cli.compression.budget import TOLERANCE, resolve
 from madtp_cli.compression.compress_model import compress_model
 from madtp_cli.compression.control import fine_tuned_dense
@@ -36,6 +37,7 @@ from madtp_cli.reporting.comparison import (
     DifferencePart,
     is_dominated,
 )
+from madtp_cli.reporting.plain_text import safe_json
 from madtp_cli.reporting.schema import AGREEMENT, Interval, LatencyPart
 
 
@@ -80,13 +82,20 @@ def compare(source: Path, settings: CompareSettings, progress: ProgressReporter 
 
 def _write(report: CompareReport, folder: Path) -> CompareReport:
     """Write the files of a report, the plot only if matplotlib is installed; return the report with all file names."""
-    if comparison_plot.plot(report, folder / "comparison.png"):
+    with write_file(folder / "comparison.png", overwrite=True) as new:
+        drawn = comparison_plot.plot(report, new)
+    if drawn:
         report = report.model_copy(update={"files": [*report.files, "comparison.png"]})
     else:
         report = report.model_copy(update={"notes": [*report.notes, comparison_plot.MISSING]})
-    (folder / "comparison.csv").write_text(comparison_tables.to_csv(report), encoding="utf-8")
-    (folder / "comparison.md").write_text(comparison_tables.to_markdown(report), encoding="utf-8")
-    (folder / "comparison.json").write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    texts = {
+        "comparison.csv": comparison_tables.to_csv(report),
+        "comparison.md": comparison_tables.to_markdown(report),
+        "comparison.json": safe_json(report.model_dump_json(indent=2)) + "\n",
+    }
+    for name, text in texts.items():
+        with write_file(folder / name, overwrite=True) as new:
+            new.write_text(text, encoding="utf-8")
     return report
 
 

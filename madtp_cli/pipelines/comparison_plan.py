@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from madtp_cli import processes
 from madtp_cli.compression import compress_model
 from madtp_cli.compression.announcement import Compression
 from madtp_cli.compression.budget import resolve
+from madtp_cli.compression.stage_titles import EVALUATING, MATCHING
 from madtp_cli.compression.student import dense_teacher, prunable_student
 from madtp_cli.config import BudgetRequest, CompareSettings
 from madtp_cli.evaluation import batching, sample_costs
+from madtp_cli.evaluation.planning import evaluation_stages
 from madtp_cli.evaluation.session import Session
 from madtp_cli.pipelines import planning
 from madtp_cli.pipelines.comparison_points import FOLDER, check_folder, point_name
 from madtp_cli.progress import PlannedStage, ProgressReporter
+from madtp_cli.reporting.comparison import CONTROL, DENSE
 from madtp_cli.reporting.plan import PlanReport
 
 #: Bytes of the file of a point for each sample: its score and its answer as text.
@@ -28,21 +32,36 @@ def compare(source: Path, settings: CompareSettings, progress: ProgressReporter 
     output = settings.output_for(source)
     check_folder(output)
     stages, missing = list[PlannedStage](), 0
-    for budget in settings.budgets:
-        points = _missing(settings, budget, output)
+    if _missing([DENSE], output):
+        stages += evaluation_stages(session, EVALUATING[0], MATCHING[0], dense_teacher(session.model), measured=True)
+        missing += 1
+    for title, budget, names in _groups(settings):
+        points = _missing(names, output)
         missing += len(points)
         if points:
             seconds = len(points) * _seconds(session, settings, budget)
-            stages.append(PlannedStage(f"{len(points)} points at {budget.text}", seconds))
+            stages.append(PlannedStage(f"{len(points)} {title}", seconds))
     point = settings.point(settings.all_methods()[0], settings.budgets[0], settings.seed)
     memory = planning.compress_bytes(session, compress_model.planned_training(session, point), 1.0)
     samples = len(batching.rows(session, settings.split))
     return planning.plan("compare", source, session, stages, memory, output, missing * samples * POINT_BYTES_PER_SAMPLE)
 
 
-def _missing(settings: CompareSettings, budget: BudgetRequest, output: Path) -> list[str]:
-    """Return the names of the points of a budget that no file has yet."""
-    names = [point_name(method, budget, seed) for method in settings.all_methods() for seed in settings.all_seeds()]
+def _groups(settings: CompareSettings) -> Iterator[tuple[str, BudgetRequest, list[str]]]:
+    """Yield what points cost about the same time: a title, their budget and their names. First the fine-tuned controls.
+
+    A control is not calibrated, so its time is a little shorter than that of a point at the dense cost.
+    """
+    seeds, dense = settings.all_seeds(), BudgetRequest.parse(1)
+    if settings.point("madtp", dense, 0).number_of_steps(0):
+        yield "controls", dense, [f"{CONTROL}-{seed}" for seed in seeds]
+    for budget in settings.budgets:
+        names = [point_name(method, budget, seed) for method in settings.all_methods() for seed in seeds]
+        yield f"points at {budget.text}", budget, names
+
+
+def _missing(names: list[str], output: Path) -> list[str]:
+    """Return the names of the points that no file has yet."""
     return [name for name in names if not (output / FOLDER / f"{name}.json").exists()]
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from madtp_cli.checkpoint import hashing
 from madtp_cli.checkpoint.atomic_write import write_errors_as_output_error, write_file
 from madtp_cli.checkpoint.locating import locate
 from madtp_cli.config import BudgetRequest
 from madtp_cli.config.compare_settings import CompareSettings
 from madtp_cli.errors import OutputError
-from madtp_cli.evaluation import batching
+from madtp_cli.evaluation import batching, run_record
 from madtp_cli.evaluation.session import Session
 from madtp_cli.reporting.comparison import ComparisonPoint
+from madtp_cli.reporting.plain_text import safe_json
 
 #: Folder of the points within the folder of the results.
 FOLDER = "points"
@@ -47,7 +48,7 @@ class PointFiles:
             return self._read(file)
         point = compute().model_copy(update={"inputs": self.inputs})
         with write_file(file, overwrite=True) as new:
-            new.write_text(point.model_dump_json(indent=2) + "\n", encoding="utf-8")
+            new.write_text(safe_json(point.model_dump_json(indent=2)) + "\n", encoding="utf-8")
         return point
 
     def _read(self, file: Path) -> ComparisonPoint:
@@ -85,33 +86,20 @@ def open_points(source: Path, session: Session, settings: CompareSettings) -> Po
     with write_errors_as_output_error(folder):
         (folder / FOLDER).mkdir(parents=True, exist_ok=True)
     options = json.dumps(settings.of_all_points(), sort_keys=True)
-    inputs = {"checkpoint": _of_files(locate(source)), "data set": _of_data(session), "setting": _digest([options])}
+    inputs = {
+        "checkpoint": hashing.sha256(locate(source)),
+        "processor": run_record.of_processor(session),
+        "data set": _of_data(session),
+        "setting": hashing.of_lines([options]),
+    }
     return PointFiles(folder, inputs)
-
-
-def _of_files(path: Path) -> str:
-    """Return the fingerprint of a file, or of the files of a folder."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode())
-        with file.open("rb") as content:
-            digest.update(hashlib.file_digest(content, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _of_data(session: Session) -> str:
     """Return the fingerprint of all rows that are used: texts, labels and the names of the images."""
     splits = dict.fromkeys(["train", "val", session.settings.split])
-    return _digest(
+    return hashing.of_lines(
         repr((split, row.identifier, [str(image) for image in row.images], row.text, row.label, row.references))
         for split in splits
         for row in batching.rows(session, split)
     )
-
-
-def _digest(texts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for text in texts:
-        digest.update(text.encode("utf-8", "surrogatepass") + b"\n")
-    return digest.hexdigest()

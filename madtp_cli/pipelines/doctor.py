@@ -24,6 +24,8 @@ from madtp_cli.reporting.schema import DoctorReport, TorchPart
 
 #: Lists the packages in a checkout; a wheel does not have it.
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
+#: What to do about problems.
+ADVICE = "Install what is missing into the environment of `executable`, then run madtp doctor again."
 #: Longest time that torch may take to be imported and tried, in seconds.
 LONGEST = 120
 #: torch can end the whole process, for example where the CPU lacks an instruction, so another process imports it.
@@ -61,7 +63,7 @@ def doctor() -> DoctorReport:
 def require_usable(report: DoctorReport) -> None:
     """Raise CheckError if something that madtp needs does not work."""
     if report.problems:
-        raise CheckError("\n".join(report.problems[:3]))
+        raise CheckError("\n".join([*report.problems[:2], ADVICE]))
 
 
 def _requirements() -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from madtp_cli import processes
 from madtp_cli.checkpoint.atomic_write import check_output_file, write_file
+from madtp_cli.config import flag
 from madtp_cli.config.gates import GateSettings
 from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import baselines, gates
@@ -52,8 +53,7 @@ def require_possible(settings: GateSettings, conditions: Mapping[str, object]) -
     """
     for name, (gate, _) in settings.requested_gates().items():
         if gate.task not in (None, task := conditions["task"]):
-            option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} is for the task {gate.task}, not for {task}.\nLeave it out.")
+            raise UsageError(f"{flag(name)} is for the task {gate.task}, not for {task}.\nLeave it out.")
     require_files(settings)
     if settings.baseline is not None:
         baselines.require_comparable(conditions, read_report(settings.baseline), settings)
@@ -67,8 +67,7 @@ def require_pruned(settings: GateSettings, source: Path) -> None:
     """
     for name, (gate, _) in settings.requested_gates().items():
         if gate.pruned_only:
-            option = "--" + name.replace("_", "-")
-            raise UsageError(f"{option} is for pruned checkpoints, but {source} is dense.\nLeave it out.")
+            raise UsageError(f"{flag(name)} is for pruned checkpoints, but {source} is dense.\nLeave it out.")
 
 
 def require_files(settings: GateSettings) -> None:

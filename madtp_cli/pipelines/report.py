@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from madtp_cli import processes
 from madtp_cli.checkpoint import own_files
 from madtp_cli.config import RunSettings
-from madtp_cli.errors import CheckpointError, MadtpError
+from madtp_cli.errors import InputError, MadtpError
 from madtp_cli.evaluation import sample_files
 from madtp_cli.pipelines import report_samples
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting.html import report_page
 from madtp_cli.reporting.html.report_page import Gallery
 from madtp_cli.reporting.plots import Run
-from madtp_cli.reporting.reading import REPORT
+from madtp_cli.reporting.reading import read_report
 from madtp_cli.reporting.schema import CompressReport
 
 #: Name of the page in a folder.
@@ -72,21 +70,13 @@ def read(folder: Path) -> tuple[Run, list[str]]:
     """Return the run of a folder, and notes about what it lacks.
 
     Raises:
-        CheckpointError: The folder has no report that can be read.
+        InputError: The folder has no report of madtp compress that can be read.
         DataError: Its records of samples cannot be read.
     """
-    file, samples = folder / REPORT, folder / sample_files.FILE_NAME
-    try:
-        found = CompressReport.model_validate_json(file.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"])) or "the document"
-        raise CheckpointError(
-            f"{file} is not a report of madtp compress: {where} is missing or wrong.\nCompress the checkpoint again."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder} has no {REPORT} that can be read.\nGive a folder that madtp compress wrote."
-        ) from error
+    samples = folder / sample_files.FILE_NAME
+    found = read_report(folder)
+    if not isinstance(found, CompressReport):
+        raise InputError(f"{folder} has no report of madtp compress.\nGive a folder that madtp compress wrote.")
     name = folder.resolve().name
     if not samples.is_file():
         return Run(name, found), [f"{name} has no {samples.name}, so its samples are not shown."]

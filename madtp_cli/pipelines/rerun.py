@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import torch
 from madtp_cli.checkpoint import hashing
 from madtp_cli.checkpoint.locating import locate
 from madtp_cli.config import CompressSettings, resolve
-from madtp_cli.config.gates import GateSettings
+from madtp_cli.config.effects import WITHOUT_EFFECT
 from madtp_cli.errors import CheckError, InputError
 from madtp_cli.pipelines.compress import compress
 from madtp_cli.progress import ProgressReporter
@@ -21,8 +21,6 @@ from madtp_cli.reporting.schema import CompressReport, RerunReport
 
 #: Added to the name of the output folder.
 SUFFIX = "-rerun"
-#: Settings of the first run that do not apply to the second.
-LEFT_OUT = {"output", "overwrite", "samples_out", *GateSettings.model_fields}
 
 
 def rerun(
@@ -32,6 +30,7 @@ def rerun(
     output: Path | None = None,
     checkpoint: Path | None = None,
     data: Path | None = None,
+    command_line: Sequence[str] = (),
 ) -> RerunReport:
     """Repeat the run of `madtp compress` that wrote a report.
 
@@ -40,6 +39,7 @@ def rerun(
         output: The folder to write. Default: the name of the first output and "-rerun", in the working directory.
         checkpoint: The checkpoint, if it was moved.
         data: The data, if they were moved.
+        command_line: The words of the command that repeats the run, for the record of the new folder.
 
     Raises:
         InputError: The file is no such report, or the checkpoint is another one.
@@ -49,11 +49,12 @@ def rerun(
     source, record = checkpoint or Path(earlier.checkpoint), earlier.record
     if hashing.sha256(locate(source)) != record.inputs.get("checkpoint"):
         raise InputError(f"{source} is not the checkpoint of {report_file}: its content is another one.")
-    given = {name: part.value for name, part in record.settings.items() if name not in LEFT_OUT}
+    given = {name: part.value for name, part in record.settings.items() if name not in WITHOUT_EFFECT}
     given["output"] = output or Path(Path(earlier.output).resolve().name + SUFFIX)
     if data is not None:
         given["data"] = data
     settings = resolve(given, None, {}, CompressSettings, lambda name: f"{report_file} ({name})")
+    settings.command_line.extend(command_line)
     with _threads(record.threads):
         later = compress(source, settings, progress)
     return RerunReport(

@@ -31,6 +31,6 @@ def rerun(
     """
     from madtp_cli.pipelines import keyword_arguments, rerun
 
-    paths = (None if path is None else Path(path) for path in (output, checkpoint, data))
-    names = dict(zip(("output", "checkpoint", "data"), paths, strict=True))
-    return rerun.rerun(Path(report), keyword_arguments.to_reporter(progress), **names)
+    output, checkpoint, data = (None if path is None else Path(path) for path in (output, checkpoint, data))
+    reporter = keyword_arguments.to_reporter(progress)
+    return rerun.rerun(Path(report), reporter, output=output, checkpoint=checkpoint, data=data)

@@ -89,6 +89,7 @@ def test_a_baseline_is_compared_or_refused(madtp, report, tmp_path) -> None:
         (2, ("--max-drop", "-1"), "0 or more"),
         (2, ("--max-drop", "1", "--confidence", "1"), "below 1"),
         (2, ("--max-drop", "1", "--split", "val"), "--split has no effect on a report"),
+        (2, ("--max-drop", "1", "--dense", "blip.pt"), "--dense has no effect on a report"),
         (6, ("--max-drop", "1", "--junit", "/dev/null/folder.xml"), "cannot be written"),
         (3, ("--max-drop", "1", "--baseline", "absent"), "absent"),
     ],

@@ -54,7 +54,11 @@ def test_the_other_commands_have_plans(madtp, checkpoint, small, tmp_path) -> No
     assert planned(madtp, tmp_path, "profile", "--arch", "clip-vit-b-32")["data"] is None
     words = ("--methods", "madtp,tome", "--budgets", "0.8,0.7", "--steps", 0)
     compared = planned(madtp, tmp_path, "compare", checkpoint, *words, "--limit", 16)
-    assert [stage["name"] for stage in compared["stages"]] == ["2 points at 0.8", "2 points at 0.7"]
+    names = [stage["name"] for stage in compared["stages"]]
+    assert names == ["Evaluating the dense model", "2 points at 0.8", "2 points at 0.7"]
+    trained = planned(madtp, tmp_path, "compare", checkpoint, *words[:3], "0.8", "--seeds", 2, "--steps", 1, *small)
+    names = [stage["name"] for stage in trained["stages"]]
+    assert names == ["Evaluating the dense model", "2 controls", "4 points at 0.8"]
     assert planned(madtp, tmp_path, "export", checkpoint, "blip.pt2")["disk_bytes"] > 0
 
 

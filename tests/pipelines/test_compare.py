@@ -112,6 +112,11 @@ def test_points_of_other_inputs_are_refused(compared: tuple[Path, CompareReport]
     shutil.copytree(folder, tmp_path / "out")
     with pytest.raises(OutputError, match=r"was made with another data set and another setting\."):
         madtp_cli.compare(whole.checkpoint, **{**GIVEN, "limit": 6}, output=tmp_path / "out")
+    other = shutil.copytree(Path(whole.checkpoint).parent / "tokenizer", tmp_path / "tokenizer")
+    file = other / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"model_max_length": 17}), encoding="utf-8")
+    with pytest.raises(OutputError, match=r"was made with another processor\."):
+        madtp_cli.compare(whole.checkpoint, **GIVEN, tokenizer=other, output=tmp_path / "out")
     (tmp_path / "out/points/dense.json").write_text("{}", encoding="utf-8")
     with pytest.raises(OutputError, match="is no point of a comparison"):
         madtp_cli.compare(whole.checkpoint, **GIVEN, output=tmp_path / "out")

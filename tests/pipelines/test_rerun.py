@@ -82,8 +82,12 @@ def test_other_weights_are_reported_with_a_reason(first, checkpoint, tmp_path, m
     report["checkpoint"] = "moved.pt"
     (tmp_path / "report.json").write_text(json.dumps(report))
     moved = ("--checkpoint", checkpoint, "-o", tmp_path / "again")
-    done = madtp("rerun", tmp_path / "report.json", *moved, "--verify", "--json", "-q")
+    words = ("rerun", str(tmp_path / "report.json"), *map(str, moved), "--verify", "--json", "-q")
+    done = madtp(*words, "--log-json", tmp_path / "log.jsonl")
     assert done.exit_code == 5
+    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])["command"] == "rerun"
+    record = json.loads((tmp_path / "again/report.json").read_text())["record"]
+    assert record["command_line"][: len(words) + 1] == ["madtp", *words]
     found = json.loads(done.stdout)
     assert found["same"] is False
     assert found["differences"] == [f"the version of torch was 1.0 and is {torch.__version__}"]
