@@ -76,7 +76,7 @@ class Terminal(ProgressReporter):
             self._show(self._stage.done, stage)
             return
         self._stage = Stage(stage, total)
-        if self._err.is_interactive and self._err.is_terminal:
+        if self._err.is_interactive and self._err.is_terminal and not self._err.is_dumb_terminal:
             self._bar = StageBar(self._stage, self._err)
         else:
             self._lines = StageLines(self._stage, self._err.print)

@@ -93,7 +93,7 @@ class StageBar:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=title),
             BarColumn(12),
-            MofNCompleteColumn(),
+            _Count(),
             _TimeLeft(stage),
             TextColumn("{task.fields[detail]}", markup=False, table_column=detail),
             console=console,
@@ -110,6 +110,14 @@ class StageBar:
     def stop(self) -> None:
         """Remove the bar."""
         self._progress.stop()
+
+
+class _Count(MofNCompleteColumn):
+    """How many of all samples or steps are done; nothing where their number is not known."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text of the column."""
+        return Text() if task.total is None else super().render(task)
 
 
 class _TimeLeft(ProgressColumn):

@@ -56,6 +56,26 @@ def test_bar_count_and_time_left_are_visible(width, title) -> None:
     assert ("nobody needs" in line) == (width == 200)
 
 
+def test_a_stage_of_unknown_length_shows_no_count() -> None:
+    """0/? would look like a fault."""
+    line = drawn(80, "Loading PyTorch", 0)[0]
+    assert line.startswith("Loading PyTorch ")
+    assert "1 min 0 s" in line
+    assert "/" not in line.replace(DETAIL, "")
+    assert "?" not in line
+
+
+def test_a_terminal_without_cursor_movement_gets_lines(monkeypatch) -> None:
+    """TERM=dumb shows no bar, so it would be silent during a stage."""
+    monkeypatch.setenv("TERM", "dumb")
+    terminal = Terminal()
+    monkeypatch.setattr(terminal, "_err", Console(file=io.StringIO(), force_terminal=True, force_interactive=True))
+    terminal.start("Fine-tuning", 10)
+    assert terminal._bar is None
+    assert terminal._lines is not None
+    terminal.finish()
+
+
 def test_the_time_left_is_what_the_run_expects() -> None:
     """Otherwise it follows from the speed so far; without a total only the time so far is known."""
     clock = Clock()
