@@ -162,8 +162,26 @@ def _reporting_stages(compression: Compression, pace: Pace) -> Iterator[PlannedS
     yield PlannedStage(stage_titles.MATCHING[1], pairs * pace.pruned_pair, "pruned pairs")
     size = min(session.settings.batch_size, len(rows))
     yield from timing.planned_stages(size, [size * pace.dense, size * pace.pruned])
+    yield from _range_stages(compression, pace, mine, pairs)
     weights = sum(parameter.nbytes for parameter in compression.student.parameters())
     yield PlannedStage(stage_titles.SAVING, SAVING_SECONDS + weights / BYTES_PER_SECOND, "files")
+
+
+def _range_stages(compression: Compression, pace: Pace, samples: int, pairs: int) -> Iterator[PlannedStage]:
+    """Yield the stages that measure the student at other budgets of a range; the time rises evenly with the share."""
+    lower = compression.target.share
+    for share in elastic.reported_shares(compression.target, compression.upper):
+        part = (share - lower) / (1 - lower)
+
+        def seconds(dense: float, pruned: float, part: float = part) -> float:
+            return pruned + part * (dense - pruned)
+
+        evaluating, matching = stage_titles.evaluation_at(share)
+        yield PlannedStage(evaluating, samples * seconds(pace.dense_answer, pace.pruned_answer), "pruned")
+        yield PlannedStage(matching, pairs * seconds(pace.dense_pair, pace.pruned_pair), "pruned pairs")
+        size = min(compression.session.settings.batch_size, samples)
+        forward = [size * pace.dense, size * seconds(pace.dense, pace.pruned)]
+        yield from timing.planned_stages(size, forward, stage_titles.share_in_words(share))
 
 
 def remaining_steps(compression: Compression, pace: Pace, training: TrainingPlan) -> RemainingTime:

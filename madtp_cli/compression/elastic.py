@@ -30,6 +30,10 @@ ROUGH_CLOSE = 0.05
 FOLLOWING = 0.05
 
 
+#: Budgets of a range whose quality is reported: both ends and some between, in equal ratios.
+REPORTED = 4
+
+
 @dataclass
 class ScaleSampler:
     """Draws the threshold scale of each training step, so that the costs are spread evenly over the range.
@@ -143,6 +147,19 @@ def _curve_of_range(
 def _shares(target: Budget, *calibrations: Calibration) -> list[tuple[float, float]]:
     """Return all (threshold scale, share of the dense GFLOPs) that calibrations tried."""
     return [(scale, gflops / target.dense) for found in calibrations for scale, gflops in found.tried]
+
+
+def reported_shares(target: Budget, upper: Budget | None) -> list[float]:
+    """Return the budgets of a range whose quality is reported in addition to that of its lower end.
+
+    >>> lower, upper = (Budget("", share, share) for share in (0.2, 0.8))
+    >>> [round(share, 3) for share in reported_shares(lower, upper)]
+    [0.317, 0.504, 0.8]
+    """
+    if upper is None:
+        return []
+    ratio = upper.share / target.share
+    return [target.share * ratio ** (number / (REPORTED - 1)) for number in range(1, REPORTED)]
 
 
 def without_gaps(curve: list[list[float]], share: float) -> list[list[float]]:

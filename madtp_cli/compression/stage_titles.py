@@ -31,6 +31,20 @@ def validation_after(step: int) -> str:
     return f"Validating after step {step}"
 
 
+def share_in_words(share: float) -> str:
+    """Return the words for a budget of a range.
+
+    >>> share_in_words(0.3175)
+    'at 31.7 % of the dense GFLOPs'
+    """
+    return f"at {100 * share:.3g} % of the dense GFLOPs"
+
+
+def evaluation_at(share: float) -> tuple[str, str]:
+    """Return the names of the evaluation at a budget of a range, and of the matching of pairs after it."""
+    return f"Evaluating {share_in_words(share)}", f"Matching pairs {share_in_words(share)}"
+
+
 def full_calibration(samples: int) -> str:
     """Return the name of the last calibration."""
     return f"Calibrating on all {samples} samples"

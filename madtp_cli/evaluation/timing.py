@@ -38,6 +38,7 @@ def latency(
     compute: ComputeConfig,
     turns: int | None = None,
     progress: ProgressReporter | None = None,
+    label: str = "",
 ) -> LatencyPart:
     """Time both models in turns, so that a busy machine slows both, and compare the time with the multiply-adds.
 
@@ -49,19 +50,20 @@ def latency(
         compute: Device and number format.
         turns: Number of turns; chosen by the duration of the forward passes if None.
         progress: Receives the progress.
+        label: Words for the names of the stages, if models are timed several times.
     """
     progress, batches = progress or ProgressReporter(), [compute.moved(inputs_of(batch)) for batch in batches]
     models = {"dense": dense} if pruned is None else {"dense": dense, "pruned": pruned}
     size = len(batches[0]["pixel_values"])
     costs, peaks = {}, {}
-    progress.start(_measuring(size), len(models))
+    progress.start(_measuring(size, label), len(models))
     for number, (name, model) in enumerate(models.items()):
         costs[name] = multiply_adds(model, batches[0], compute)
         peaks[name] = peak_memory(model, batches[0], compute)
         progress.advance(number + 1)
     progress.finish()
     with _traced(models) as traces:
-        seconds = in_turns(models, batches, compute, turns, progress)
+        seconds = in_turns(models, batches, compute, turns, progress, label=label)
     times = {}
     for name, model in models.items():
         timed = traces[name][-len(seconds[name]) :]  # without the warm-up
@@ -88,6 +90,7 @@ def in_turns(
     turns: int | None = None,
     progress: ProgressReporter | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    label: str = "",
 ) -> dict[str, list[float]]:
     """Return the seconds of each forward pass by model, without the warm-up.
 
@@ -101,6 +104,7 @@ def in_turns(
         turns: Number of turns; chosen by the duration of the warm-up if None.
         progress: Receives the progress.
         clock: Returns the time in seconds.
+        label: Words for the name of the stage, if models are timed several times.
     """
     progress, names = progress or ProgressReporter(), list(models)
     with inference_of(compute, *models.values()):
@@ -109,7 +113,7 @@ def in_turns(
             forward(model, batches[0], compute)
         turns = turns or turns_for(clock() - started)
         seconds: dict[str, list[float]] = {name: [] for name in names}
-        progress.start(_timing(len(batches[0]["pixel_values"])), turns)
+        progress.start(_timing(len(batches[0]["pixel_values"]), label), turns)
         for turn in range(turns):
             batch = batches[(1 + turn) % len(batches)]
             for name in reversed(names) if turn % 2 else names:
@@ -121,27 +125,28 @@ def in_turns(
     return seconds
 
 
-def _measuring(batch_size: int) -> str:
-    return f"Measuring memory and multiply-adds, batch size {batch_size}"
+def _measuring(batch_size: int, label: str) -> str:
+    return f"Measuring memory and multiply-adds{label and f' {label}'}, batch size {batch_size}"
 
 
-def _timing(batch_size: int) -> str:
-    return f"Timing, batch size {batch_size}"
+def _timing(batch_size: int, label: str) -> str:
+    return f"Timing{label and f' {label}'}, batch size {batch_size}"
 
 
-def planned_stages(batch_size: int, seconds: Sequence[float]) -> list[PlannedStage]:
+def planned_stages(batch_size: int, seconds: Sequence[float], label: str = "") -> list[PlannedStage]:
     """Return the stages of `latency` for one batch size.
 
     Args:
         batch_size: Samples per batch.
         seconds: Duration of a forward pass of a batch for each model.
+        label: As in `latency`.
     """
     turn = sum(seconds)
     turns = turns_for(turn)
     work = "compute" if turns == LEAST_TURNS else CLOCK
     return [
-        PlannedStage(_measuring(batch_size), MEASURING_SECONDS * len(seconds) + MEASURING_PASSES * turn),
-        PlannedStage(_timing(batch_size), turns * turn, work),
+        PlannedStage(_measuring(batch_size, label), MEASURING_SECONDS * len(seconds) + MEASURING_PASSES * turn),
+        PlannedStage(_timing(batch_size, label), turns * turn, work),
     ]
 
 

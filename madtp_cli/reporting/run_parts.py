@@ -25,6 +25,29 @@ class AgreementPart(Part):
     """95 % confidence interval of `percent`, in percent."""
 
 
+class BudgetPoint(Part):
+    """The pruned model at another budget of its range, without training for it."""
+
+    requested: float
+    """The budget, as a share of the dense GFLOPs."""
+    threshold_scale: float
+    """The threshold scale of the calibrated curve for it; it has no unit."""
+    gflops: float
+    """Mean GFLOPs per reported sample."""
+    share: float
+    """`gflops` as a share of the dense GFLOPs of these samples."""
+    pruned: float
+    """Quality of the pruned model at this budget, in the unit of the quality of the report."""
+    change: float
+    """`pruned` minus the quality of the dense model, in the unit of the change of the report."""
+    interval95: Interval
+    """95 % confidence interval of the paired change, in the same unit."""
+    pruned_interval95: Interval | None
+    """95 % confidence interval of `pruned`; null where there is none."""
+    pruned_ms: float
+    """Median time per sample, in milliseconds, measured as in the latency of the report."""
+
+
 class TrainingPoint(Part):
     """One step of the fine-tune, at which the loss and the cost of its batch were measured."""
 
