@@ -152,7 +152,7 @@ def _shares(target: Budget, *calibrations: Calibration) -> list[tuple[float, flo
 def reported_shares(target: Budget, upper: Budget | None) -> list[float]:
     """Return the budgets of a range whose quality is reported in addition to that of its lower end.
 
-    >>> lower, upper = (Budget("", share, share) for share in (0.2, 0.8))
+    >>> lower, upper = (Budget("", share, share, 1.0) for share in (0.2, 0.8))
     >>> [round(share, 3) for share in reported_shares(lower, upper)]
     [0.317, 0.504, 0.8]
     """

@@ -34,7 +34,7 @@ def validation_after(step: int) -> str:
 def share_in_words(share: float) -> str:
     """Return the words for a budget of a range.
 
-    >>> share_in_words(0.3175)
+    >>> share_in_words(0.317)
     'at 31.7 % of the dense GFLOPs'
     """
     return f"at {100 * share:.3g} % of the dense GFLOPs"

@@ -30,6 +30,7 @@ from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
 from madtp_cli.pipelines import gating, resuming, tracking
 from madtp_cli.pipelines.card_files import card_files
+from madtp_cli.pipelines.range_points import measured_points
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.progress.forecast import Forecast
 from madtp_cli.reporting.plain_text import safe_json
@@ -123,7 +124,8 @@ def _run(
     pruned = measure(session, EVALUATING[1], compressed.student, settings.split, matching=MATCHING[1])
     pruned, dense = compared(session, dense, pruned), compared(session, dense, dense)
     report = _report(source, state.output, session, compressed, dense, pruned, started, record)
-    report = gating.with_gates(report, settings)
+    points = measured_points(session, settings, compressed, dense, lambda label: _latency(session, compressed, label))
+    report = gating.with_gates(report.model_copy(update={"budgets": points}), settings)
     samples = sample_records.records(session, (compressed.teacher, dense), (compressed.student, pruned))
     session.progress.start(SAVING, 0)
     report = processes.from_main(lambda: _save(report, session, compressed, settings, samples))
@@ -208,13 +210,13 @@ def _curve(compressed: CompressedModel) -> list[CurvePoint]:
     return [CurvePoint(threshold_scale=scale, share=share) for scale, share in points]
 
 
-def _latency(session: Session, compressed: CompressedModel) -> LatencyPart:
-    """Time both models in the main process."""
+def _latency(session: Session, compressed: CompressedModel, label: str = "") -> LatencyPart:
+    """Time both models in the main process; `label` is for the names of the stages."""
     models, settings = (compressed.teacher, compressed.student), session.settings
 
     def timed() -> LatencyPart:
         batches = batching.full_batches(session, settings.split, settings.batch_size, timing.BATCHES)
-        return timing.latency(*models, batches, session.compute, progress=session.progress)
+        return timing.latency(*models, batches, session.compute, progress=session.progress, label=label)
 
     return processes.from_main(timed)
 

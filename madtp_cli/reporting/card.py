@@ -48,6 +48,15 @@ The calibration of the threshold scale tried these budgets on the validation sam
 {rows}
 """
 
+_OTHER_BUDGETS = """
+The checkpoint was trained for a range of budgets. `madtp_cli.load(path, gflops_budget=0.5)` sets another one without
+training:
+
+| budget | GFLOPs per sample | {metric} | change in {unit} (95 % interval) |
+|---|---|---|---|
+{rows}
+"""
+
 _USAGE = """
 ## How to use it
 
@@ -150,6 +159,14 @@ def model_card(report: CompressReport, facts: CardFacts) -> str:
         rows = sorted((point.threshold_scale, point.share) for point in report.curve)
         lines = [f"| {scale:.4g} | {share * report.gflops.dense:.4g} | {share:.1%} |" for scale, share in rows]
         sections.append(_TRADE_OFF.format(rows="\n".join(lines)))
+    if report.budgets:
+        others = [
+            f"| {point.requested:.3f} | {point.gflops:.4g} | {point.pruned:.2f} | {point.change:+.2f} "
+            f"({point.interval95.low:+.2f} to {point.interval95.high:+.2f}) |"
+            for point in report.budgets
+        ]
+        name, unit = report.quality.metric, report.quality.unit
+        sections.append(_OTHER_BUDGETS.format(metric=name, unit=unit, rows="\n".join(others)))
     sections.append(_USAGE.format(output=json.dumps(_name(report))))
     if facts.example:
         sections.append(_EXAMPLE.format(example=facts.example))

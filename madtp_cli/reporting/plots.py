@@ -132,6 +132,11 @@ def _costs_of(report: CompressReport, unit: str) -> tuple[float, float]:
     return report.latency.dense_ms, float(report.latency.pruned_ms or 0)
 
 
+def _other_budgets(report: CompressReport, unit: str) -> list[tuple[float, float]]:
+    """Return cost and quality at the other budgets of a range."""
+    return [(point.gflops if unit == "GFLOPs" else point.pruned_ms, point.pruned) for point in report.budgets]
+
+
 def _draw_quality(axis: Axes, runs: Sequence[Run], unit: str) -> None:
     """Draw each pruned model with its interval, and the dense models that they come from."""
     points: dict[str, list[tuple[float, float]]] = {}
@@ -144,9 +149,11 @@ def _draw_quality(axis: Axes, runs: Sequence[Run], unit: str) -> None:
         if interval is not None:
             errors = [[max(0.0, quality.pruned - interval.low)], [max(0.0, interval.high - quality.pruned)]]
         axis.errorbar(pruned, quality.pruned, errors, capsize=3, linestyle="", label=_label(run.name), **_style(number))
-        points.setdefault(f"{report.checkpoint} {report.method}", [(dense, quality.dense)]).append(
-            (pruned, quality.pruned)
-        )
+        path = points.setdefault(f"{report.checkpoint} {report.method}", [(dense, quality.dense)])
+        path.append((pruned, quality.pruned))
+        others = _other_budgets(report, unit)
+        axis.plot(*zip(*others, strict=True), linestyle="", markersize=4, **_style(number)) if others else None
+        path += others
     for path in points.values():  # models of one checkpoint and method
         axis.plot(*zip(*sorted(path), strict=True), color=DENSE, linewidth=0.8, linestyle=":", zorder=1)
     axis.set(xlabel=f"{unit} per sample", ylabel=f"{runs[0].report.quality.metric}")
@@ -182,6 +189,7 @@ def _draw_tokens(axis: Axes, runs: Sequence[Run], tower: str) -> None:
         axis.fill_between(places, low, high, alpha=0.22, color=_style(number)["color"], linewidth=0)
         axis.plot(places, mean, label=_label(run.name), markersize=4, **_style(number))
     axis.set(xlabel="after block (0: before the first)", ylabel="tokens (band: 5-95 %)")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_ylim(bottom=0)
     axis.legend()
 
@@ -193,6 +201,7 @@ def _draw_costs(axis: Axes, runs: Sequence[Run]) -> None:
             axis.hist(gflops, bins=30, alpha=0.75, color=_style(number)["color"], label=_label(run.name))
             axis.axvline(run.report.gflops.dense, color=DENSE, linestyle="--", label=None if number else "dense, mean")
     axis.set(xlabel="GFLOPs of a sample", ylabel="samples")
+    axis.yaxis.get_major_locator().set_params(integer=True)
     axis.set_xlim(left=0)
     axis.legend()
 
@@ -204,6 +213,7 @@ def _draw_loss(axis: Axes, runs: Sequence[Run]) -> None:
             steps, colour = [point.step for point in points], _style(number)["color"]
             axis.plot(steps, [point.loss for point in points], label=_label(run.name), color=colour, linewidth=1)
     axis.set(xlabel="step", ylabel="loss")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend()
 
 
@@ -215,6 +225,7 @@ def _draw_budget(axis: Axes, runs: Sequence[Run]) -> None:
             axis.plot([point.step for point in points], gflops, label=_label(run.name), color=colour, linewidth=1)
             axis.axhline(run.report.budget.gflops, color=colour, linestyle="--", linewidth=0.8)
     axis.set(xlabel="step", ylabel="GFLOPs of the batch (dashed: budget)")
+    axis.xaxis.get_major_locator().set_params(integer=True)
     axis.legend()
 
 
@@ -226,6 +237,7 @@ def _quality_text(runs: Sequence[Run], unit: str) -> str:
         parts.append(
             f"{run.name}: {quality.metric} {quality.dense:.2f} at {dense:.4g} {unit} per sample dense, "
             f"{quality.pruned:.2f} at {pruned:.4g} {unit} pruned"
+            + "".join(f", {value:.2f} at {cost:.4g}" for cost, value in _other_budgets(run.report, unit))
         )
     bars = any(run.report.quality.pruned_interval95 for run in runs)
     return "; ".join(parts) + (". The bar is the 95 % interval of the pruned model." if bars else ".")

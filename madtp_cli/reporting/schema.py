@@ -44,7 +44,7 @@ from madtp_cli.reporting.parts import (
 from madtp_cli.reporting.plain_text import encodable
 from madtp_cli.reporting.record import RecordPart, SettingPart
 from madtp_cli.reporting.rerun import RerunReport
-from madtp_cli.reporting.run_parts import AgreementPart, ComputePart, TrainingPoint
+from madtp_cli.reporting.run_parts import AgreementPart, BudgetPoint, ComputePart, TrainingPoint
 
 __all__ = [
     "AGREEMENT",
@@ -158,6 +158,8 @@ class CompressReport(_ModelReport):
     curve: list[CurvePoint]
     """The calibrated curve: cost on the validation samples by threshold scale, including all trials of the last
     calibration."""
+    budgets: list[BudgetPoint] = []
+    """The pruned model at other budgets of its range; empty for a single budget."""
     training: list[TrainingPoint] = []
     """Steps of the fine-tune, at most 200 of them at equal distances; empty without a fine-tune."""
     settings: dict[str, object]

@@ -156,6 +156,13 @@ def test_another_budget_of_a_range_is_compared_with_the_dense_model(checkpoint, 
     assert report.gflops.pruned is not None
     assert saved.gflops.pruned is not None
     assert report.gflops.pruned > saved.gflops.pruned
+    *_, last = saved.budgets
+    assert (len(saved.budgets), last.requested) == (3, 0.9)
+    assert last.gflops == pytest.approx(report.gflops.pruned)
+    assert last.pruned == report.change.pruned
+    assert last.pruned_ms > 0
+    costs = [saved.gflops.pruned, *(point.gflops for point in saved.budgets)]
+    assert costs == sorted(costs)
 
 
 def test_the_dense_checkpoint_is_read_as_the_compression_read_it(tmp_path, monkeypatch) -> None:

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from madtp_cli.cli.results import compress
 from madtp_cli.pipelines.report_samples import choose
 from madtp_cli.reporting import plots
+from madtp_cli.reporting.card import CardFacts, model_card
 from madtp_cli.reporting.html.report_page import Card, Gallery, report_page
-from madtp_cli.reporting.parts import CurvePoint, LayerPart
+from madtp_cli.reporting.parts import CurvePoint, Interval, LayerPart
 from madtp_cli.reporting.plots import Run
 from madtp_cli.reporting.pruned_sample import Group, ImageInput, PrunedBlock
-from madtp_cli.reporting.run_parts import TrainingPoint
+from madtp_cli.reporting.run_parts import BudgetPoint, TrainingPoint
 from madtp_cli.reporting.samples import BothGflops, BothPredictions, BothScores, SampleRecord
 from tests.reporting.test_html import HOSTILE, Reader, forbidden, sample
 from tests.reports import compress_report
@@ -81,6 +83,25 @@ def test_the_page_has_what_the_data_allow() -> None:
     reader = Reader(report_page([bare], [], []))
     assert "Samples" not in reader.text
     assert "settings.gflops_budget" in reader.text
+
+
+def test_other_budgets_of_a_range_are_drawn_and_listed() -> None:
+    """A checkpoint for a range has its quality at several budgets, in the page, on its card and at the terminal."""
+    point = BudgetPoint(
+        requested=0.8, threshold_scale=0.1, gflops=0.79, share=0.79, pruned=97.75, change=-0.25,
+        interval95=Interval(low=-0.6, high=0.1), pruned_interval95=None, pruned_ms=8.5,
+    )  # fmt: skip
+    drawn = run(budgets=[point])
+    by_title = {plot.title: plot for plot in plots.all_plots([drawn])}
+    assert "97.75 at 0.79" in by_title["Quality against GFLOPs"].description
+    assert "97.75 at 8.5" in by_title["Quality against time"].description
+    assert by_title["Quality against GFLOPs"].light != plots.all_plots([run()])[0].light
+    text = Reader(report_page([drawn], [], [])).text
+    assert "other budgets of the range" in text
+    assert "-0.25 (-0.60 to +0.10)" in text
+    card = model_card(drawn.report, CardFacts(pipeline_tag="image-classification", title="x", command="madtp"))
+    assert "| 0.800 | 0.79 | 97.75 | -0.25 (-0.60 to +0.10) |" in card
+    assert any(line.startswith("At 0.800 of the dense GFLOPs") for line in compress._lines(drawn.report))
 
 
 def test_drawing_keeps_the_settings_of_matplotlib() -> None:

@@ -61,6 +61,12 @@ def _lines(report: CompressReport) -> Iterator[str]:
         f"per sample ({budget.achieved_val / budget.gflops - 1:+.2%}) on {count(budget.samples, 'validation sample')}. "
         "Other samples may cost a little more or less."
     )
+    for point in report.budgets:
+        low, high = point.interval95.low, point.interval95.high
+        yield (
+            f"At {point.requested:.3f} of the dense GFLOPs, without another training: {point.gflops:.4g} GFLOPs, "
+            f"{report.quality.metric} {point.pruned:.2f} ({point.change:+.2f}, {low:+.2f} to {high:+.2f})."
+        )
     yield from _shared.generation_lines(report.generation)
     yield from _shared.index_lines(report.index)
     for tower, layers in report.tokens.items():

@@ -13,7 +13,7 @@ from madtp_cli.reporting.pruned_sample import PrunedSample
 from madtp_cli.reporting.schema import CompressReport
 
 #: Parts of a report that the page shows elsewhere, as tables or plots.
-SHOWN = ("tokens", "curve", "training", "notes")
+SHOWN = ("tokens", "curve", "budgets", "training", "notes")
 
 
 @dataclass(frozen=True)
