@@ -189,7 +189,7 @@ def _draw_tokens(axis: Axes, runs: Sequence[Run], tower: str) -> None:
         axis.fill_between(places, low, high, alpha=0.22, color=_style(number)["color"], linewidth=0)
         axis.plot(places, mean, label=_label(run.name), markersize=4, **_style(number))
     axis.set(xlabel="after block (0: before the first)", ylabel="tokens (band: 5-95 %)")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="x", integer=True)
     axis.set_ylim(bottom=0)
     axis.legend()
 
@@ -201,7 +201,7 @@ def _draw_costs(axis: Axes, runs: Sequence[Run]) -> None:
             axis.hist(gflops, bins=30, alpha=0.75, color=_style(number)["color"], label=_label(run.name))
             axis.axvline(run.report.gflops.dense, color=DENSE, linestyle="--", label=None if number else "dense, mean")
     axis.set(xlabel="GFLOPs of a sample", ylabel="samples")
-    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="y", integer=True)
     axis.set_xlim(left=0)
     axis.legend()
 
@@ -213,7 +213,7 @@ def _draw_loss(axis: Axes, runs: Sequence[Run]) -> None:
             steps, colour = [point.step for point in points], _style(number)["color"]
             axis.plot(steps, [point.loss for point in points], label=_label(run.name), color=colour, linewidth=1)
     axis.set(xlabel="step", ylabel="loss")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="x", integer=True)
     axis.legend()
 
 
@@ -225,7 +225,7 @@ def _draw_budget(axis: Axes, runs: Sequence[Run]) -> None:
             axis.plot([point.step for point in points], gflops, label=_label(run.name), color=colour, linewidth=1)
             axis.axhline(run.report.budget.gflops, color=colour, linestyle="--", linewidth=0.8)
     axis.set(xlabel="step", ylabel="GFLOPs of the batch (dashed: budget)")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.locator_params(axis="x", integer=True)
     axis.legend()
 
 
