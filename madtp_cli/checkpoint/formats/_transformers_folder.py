@@ -120,9 +120,10 @@ def require_weights(source: Source) -> None:
 
 @contextmanager
 def reported_settings(source: Source) -> Iterator[None]:
-    """Raise CheckpointError for what transformers raises about the settings of a folder, which it checks."""
+    """Raise CheckpointError for what transformers raises about the settings of a folder, and hide its warnings."""
     try:
-        yield
+        with without_warnings():
+            yield
     except (StrictDataclassError, *INVALID) as error:  # transformers checks the settings
         first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")[:200]
         raise CheckpointError(
@@ -149,8 +150,7 @@ def _known(
     if refusal:
         return Recognised(model_type.format, task, refusal=refusal)
     model_type.correct(settings)
-    with without_warnings():
-        stored = model_type.config_class.from_dict(settings).to_dict()
+    stored = model_type.config_class.from_dict(settings).to_dict()
     config: dict[str, Any] = {
         "model_type": models.families()[model_type.family or name].model_type,
         "task": task,

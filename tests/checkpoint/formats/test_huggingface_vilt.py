@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,17 @@ def test_given_heads_and_activation_are_used_for_the_only_tower() -> None:
     assert "48 is not a multiple of 7" in str(changed(head_width=7).refusal)
     assert "the same blocks" in str(changed(head_width={"text": 12}).refusal)
     assert changed(head_width={"vision": 12}).config["text_config"]["num_attention_heads"] == 4
+
+
+def test_warnings_of_transformers_are_hidden(caplog: pytest.LogCaptureFixture) -> None:
+    """It warns about a padding token outside the vocabulary, which changes nothing here."""
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        assert changed(config={"pad_token_id": 100}).refusal is None
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert caplog.records == []
 
 
 def test_a_limit_of_patches_is_refused() -> None:
