@@ -166,6 +166,7 @@ def export(
     """Write a checkpoint as one file that runs without madtp, and check its outputs."""
     settings, terminal = context.settings(ctx, PointSettings, early_check=False)
     early_checks.check_export(ctx.params)
+    context.import_torch(terminal)
     if ctx.params["dry_run"]:
         from madtp_cli.pipelines import planning
 
@@ -188,8 +189,9 @@ def inspect(
     verbose: opt.Verbose = 0,
 ) -> None:
     """Show the format, task, sizes and completeness of a checkpoint, without building its model."""
-    settings, _ = context.settings(ctx, RunSettings, early_check=False)
+    settings, terminal = context.settings(ctx, RunSettings, early_check=False)
     early_checks.check_checkpoint(checkpoint)
+    context.import_torch(terminal)
     from madtp_cli.checkpoint import inspection
 
     given = {name: getattr(settings, name) for name in ("head_width", "activation", "weights")}

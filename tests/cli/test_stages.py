@@ -9,8 +9,10 @@ import threading
 import pytest
 from rich.console import Console
 
+from madtp_cli.cli import context
 from madtp_cli.cli.console import Terminal
 from madtp_cli.cli.stages import PLAIN_EVERY, Stage, StageBar, StageLines
+from madtp_cli.errors import CheckpointError
 from madtp_cli.pipelines import progress_bars
 from madtp_cli.pipelines.progress_bars import ProgressBars
 
@@ -150,3 +152,15 @@ def test_the_bars_for_python_show_each_stage(capsys) -> None:
     assert "left" in last
     assert "inner" not in shown
     assert not progress_bars.ProgressBars()._bars
+
+
+@pytest.mark.parametrize("command", [("inspect",), ("export", "out.pt2")])
+def test_commands_that_describe_or_export_say_that_pytorch_loads(madtp, monkeypatch, checkpoint, command) -> None:
+    """It takes seconds, in which they would be silent."""
+
+    def stop(_: Terminal) -> None:
+        raise CheckpointError("PyTorch would load now.")
+
+    monkeypatch.setattr(context, "import_torch", stop)
+    done = madtp(command[0], checkpoint, *command[1:])
+    assert (done.exit_code, "PyTorch would load now." in done.stderr) == (3, True)
