@@ -57,14 +57,19 @@ def rerun(
     settings.command_line.extend(command_line)
     with _threads(record.threads):
         later = compress(source, settings, progress)
+    return _report(report_file, earlier, later, time.monotonic() - started)
+
+
+def _report(report_file: Path, earlier: CompressReport, later: CompressReport, seconds: float) -> RerunReport:
+    expected, found = earlier.record.outputs, later.record.outputs
     return RerunReport(
         report=str(report_file),
         output=later.output,
-        expected=record.outputs,
-        found=later.record.outputs,
-        same=later.record.outputs == record.outputs,
+        expected=expected,
+        found=found,
+        same=found == expected,
         differences=_differences(earlier, later),
-        seconds=time.monotonic() - started,
+        seconds=seconds,
     )
 
 
