@@ -65,7 +65,7 @@ drawn images of handwritten digits and coloured shapes. These are **not** result
   percent of the dense score. Where quality rises, fine-tuning also continued the training on the task.
 
 Retrieval has two data sets: five captions per image, and other images with one long caption each. BLIP was trained on
-both, CLIP on the first one only.
+both, CLIP and SigLIP on the first one only.
 
 | model and data | budget | steps | budget error | share on test | metric | dense | pruned | change | samples |
 |---|---|---|---|---|---|---|---|---|---|"""
