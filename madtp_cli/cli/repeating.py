@@ -20,6 +20,7 @@ def rerun(
 ) -> None:
     """Repeat the run of a report, and tell whether the weights are the same."""
     terminal = context.terminal(ctx)
+    context.import_torch(terminal)
     from madtp_cli.pipelines import rerun as pipeline
 
     words = terminal.command_line

@@ -13,10 +13,11 @@ from madtp_cli.config import choices
 from madtp_cli.config.choices import did_you_mean
 from madtp_cli.errors import UsageError
 
-FIRST_STEPS = """madtp prunes tokens of vision-language models (BLIP, CLIP), so that they meet a FLOPs budget.
+FIRST_STEPS = """madtp prunes tokens of vision-language models (BLIP, BLIP-2, CLIP, SigLIP,
+ViLT), so that they meet a FLOPs budget.
 
   madtp inspect blip.pth                        show what a checkpoint is
-  madtp compress blip.pth --gflops-budget 0.5   prune it to half of its GFLOPs; writes blip-madtp/
+  madtp compress blip.pth --gflops-budget 0.5   halve its GFLOPs, in blip-madtp/
   madtp eval blip-madtp --data nlvr2/           measure its quality on your data
 
 madtp help lists all commands, and madtp help COMMAND the options of one.

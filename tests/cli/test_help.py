@@ -77,6 +77,7 @@ def test_madtp_without_arguments_prints_the_first_steps(madtp) -> None:
     lines = [line.split() for line in done.stdout.splitlines() if line.startswith("  madtp ")]
     assert [line[1] for line in lines] == ["inspect", "compress", "eval"]
     assert "madtp help" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
