@@ -132,7 +132,12 @@ CompareTime = Annotated[
 
 Arch = Annotated[
     str | None,
-    option("Count a published architecture instead of a checkpoint; see --list-archs.", "--arch", panel="Architecture"),
+    option(
+        "Count a published architecture instead of a checkpoint; see --list-archs.",
+        "--arch",
+        panel="Architecture",
+        **completed("arch"),
+    ),
 ]
 ListArchs = Annotated[
     bool, option("List the architectures that --arch accepts, and exit.", "--list-archs", panel="Architecture")

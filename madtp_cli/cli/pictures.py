@@ -93,13 +93,15 @@ def show(
     overwrite: Overwrite = False,
 ) -> None:
     """Show which patches of an image and which words each block keeps, where the pruned ones go, and what it costs."""
-    settings, progress = context.settings(ctx, RunSettings)
+    settings, progress = context.settings(ctx, RunSettings, early_check=False)
     if not image:
         raise UsageError("--image is missing.\nGive --image FILE, for a pair twice: the left one first.")
     file = _file(checkpoint, output, html, terminal)
     early_checks.check_images(image)
     if file is not None:
         early_checks.check_own_file(file, overwrite)
+    early_checks.check_checkpoint(checkpoint)
+    context.import_torch(progress)
     from madtp_cli.pipelines import show as pipeline
 
     sample = pipeline.show(checkpoint, image, text or (), settings, progress, dense)

@@ -7,6 +7,7 @@ import typer
 from madtp_cli.cli import context, results
 from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
+from madtp_cli.reporting import reading
 
 
 @groups.add(groups.RUN_OUTPUT)
@@ -20,6 +21,7 @@ def rerun(
 ) -> None:
     """Repeat the run of a report, and tell whether the weights are the same."""
     terminal = context.terminal(ctx)
+    reading.read_report(report)
     context.import_torch(terminal)
     from madtp_cli.pipelines import rerun as pipeline
 
@@ -33,10 +35,12 @@ def rerun(
 @groups.add(groups.OUTPUT)
 def doctor(ctx: typer.Context) -> None:
     """Print the environment and what works in it, for bug reports."""
-    context.terminal(ctx)
+    terminal = context.terminal(ctx)
     from madtp_cli.pipelines import doctor as pipeline
 
+    terminal.start("Checking the environment", 0)
     found = pipeline.doctor()
+    terminal.finish()
     context.print_report(ctx, found, results.doctor.show)
     pipeline.require_usable(found)
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Collection, Iterable
 from importlib import util
 
+from madtp_cli.config import architecture_files
 from madtp_cli.errors import UsageError
 
 #: Settings and options whose values are the files of a folder.
@@ -35,6 +36,8 @@ def of(name: str) -> tuple[str, ...]:
     >>> of("split"), of("seed")
     (('train', 'val', 'test'), ())
     """
+    if name == "arch":
+        return architecture_files.names()
     return _files(FOLDERS[name]) if name in FOLDERS else FIXED.get(name, ())
 
 

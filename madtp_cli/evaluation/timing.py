@@ -47,9 +47,8 @@ def latency(
         pruned: The same model pruned; None to time the dense model alone.
         batches: Collated batches of one size. Each turn takes the next one: real data does not repeat, and compiling
             kernels for new token counts is part of the time. Memory is measured on the first one.
-        compute: Device and number format.
+        compute, progress: Device and number format; receives the progress.
         turns: Number of turns; chosen by the duration of the forward passes if None.
-        progress: Receives the progress.
         label: Words for the names of the stages, if models are timed several times.
     """
     progress, batches = progress or ProgressReporter(), [compute.moved(inputs_of(batch)) for batch in batches]

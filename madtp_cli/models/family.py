@@ -7,8 +7,10 @@ model classes and tokenizer classes only when they are called.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +196,17 @@ def require_vocabulary(tokenizer: Any, text_config: Any) -> None:
     """Raise ValueError unless a tokenizer has as many word pieces as a checkpoint has word embeddings."""
     if len(tokenizer) != text_config.vocab_size:
         raise ValueError(f"has {len(tokenizer):,} word pieces, but the checkpoint has {text_config.vocab_size:,}")
+
+
+def published_architectures(family_file: str, build: Callable[..., Any]) -> dict[str, Callable[[], Any]]:
+    """Return the published architectures of a family, for its record.
+
+    The file `architectures.json` beside `family.py` has the arguments of `build` by name. The command line reads the
+    names from it without importing the family.
+
+    Args:
+        family_file: `__file__` of `family.py`.
+        build: Makes a configuration of the arguments.
+    """
+    found = json.loads(Path(family_file).with_name("architectures.json").read_text("utf-8"))
+    return {name: partial(build, **arguments) for name, arguments in found.items()}

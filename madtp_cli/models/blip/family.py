@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from madtp_cli.models.family import (
@@ -10,6 +9,7 @@ from madtp_cli.models.family import (
     ImageSettings,
     TextLimit,
     TokenizerRecord,
+    published_architectures,
     read_bert_tokenizer,
     require_vocabulary,
 )
@@ -124,14 +124,5 @@ FAMILY = Family(
         "text_decoder.cls.predictions.decoder.weight": "text_decoder.bert.embeddings.word_embeddings.weight",
         "text_decoder.cls.predictions.decoder.bias": "text_decoder.cls.predictions.bias",
     },
-    architectures={
-        "blip-nlvr-base": partial(architecture, "nlvr2", 384),
-        "blip-nlvr-large": partial(architecture, "nlvr2", 384, large=True),
-        "blip-vqa-base": partial(architecture, "vqa", 480),
-        "blip-vqa-large": partial(architecture, "vqa", 480, large=True),
-        "blip-caption-base": partial(architecture, "caption", 384),
-        "blip-caption-large": partial(architecture, "caption", 384, large=True),
-        "blip-retrieval-base": partial(architecture, "retrieval", 384),
-        "blip-retrieval-large": partial(architecture, "retrieval", 384, large=True),
-    },
+    architectures=published_architectures(__file__, architecture),
 )

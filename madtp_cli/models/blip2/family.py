@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from madtp_cli.models.family import Family, ImageSettings, TextLimit, TokenizerRecord, read_bert_tokenizer
+from madtp_cli.models.family import (
+    Family,
+    ImageSettings,
+    TextLimit,
+    TokenizerRecord,
+    published_architectures,
+    read_bert_tokenizer,
+)
 
 #: Word pieces that a tokenizer may have besides BERT's: [DEC], with which captions begin, and the image token that
 #: transformers' processor adds. No text contains them.
@@ -85,6 +91,6 @@ FAMILY = Family(
         "text": {"layer_norm_eps": 1e-12, "hidden_act": "gelu"},
     },
     head_widths=(64, 88),
-    architectures={"blip2-itm": partial(architecture, 224), "blip2-itm-coco": partial(architecture, 364)},
+    architectures=published_architectures(__file__, architecture),
     transformers_type="blip-2",
 )

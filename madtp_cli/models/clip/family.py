@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from madtp_cli.models.family import Family, ImageSettings, TextLimit, TokenizerRecord, require_vocabulary
+from madtp_cli.models.family import (
+    Family,
+    ImageSettings,
+    TextLimit,
+    TokenizerRecord,
+    published_architectures,
+    require_vocabulary,
+)
 
 
 def read_tokenizer(folder: Path) -> Any:
@@ -125,11 +131,5 @@ FAMILY = Family(
         "text": {"layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},
     },
     head_widths=(64, 80),
-    architectures={
-        "clip-vit-b-32": partial(architecture, "base", 32, 224),
-        "clip-vit-b-16": partial(architecture, "base", 16, 224),
-        "clip-vit-l-14": partial(architecture, "large", 14, 224),
-        "clip-vit-l-14-336": partial(architecture, "large", 14, 336),
-        "clip-vit-h-14": partial(architecture, "huge", 14, 224, "gelu"),
-    },
+    architectures=published_architectures(__file__, architecture),
 )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from madtp_cli.flops import parts
-from madtp_cli.models.family import Family, ImageSettings, TextLimit, TokenizerRecord, require_vocabulary
+from madtp_cli.models.family import (
+    Family,
+    ImageSettings,
+    TextLimit,
+    TokenizerRecord,
+    published_architectures,
+    require_vocabulary,
+)
 
 
 def image_tokens(vision: Any) -> int:
@@ -112,12 +118,5 @@ FAMILY = Family(
     resize_modes=("squash",),
     image_tokens=image_tokens,
     head_widths=(64, 72),
-    architectures={
-        "siglip-base-224": partial(architecture, "base", 16, 224),
-        "siglip-base-384": partial(architecture, "base", 16, 384),
-        "siglip-large-384": partial(architecture, "large", 16, 384),
-        "siglip-so400m-384": partial(architecture, "so400m", 14, 384),
-        "siglip2-base-224": partial(architecture, "base", 16, 224, GEMMA),
-        "siglip2-so400m-384": partial(architecture, "so400m", 16, 384, GEMMA),
-    },
+    architectures=published_architectures(__file__, architecture),
 )

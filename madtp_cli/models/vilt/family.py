@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from transformers.image_utils import IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD
@@ -12,6 +11,7 @@ from madtp_cli.models.family import (
     ImageSettings,
     TextLimit,
     TokenizerRecord,
+    published_architectures,
     read_bert_tokenizer,
     require_vocabulary,
 )
@@ -52,18 +52,20 @@ def tokens_of_image(width: int, height: int, vision: Any) -> int:
     return rows * columns + 1
 
 
-def architecture(task: str, **fields: Any) -> Any:
+def architecture(task: str, answers: int = 0) -> Any:
     """Return the configuration of a published model.
 
     Args:
         task: Name of the task.
-        fields: Further fields of the configuration.
+        answers: Number of answers of the classifier of a VQA model.
 
     Source: ViLT, arXiv:2102.03334; the sizes are the defaults of transformers' configuration.
     """
     from madtp_cli.models.vilt.towers import MadtpViltConfig
 
-    return MadtpViltConfig(task=task, text_config={"modality_type_vocab_size": 3 if task == "nlvr2" else 2}, **fields)
+    text = {"modality_type_vocab_size": 3 if task == "nlvr2" else 2}
+    names = [f"answer {number}" for number in range(answers)]
+    return MadtpViltConfig(task=task, text_config=text, answers=names or None)
 
 
 FAMILY = Family(
@@ -86,8 +88,5 @@ FAMILY = Family(
     image_lengths=tokens_of_image,
     text_limits={"nlvr2": TextLimit(tokens=40, plain=True), "vqa question": TextLimit(tokens=40, plain=True)},
     tower_defaults={"vision": {"layer_norm_eps": 1e-12, "hidden_act": "gelu"}},
-    architectures={
-        "vilt-b32-nlvr2": partial(architecture, "nlvr2"),
-        "vilt-b32": partial(architecture, "vqa", answers=[f"answer {number}" for number in range(3129)]),
-    },
+    architectures=published_architectures(__file__, architecture),
 )
