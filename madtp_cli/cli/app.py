@@ -14,6 +14,7 @@ from madtp_cli.cli import context, data_commands, early_checks, exit_codes, pict
 from madtp_cli.cli import option_groups as groups
 from madtp_cli.cli import options as opt
 from madtp_cli.cli.memory import reuse_freed_memory
+from madtp_cli.cli.threads import wait_without_spinning
 from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, PointSettings, RunSettings
 from madtp_cli.config.batch_sizes import parse_batch_sizes
 
@@ -242,4 +243,5 @@ def version(
 def main() -> None:
     """Run madtp; the entry point of the `madtp` script."""
     reuse_freed_memory()
+    wait_without_spinning()
     app()

@@ -86,7 +86,7 @@ def test_percentiles_and_throughput_are_of_batches(monkeypatch, blip, collate, s
     """The report has milliseconds per batch and per sample."""
     seconds = {"dense": [0.1 * number for number in range(1, 22)], "pruned": [0.55] * 21}
 
-    def in_turns(models: Any, batches: Any, *_: Any) -> dict[str, list[float]]:
+    def in_turns(models: Any, batches: Any, *_: Any, label: str) -> dict[str, list[float]]:
         with torch.inference_mode():
             return {name: seconds[name] for name, model in models.items() if model(**batches[0])}
 
