@@ -71,10 +71,8 @@ def all_plots(runs: Sequence[Run]) -> list[Plot]:
     """
     require_matplotlib()
     plots = [
-        _plot(
-            "Quality against GFLOPs", _quality_text(runs, "GFLOPs"), lambda axis: _draw_quality(axis, runs, "GFLOPs")
-        ),
-        _plot("Quality against time", _quality_text(runs, "ms"), lambda axis: _draw_quality(axis, runs, "ms")),
+        _plot(f"Quality against {name}", _quality_text(runs, unit), lambda axis, u=unit: _draw_quality(axis, runs, u))
+        for name, unit in (("GFLOPs", "GFLOPs"), ("time", "ms"))
     ]
     if any(run.report.curve for run in runs):
         plots.append(_plot("Cost against threshold scale", _curve_text(runs), lambda axis: _draw_curve(axis, runs)))
@@ -132,6 +130,13 @@ def _costs_of(report: CompressReport, unit: str) -> tuple[float, float]:
     return report.latency.dense_ms, float(report.latency.pruned_ms or 0)
 
 
+def _comparable(report: CompressReport, unit: str) -> str:
+    """Return what reports whose points are joined have in common; for times also how they were measured."""
+    time = report.latency
+    timed = [time.device, time.processor, time.dtype, time.threads, time.batch_size]
+    return " ".join(map(str, [report.checkpoint, report.method, *(timed if unit == "ms" else [])]))
+
+
 def _other_budgets(report: CompressReport, unit: str) -> list[tuple[float, float]]:
     """Return cost and quality at the other budgets of a range."""
     return [(point.gflops if unit == "GFLOPs" else point.pruned_ms, point.pruned) for point in report.budgets]
@@ -149,7 +154,7 @@ def _draw_quality(axis: Axes, runs: Sequence[Run], unit: str) -> None:
         if interval is not None:
             errors = [[max(0.0, quality.pruned - interval.low)], [max(0.0, interval.high - quality.pruned)]]
         axis.errorbar(pruned, quality.pruned, errors, capsize=3, linestyle="", label=_label(run.name), **_style(number))
-        path = points.setdefault(f"{report.checkpoint} {report.method}", [(dense, quality.dense)])
+        path = points.setdefault(_comparable(report, unit), [(dense, quality.dense)])
         path.append((pruned, quality.pruned))
         others = _other_budgets(report, unit)
         axis.plot(*zip(*others, strict=True), linestyle="", markersize=4, **_style(number)) if others else None
@@ -240,7 +245,10 @@ def _quality_text(runs: Sequence[Run], unit: str) -> str:
             + "".join(f", {value:.2f} at {cost:.4g}" for cost, value in _other_budgets(run.report, unit))
         )
     bars = any(run.report.quality.pruned_interval95 for run in runs)
-    return "; ".join(parts) + (". The bar is the 95 % interval of the pruned model." if bars else ".")
+    text = "; ".join(parts) + (". The bar is the 95 % interval of the pruned model." if bars else ".")
+    if len({_comparable(run.report, unit) for run in runs}) > len({_comparable(run.report, "GFLOPs") for run in runs}):
+        text += " Times that were measured on different processors, devices or threads are not joined by a line."
+    return text
 
 
 def _curve_text(runs: Sequence[Run]) -> str:

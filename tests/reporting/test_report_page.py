@@ -104,6 +104,16 @@ def test_other_budgets_of_a_range_are_drawn_and_listed() -> None:
     assert any(line.startswith("At 0.800 of the dense GFLOPs") for line in compress._lines(drawn.report))
 
 
+def test_times_of_different_machines_are_not_joined() -> None:
+    """A line between them would be no trade-off; GFLOPs do not depend on the machine."""
+    here = run()
+    there = run("other", latency=here.report.latency.model_copy(update={"threads": 7}))
+    by_title = {plot.title: plot.description for plot in plots.all_plots([here, there])}
+    assert "are not joined" in by_title["Quality against time"]
+    assert "are not joined" not in by_title["Quality against GFLOPs"]
+    assert "are not joined" not in plots.all_plots([here, run("same")])[1].description
+
+
 def test_drawing_keeps_the_settings_of_matplotlib() -> None:
     """A notebook draws in its own style afterwards; the same plot is drawn the same each time."""
     import matplotlib
