@@ -132,9 +132,8 @@ def _costs_of(report: CompressReport, unit: str) -> tuple[float, float]:
 
 def _comparable(report: CompressReport, unit: str) -> str:
     """Return what reports whose points are joined have in common; for times also how they were measured."""
-    time = report.latency
-    timed = [time.device, time.processor, time.dtype, time.threads, time.batch_size]
-    return " ".join(map(str, [report.checkpoint, report.method, *(timed if unit == "ms" else [])]))
+    timed = report.latency.model_dump(include={"device", "processor", "dtype", "threads", "batch_size"})
+    return f"{report.checkpoint} {report.method} {timed if unit == 'ms' else ''}"
 
 
 def _other_budgets(report: CompressReport, unit: str) -> list[tuple[float, float]]:
