@@ -39,9 +39,9 @@ VARIABLES = re.compile(
 
 def doctor() -> DoctorReport:
     """Describe the environment. Nothing is changed, and no network is used."""
-    needed = _requirements()
-    packages = _versions(needed.pop("", []))
-    missing = [f"The package {name} is not installed." for name, version in packages.items() if version is None]
+    extras = _requirements()
+    needed = extras.pop("", [])
+    packages = _versions(needed)
     torch, problem = _torch()
     return DoctorReport(
         madtp=__version__,
@@ -52,11 +52,11 @@ def doctor() -> DoctorReport:
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=_memory(),
         packages=packages,
-        extras={extra: _versions(names) for extra, names in needed.items()},
+        extras={extra: _versions(requirements) for extra, requirements in extras.items()},
         torch=torch,
         folders=_folders(),
         variables={name: value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)},
-        problems=missing + problem,
+        problems=_unsuitable(needed, packages) + problem,
     )
 
 
@@ -66,30 +66,37 @@ def require_usable(report: DoctorReport) -> None:
         raise CheckError("\n".join([*report.problems[:2], ADVICE]))
 
 
-def _requirements() -> dict[str, list[str]]:
+def _requirements() -> dict[str, list[Requirement]]:
     """Return the packages that madtp needs by extra; those without an extra have the key "".
 
     They are in the metadata of the installed package, or in pyproject.toml of a checkout.
     """
     if PROJECT.is_file():
         project = tomllib.loads(PROJECT.read_text("utf-8"))["project"]
-        return {"": _names(project["dependencies"])} | {
-            extra: _names(texts) for extra, texts in project["optional-dependencies"].items()
-        }
-    found: dict[str, list[str]] = {"": []}
+        texts = {"": project["dependencies"], **project["optional-dependencies"]}
+        return {extra: [Requirement(text) for text in listed] for extra, listed in texts.items()}
+    found: dict[str, list[Requirement]] = {"": []}
     for text in metadata.requires("madtp") or []:
         extra = re.search(r"extra\s*==\s*[\"']([\w-]+)", text)
-        found.setdefault(extra[1] if extra else "", []).append(Requirement(text).name)
+        found.setdefault(extra[1] if extra else "", []).append(Requirement(text))
     return found
 
 
-def _names(requirements: Iterable[str]) -> list[str]:
-    return [Requirement(text).name for text in requirements]
+def _unsuitable(needed: Iterable[Requirement], packages: dict[str, str | None]) -> list[str]:
+    """Return a sentence on each package that is missing or has a version that madtp does not work with."""
+    problems = []
+    for requirement in needed:
+        name, version = requirement.name, packages[requirement.name]
+        if version is None:
+            problems.append(f"The package {name} is not installed.")
+        elif not requirement.specifier.contains(version, prereleases=True):
+            problems.append(f"{name} {version} does not fit: madtp needs {name}{requirement.specifier}.")
+    return problems
 
 
-def _versions(names: Iterable[str]) -> dict[str, str | None]:
+def _versions(requirements: Iterable[Requirement]) -> dict[str, str | None]:
     versions: dict[str, str | None] = {}
-    for name in names:
+    for name in (requirement.name for requirement in requirements):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

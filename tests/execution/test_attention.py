@@ -245,8 +245,9 @@ def test_flash_attention_gets_sizes_in_more_than_half_precision(size: float) -> 
     assert seen.output[0, 0, 0].item() == pytest.approx(size / (1 + size), rel=4e-3)
 
 
-def test_cuda_uses_flash_in_half_precision_and_pads_in_float32() -> None:
+def test_cuda_uses_flash_in_half_precision_and_pads_in_float32(monkeypatch) -> None:
     """Flash attention has no float32, and dozens of small calls leave a GPU idle. A CPU decides by cost."""
+    monkeypatch.setattr(attention, "HAS_VARLEN", True)
 
     class CudaTensor:
         device = torch.device("cuda")
@@ -258,3 +259,5 @@ def test_cuda_uses_flash_in_half_precision_and_pads_in_float32() -> None:
         assert attention.resolve_backend("auto", CudaTensor(dtype)) == backend  # type: ignore[arg-type]
         assert attention.resolve_backend("loop", CudaTensor(dtype)) == "loop"  # type: ignore[arg-type]
     assert attention.resolve_backend("auto", torch.ones(1)) == "auto"
+    monkeypatch.setattr(attention, "HAS_VARLEN", False)  # torch 2.10 and older
+    assert attention.resolve_backend("auto", CudaTensor(torch.float16)) == "padded"  # type: ignore[arg-type]

@@ -51,4 +51,19 @@ def test_the_requirements_come_from_the_installed_package_where_there_is_no_chec
     monkeypatch.setattr(doctor, "PROJECT", tmp_path / "pyproject.toml")
     lines = ["torch>=2.13", 'onnx>=1.19; extra == "export"', "rich"]
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: lines)
-    assert doctor._requirements() == {"": ["torch", "rich"], "export": ["onnx"]}
+    found = {extra: [each.name for each in needed] for extra, needed in doctor._requirements().items()}
+    assert found == {"": ["torch", "rich"], "export": ["onnx"]}
+
+
+def test_a_package_that_is_too_old_or_too_new_is_a_problem(monkeypatch, tmp_path) -> None:
+    """pip only warns when another package replaces torch or transformers."""
+    monkeypatch.setattr(doctor, "PROJECT", tmp_path / "pyproject.toml")
+    lines = ["torch>=2.9.1", "transformers>=5.21,<6", "rich>=13"]
+    monkeypatch.setattr(doctor.metadata, "requires", lambda name: lines)
+    versions = {"torch": "2.9.0+cpu", "transformers": "6.0.0", "rich": "15.0.0"}
+    monkeypatch.setattr(doctor.metadata, "version", versions.__getitem__)
+    monkeypatch.setattr(doctor, "_torch", lambda: (None, []))
+    assert doctor.doctor().problems == [
+        "torch 2.9.0+cpu does not fit: madtp needs torch>=2.9.1.",
+        "transformers 6.0.0 does not fit: madtp needs transformers<6,>=5.21.",
+    ]

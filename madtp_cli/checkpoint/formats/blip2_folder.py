@@ -70,7 +70,9 @@ def _refusal(source: Source) -> str | None:
 
 def _config(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return our configuration; the Q-Former is its text tower."""
-    stored = Blip2Config.from_dict(copy.deepcopy(dict(settings))).to_dict()
+    # huggingface_hub 1 refuses impossible architectures, which the model does not depend on.
+    used = {name: value for name, value in settings.items() if name != "architectures"}
+    stored = Blip2Config.from_dict(copy.deepcopy(used)).to_dict()
     return {
         "model_type": "madtp_blip2",
         "task": "retrieval",
