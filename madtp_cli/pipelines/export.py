@@ -23,7 +23,7 @@ from madtp_cli.reporting.schema import ExportReport
 #: The names of stages.
 TRACING, WRITING, CHECKING = "Tracing", "Writing", "Checking"
 #: Seconds to trace a layer norm and what belongs to it, and a block that prunes; bytes that are written per second.
-TRACING_SECONDS, PRUNING_SECONDS, BYTES_PER_SECOND = 0.1, 1.6, 2e8
+TRACING_SECONDS, PRUNING_SECONDS, BYTES_PER_SECOND = 0.08, 1.2, 2e8
 #: Forward passes of one sample that check a file.
 CHECKING_PASSES = 30
 #: Note for a model that generates text.
