@@ -16,8 +16,7 @@ def wait_without_spinning(environ: MutableMapping[str, str] = os.environ) -> Non
     """Let waiting threads sleep soon. It has an effect only before PyTorch is imported.
 
     If another program uses one of the cores, a thread that waits on the other core by spinning keeps the thread that it
-    waits for from running there. On two cores with three other busy programs, a training step took five times as
-    long; docs/speed.md has the figures. On free cores it takes the same time.
+    waits for from running there. docs/speed.md has measured times. On free cores the time stays the same.
     """
     if not any(name in environ for name in CHOSEN):
         environ["GOMP_SPINCOUNT"] = SPINS

@@ -162,7 +162,7 @@ def _reporting_stages(compression: Compression, pace: Pace) -> Iterator[PlannedS
     yield PlannedStage(stage_titles.MATCHING[1], pairs * pace.pruned_pair, "pruned pairs")
     size = min(session.settings.batch_size, len(rows))
     yield from timing.planned_stages(size, [size * pace.dense, size * pace.pruned])
-    yield from _range_stages(compression, pace, mine, pairs)
+    yield from _range_stages(compression, pace, len(rows), pairs)
     weights = sum(parameter.nbytes for parameter in compression.student.parameters())
     yield PlannedStage(stage_titles.SAVING, SAVING_SECONDS + weights / BYTES_PER_SECOND, "files")
 
@@ -177,7 +177,9 @@ def _range_stages(compression: Compression, pace: Pace, samples: int, pairs: int
             return pruned + part * (dense - pruned)
 
         evaluating, matching = stage_titles.evaluation_at(share)
-        yield PlannedStage(evaluating, samples * seconds(pace.dense_answer, pace.pruned_answer), "pruned")
+        yield PlannedStage(
+            evaluating, processes.most_of(samples) * seconds(pace.dense_answer, pace.pruned_answer), "pruned"
+        )
         yield PlannedStage(matching, pairs * seconds(pace.dense_pair, pace.pruned_pair), "pruned pairs")
         size = min(compression.session.settings.batch_size, samples)
         forward = [size * pace.dense, size * seconds(pace.dense, pace.pruned)]

@@ -108,8 +108,8 @@ def _trained(
     state: StateFolder | None,
 ) -> tuple[Calibration, Calibration | None]:
     """Calibrate roughly and fine-tune, as far as an earlier run did not; return the calibrations before and after."""
+    upper = upper_end(settings.gflops_budget, target.dense)
     if state and (trained := state.load(training_state.TRAINED)):
-        upper = upper_end(settings.gflops_budget, target.dense)
         announce(Compression(session, student, teacher, target, upper=upper))
         session.training[:] = [TrainingPoint(**point) for point in trained["points"]]
         final = training_state.restore_trained(trained, student)
@@ -117,7 +117,6 @@ def _trained(
     saved = state.load(training_state.TRAINING) if state else None
     training = planned_training(session, settings, saved["step"] if saved else 0)
     few = 0 if saved else rough_samples(session)
-    upper = upper_end(settings.gflops_budget, target.dense)
     compression = Compression(session, student, teacher, target, training, upper)
     remaining = announce(compression, few)
     if saved:

@@ -28,8 +28,6 @@ MOST_POINTS = 20
 ROUGH_CLOSE = 0.05
 #: How fast the threshold scale follows the cost of the training batches, whose noise is larger than their drift.
 FOLLOWING = 0.05
-
-
 #: Budgets of a range whose quality is reported: both ends and some between, in equal ratios.
 REPORTED = 4
 

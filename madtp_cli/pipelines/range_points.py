@@ -14,7 +14,7 @@ from madtp_cli.evaluation.quality import change, compared
 from madtp_cli.evaluation.run import Measured
 from madtp_cli.evaluation.session import Session
 from madtp_cli.reporting.run_parts import BudgetPoint
-from madtp_cli.reporting.schema import GflopsPart, LatencyPart
+from madtp_cli.reporting.schema import ChangePart, GflopsPart, LatencyPart
 
 
 def measured_points(
@@ -26,6 +26,8 @@ def measured_points(
 ) -> list[BudgetPoint]:
     """Return the quality, the cost and the time at other budgets of a range; nothing for a single budget.
 
+    A range also has no other budgets if its calibration found no curve, for example where the cost jumps.
+
     Args:
         session: Data and compute config.
         settings: The settings with the budgets.
@@ -33,27 +35,30 @@ def measured_points(
         dense: The dense model's results on the reported samples.
         time: Times both models; its argument is a label for the names of the stages.
     """
-    target, student = compressed.target, compressed.student
-    points = []
+    target, student, points = compressed.target, compressed.student, list[BudgetPoint]()
+    if not compressed.settings.curve:
+        return points
     for share in elastic.reported_shares(target, upper_end(settings.gflops_budget, target.dense)):
-        scale = scale_at(compressed.settings.curve, share)
-        run.set_threshold_scale(student, scale)
+        run.set_threshold_scale(student, scale_at(compressed.settings.curve, share))
         evaluating, matching = stage_titles.evaluation_at(share)
         pruned = run.measure(session, evaluating, student, settings.split, matching=matching)
         quality = change(session, dense, compared(session, dense, pruned))
         cost = GflopsPart.of(dense.gflops(compressed.teacher).mean(), pruned.gflops(student).mean())
-        points.append(
-            BudgetPoint(
-                requested=share,
-                threshold_scale=scale,
-                gflops=float(cost.pruned or 0),
-                share=float(cost.share or 0),
-                pruned=quality.pruned,
-                change=quality.change,
-                interval95=quality.interval95,
-                pruned_interval95=quality.pruned_interval95,
-                pruned_ms=float(time(stage_titles.share_in_words(share)).pruned_ms or 0),
-            )
-        )
+        latency = time(stage_titles.share_in_words(share))
+        points.append(_point(share, compressed.settings.threshold_scale, quality, cost, latency))
     run.set_threshold_scale(student, compressed.calibration.threshold_scale)
     return points
+
+
+def _point(share: float, scale: float, quality: ChangePart, cost: GflopsPart, latency: LatencyPart) -> BudgetPoint:
+    return BudgetPoint(
+        requested=share,
+        threshold_scale=scale,
+        gflops=float(cost.pruned or 0),
+        share=float(cost.share or 0),
+        pruned=quality.pruned,
+        change=quality.change,
+        interval95=quality.interval95,
+        pruned_interval95=quality.pruned_interval95,
+        pruned_ms=float(latency.pruned_ms or 0),
+    )

@@ -155,9 +155,9 @@ def _draw_quality(axis: Axes, runs: Sequence[Run], unit: str) -> None:
         axis.errorbar(pruned, quality.pruned, errors, capsize=3, linestyle="", label=_label(run.name), **_style(number))
         path = points.setdefault(_comparable(report, unit), [(dense, quality.dense)])
         path.append((pruned, quality.pruned))
-        others = _other_budgets(report, unit)
-        axis.plot(*zip(*others, strict=True), linestyle="", markersize=4, **_style(number)) if others else None
-        path += others
+        for point in _other_budgets(report, unit):
+            axis.plot(*point, linestyle="", markersize=4, **_style(number))
+            path.append(point)
     for path in points.values():  # models of one checkpoint and method
         axis.plot(*zip(*sorted(path), strict=True), color=DENSE, linewidth=0.8, linestyle=":", zorder=1)
     axis.set(xlabel=f"{unit} per sample", ylabel=f"{runs[0].report.quality.metric}")

@@ -161,6 +161,7 @@ def test_another_budget_of_a_range_is_compared_with_the_dense_model(checkpoint, 
     assert last.gflops == pytest.approx(report.gflops.pruned)
     assert last.pruned == report.change.pruned
     assert last.pruned_ms > 0
+    assert 0 < last.threshold_scale < saved.threshold_scale
     costs = [saved.gflops.pruned, *(point.gflops for point in saved.budgets)]
     assert costs == sorted(costs)
 

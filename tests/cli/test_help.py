@@ -97,15 +97,16 @@ def test_help_lists_the_commands_and_suggests_one(madtp) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "typed", "values"),
+    ("command", "option", "typed", "values"),
     [
-        ("--method", "madtp-p", ["madtp-paper"]),
-        ("--split", "t", ["train", "test"]),
-        ("--dtype", "fl", ["float32", "float16"]),
+        ("profile", "--arch", "vilt", ["vilt-b32-nlvr2", "vilt-b32"]),
+        ("compress", "--method", "madtp-p", ["madtp-paper"]),
+        ("compress", "--split", "t", ["train", "test"]),
+        ("compress", "--dtype", "fl", ["float32", "float16"]),
     ],
 )
-def test_a_shell_completes_values(option, typed, values) -> None:
+def test_a_shell_completes_values(command, option, typed, values) -> None:
     """The options whose values are a list."""
-    (found,) = (parameter for parameter in COMMANDS["compress"].params if option in parameter.opts)
-    completed = found.shell_complete(typer.Context(COMMANDS["compress"]), typed)
+    (found,) = (parameter for parameter in COMMANDS[command].params if option in parameter.opts)
+    completed = found.shell_complete(typer.Context(COMMANDS[command]), typed)
     assert [item.value for item in completed] == values

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madtp_cli.config import BLIP_KEYS, CompareSettings, CompressSettings, RunSettings, choices, flag, resolve
-from madtp_cli.config.command_line import compress_command
-from madtp_cli.config.effects import INPUT_PATHS, WITHOUT_EFFECT
-from madtp_cli.config.settings import ALL_FIELDS
+from madtp_cli.config import BLIP_KEYS, CompareSettings, CompressSettings, RunSettings, flag, resolve
 from madtp_cli.errors import UsageError
 
 BUDGET = {"gflops_budget": "0.2"}
@@ -297,22 +293,3 @@ def test_a_file_may_have_lists_and_mappings_of_single_values(tmp_path: Path) -> 
         file.write_text(line)
         with pytest.raises(UsageError, match=message):
             resolve({}, file, {}, CompareSettings)
-
-
-def test_the_listed_choices_are_those_of_the_settings() -> None:
-    """They complete words and correct mistakes before any settings exist. --device may have a number too."""
-    literals = {
-        name: {value for part in (field.annotation, *get_args(field.annotation)) for value in get_args(part)}
-        for name, field in ALL_FIELDS.items()
-    }
-    found = {name: {v for v in values if isinstance(v, str)} for name, values in literals.items()}
-    listed = {name: set(values) for name, values in choices.FIXED.items() if name != "device"}
-    assert listed == {name: values for name, values in found.items() if values}
-
-
-def test_a_card_and_a_record_ignore_what_cannot_change_the_weights() -> None:
-    """The card's command is for another machine; a run continues although another program records it."""
-    given = {"gflops_budget": "0.2", "junit": "gates.xml", "max_drop": 1, "tracker": "wandb", "resume": True, "seed": 3}
-    command = compress_command(Path("blip.pt"), resolve(given, None, {}))
-    assert command == "madtp compress blip.pt --gflops-budget 0.2 --seed 3"
-    assert CompressSettings.model_fields.keys() >= WITHOUT_EFFECT | INPUT_PATHS
