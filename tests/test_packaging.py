@@ -43,6 +43,31 @@ def test_every_dependency_has_a_version_in_the_constraints() -> None:
         assert wanted.specifier.contains(pin.version), text
 
 
+def limits(name: str) -> dict[str, str]:
+    """Return the versions of a package that madtp allows: `{">=": "5.21", "<": "6"}`."""
+    (wanted,) = (needed for needed in map(Requirement, PROJECT["dependencies"]) if needed.name == name)
+    return {each.operator: each.version for each in wanted.specifier}
+
+
+def test_the_readme_names_the_oldest_versions() -> None:
+    """Users read it before they change the packages of an environment."""
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    torch, transformers = limits("torch"), limits("transformers")
+    below = f"{transformers['>=']} or newer, below {transformers['<']}."
+    assert f"torch {torch['>=']} or newer and transformers {below}" in readme
+
+
+def test_the_tests_with_the_oldest_versions_install_them(tmp_path) -> None:
+    """And all other packages in the versions of constraints.txt."""
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    written = tmp_path / "build/oldest.txt"
+    subprocess.run(["make", "-sf", ROOT / "Makefile", "build/oldest.txt"], cwd=tmp_path, check=True)
+    usual, old = (set(path.read_text("utf-8").splitlines()) for path in (ROOT / "constraints.txt", written))
+    assert old - usual == {f"{name}=={limits(name)['>=']}" for name in ("torch", "transformers")}
+    assert {line.partition("==")[0] for line in usual - old} == {"torch", "transformers"}
+
+
 @pytest.mark.parametrize("named", WORKS)
 def test_the_notice_names_the_work_of_others(named: str) -> None:
     """The handwritten digits and the method have other authors."""

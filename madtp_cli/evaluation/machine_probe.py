@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from madtp_cli.evaluation import number_formats
+from madtp_cli.execution import attention
 from madtp_cli.reporting.doctor import DevicePart, TorchPart
 
 #: Tokens and head width of the attention that is tried.
@@ -55,10 +56,12 @@ def _padded(device: str) -> None:
 
 def _varlen(device: str) -> None:
     """Run the flash kernel over packed rows in half precision, as the execution does on CUDA."""
-    from torch.nn.attention.varlen import varlen_attn
-
     if not device.startswith("cuda"):
         raise RuntimeError("needs CUDA; the padded way is used")
+    if not attention.HAS_VARLEN:
+        raise RuntimeError("needs torch 2.11 or newer; the padded way is used")
+    from torch.nn.attention.varlen import varlen_attn
+
     rows = torch.ones(TOKENS, 2, HEAD_WIDTH, device=device, dtype=torch.float16)
     starts = torch.tensor([0, TOKENS // 2, TOKENS], device=device, dtype=torch.int32)
     varlen_attn(rows, rows, rows, starts, starts, TOKENS // 2, TOKENS // 2)

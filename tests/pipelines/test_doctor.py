@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from importlib import metadata
 from pathlib import Path
 
+import pytest
 import torch
 
 from madtp_cli.evaluation import machine_probe
+from madtp_cli.execution import attention
 from madtp_cli.pipelines import doctor
 from tests.paths import ROOT
 
@@ -22,7 +25,7 @@ def test_a_broken_torch_is_a_problem_and_everything_else_is_shown(tmp_path: Path
     assert "torch cannot be used: ImportError: undefined symbol" in done.stderr
     found = json.loads(done.stdout)
     assert found["torch"] is None
-    assert found["packages"]["torch"] == torch.__version__
+    assert found["packages"]["torch"] == metadata.version("torch")
     assert found["extras"]["export"].keys() == {"onnx", "onnxruntime", "onnxscript"}
     assert found["variables"]["MADTP_SEED"] == "3"
     assert "secret" not in done.stdout
@@ -44,6 +47,13 @@ def test_the_probe_tries_each_device() -> None:
     assert (found.version, cpu.name, cpu.attention["padded"]) == (torch.__version__, "cpu", "works")
     assert "CUDA" in cpu.attention["varlen (flash)"]
     assert "float32" in cpu.fast_formats
+
+
+def test_an_old_torch_has_no_flash_kernel_on_any_device(monkeypatch) -> None:
+    """torch 2.10 has such a function, but not what the execution needs of it."""
+    monkeypatch.setattr(attention, "HAS_VARLEN", False)
+    with pytest.raises(RuntimeError, match="needs torch 2.11 or newer"):
+        machine_probe._varlen("cuda:0")
 
 
 def test_the_requirements_come_from_the_installed_package_where_there_is_no_checkout(monkeypatch, tmp_path) -> None:

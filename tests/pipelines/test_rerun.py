@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_the_report_records_what_the_run_depends_on(first, checkpoint) -> None:
     assert used["task"] == ("nlvr2", "default")
     assert used["learning_rate"] == (0.02 / 64, "default")
     assert used["save_dtype"] == ("float16", "default")
-    assert record.versions["torch"] == torch.__version__
+    assert record.versions["torch"] == metadata.version("torch")
     assert record.inputs.keys() == {"checkpoint", "processor", "data"}
     assert record.outputs.keys() == {"model.safetensors"}
     assert record.reproducible
@@ -90,7 +91,7 @@ def test_other_weights_are_reported_with_a_reason(first, checkpoint, tmp_path, m
     assert record["command_line"][: len(words) + 1] == ["madtp", *words]
     found = json.loads(done.stdout)
     assert found["same"] is False
-    assert found["differences"] == [f"the version of torch was 1.0 and is {torch.__version__}"]
+    assert found["differences"] == [f"the version of torch was 1.0 and is {metadata.version('torch')}"]
     assert "differ from those of" in done.stderr
     with pytest.raises(CheckError):
         rerun.require_same(rerun.RerunReport.model_validate(found))
