@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from madtp_cli.pipelines.pages_from_python import report, show
+from madtp_cli.pipelines.python_wording import in_python, with_python_names
 from madtp_cli.pipelines.rerun_from_python import rerun
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 
+@with_python_names
 def load(
     source: str | Path,
     *,
@@ -103,9 +105,10 @@ def _log_notes(loaded: LoadedCheckpoint, source: str | Path) -> None:
     for note in loaded.notes:
         # The notes of the inspection state assumptions; a note that only loading adds is about tensors left out.
         level = logging.INFO if note in loaded.inspection.notes else logging.WARNING
-        logging.getLogger(__name__).log(level, "%s: %s", source, note)
+        logging.getLogger(__name__).log(level, "%s: %s", source, in_python(note))
 
 
+@with_python_names
 def compress(
     source: str | Path, *, progress: bool | ProgressReporter = False, **settings: Unpack[CompressKeywords]
 ) -> CompressReport:
@@ -127,6 +130,7 @@ def compress(
     return compress.compress(Path(source), resolved, keyword_arguments.to_reporter(progress))
 
 
+@with_python_names
 def compare(
     source: str | Path, *, progress: bool | ProgressReporter = False, **settings: Unpack[CompareKeywords]
 ) -> CompareReport:
@@ -147,6 +151,7 @@ def compare(
     return compare.compare(Path(source), resolved, keyword_arguments.to_reporter(progress))
 
 
+@with_python_names
 def evaluate(
     source: str | Path, *, progress: bool | ProgressReporter = False, **settings: Unpack[EvalKeywords]
 ) -> EvalReport:
@@ -167,6 +172,7 @@ def evaluate(
     return evaluate.evaluate(Path(source), resolved, keyword_arguments.to_reporter(progress))
 
 
+@with_python_names
 def check(
     source: str | Path, *, progress: bool | ProgressReporter = False, **settings: Unpack[EvalKeywords]
 ) -> CheckReport:
@@ -190,6 +196,7 @@ def check(
     return check.check(Path(source), resolved, keyword_arguments.to_reporter(progress))
 
 
+@with_python_names
 def plan(
     command: Literal["compress", "eval"], source: str | Path, progress: bool | ProgressReporter = False, **settings: Any
 ) -> PlanReport:
@@ -203,6 +210,7 @@ def plan(
     return planning.from_keywords(command, Path(source), settings, progress)
 
 
+@with_python_names
 def profile(
     source: str | Path | None = None,
     *,
@@ -245,6 +253,7 @@ def profile(
     )
 
 
+@with_python_names
 def export(
     source: str | Path,
     file: str | Path,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from madtp_cli import methods, models
+from madtp_cli.checkpoint import invalid_fields
 from madtp_cli.errors import CheckpointError
 
 #: Errors that invalid settings raise in transformers and torch.
@@ -156,10 +157,9 @@ def require_valid(config: Mapping[str, Any], where: Path) -> None:
     try:
         _Config.model_validate(dict(config))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        field = ".".join(map(str, first["loc"])) or "a setting"
-        message = first["msg"].removeprefix("Value error, ")
-        value = "" if isinstance(first.get("input"), dict) else f" is {ascii(first.get('input'))[:60]}"
+        path, value, reason = invalid_fields.first_of(error)
+        stated = "" if value.startswith("{") else f" is {value}"
         raise CheckpointError(
-            f"{where} is invalid: {field}{value} ({message}).\nCorrect the file, or copy or download it again."
+            f"{where} is invalid: {'.'.join(path) or 'a setting'}{stated} ({reason}).\n"
+            "Correct the file, or copy or download it again."
         ) from error

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from transformers.image_utils import PILImageResampling
 
+from madtp_cli.checkpoint import invalid_fields
 from madtp_cli.checkpoint.files import exists, read_json
 from madtp_cli.checkpoint.open_clip_settings import preprocess_settings
 from madtp_cli.errors import CheckpointError
@@ -107,10 +108,9 @@ def image_settings(
         try:
             settings = _read_settings(read_json(file), default, modes, file)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            where = ".".join(map(str, first["loc"])) or "its settings"
+            field = invalid_fields.first_of(error)
             raise CheckpointError(
-                f"{file} has no readable image settings: {where}: {first['msg'].removeprefix('Value error, ')}.\n"
+                f"{file} has no readable image settings: {'.'.join(field.path) or 'its settings'}: {field.reason}.\n"
                 "Correct the file or move it away."
             ) from error
         except (TypeError, ValueError, AttributeError, KeyError) as error:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from madtp_cli.checkpoint import siglip_trunks
+from madtp_cli.checkpoint import invalid_fields, siglip_trunks
 from madtp_cli.errors import CheckpointError
 
 #: A class of settings.
@@ -254,10 +254,8 @@ def _validated(kind: type[Any], content: Any, where: Any, name: str) -> Any:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join([name, *map(str, first["loc"])])
-        value = repr(first.get("input"))[:60]
+        path, value, reason = invalid_fields.first_of(error)
         raise CheckpointError(
-            f"{where}: {field} is {value}, which madtp cannot follow ({first['msg']}).\n"
+            f"{where}: {'.'.join([name, *path])} is {value}, which madtp cannot follow ({reason}).\n"
             "Correct the file, or give a model with OpenCLIP's plain towers."
         ) from error

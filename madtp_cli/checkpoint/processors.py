@@ -135,6 +135,7 @@ def _read_and_fit(folder: Path, record: TokenizerRecord, text_config: Any) -> To
     except Exception as error:  # as above
         raise _unreadable(folder, error) from error
     try:
+        tokenizer_files.require_stated_numbers(tokenizer, folder)
         tokenizer_files.require_usable(tokenizer, record, text_config.vocab_size)
     except ValueError as error:
         raise CheckpointError(_unfit(folder, error)) from error

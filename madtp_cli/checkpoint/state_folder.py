@@ -59,6 +59,31 @@ def _states(folder: Path) -> list[Path]:
     return [file for file in folder.iterdir() if STATES.fullmatch(file.name)]
 
 
+def require_unlocked(output: Path) -> None:
+    """Check that no run writes an output folder; nothing is written.
+
+    Raises:
+        OutputError: A run holds the lock.
+    """
+    with contextlib.suppress(OSError):  # there is no state folder, or it cannot be written
+        descriptor = os.open(path_for(output) / LOCK, os.O_RDWR)
+        _lock(descriptor, output)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, output: Path) -> None:
+    """Lock an open file, or close it and raise OutputError because another run holds the lock."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 20).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise OutputError(
+            f"Another run{f' (process {owner})' if owner else ''} is writing {output}.\n"
+            "Wait until it ends, or choose another output."
+        ) from None
+
+
 class StateFolder:
     """The state folder of a run, locked by it. Use it in a `with` block.
 
@@ -112,15 +137,7 @@ class StateFolder:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         except FileNotFoundError:
             return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(descriptor, 20).decode("ascii", "replace").strip()
-            os.close(descriptor)
-            raise OutputError(
-                f"Another run{f' (process {owner})' if owner else ''} is writing {self.output}.\n"
-                "Wait until it ends, or choose another output."
-            ) from None
+        _lock(descriptor, self.output)
         if not file.exists() or os.fstat(descriptor).st_ino != file.stat().st_ino:
             os.close(descriptor)
             return None

@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from madtp_cli.checkpoint import invalid_fields
 from madtp_cli.checkpoint.files import LARGEST_JSON, exists, read_json
 from madtp_cli.errors import CheckpointError
 from madtp_cli.models.family import TokenizerRecord
 
-CONFIG = "tokenizer_config.json"
+CONFIG, FAST = "tokenizer_config.json", "tokenizer.json"
 #: Files that transformers reads for a tokenizer.
-FILES = (CONFIG, "tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json",
+FILES = (CONFIG, FAST, "special_tokens_map.json", "added_tokens.json", "vocab.txt", "vocab.json",
          "merges.txt")  # fmt: skip
 #: Shortest text that a tokenizer must be able to give: the first token, a word and the last token.
 LEAST_TOKENS = 3
@@ -83,10 +84,9 @@ def _require_valid(content: dict[str, Any], path: Path) -> None:
     try:
         _Config.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        message = first["msg"].removeprefix("Value error, ")
+        field = invalid_fields.first_of(error)
         raise CheckpointError(
-            f"{path} is invalid: {first['loc'][0]} is {ascii(content.get(str(first['loc'][0])))[:60]} ({message}).\n"
+            f"{path} is invalid: {field.path[0]} is {field.value} ({field.reason}).\n"
             "Correct the file, or copy or download it again."
         ) from error
 
@@ -114,6 +114,24 @@ def require_usable(tokenizer: Any, record: TokenizerRecord, pieces: int) -> None
         raise ValueError("has no padding token")
     if any(record.ends):
         _require_ends(tokenizer, record)
+
+
+def require_stated_numbers(tokenizer: Any, folder: Path) -> None:
+    """Check that added word pieces have the numbers that tokenizer.json states; the library may give them others.
+
+    Args:
+        tokenizer: The tokenizer as it was read.
+        folder: Its folder.
+
+    Raises:
+        ValueError: The reason, as the end of a sentence that begins with the tokenizer.
+    """
+    if not exists(folder / FAST):
+        return
+    for added in read_json(folder / FAST).get("added_tokens") or []:
+        piece, number = added["content"], added["id"]
+        if (used := tokenizer.convert_tokens_to_ids(piece)) != number:
+            raise ValueError(f"gives {piece[:60]!r} the number {used}, but its {FAST} states {str(number)[:20]}")
 
 
 def _require_ends(tokenizer: Any, record: TokenizerRecord) -> None:

@@ -53,6 +53,15 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def is_switch(name: str) -> bool:
+    """Return whether a setting is true or false.
+
+    >>> is_switch("overwrite"), is_switch("seed"), is_switch("no_setting")
+    (True, False, False)
+    """
+    return name in _ALL and _ALL[name].annotation is bool
+
+
 @overload
 def resolve(flags: _Flags, config_file: Path | None, environ: _Environ) -> CompressSettings: ...
 @overload

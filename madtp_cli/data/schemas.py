@@ -72,6 +72,12 @@ class Schema:
         """The columns that a table needs in addition to its images."""
         return [column for column in (self.text, self.label, self.answers) if column]
 
+    def is_labelled(self, row: Row) -> bool:
+        """Return whether a row has its label or its answers. Readers require captions and classes."""
+        if self.label:
+            return row.label is not None
+        return self.answers is None or bool(row.references)
+
     def group(self, row: Row) -> Hashable:
         """Return the key of the group that a row belongs to: rows with the same images.
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from madtp_cli.data import schemas
 from madtp_cli.data.dataset import Row
 from madtp_cli.data.validation_split import groups_by_image
 from madtp_cli.errors import DataError
@@ -157,10 +158,24 @@ def require_labels(session: Session, measured: Measured) -> None:
     Raises:
         DataError: A sample has none.
     """
-    if measured.result.unlabelled:
-        labelled = measured.samples - measured.result.unlabelled
+    _require_all(session, measured.samples, measured.result.unlabelled)
+
+
+def require_labelled_rows(session: Session) -> None:
+    """Check before a run that every sample of the reported split has a label, if the labels count.
+
+    Raises:
+        DataError: A sample has none.
+    """
+    if session.labelled:
+        schema, rows = schemas.get(session.task.schema), batching.rows(session, session.settings.split)
+        _require_all(session, len(rows), sum(not schema.is_labelled(row) for row in rows))
+
+
+def _require_all(session: Session, samples: int, unlabelled: int) -> None:
+    if unlabelled:
         raise DataError(
-            f"Only {labelled} of {measured.samples} {session.settings.split} samples of {session.data.source} "
+            f"Only {samples - unlabelled:,} of {samples:,} {session.settings.split} samples of {session.data.source} "
             "have a label, so the quality cannot be computed.\nAdd the labels, or choose another --split."
         )
 

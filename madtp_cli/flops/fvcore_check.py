@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from madtp_cli.errors import MadtpError
+
+with warnings.catch_warnings():
+    # fvcore scripts a loss function while it is imported; torch deprecates that with a warning that Python shows.
+    warnings.filterwarnings("ignore", message=".*torch.jit")
+    from fvcore.nn import FlopCountAnalysis
 
 #: Operators without multiply-adds, by fvcore's convention.
 _FREE = """
@@ -61,7 +65,7 @@ def count_with_fvcore(model: nn.Module, inputs: Mapping[str, Tensor]) -> int:
     with warnings.catch_warnings(), torch.no_grad():
         # The token counts become constants of the trace; this is intended, as they are what is counted.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        warnings.filterwarnings("ignore", message=".*torch.jit.*deprecated.*")
+        warnings.filterwarnings("ignore", message=".*torch.jit")
         analysis = FlopCountAnalysis(_ByPosition(model, list(inputs)), tuple(inputs.values()))
         analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_flops)
         analysis.set_op_handle("aten::_convolution_mode", _convolution_flops)

@@ -20,7 +20,14 @@ from madtp_cli.config import BudgetRequest, CompareSettings, CompressSettings
 from madtp_cli.errors import BudgetError
 from madtp_cli.evaluation import batching, run, sample_costs, timing
 from madtp_cli.evaluation import session as sessions
-from madtp_cli.evaluation.quality import agreement, compared, paired_difference, require_labels, row_groups
+from madtp_cli.evaluation.quality import (
+    agreement,
+    compared,
+    paired_difference,
+    require_labelled_rows,
+    require_labels,
+    row_groups,
+)
 from madtp_cli.evaluation.report_parts import environment
 from madtp_cli.evaluation.session import Session
 from madtp_cli.models.prunable import Prunable
@@ -56,10 +63,11 @@ def compare(source: Path, settings: CompareSettings, progress: ProgressReporter 
     """
     started, progress = time.monotonic(), progress or ProgressReporter()
     processes.require_one("compare")
-    session = Session.open(source, settings, progress)
+    session = open_session(source, settings, progress)
     files = open_points(source, session, settings)
     comparison = _Comparison(session, settings, files)
-    rows = _mark_dominated(list(comparison.rows()))
+    with files.noted():
+        rows = _mark_dominated(list(comparison.rows()))
     report = CompareReport(
         checkpoint=str(source),
         output=str(files.folder),
@@ -78,6 +86,17 @@ def compare(source: Path, settings: CompareSettings, progress: ProgressReporter 
         seconds=time.monotonic() - started,
     )
     return _write(report, files.folder)
+
+
+def open_session(source: Path, settings: CompareSettings, progress: ProgressReporter) -> Session:
+    """Return the session of a comparison.
+
+    Raises:
+        MadtpError: An input cannot be used.
+    """
+    session = Session.open(source, settings, progress)
+    require_labelled_rows(session)
+    return session
 
 
 def _write(report: CompareReport, folder: Path) -> CompareReport:

@@ -16,6 +16,7 @@ from madtp_cli.evaluation import batching, sample_costs
 from madtp_cli.evaluation.planning import evaluation_stages
 from madtp_cli.evaluation.session import Session
 from madtp_cli.pipelines import planning
+from madtp_cli.pipelines.compare import open_session
 from madtp_cli.pipelines.comparison_points import FOLDER, check_folder, point_name
 from madtp_cli.progress import PlannedStage, ProgressReporter
 from madtp_cli.reporting.comparison import CONTROL, DENSE
@@ -28,7 +29,7 @@ POINT_BYTES_PER_SAMPLE = 40
 def compare(source: Path, settings: CompareSettings, progress: ProgressReporter | None = None) -> PlanReport:
     """Plan `madtp compare`. Its arguments and errors are those of `pipelines.compare.compare`."""
     processes.require_one("compare")
-    session = Session.open(source, settings, progress or ProgressReporter())
+    session = open_session(source, settings, progress or ProgressReporter())
     output = settings.output_for(source)
     check_folder(output)
     stages, missing = list[PlannedStage](), 0

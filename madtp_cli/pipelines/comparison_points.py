@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from madtp_cli.checkpoint.atomic_write import write_errors_as_output_error, writ
 from madtp_cli.checkpoint.locating import locate
 from madtp_cli.config import BudgetRequest
 from madtp_cli.config.compare_settings import CompareSettings
-from madtp_cli.errors import OutputError
+from madtp_cli.errors import OutputError, ResumeError
 from madtp_cli.evaluation import batching, run_record
 from madtp_cli.evaluation.session import Session
 from madtp_cli.reporting.comparison import ComparisonPoint
@@ -41,7 +42,8 @@ class PointFiles:
         """Return a point: from its file, or computed and written.
 
         Raises:
-            OutputError: The file is of other inputs, or cannot be read or written.
+            ResumeError: The file is of other inputs, or cannot be read.
+            OutputError: It cannot be written.
         """
         file = self.folder / FOLDER / f"{name}.json"
         if file.exists():
@@ -51,14 +53,27 @@ class PointFiles:
             new.write_text(safe_json(point.model_dump_json(indent=2)) + "\n", encoding="utf-8")
         return point
 
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Add a note to every error that leaves points: where they are, and how to go on."""
+        try:
+            yield
+        except ResumeError:
+            raise
+        except BaseException as error:
+            if number := sum(1 for _ in (self.folder / FOLDER).glob("*.json")):
+                finished = f"{number} finished point{'s are' if number > 1 else ' is'}"
+                error.add_note(f"{finished} in {self.folder / FOLDER}. The same command computes only the others.")
+            raise
+
     def _read(self, file: Path) -> ComparisonPoint:
         try:
             point = ComparisonPoint.model_validate_json(file.read_bytes())
         except (OSError, ValidationError) as error:
-            raise OutputError(f"{file} is no point of a comparison.\nRemove it, or choose another folder.") from error
+            raise ResumeError(f"{file} is no point of a comparison.\nRemove it, or choose another folder.") from error
         changed = sorted(name for name in self.inputs if point.inputs.get(name) != self.inputs[name])
         if changed:
-            raise OutputError(
+            raise ResumeError(
                 f"{file} was made with {' and '.join(f'another {name}' for name in changed)}.\n"
                 "Choose another folder with --output, or remove that one."
             )

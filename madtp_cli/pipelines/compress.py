@@ -17,7 +17,7 @@ from madtp_cli.config import CompressSettings
 from madtp_cli.evaluation import batching, run_record, sample_files, sample_records, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.index_compatibility import index_part
-from madtp_cli.evaluation.quality import agreement_part, change, compared
+from madtp_cli.evaluation.quality import agreement_part, change, compared, require_labelled_rows
 from madtp_cli.evaluation.report_parts import (
     compute_part,
     conditions,
@@ -98,6 +98,7 @@ def open_session(source: Path, settings: CompressSettings, progress: ProgressRep
         MadtpError: An input cannot be used.
     """
     session = Session.open(source, settings, progress)
+    require_labelled_rows(session)
     gating.require_possible(settings, conditions(session))
     return session
 

@@ -13,7 +13,7 @@ from madtp_cli.errors import InputError, UsageError
 from madtp_cli.evaluation import batching, planning, sample_costs, sample_files, source_model, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.index_compatibility import index_part
-from madtp_cli.evaluation.quality import agreement_part, change, compared, quality
+from madtp_cli.evaluation.quality import agreement_part, change, compared, quality, require_labelled_rows
 from madtp_cli.evaluation.report_parts import compute_part, conditions, environment, generation_part
 from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
@@ -77,6 +77,7 @@ def open_models(
             f"{source} was not trained on the built-in scenes, so it cannot be evaluated on them.\n"
             "Give --data with labelled samples of its task."
         )
+    require_labelled_rows(session)
     gating.require_possible(settings, conditions(session))
     if not session.model.pruning:
         gating.require_pruned(settings, source)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from madtp_cli.pipelines.python_wording import with_python_names
+
 if TYPE_CHECKING:
     from typing import Unpack
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from madtp_cli.progress import ProgressReporter
 
 
+@with_python_names
 def show(
     source: str | Path,
     *,
@@ -57,6 +60,7 @@ def show(
     return show.figure(sample)
 
 
+@with_python_names
 def report(
     *folders: str | Path,
     output: str | Path | None = None,

@@ -16,7 +16,7 @@ import torch
 from madtp_cli import exporters, processes
 from madtp_cli.checkpoint import number_format
 from madtp_cli.checkpoint.atomic_write import check_output_file
-from madtp_cli.checkpoint.state_folder import StateFolder
+from madtp_cli.checkpoint.state_folder import StateFolder, require_unlocked
 from madtp_cli.compression import announcement, compress_model, stage_titles
 from madtp_cli.compression.announcement import Compression, TrainingPlan
 from madtp_cli.compression.budget import feasible_budget, upper_end
@@ -66,6 +66,7 @@ def compress(source: Path, settings: CompressSettings, progress: ProgressReporte
     processes.require_one("compress --dry-run")
     output = settings.output_for(source)
     compressing.check_outputs(source, settings)
+    require_unlocked(output)
     session = compressing.open_session(source, settings, progress or ProgressReporter())
     resumed = _resumed(source, output, session, settings)
     saved_in = number_format.FORMATS.get(settings.save_dtype, session.stored)

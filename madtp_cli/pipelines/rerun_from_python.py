@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from madtp_cli.pipelines.python_wording import with_python_names
+
 if TYPE_CHECKING:
     from madtp_cli.progress import ProgressReporter
     from madtp_cli.reporting.schema import RerunReport
 
 
+@with_python_names
 def rerun(
     report: str | Path,
     *,

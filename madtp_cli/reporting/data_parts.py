@@ -61,7 +61,7 @@ class SamplePart(Part):
     images: list[str]
     """Paths of the images."""
     text: str
-    """Statement, question or caption."""
+    """Statement, question or caption; empty where the task takes images alone."""
     label: int | None
     """The number 1 for a true statement, 0 for a false one; null for other tasks."""
     references: list[str]

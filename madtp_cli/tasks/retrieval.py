@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from madtp_cli.config import choices
 from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import pixel_values
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
 from madtp_cli.metrics.retrieval import Ranks, rank
-from madtp_cli.models.blip.retrieval import MATCH_SCORES
 from madtp_cli.models.prunable import best_similarities
 from madtp_cli.tasks import TaskResult
 from madtp_cli.tasks._kept_tokens import KEPT
@@ -29,6 +29,8 @@ CAPTION = TextKind("retrieval", with_spaces)
 #: Candidates of each query that a model with re-ranking scores in full; recall at 10 needs 10. BLIP uses 256 on COCO
 #: and 128 on Flickr30k. Each candidate is a run of the text tower.
 K_TEST = 16
+#: Scores of a match that rank pairs.
+LOGIT, LOG_ODDS = choices.of("match_score")
 #: Pairs that are matched in one forward pass.
 PAIRS_AT_ONCE = 256
 
@@ -75,7 +77,7 @@ class Retrieval:
     unit = "percent"
     shares, relative = False, False  # the score of an image with more captions than the mean can be above 1
 
-    def __init__(self, k_test: int = K_TEST, match_score: str = MATCH_SCORES[0]) -> None:
+    def __init__(self, k_test: int = K_TEST, match_score: str = LOGIT) -> None:
         self.k_test, self.match_score = k_test, match_score
 
     @property
@@ -164,7 +166,7 @@ class Retrieval:
         by_image, by_text = self._best(similar), self._best(similar.T).T
         pairs = (by_image | by_text).nonzero()
         scores = torch.full_like(similar, float("-inf"))
-        matches = _match(model, predictions, pairs, self.match_score, on_text_run)
+        matches = _match(model, predictions, pairs, self.match_score == LOG_ODDS, on_text_run)
         KEPT.release()
         scores[pairs[:, 0], pairs[:, 1]] = similar[pairs[:, 0], pairs[:, 1]] + matches
         return scores.masked_fill(~by_image, float("-inf")), scores.masked_fill(~by_text, float("-inf")).T
@@ -233,7 +235,7 @@ def _kept(tokens: Packed) -> list[tuple[Tensor, Tensor | None]]:
 
 
 def _match(
-    model: Any, predictions: Sequence[EmbeddedSample], pairs: Tensor, score: str, on_text_run: OnTextRun
+    model: Any, predictions: Sequence[EmbeddedSample], pairs: Tensor, log_odds: bool, on_text_run: OnTextRun
 ) -> Tensor:
     """Return the score of a match of each pair [pairs, 2] of an image and a text, sorted by image, [pairs]."""
     words = [text for sample in predictions for text in sample.words]
@@ -246,7 +248,7 @@ def _match(
         ids = pad_sequence(texts, batch_first=True).to(weight.device)
         mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True).to(weight.device)
         renumbered = _renumbered(on_text_run, images.tolist())
-        found = model.match(tokens, ids, mask, texts_per_image.tolist(), renumbered, score=score)
+        found = model.match(tokens, ids, mask, texts_per_image.tolist(), renumbered, log_odds=log_odds)
         matches.append(found.float().cpu())
     return torch.cat(matches)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from madtp_cli.checkpoint.state_folder import StateFolder, has_state, path_for
+from madtp_cli.checkpoint.state_folder import StateFolder, has_state, path_for, require_unlocked
 from madtp_cli.errors import OutputError
 
 
@@ -44,8 +44,11 @@ def test_a_second_run_is_refused_at_once_and_the_first_one_named(tmp_path: Path)
         with pytest.raises(OutputError, match=rf"Another run \(process {os.getpid()}\) is writing") as refused:
             StateFolder(tmp_path / "out").__enter__()
         assert refused.value.exit_code == 6
+        with pytest.raises(OutputError, match=str(os.getpid())):
+            require_unlocked(tmp_path / "out")
         with StateFolder(tmp_path / "other"):
             pass
+    require_unlocked(tmp_path / "out")
     with StateFolder(tmp_path / "out"):
         pass
     assert list(tmp_path.iterdir()) == []

@@ -86,6 +86,11 @@ def test_an_impossible_setting_is_named(folder: Path, field: str, value: object)
             lambda content: content["model"]["vocab"].update(dog=999_999),
             "153 word pieces, but",
         ),
+        (
+            TOKENIZER,
+            lambda content: content["added_tokens"][-1].update(id=999),
+            r"'\[ENC\]' the number \d+, but its tokenizer.json states 999",
+        ),
     ],
 )
 def test_a_tokenizer_that_does_not_serve_the_checkpoint_is_refused(

@@ -46,6 +46,8 @@ def test_the_table_shows_rows_images_and_samples(madtp, captions):
     for text in ("table with an image column", "caption, retrieval", "captions per image", "0 of 2 checked",
                  "A dog. (A cat.)", "[2Jmice"):  # fmt: skip
         assert text in done.stdout
+    of_images = [line for line in done.stdout.splitlines() if line.startswith("embedding: ")]
+    assert [line.rpartition("/")[2] for line in of_images] == ["1.png", "2.png"]
     assert "\x1b" not in done.stdout
     assert "Decoding images" in done.stderr
     assert madtp("data", captions, "-q").stderr == ""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import madtp_cli
+from madtp_cli.checkpoint.state_folder import StateFolder
 from madtp_cli.errors import UsageError
 from tests import json_documents
 
@@ -85,6 +86,15 @@ def test_a_dry_run_ends_as_the_run_would_at_its_start(madtp, checkpoint, code, w
     dry, real = madtp(*words, "--dry-run", "-q"), madtp(*words, "-q")
     assert (dry.exit_code, dry.stdout) == (code, "")
     assert (real.exit_code, real.stderr) == (code, dry.stderr)
+
+
+def test_a_dry_run_finds_a_run_that_writes_the_same_folder(madtp, checkpoint) -> None:
+    """The run would end at its start."""
+    with StateFolder(Path("blip-madtp")):
+        ends = [madtp("compress", checkpoint, *BUDGET, *option, "-q") for option in ((), ("--dry-run",))]
+    assert [done.exit_code for done in ends] == [6, 6]
+    assert "Another run" in ends[0].stderr
+    assert ends[0].stderr == ends[1].stderr
 
 
 def test_a_plan_is_a_python_function(checkpoint) -> None:

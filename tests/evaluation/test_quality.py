@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -117,3 +118,16 @@ def test_a_missing_label_is_an_error() -> None:
     result = measured(["yes"] * 80, [1.0] * 79, 80, unlabelled=1)
     with pytest.raises(DataError, match="Only 79 of 80 test samples"):
         quality.quality(session("vqa", vqa_rows()), result)
+
+
+def test_a_missing_label_is_found_before_the_run() -> None:
+    """A compression would otherwise end without a result after its fine-tuning."""
+    rows = vqa_rows()
+    quality.require_labelled_rows(session("vqa", rows))
+    without = [*rows[1:], replace(rows[0], references=())]
+    with pytest.raises(DataError, match="Only 79 of 80 test samples"):
+        quality.require_labelled_rows(session("vqa", without))
+    quality.require_labelled_rows(session("vqa", without, labelled=False))
+    with pytest.raises(DataError, match="Only 0 of 1 test samples"):
+        quality.require_labelled_rows(session("nlvr2", [row(0, "a.png", "b.png")]))
+    quality.require_labelled_rows(session("retrieval", [row(0, "a.png")]))

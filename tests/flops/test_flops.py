@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -126,6 +128,21 @@ def test_counted_and_free_operators_give_a_total() -> None:
     weight, scale = torch.randn(4, 5), torch.ones(5)
     model = _Toy(lambda rows: nn.functional.layer_norm(rows @ weight, [5], scale, scale).softmax(-1).topk(2).values + 1)
     assert fvcore_check.count_with_fvcore(model, {"rows": torch.randn(3, 4)}) == 3 * 4 * 5 + 5 * 3 * 5
+
+
+def test_no_warning_of_fvcore_reaches_the_user(tmp_path, monkeypatch) -> None:
+    """It scripts a function while it is imported, of which newer torch versions warn visibly."""
+    (tmp_path / "fvcore").mkdir()
+    warning = "import warnings; warnings.warn('`torch.jit.script` is deprecated.', FutureWarning)"
+    (tmp_path / "fvcore/__init__.py").touch()
+    (tmp_path / "fvcore/nn.py").write_text(f"{warning}\nFlopCountAnalysis = 'imported'")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "fvcore"]:
+        monkeypatch.delitem(sys.modules, name)
+    imported = runpy.run_path(fvcore_check.__file__)
+    for name in ("fvcore.nn", "fvcore"):
+        del sys.modules[name]
+    assert imported["FlopCountAnalysis"] == "imported"
 
 
 def test_fused_attention_is_counted() -> None:

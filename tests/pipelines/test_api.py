@@ -16,8 +16,10 @@ from PIL import Image
 import madtp_cli
 from madtp_cli.config import CompressSettings, EvalSettings, RunSettings
 from madtp_cli.config.keywords import CompressKeywords, EvalKeywords, RunKeywords
-from madtp_cli.errors import UsageError
+from madtp_cli.data.schemas import Schema
+from madtp_cli.errors import DataError, MadtpError, UsageError
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
+from madtp_cli.pipelines import evaluate as evaluate_pipeline
 from madtp_cli.pipelines import profile as profile_pipeline
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting.schema import CompressReport, EvalReport, ProfileReport
@@ -115,6 +117,49 @@ def test_a_wrong_keyword_or_value_is_a_usage_error(call: Callable[[], Any], mess
     with pytest.raises(UsageError) as caught:
         call()
     assert message in str(caught.value)
+
+
+def test_errors_name_keyword_arguments(compressed, tmp_path, monkeypatch) -> None:
+    """Also their notes, and the hint of a file in the way. Commands for a terminal are not changed."""
+    folder, report = compressed
+    calls = [
+        (lambda: API.compress(report.checkpoint, gflops_budget=0.7, output=folder), "`overwrite=True`"),
+        (lambda: API.export(folder, folder / "report.json", format="onnx"), '`format="onnx"`'),
+        (
+            lambda: API.load(report.checkpoint, gflops_budget=0.5),
+            r"`gflops_budget` cannot .* CHECKPOINT --gflops-budget 0\.2",
+        ),
+        (lambda: API.evaluate(folder, k_test=3), r"Leave out `k_test`\."),
+        (lambda: API.show(folder, images=["a.png"], text="x"), "`images=LEFT`"),
+    ]
+    for call, message in calls:
+        with pytest.raises(MadtpError, match=f"(?s){message}"):
+            call()
+
+    def stopped(*given: object) -> None:
+        error = KeyboardInterrupt()
+        error.add_note("Continue with --resume.")
+        raise error
+
+    monkeypatch.setattr(evaluate_pipeline, "evaluate", stopped)
+    with pytest.raises(KeyboardInterrupt) as ended:
+        API.evaluate(folder)
+    assert ended.value.__notes__ == ["Continue with `resume=True`."]
+
+
+def test_a_missing_label_ends_a_run_at_its_start(checkpoint, monkeypatch) -> None:
+    """Not after the fine-tuning."""
+    monkeypatch.setattr(Schema, "is_labelled", lambda schema, row: False)
+    calls = [
+        lambda: API.compress(checkpoint, gflops_budget=0.7, **SMALL),
+        lambda: API.plan("compress", checkpoint, gflops_budget=0.7, **SMALL),
+        lambda: API.evaluate(checkpoint, **SMALL),
+        lambda: API.compare(checkpoint, methods="tome", budgets="0.8", **SMALL),
+    ]
+    for call in calls:
+        with pytest.raises(DataError, match="Only 0 of 8 test samples"):
+            call()
+    assert not Path("blip-comparison").exists()
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,14 @@ def test_a_run_that_was_ended_is_continued(compared: tuple[Path, CompareReport],
         done.append(settings.method)
         return compress_model(session, settings, **given)
 
+    def stopped(*given: Any, **named: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "compress_model", stopped)
+    with pytest.raises(KeyboardInterrupt) as ended:
+        madtp_cli.compare(whole.checkpoint, **GIVEN, output=tmp_path / "out")
+    left = f"4 finished points are in {tmp_path / 'out/points'}. The same command computes only the others."
+    assert ended.value.__notes__ == [left]
     monkeypatch.setattr(pipeline, "compress_model", noted)
     again = madtp_cli.compare(whole.checkpoint, **GIVEN, output=tmp_path / "out")
     assert done == ["tome"]

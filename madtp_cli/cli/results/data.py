@@ -69,11 +69,12 @@ def _samples(tasks: Mapping[str, TaskPart]) -> Iterator[str]:
 
 
 def _sample(row: SamplePart) -> str:
-    """Write a row on one line: split and identifier, images, text, label or other correct texts."""
+    """Write a row on one line: split and identifier, images, text if it has one, label or other correct texts."""
     answer = "" if row.label is None else f" > {'true' if row.label else 'false'}"
     others = dict.fromkeys(text for text in row.references if text != row.text)
     answer += f" ({'; '.join(others)})" if others else ""
-    return line(f"{row.split} {row.identifier}, {', '.join(row.images)}: {row.text}{answer}")
+    content = f": {row.text}{answer}" if row.text or answer else ""
+    return line(f"{row.split} {row.identifier}, {', '.join(row.images)}{content}")
 
 
 def _faults(report: DataReport) -> Iterator[str]:

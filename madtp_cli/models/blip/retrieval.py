@@ -27,8 +27,6 @@ from madtp_cli.pruning import segments
 
 #: Column of the matching head's logits for a matching pair.
 MATCH = 1
-#: Scores of a match. BLIP and MADTP rank by the logit; the log-odds also use the logit of "no match".
-MATCH_SCORES = ("logit", "log-odds")
 #: Values of `match_token` in the configuration. [ENC] is BLIP's last word piece; the tokenizer writes [CLS].
 ENC, CLS = "enc", "cls"
 
@@ -142,7 +140,7 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
         texts: Sequence[int] | None = None,
         on_text_run: OnTextRun = ignore_text_run,
         *,
-        score: str = "logit",
+        log_odds: bool = False,
     ) -> Tensor:
         """Return the matching score of each text and its image, [texts].
 
@@ -153,7 +151,7 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
             texts: Number of texts of each image, those of the first image first. None for one text per image.
                 The keys and values of an image, two thirds of a dense pair's cost, are computed once for all its texts.
             on_text_run: Called with the run.
-            score: "logit" for the logit of a match, as BLIP ranks; "log-odds" for its difference to the logit of no
+            log_odds: The score is the logit of a match, as BLIP and MADTP rank, or its difference to the logit of no
                 match.
         """
         cross_attention, pruner = self.cross_attention_to(images), self._pair_pruner()
@@ -164,7 +162,7 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
         tokens = self._encode_pairs(input_ids, attention_mask, pruner, cross_attention)
         on_text_run(TextRun(range(len(images.lengths)), texts, pruner.blocks, read_out=len(input_ids)))
         logits = self.itm_head(tokens.first()).float()
-        return logits[:, MATCH] if score == MATCH_SCORES[0] else logits[:, MATCH] - logits[:, 1 - MATCH]
+        return logits[:, MATCH] - logits[:, 1 - MATCH] if log_odds else logits[:, MATCH]
 
     def _embed_image_tokens(self, images: Packed) -> Tensor:
         return functional.normalize(self.vision_proj(images.first()), dim=-1)

@@ -155,7 +155,7 @@ class MadtpBlip2ForImageTextRetrieval(PrunableBlip2):
         texts: Sequence[int] | None = None,
         on_text_run: OnTextRun = ignore_text_run,
         *,
-        score: str = "logit",
+        log_odds: bool = False,
     ) -> Tensor:
         """Return the matching score of each text and its image, [texts].
 
@@ -166,15 +166,14 @@ class MadtpBlip2ForImageTextRetrieval(PrunableBlip2):
             texts: Number of texts of each image, those of the first image first. None for one text per image.
                 The keys and values of an image are computed once for all its texts.
             on_text_run: Called with the run.
-            score: "logit" for the logit of a match, as BLIP-2 ranks; "log-odds" for its difference to the logit of no
-                match.
+            log_odds: The score is the logit of a match, as BLIP-2 ranks, or its difference to the logit of no match.
         """
         pair, each = self.unpruned("pair"), [1] * len(images.lengths) if texts is None else list(texts)
         states = self.query(images, pair, input_ids, attention_mask, each)
         read_out = len(input_ids) * self.config.num_query_tokens
         on_text_run(TextRun(range(len(images.lengths)), each, pair.blocks, read_out=read_out))
         logits = self.itm_head(states).mean(1).float()
-        return logits[:, MATCH] if score == "logit" else logits[:, MATCH] - logits[:, 1 - MATCH]
+        return logits[:, MATCH] - logits[:, 1 - MATCH] if log_odds else logits[:, MATCH]
 
     def _embed_queries(self, states: Tensor) -> Tensor:
         return functional.normalize(self.vision_projection(states), dim=-1)

@@ -139,7 +139,7 @@ def test_embedding_and_matching_equal_the_forward(blip, threshold_scale) -> None
         embedding, tokens = model.embed_images(batch["pixel_values"])
         texts = model.embed_texts(batch["input_ids"], batch["attention_mask"])
         match = model.match(tokens, batch["input_ids"], batch["attention_mask"])
-        odds = model.match(tokens, batch["input_ids"], batch["attention_mask"], score="log-odds")
+        odds = model.match(tokens, batch["input_ids"], batch["attention_mask"], log_odds=True)
     torch.testing.assert_close(embedding, whole.image_embedding, rtol=0, atol=1e-6)
     torch.testing.assert_close(texts, whole.text_embedding, rtol=0, atol=1e-6)
     torch.testing.assert_close(match, whole.logits[:, 1], rtol=0, atol=1e-5)

@@ -97,7 +97,7 @@ def test_matching_several_texts_per_image_equals_matching_pairs(model, threshold
     with torch.no_grad():
         each = pruned.match(memory, batch["input_ids"], batch["attention_mask"])
         twice = pruned.match(memory, ids, mask, [2] * 5)
-        odds = pruned.match(memory, batch["input_ids"], batch["attention_mask"], score="log-odds")
+        odds = pruned.match(memory, batch["input_ids"], batch["attention_mask"], log_odds=True)
     logits = forward(pruned, batch).logits
     torch.testing.assert_close(each, logits[:, 1], rtol=0, atol=1e-5)
     torch.testing.assert_close(odds, logits[:, 1] - logits[:, 0], rtol=0, atol=1e-5)
