@@ -223,7 +223,7 @@ def test_a_folder_for_a_range_is_set_to_any_budget_in_it(elastic_folder: Path) -
 
 def test_a_checkpoint_without_a_curve_cannot_be_set(checkpoint: Path, attached: Any) -> None:
     """The message says how to get one."""
-    with pytest.raises(UsageError, match="is not pruned, so --gflops-budget cannot be set"):
+    with pytest.raises(UsageError, match="is not pruned, so `gflops_budget` cannot be set"):
         madtp_cli.load(checkpoint, gflops_budget=0.5)
     with pytest.raises(UsageError, match="has no calibrated curve"):
         set_budget(attached(0.4), BudgetRequest.parse(0.5), "model")

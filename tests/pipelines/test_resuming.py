@@ -107,7 +107,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(checkpoint, uninterrupted, momen
     with pytest.raises((_Killed, KeyboardInterrupt)) as stopped:
         madtp_cli.compress(checkpoint, output="out", progress=Stop(moment, action), **SMALL)
     assert [path.name for path in Path().iterdir()] == left
-    assert any("--resume" in note for note in getattr(stopped.value, "__notes__", ())) == bool(left)
+    assert any("`resume=True`" in note for note in getattr(stopped.value, "__notes__", ())) == bool(left)
     torch.manual_seed(1)  # the state has the random numbers
     seen = Stop("", lambda: None)
     report = madtp_cli.compress(checkpoint, output="out", resume=True, progress=seen, **SMALL)
@@ -131,7 +131,7 @@ def test_a_state_is_not_lost_and_not_used_for_another_run(checkpoint, stopped) -
     with pytest.raises(OutputError, match="has the state of an interrupted run"):
         madtp_cli.compress(checkpoint, output="out", **SMALL)
     changed: Any = SMALL | {"seed": 3, "limit": 6}
-    with pytest.raises(OutputError, match="another one: --limit was 8 and is 6, --seed was 0 and is 3") as refused:
+    with pytest.raises(OutputError, match="another one: `limit` was 8 and is 6, `seed` was 0 and is 3") as refused:
         madtp_cli.compress(checkpoint, output="out", resume=True, **changed)
     assert (refused.value.exit_code, getattr(refused.value, "__notes__", [])) == (6, [])  # --resume is no advice here
     record = json.loads((stopped / "run.json").read_text())
@@ -168,7 +168,7 @@ def test_resume_of_a_finished_run_returns_its_report(checkpoint) -> None:
     assert not gated.gates.passed
     assert Path("copy.jsonl").read_text() == Path("out/samples.jsonl").read_text()
     for run in (madtp_cli.compress, partial(madtp_cli.plan, "compress")):
-        with pytest.raises(OutputError, match="--seed was 0 and is 1"):
+        with pytest.raises(OutputError, match="`seed` was 0 and is 1"):
             run(checkpoint, output="out", seed=1, **small)
     assert "already has the result" in madtp_cli.plan("compress", checkpoint, output="out", **small).notes[-1]
 

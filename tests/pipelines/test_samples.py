@@ -138,5 +138,5 @@ def test_other_endings_and_a_missing_package_are_refused(checkpoint, tmp_path, m
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UsageError, match="pyarrow"):
         madtp_cli.evaluate(checkpoint, samples_out=tmp_path / "samples.parquet")
-    with pytest.raises(UsageError, match="--samples-out needs samples"):
+    with pytest.raises(UsageError, match="`samples_out` needs samples"):
         madtp_cli.profile(arch="blip-nlvr-base", samples_out=tmp_path / "samples.jsonl")
