@@ -52,6 +52,7 @@ lint: $(VENV)/installed-dev
 
 # pip builds the wheel in an environment of its own, which needs no other package in .venv.
 dist: $(BIN)/pip
+	@rm -f dist/madtp-*.whl
 	$(BIN)/python -m pip --disable-pip-version-check wheel --no-deps --wheel-dir dist .
 
 bench: $(VENV)/installed-bench

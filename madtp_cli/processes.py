@@ -55,7 +55,20 @@ def start(device: str) -> None:
             f"{launched()} processes were started, but the library accelerate is missing.\n"
             f"Install it: {install_command('accelerate')}"
         ) from error
-    PartialState(cpu=device == "cpu")
+    with _stdout_on_stderr():
+        PartialState(cpu=device == "cpu")
+
+
+@contextlib.contextmanager
+def _stdout_on_stderr() -> Iterator[None]:
+    """Send what libraries print to standard error: in torch 2.9, gloo prints that it is connected."""
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def require_one(command: str) -> None:

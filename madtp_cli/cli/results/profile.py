@@ -46,7 +46,7 @@ def _table(report: ProfileReport) -> Table:
 def _layer_row(layer: LayerPart, total: float) -> tuple[str, ...]:
     """Write a layer's name, token counts (mean, and 5th to 95th percentile of those that leave it) and cost."""
     return (
-        f"{wording.tower_name(layer.tower)} {layer.layer}",
+        wording.layer_name(layer),
         "" if layer.tokens_in is None else f"{layer.tokens_in:.1f}",
         "" if layer.tokens_out is None else f"{layer.tokens_out:.1f}",
         "" if layer.tokens_out_p5 is None else f"{layer.tokens_out_p5:.0f}-{layer.tokens_out_p95:.0f}",

@@ -192,7 +192,8 @@ class PrunableBlip2(Prunable, Blip2PreTrainedModel):
         if not has_words:
             return data, None
         if self.padded:
-            torch._check(data.shape[1] > number)  # the number of tokens is known only when an exported model runs
+            # The number of tokens is known only when an exported model runs. A text has a first and a last token.
+            torch._check(data.shape[1] > number + 1)
             return data[:, :number], data[:, number:]
         is_query = segments.index_in_segment(tokens.lengths, data.device) < number
         queries = number * len(tokens.lengths)
