@@ -86,6 +86,7 @@ class _Pruning(BaseModel):
     scales: dict[str, list[Annotated[float, Field(ge=0)]]] = {}
     curve: list[Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)]] = []
     dense_gflops: float = Field(default=0.0, ge=0)
+    embedding_scale: float = Field(default=0.0, ge=0)
     parameters: dict[str, Any] = {}
 
     @field_validator("method")

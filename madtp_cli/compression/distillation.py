@@ -20,7 +20,7 @@ from madtp_cli.compression.teacher_cache import SampleTargets, TeacherCache
 from madtp_cli.evaluation import finite
 from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.execution import gathering
-from madtp_cli.execution.block_pruner import BlockTrace, TokenTrace
+from madtp_cli.execution.block_trace import BlockTrace, TokenTrace
 from madtp_cli.execution.gathering import global_mean, similarities
 from madtp_cli.execution.packed import Packed
 from madtp_cli.models.prunable import DistillationTargets, best_similarities
@@ -204,7 +204,8 @@ def kept_token_loss(tokens: Packed, trace: Sequence[BlockTrace], targets: Packed
         trace: The trace of the tower's blocks.
         targets: The teacher's tokens of the same inputs, packed; all of them are there.
     """
-    scored = [block.positions for block in trace if block.positions is not None]
+    pruned = [*([trace[0].embedding] if trace and trace[0].embedding is not None else []), *trace]
+    scored = [block.positions for block in pruned if block.positions is not None]
     positions = (
         scored[-1] if scored else torch.cat([torch.arange(n, device=tokens.data.device) for n in tokens.lengths])
     )

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from madtp_cli.evaluation import sample_costs
 from madtp_cli.evaluation.compute import Batch, ComputeConfig
-from madtp_cli.execution.block_pruner import TokenTrace
+from madtp_cli.execution.block_trace import TokenTrace
 from madtp_cli.models.prunable import Prunable
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from madtp_cli import models
 from madtp_cli.evaluation.compute import Batch
-from madtp_cli.execution.block_pruner import BlockTrace, TokenTrace
+from madtp_cli.execution.block_trace import BlockTrace, TokenTrace
 from madtp_cli.execution.token_record import TokenRecord
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.reporting.pruned_sample import Group, ImageInput, PrunedBlock, TextInput
@@ -89,7 +89,8 @@ def _blocks(trace: Sequence[BlockTrace], segment: int, number_of_tokens: int, be
         before: Tokens before these in a dense image.
     """
     blocks = []
-    for number, block in enumerate(trace, 1):
+    embedding = trace[0].embedding if trace else None
+    for number, block in enumerate([*([] if embedding is None else [embedding]), *trace], 1 - (embedding is not None)):
         if block.record is not None:
             original = _Original.of(trace[0].entered, segment, number_of_tokens)
             blocks.append(_recorded(number, block, block.record, segment, original))

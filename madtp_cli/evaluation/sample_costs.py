@@ -19,7 +19,7 @@ from madtp_cli.data import Row
 from madtp_cli.data.pixels import image_size
 from madtp_cli.evaluation import batching
 from madtp_cli.evaluation.session import Session
-from madtp_cli.execution.block_pruner import TokenTrace
+from madtp_cli.execution.block_trace import TokenTrace
 from madtp_cli.execution.text_runs import OnTextRun, TextRun
 from madtp_cli.flops.counts import Counts, LayerCost, Lengths, TokenCounts
 from madtp_cli.models.prunable import Prunable
@@ -105,7 +105,8 @@ def least_counts(model: Prunable, lengths: Lengths) -> dict[str, TokenCounts]:
         tokens = dense.entered[0]
         if own == "vision" and methods.IMAGE in settings.needs:
             tokens = np.minimum(tokens, protected + 1)  # an image of one patch
-        counts[tower] = TokenCounts.least(tokens, np.array(pruned), protected, keep, share)
+        embedding = endless.embedding_rule(own) is not None
+        counts[tower] = TokenCounts.least(tokens, np.array(pruned), protected, keep, share, embedding=embedding)
     return counts
 
 

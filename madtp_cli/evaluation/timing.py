@@ -16,7 +16,7 @@ from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.evaluation.executed import forward, inference_of, multiply_adds, useful_multiply_adds
 from madtp_cli.evaluation.intervals import median_interval95, ratio_interval95
 from madtp_cli.evaluation.memory import MB, peak_memory
-from madtp_cli.execution.block_pruner import TokenTrace
+from madtp_cli.execution.block_trace import TokenTrace
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import PlannedStage, ProgressReporter
 from madtp_cli.progress.forecast import CLOCK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,39 +11,13 @@ from torch import Tensor
 
 from madtp_cli import methods
 from madtp_cli.execution.attention import Attention, Backend
+from madtp_cli.execution.block_trace import BlockTrace
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.prunable_rows import PrunableRows, protected_tokens
 from madtp_cli.execution.pruning_settings import PruningSettings
 from madtp_cli.execution.statistics import AttentionRequest, ReadOut
-from madtp_cli.execution.token_record import TokenRecord, TokenRecorder
+from madtp_cli.execution.token_record import TokenRecorder
 from madtp_cli.pruning import importance, mag, merging, segments
-
-
-@dataclass(frozen=True)
-class BlockTrace:
-    """Token counts of one block.
-
-    Attributes:
-        entered: Tokens of each sample before the block, protected ones included.
-        left: Tokens of each sample after it.
-        positions: For a block that was scored, the original index of every token that left, [all that left]; -1 for a
-            merged token. Otherwise None.
-        record: Where each original token went, for a block that was scored in a model that records; otherwise None.
-    """
-
-    entered: list[int]
-    left: list[int]
-    positions: Tensor | None = None
-    record: TokenRecord | None = None
-
-    @property
-    def scored(self) -> bool:
-        """Whether the block chose tokens to prune. That has a cost even if it kept all of them."""
-        return self.positions is not None
-
-
-#: Trace of each block, by tower; part of a model's output.
-TokenTrace = dict[str, list[BlockTrace]]
 
 
 class BlockPruner:
@@ -85,6 +59,7 @@ class BlockPruner:
         #: if each block has its own projection; None before the first block.
         self.pooled: Tensor | None = None
         self.blocks: list[BlockTrace] = []
+        self._embedding: BlockTrace | None = None
         #: Whether the number of original tokens that each token stands for is recorded.
         self.counts_sizes = settings.parameters.proportional or methods.SIZES in self.method.NEEDS
         # Of each token, in the layout of the tokens; None before the first pruned block.
@@ -115,6 +90,19 @@ class BlockPruner:
     def start(self, positions: Tensor) -> None:
         """Set which tokens of the dense image the tokens before the first block stand for, [total]."""
         self._positions = positions
+
+    def prune_embedding(self, tokens: Packed, norm: Callable[[Tensor], Tensor]) -> Packed:
+        """Return the tokens that go on to the first block.
+
+        Args:
+            tokens: The embedded tokens.
+            norm: The norm before the self-attention of the first block; its output is compared with the dictionary.
+        """
+        rule = self.settings.embedding_rule(self.tower) if self.active else None
+        if rule is None:
+            return tokens
+        tokens, self._embedding = self._chosen(tokens, norm(tokens.data), None, rule)
+        return tokens
 
     def request(self, tokens: Packed) -> AttentionRequest | None:
         """Return the statistics that the next block's self-attention must return, or None.
@@ -153,9 +141,25 @@ class BlockPruner:
         if rule is None:
             if self.pooling and self.dictionary is not None:
                 layout = PrunableRows.of(tokens)
-                self._dictionary_logits(normed, layout.arrange, layout.mask)
-            self.blocks.append(BlockTrace(tokens.lengths, tokens.lengths, None if self.blocks else self._positions))
+                self._dictionary_logits(normed, layout.arrange, layout.mask, pooling=True)
+            smaller = None if self.blocks or self._embedding is not None else self._positions
+            self._append(BlockTrace(tokens.lengths, tokens.lengths, smaller))
             return tokens
+        tokens, trace = self._chosen(tokens, normed, attention, rule)
+        self._append(trace)
+        return tokens
+
+    def _append(self, trace: BlockTrace) -> None:
+        """Add the trace of a block; the first one also has what was pruned before it."""
+        embedding = None if self.blocks else self._embedding
+        if embedding is not None:
+            trace = replace(trace, entered=embedding.entered, embedding=embedding)
+        self.blocks.append(trace)
+
+    def _chosen(
+        self, tokens: Packed, normed: Tensor, attention: Attention | None, rule: methods.Rule
+    ) -> tuple[Packed, BlockTrace]:
+        """Return the tokens that a rule keeps, and the trace."""
         layout = PrunableRows.of(tokens)
         if self.dictionary is not None:
             # Computed here, in the number format of the run, and cached for the scores.
@@ -180,7 +184,7 @@ class BlockPruner:
         self,
         tokens: Tensor,
         normed: Tensor,
-        attention: Attention,
+        attention: Attention | None,
         arrange: Callable[[Tensor], Tensor],
         mask: Tensor,
         *,
@@ -189,7 +193,24 @@ class BlockPruner:
         """Compute what the method needs, and nothing else; see `methods.BlockInputs` for `arrange` and `mask`."""
         scores = dict[str, Tensor]()
         if methods.DICTIONARY in self.method.NEEDS:
-            scores["dictionary_logits"] = self._dictionary_logits(normed, arrange, mask)
+            pooling = self.pooling and attention is not None
+            scores["dictionary_logits"] = self._dictionary_logits(normed, arrange, mask, pooling=pooling)
+        if methods.SIZES in self.method.NEEDS:
+            scores["sizes"] = mask.float() if self._sizes is None else arrange(self._sizes)
+        if methods.ORDER in self.method.NEEDS:
+            index = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+            scores["order"] = index if self._order is None else arrange(self._order)
+        if attention is not None:
+            scores |= self._attention_scores(attention, arrange, mask)
+        return methods.BlockInputs(
+            mask, tokens, arrange, **scores, sample_inputs=self.sample_inputs, exportable=exportable
+        )
+
+    def _attention_scores(
+        self, attention: Attention, arrange: Callable[[Tensor], Tensor], mask: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the scores that come from the block's attention, as far as the method needs them."""
+        scores = dict[str, Tensor]()
         if methods.CLASS_ATTENTION in self.method.NEEDS:
             score = importance.class_attention(_requested(attention.read_out), attention.output.detach())
             scores["class_attention"] = arrange(score) if self.raw else importance.normalise(arrange(score), mask)
@@ -199,17 +220,12 @@ class BlockPruner:
             scores["received_attention"] = importance.normalise(arrange(_requested(attention.received)), mask)
         if methods.KEY_METRIC in self.method.NEEDS:
             scores["key_metric"] = arrange(_requested(attention.key_metric))
-        if methods.SIZES in self.method.NEEDS:
-            scores["sizes"] = mask.float() if self._sizes is None else arrange(self._sizes)
-        if methods.ORDER in self.method.NEEDS:
-            index = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
-            scores["order"] = index if self._order is None else arrange(self._order)
-        return methods.BlockInputs(
-            mask, tokens, arrange, **scores, sample_inputs=self.sample_inputs, exportable=exportable
-        )
+        return scores
 
-    def _dictionary_logits(self, normed: Tensor, arrange: Callable[[Tensor], Tensor], mask: Tensor) -> Tensor:
-        """Return the dictionary logits, [batch, longest, atoms]; in training also pool the tokens."""
+    def _dictionary_logits(
+        self, normed: Tensor, arrange: Callable[[Tensor], Tensor], mask: Tensor, *, pooling: bool
+    ) -> Tensor:
+        """Return the dictionary logits, [batch, longest, atoms]; also pool the tokens if asked for."""
         if self.dictionary is None:
             raise ValueError(f"the method {self.settings.method} needs a dictionary, but the model has none")
         tokens, block = normed if self._entered is None else self._entered, len(self.blocks)
@@ -218,13 +234,15 @@ class BlockPruner:
         values = tokens @ matrix.to(tokens.dtype)
         bias = self.dictionary.folded_bias(self.tower, block)
         logits = arrange(values if bias is None else values + bias.to(tokens.dtype))
-        if self.pooling:
+        if pooling:
             pooled = self.dictionary.project_block(self.tower, block, mag.pool(logits, arrange(tokens), mask))
             self.pooled = pooled if self.pooled is None else self.pooled + pooled
         return logits * self.dictionary.width**0.5 if self.raw else logits
 
-    def _apply(self, tokens: Packed, layout: PrunableRows, decision: methods.PruneDecision) -> Packed:
-        """Move the tokens as decided and record the block."""
+    def _apply(
+        self, tokens: Packed, layout: PrunableRows, decision: methods.PruneDecision
+    ) -> tuple[Packed, BlockTrace]:
+        """Move the tokens as decided; return them and the trace."""
         _, protected_counts = protected_tokens(tokens)
         moves, counts = layout.moves(decision)
         left = [count + protected for count, protected in zip(counts, protected_counts, strict=True)]
@@ -243,7 +261,7 @@ class BlockPruner:
         record = None
         if self.recorder is not None:
             record = self.recorder.record(places, number, weights, layout.protected)
-        self.blocks.append(BlockTrace(tokens.lengths, left, self._positions, record))
+        trace = BlockTrace(tokens.lengths, left, self._positions, record)
         if self.counts_sizes:
             before = self._sizes if self._sizes is not None else tokens.sizes
             before = before if before is not None else torch.ones_like(weights)
@@ -253,7 +271,7 @@ class BlockPruner:
             self._order = unnamed.scatter(0, kept_places, order)[:number]
         sizes = self._sizes if self.settings.parameters.proportional else None
         protected = layout.protected.new_zeros(number).scatter(0, places, layout.protected)
-        return replace(tokens, data=data, lengths=left, sizes=sizes, protected=protected)
+        return replace(tokens, data=data, lengths=left, sizes=sizes, protected=protected), trace
 
 
 def _requested(statistic: Tensor | None) -> Tensor:

@@ -8,8 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from madtp_cli import methods
 from madtp_cli.execution.attention import Attention
-from madtp_cli.execution.block_pruner import BlockPruner, BlockTrace
+from madtp_cli.execution.block_pruner import BlockPruner
+from madtp_cli.execution.block_trace import BlockTrace
 from madtp_cli.execution.padded import Padded, cut
 from madtp_cli.execution.statistics import AttentionRequest
 from madtp_cli.pruning import merging
@@ -28,8 +30,16 @@ class PaddedPruner(BlockPruner):
         """Return the tokens that go on, as `BlockPruner.prune`, for `Padded` tokens."""
         rule = self._rule()
         if rule is None:
-            self.blocks.append(BlockTrace(tokens.lengths, tokens.lengths))
+            self._append(BlockTrace(tokens.lengths, tokens.lengths))
             return tokens
+        tokens, trace = self._chosen(tokens, normed, attention, rule)
+        self._append(trace)
+        return tokens
+
+    def _chosen(
+        self, tokens: Any, normed: Tensor, attention: Attention | None, rule: methods.Rule
+    ) -> tuple[Any, BlockTrace]:
+        """Return the tokens that a rule keeps, and the trace."""
         real = tokens.real
         prunable = real & ~_protected(tokens)
         inputs = self._inputs(tokens.data, normed, attention, _unchanged, prunable, exportable=True)
@@ -49,8 +59,8 @@ class PaddedPruner(BlockPruner):
         if decision.order is not None:
             order = torch.where(moves.kept & prunable, decision.order, 0)
             self._order = merging.padded_sums(order, torch.where(real, places, 0), left.data.shape[1])
-        self.blocks.append(BlockTrace(cast(list[int], tokens.lengths), cast(list[int], left.lengths)))
-        return left if self.settings.parameters.proportional else replace(left, sizes=None)
+        trace = BlockTrace(cast(list[int], tokens.lengths), cast(list[int], left.lengths))
+        return left if self.settings.parameters.proportional else replace(left, sizes=None), trace
 
 
 def _unchanged(values: Tensor) -> Tensor:

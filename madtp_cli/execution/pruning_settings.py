@@ -8,6 +8,9 @@ from typing import Any
 
 from madtp_cli import methods
 
+#: The tower that reads images, which alone prunes before its first block.
+IMAGES = "vision"
+
 
 @dataclass(frozen=True)
 class PruningSettings:
@@ -24,6 +27,7 @@ class PruningSettings:
         scales: Factor of the threshold scale per tower and block; a block with 0 is not pruned.
         curve: Calibrated points (threshold scale, share of the dense GFLOPs), the scale rising and the share falling.
         dense_gflops: Mean GFLOPs per sample of the dense model on the calibration samples; 0 without a curve.
+        embedding_scale: Factor of the threshold scale for image patches before the first block; 0 to prune none there.
         parameters: The method's own parameters. A mapping, as in config.json, changes some of the method's defaults.
     """
 
@@ -36,6 +40,7 @@ class PruningSettings:
     scales: dict[str, list[float]] = field(default_factory=dict)
     curve: list[list[float]] = field(default_factory=list)
     dense_gflops: float = 0.0
+    embedding_scale: float = 0.0
     parameters: Any = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,6 +76,7 @@ class PruningSettings:
             dictionary_size=min(100, width // 4),
             dictionary_width=width,
             scales={tower: preset.scales(tower, number) for tower, number in blocks.items()},
+            embedding_scale=preset.embedding,
         )
 
     @property
@@ -81,8 +87,16 @@ class PruningSettings:
     def rule(self, tower: str, block: int) -> methods.Rule | None:
         """Return the rule of one block, or None for a block that is not pruned and hence not scored."""
         scales = self.scales.get(tower, [])
-        scale = scales[block] if block < len(scales) else 1.0
+        return self._scaled(scales[block] if block < len(scales) else 1.0, block, max(1, len(scales)))
+
+    def embedding_rule(self, tower: str) -> methods.Rule | None:
+        """Return the rule for the tokens of a tower before its first block, or None if none are pruned there."""
+        if tower != IMAGES:
+            return None
+        return self._scaled(self.embedding_scale, 0, max(1, len(self.scales.get(tower, []))))
+
+    def _scaled(self, scale: float, block: int, blocks: int) -> methods.Rule | None:
         threshold_scale = self.threshold_scale * scale if scale else 0.0  # infinity times 0 would be NaN
         if not threshold_scale > 0:
             return None
-        return methods.Rule(threshold_scale, self.min_keep, self.parameters, block, max(1, len(scales)))
+        return methods.Rule(threshold_scale, self.min_keep, self.parameters, block, blocks)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from madtp_cli.execution.block_pruner import BlockTrace
+from madtp_cli.execution.block_trace import BlockTrace
 
 
 @dataclass(frozen=True)

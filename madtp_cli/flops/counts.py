@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from madtp_cli.execution.block_pruner import BlockTrace
+from madtp_cli.execution.block_trace import BlockTrace
 
 CONVENTION = "multiply-adds (fvcore convention)"
 #: Tokens of each sample's text inputs, by tower. The tokens of an image follow from the configuration, unless images
@@ -29,11 +29,19 @@ class TokenCounts:
         entered: Tokens before each block, [blocks, samples, inputs]. An NLVR2 sample has two images and one sentence.
         left: Tokens after each block, same shape.
         scored: Whether the block chose tokens to prune, bool [blocks]; this has a cost even if it kept all of them.
+        embedded: Tokens that go on to the first block's self-attention, [samples, inputs], if tokens were pruned before
+            it; otherwise None.
     """
 
     entered: np.ndarray
     left: np.ndarray
     scored: np.ndarray
+    embedded: np.ndarray | None = None
+
+    @property
+    def attended(self) -> np.ndarray:
+        """Tokens in the self-attention of each block, [blocks, samples, inputs]."""
+        return self.entered if self.embedded is None else np.concatenate([self.embedded[None], self.entered[1:]])
 
     @classmethod
     def of(cls, blocks: list[BlockTrace], inputs: int) -> TokenCounts:
@@ -42,7 +50,8 @@ class TokenCounts:
             np.array(counts).reshape(len(blocks), inputs, -1).transpose(0, 2, 1)
             for counts in ([block.entered for block in blocks], [block.left for block in blocks])
         )
-        return cls(entered, left, np.array([block.scored for block in blocks]))
+        embedded = None if blocks[0].embedding is None else np.array(blocks[0].attended).reshape(inputs, -1).T
+        return cls(entered, left, np.array([block.scored for block in blocks]), embedded)
 
     @classmethod
     def dense(cls, tokens: np.ndarray, blocks: int) -> TokenCounts:
@@ -52,7 +61,14 @@ class TokenCounts:
 
     @classmethod
     def least(
-        cls, tokens: np.ndarray, pruned: np.ndarray, protected: int, keep: int, share: float = 0.0
+        cls,
+        tokens: np.ndarray,
+        pruned: np.ndarray,
+        protected: int,
+        keep: int,
+        share: float = 0.0,
+        *,
+        embedding: bool = False,
     ) -> TokenCounts:
         """Return the smallest possible counts, which an infinite threshold scale gives.
 
@@ -62,20 +78,28 @@ class TokenCounts:
             protected: Protected tokens.
             keep: Tokens that such a block keeps at least, protected ones not included.
             share: Share of the tokens that such a block keeps at least, protected ones not included.
+            embedding: Whether tokens are pruned before the first block too.
         """
-        entered, left, current = [], [], tokens
+
+        def fewest(current: np.ndarray) -> np.ndarray:
+            least = protected + np.maximum(keep, np.ceil((current - protected) * share).astype(int))
+            return np.minimum(current, least)
+
+        current = embedded = fewest(tokens) if embedding else tokens
+        entered, left = [], []
         for prunes in pruned:
             entered.append(current)
-            least = protected + np.maximum(keep, np.ceil((current - protected) * share).astype(int))
-            current = np.minimum(current, least) if prunes else current
+            current = fewest(current) if prunes else current
             left.append(current)
-        return cls(np.array(entered), np.array(left), pruned)
+        entered[0] = tokens
+        return cls(np.array(entered), np.array(left), pruned, embedded if embedding else None)
 
     @classmethod
     def joined(cls, parts: list[TokenCounts]) -> TokenCounts:
         """Join the samples of several batches."""
         entered, left = (np.concatenate([getattr(part, name) for part in parts], 1) for name in ("entered", "left"))
-        return cls(entered, left, parts[0].scored)
+        embedded = [part.embedded for part in parts if part.embedded is not None]
+        return cls(entered, left, parts[0].scored, np.concatenate(embedded) if embedded else None)
 
 
 #: Token counts by tower.

@@ -5,7 +5,7 @@ Token counts (`n`, `m`, ...) are arrays [samples, inputs] or of any other shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -91,14 +91,38 @@ def pruning(
     cost = attention_statistics(n, prunable, width, pruned, pooled=pooled)
     if pooled and pruned.needs & methods.READ_OUT_SCORES:
         cost = cost + norm(n, width) + n * width * tower.num_attention_heads
-    if methods.DICTIONARY in pruned.needs:
-        cost = cost + n * width * pruned.dictionary_size
+    return cost + own_pruning(n, tower, pruned, protected)
+
+
+def embedding_pruning(n: np.ndarray, tower: Any, settings: Mapping[str, Any] | None, protected: int = 1) -> np.ndarray:
+    """Return the cost of choosing the tokens that go on to the first block, before which there is no attention.
+
+    Args:
+        n: Embedded tokens.
+        tower, settings, protected: See `pruning`.
+    """
+    if not settings:
+        return np.zeros_like(n)
+    pruned, width = PruningSettings(**settings), tower.hidden_size
+    return norm(n, width) + own_pruning(n, tower, pruned, protected)
+
+
+def own_pruning(n: np.ndarray, tower: Any, pruned: PruningSettings, protected: int) -> np.ndarray:
+    """Return the cost of the dictionary and of the method's own products; arguments as for `pruning`."""
+    width = tower.hidden_size
+    cost = n * width * pruned.dictionary_size * (methods.DICTIONARY in pruned.needs)
     sizes = methods.TokenSizes(width, width // tower.num_attention_heads, pruned.dictionary_size)
-    return cost + methods.get(pruned.method).cost(prunable, sizes, pruned.parameters)
+    return cost + methods.get(pruned.method).cost(np.maximum(n - protected, 0), sizes, pruned.parameters)
 
 
 def pre_norm_blocks(
-    name: str, tower: Any, tokens: TokenCounts, scoring: Callable[[np.ndarray], np.ndarray]
+    name: str,
+    tower: Any,
+    tokens: TokenCounts,
+    settings: Mapping[str, Any] | None,
+    protected: int = 1,
+    *,
+    pooled: bool = False,
 ) -> list[LayerCost]:
     """Return the cost of the blocks of a pre-norm tower.
 
@@ -106,12 +130,15 @@ def pre_norm_blocks(
         name: Name of the tower in reports.
         tower: Configuration of the tower.
         tokens: Tokens that enter each block, [blocks, samples, inputs], and those that its attention leaves.
-        scoring: Cost of the pruning in a block, given the tokens that enter it; see `pruning`.
+        settings, protected, pooled: See `pruning`.
     """
     width, costs = tower.hidden_size, []
-    for block, (n, m) in enumerate(zip(tokens.entered, tokens.left, strict=True)):
-        cost = norm(n, width) + self_attention(n, width) + scoring(n) * tokens.scored[block]
+    for block, (n, m) in enumerate(zip(tokens.attended, tokens.left, strict=True)):
+        cost = norm(n, width) + self_attention(n, width)
+        cost = cost + pruning(n, tower, settings, protected, pooled=pooled) * tokens.scored[block]
         cost = cost + norm(m, width) + feed_forward(m, width, tower.intermediate_size)
+        if block == 0 and tokens.embedded is not None:
+            cost = cost + embedding_pruning(tokens.entered[0], tower, settings, protected)
         costs.append(LayerCost(name, f"layer {block}", cost.sum(-1)))
     return costs
 

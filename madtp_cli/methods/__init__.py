@@ -160,11 +160,14 @@ class Preset:
         every: Distance between pruned blocks; the first block is pruned.
         unpruned: Towers that are not pruned.
         causal: Whether towers that are read from their last token are pruned.
+        embedding: Factor of the threshold scale for the image patches before the first block; 0 if the method needs the
+            attention of a block. Otherwise `keep` is called without class attention and received attention there.
     """
 
     every: int = 1
     unpruned: tuple[str, ...] = ()
     causal: bool = True
+    embedding: float = 0.0
 
     def scales(self, tower: str, blocks: int) -> list[float]:
         """Return 1 for each block of a tower that is pruned and 0 for the others.

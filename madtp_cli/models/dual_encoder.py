@@ -5,7 +5,7 @@ This file has what their models share: the blocks of pre-norm towers on packed t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,7 +17,8 @@ from transformers.utils import ModelOutput
 
 from madtp_cli.execution import gathering
 from madtp_cli.execution.attention import Attention, Backend
-from madtp_cli.execution.block_pruner import BlockPruner, TokenTrace
+from madtp_cli.execution.block_pruner import BlockPruner
+from madtp_cli.execution.block_trace import TokenTrace
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.padded_attention import attend
 from madtp_cli.execution.statistics import AttentionRequest
@@ -245,7 +246,7 @@ def unit(features: Tensor) -> Tensor:
 
 
 def encode_pre_norm(
-    layers: Iterable[Any],
+    layers: Sequence[Any],
     tokens: Packed,
     pruner: BlockPruner,
     backend: Backend,
@@ -266,6 +267,7 @@ def encode_pre_norm(
         read_out: For a tower that is read by attention pooling: returns, for the tokens that enter a block, the
             attention of the pooling to each of them.
     """
+    tokens = pruner.prune_embedding(tokens, layers[0].layer_norm1)
     for layer in layers:
         normed, request = layer.layer_norm1(tokens.data), pruner.request(tokens)
         attention = _attend(layer.self_attn, tokens.replace(normed), request, backend, causal=causal)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
-from madtp_cli.execution.block_pruner import TokenTrace
+from madtp_cli.execution.block_trace import TokenTrace
 from madtp_cli.execution.packed import Packed
 from madtp_cli.models.dual_encoder import DualEncoder, unit
 from madtp_cli.models.prunable import DistillationTargets

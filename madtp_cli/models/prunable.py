@@ -15,7 +15,8 @@ from transformers.utils import ModelOutput
 from madtp_cli import methods
 from madtp_cli.execution import image_resizing
 from madtp_cli.execution.attention import Backend
-from madtp_cli.execution.block_pruner import BlockPruner, PruningSettings, TokenTrace
+from madtp_cli.execution.block_pruner import BlockPruner, PruningSettings
+from madtp_cli.execution.block_trace import TokenTrace
 from madtp_cli.execution.packed import Packed, pack
 from madtp_cli.execution.padded import pad
 from madtp_cli.execution.padded_pruner import PaddedPruner

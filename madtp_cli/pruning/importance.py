@@ -1,5 +1,7 @@
 """Token importance: the mean of class attention, received attention and dictionary attention.
 
+Before the first block no attention is known yet; the importance is then the dictionary attention alone.
+
 Each score is non-negative and sums to one over the prunable tokens of a sample. So no score outweighs another, and a
 threshold has the same meaning at any number of tokens.
 
@@ -55,14 +57,13 @@ def dictionary_score(attention: Tensor, mask: Tensor) -> Tensor:
 def token_importance(
     class_attention: Tensor | None, received_attention: Tensor | None, attention: Tensor, mask: Tensor
 ) -> Tensor:
-    """Return the token importance score: the mean of the three scores, [batch, longest].
+    """Return the token importance score: the mean of the scores that are known, [batch, longest].
 
     Args:
-        class_attention: Normalised, [batch, longest].
-        received_attention: Normalised, [batch, longest].
+        class_attention: Normalised, [batch, longest]; None before the first block.
+        received_attention: Normalised, [batch, longest]; None before the first block.
         attention: From `mag.dictionary_attention`, [batch, longest, atoms].
         mask: bool [batch, longest]; true for prunable tokens.
     """
-    if class_attention is None or received_attention is None:
-        raise ValueError("token importance needs class attention and received attention; list them in NEEDS")
-    return torch.stack([class_attention, received_attention, dictionary_score(attention, mask)]).mean(0)
+    known = [score for score in (class_attention, received_attention) if score is not None]
+    return torch.stack([*known, dictionary_score(attention, mask)]).mean(0)

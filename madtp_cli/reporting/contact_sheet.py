@@ -30,7 +30,7 @@ def contact_sheet(sample: PrunedSample) -> bytes:
 def description(sample: PrunedSample) -> str:
     """Return the picture in words."""
     parts = [
-        f"after block {image.blocks[-1].number}, {len(image.blocks[-1].kept)} of {image.rows * image.columns} patches"
+        f"{image.blocks[-1].when}, {len(image.blocks[-1].kept)} of {image.rows * image.columns} patches"
         for image in sample.images
         if image.blocks
     ]

@@ -31,7 +31,7 @@ class PrunedBlock:
     """One input after a block that chose tokens to prune.
 
     Attributes:
-        number: Number of the block, from 1.
+        number: Number of the block, from 1; 0 for what was pruned before the first block.
         groups: The tokens that remain, as groups of original tokens. An original token in no group is gone.
         weights: Importance of each original token: that of the token it was part of when the block began. None where
             the token is protected or was gone.
@@ -42,6 +42,11 @@ class PrunedBlock:
     groups: tuple[Group, ...]
     weights: tuple[float | None, ...]
     tokens: int
+
+    @property
+    def when(self) -> str:
+        """Say after which block, or before which."""
+        return f"after block {self.number}" if self.number else "before block 1"
 
     @property
     def kept(self) -> frozenset[int]:

@@ -52,11 +52,11 @@ def _draw_image(part: Any, image: ImageInput, columns: int, name: str) -> None:
     _show(axes[0], pruning_picture.shaded(image, None), f"{name}\n{patches} patches")
     importance = pruning_picture.importance(image)
     if importance is not None:
-        _show(axes[1], importance, f"importance in block {image.blocks[0].number}\n(bright: important)")
+        _show(axes[1], importance, f"importance, {image.blocks[0].when}\n(bright: important)")
     first = 1 if importance is None else 2
     for axis, block in zip(axes[first:], image.blocks, strict=False):
         kept = len(block.kept)
-        title = f"after block {block.number}\n{kept} kept, {patches - kept} pruned"
+        title = f"{block.when}\n{kept} kept, {patches - kept} pruned"
         _show(axis, pruning_picture.shaded(image, block), title)
     for axis in axes[first + len(image.blocks) :]:
         axis.set_visible(False)

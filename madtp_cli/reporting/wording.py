@@ -89,7 +89,7 @@ def text_lines(text: TextInput, width: int) -> list[str]:
         return _wrapped(f"{name}, not pruned: {' '.join(text.tokens)}", width)
     lines = _wrapped(f"{name}: {' '.join(text.tokens)}", width)
     for block in text.blocks:
-        lines += _wrapped(f"after block {block.number}: {' '.join(marked(text, block))}", width)
+        lines += _wrapped(f"{block.when}: {' '.join(marked(text, block))}", width)
     return lines
 
 

@@ -9,7 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from madtp_cli.execution.attention import Attention, Backend, attend
-from madtp_cli.execution.block_pruner import BlockPruner, BlockTrace, PruningSettings
+from madtp_cli.execution.block_pruner import BlockPruner, PruningSettings
+from madtp_cli.execution.block_trace import BlockTrace
 from madtp_cli.execution.packed import Packed
 from madtp_cli.methods import Rule, madtp
 from madtp_cli.pruning.mag import AlignmentDictionary

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from madtp_cli import methods, models
-from madtp_cli.execution.block_pruner import BlockTrace
+from madtp_cli.execution.block_trace import BlockTrace
 from madtp_cli.execution.padded import Padded, counts_of, pad
 from madtp_cli.exporters._random_inputs import random_inputs
 from madtp_cli.exporters._tracing import named_outputs

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, library, nn
 
 from madtp_cli.evaluation import sample_costs
-from madtp_cli.execution.block_pruner import BlockTrace
+from madtp_cli.execution.block_trace import BlockTrace
 from madtp_cli.flops import fvcore_check
 from madtp_cli.flops.counts import TokenCounts
 from madtp_cli.models import architectures

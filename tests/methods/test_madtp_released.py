@@ -14,7 +14,7 @@ from torch import Tensor
 from madtp_cli.checkpoint import inspection, loading
 from madtp_cli.checkpoint.formats import CheckpointOverrides
 from madtp_cli.compression.student import prunable_student
-from madtp_cli.execution.block_pruner import TokenTrace
+from madtp_cli.execution.block_trace import TokenTrace
 from madtp_cli.models.prunable import Prunable
 from tests.paths import GOLDEN
 

@@ -63,11 +63,13 @@ def test_the_dictionary_score_is_the_attention_of_the_most_attentive_atom() -> N
     torch.testing.assert_close(score, torch.tensor([[0.5, 0.7, 0.3]]) / 1.5)
 
 
-def test_missing_attention_is_refused() -> None:
-    """The error says what a method must declare."""
-    mask = torch.ones(1, 2, dtype=torch.bool)
-    with pytest.raises(ValueError, match="list them in NEEDS"):
-        importance.token_importance(None, torch.ones(1, 2), torch.ones(1, 2, 3), mask)
+def test_before_the_first_block_the_importance_is_the_dictionary_score() -> None:
+    """No attention is known there; what is known has equal weight."""
+    mask, attention = torch.ones(1, 2, dtype=torch.bool), torch.tensor([[[0.8, 0.5], [0.2, 0.5]]])
+    alone = importance.token_importance(None, None, attention, mask)
+    torch.testing.assert_close(alone, importance.dictionary_score(attention, mask))
+    both = importance.token_importance(torch.tensor([[0.0, 1.0]]), None, attention, mask)
+    torch.testing.assert_close(both, (alone + torch.tensor([[0.0, 1.0]])) / 2)
 
 
 def _scores(values: Sequence[Tensor], mask: Tensor) -> list[Tensor]:

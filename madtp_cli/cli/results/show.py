@@ -77,7 +77,7 @@ def _sentences(sample: PrunedSample) -> Iterator[str]:
     for number, image in enumerate(sample.images):
         for block in image.blocks:
             name = wording.image_name(number, len(sample.images))
-            yield f"{name}, after block {block.number}: {pruning_picture.summary(image, block)}"
+            yield f"{name}, {block.when}: {pruning_picture.summary(image, block)}"
 
 
 def _table(sample: PrunedSample) -> Any:
@@ -101,7 +101,7 @@ def _pictures(image: ImageInput, name: str, width: int) -> Iterator[Text]:
 
 
 def _title(name: str, block: PrunedBlock | None) -> str:
-    return name if block is None else f"block {block.number}: {len(block.kept)} patches"
+    return name if block is None else f"{block.when}: {len(block.kept)} patches"
 
 
 def _half_blocks(picture: Any) -> Sequence[Text]:

@@ -18,7 +18,8 @@ from transformers import BlipTextConfig, BlipTextLMHeadModel, GenerationMixin
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 from madtp_cli.execution.attention import Backend, attend
-from madtp_cli.execution.block_pruner import BlockPruner, BlockTrace
+from madtp_cli.execution.block_pruner import BlockPruner
+from madtp_cli.execution.block_trace import BlockTrace
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
 from madtp_cli.models.blip.beam_search import OriginalBeamSearch

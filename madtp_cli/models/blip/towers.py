@@ -64,6 +64,7 @@ class PrunableBlip(Prunable, BlipPreTrainedModel):
         require_image_size(pixel_values, self.config.vision_config.image_size)
         tokens = self.tokens_of_images(self.vision_model.embeddings, pixel_values, pruner)
         tokens = tokens.protect_ends(first=True)  # [CLS]
+        tokens = pruner.prune_embedding(tokens, self.vision_model.encoder.layers[0].layer_norm1)
         for layer in self.vision_model.encoder.layers:
             normed = layer.layer_norm1(tokens.data)
             qkv = tokens.apply_rowwise(layer.self_attn.qkv, normed).unflatten(-1, (3, layer.self_attn.num_heads, -1))

@@ -94,6 +94,7 @@ class PrunableBlip2(Prunable, Blip2PreTrainedModel):
         require_image_size(pixel_values, self.config.vision_config.image_size)
         tokens = self.tokens_of_images(self.vision_model.embeddings, pixel_values, pruner)
         tokens = tokens.protect_ends(first=True)  # [CLS]
+        tokens = pruner.prune_embedding(tokens, self.vision_model.encoder.layers[0].layer_norm1)
         for layer in self.vision_model.encoder.layers:
             normed, module = layer.layer_norm1(tokens.data), layer.self_attn
             qkv = tokens.apply_rowwise(module.qkv, normed).unflatten(-1, (3, module.num_heads, -1))

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedConfig, ViltConfig, ViltModel, ViltPreTrainedModel
 
-from madtp_cli.execution.block_pruner import BlockPruner, BlockTrace
+from madtp_cli.execution.block_pruner import BlockPruner
+from madtp_cli.execution.block_trace import BlockTrace
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.padded import PaddedLengths
 from madtp_cli.execution.padded_attention import attend
@@ -98,6 +99,7 @@ class PrunableVilt(Prunable, ViltPreTrainedModel):
             kinds: Number of the modality of each input's image: 1, or 2 for a second image, [inputs].
         """
         tokens = self._embed(images, texts, kinds)
+        tokens = pruner.prune_embedding(tokens, self.vilt.encoder.layer[0].layernorm_before)
         pools = pruner.pooling and pruner.dictionary is not None
         words: list[int] = self.word_trace(*texts)[0].left if pools else []
         pooled: Tensor | None = None

@@ -29,7 +29,7 @@ def vision(config: Any, counts: Counts) -> list[LayerCost]:
     tower, images = config.vision_config, counts["vision"]
     return [
         LayerCost("vision", "patches", patches(images.entered[0], tower).sum(-1)),
-        *pre_norm_blocks("vision", tower, images, lambda n: pruning(n, tower, config.madtp)),
+        *pre_norm_blocks("vision", tower, images, config.madtp),
         LayerCost("vision", "final norm", norm(images.left[-1], tower.hidden_size).sum(-1)),
     ]
 

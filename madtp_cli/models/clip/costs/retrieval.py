@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from madtp_cli.flops.counts import Counts, LayerCost, Lengths
-from madtp_cli.flops.parts import image_tokens, norm, patches, pre_norm_blocks, pruning
+from madtp_cli.flops.parts import image_tokens, norm, patches, pre_norm_blocks
 
 #: Protected tokens of each tower: [CLS]; a text's start and end.
 PROTECTED = {"vision": 1, "text": 2}
@@ -46,7 +46,7 @@ def text(config: Any, counts: Counts) -> list[LayerCost]:
 def _blocks(name: str, tower: Any, config: Any, counts: Counts) -> list[LayerCost]:
     """Return the cost of the pre-norm blocks, and of the final norm and the projection of the read-out token."""
     width, tokens = tower.hidden_size, counts[name]
-    costs = pre_norm_blocks(name, tower, tokens, lambda n: pruning(n, tower, config.madtp, PROTECTED[name]))
+    costs = pre_norm_blocks(name, tower, tokens, config.madtp, PROTECTED[name])
     projected = 0 if name == "vision" and not config.image_projection else width * config.projection_dim
     embedding = np.full(tokens.entered.shape[1], (norm(READ_OUT, width) + projected).item())
     return [*costs, LayerCost(name, "embedding", embedding)]

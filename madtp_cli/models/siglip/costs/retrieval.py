@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from madtp_cli.flops.counts import Counts, LayerCost, Lengths
-from madtp_cli.flops.parts import cross_attention, feed_forward, norm, patches, pre_norm_blocks, pruning
+from madtp_cli.flops.parts import cross_attention, feed_forward, norm, patches, pre_norm_blocks
 from madtp_cli.models.siglip.family import image_tokens
 
 #: Protected tokens of each tower: none of an image; the last position of a text.
@@ -52,9 +52,4 @@ def text(config: Any, counts: Counts) -> list[LayerCost]:
 
 def _blocks(name: str, tower: Any, config: Any, counts: Counts) -> list[LayerCost]:
     """Return the cost of the pre-norm blocks."""
-    return pre_norm_blocks(
-        name,
-        tower,
-        counts[name],
-        lambda n: pruning(n, tower, config.madtp, PROTECTED[name], pooled=name == "vision"),
-    )
+    return pre_norm_blocks(name, tower, counts[name], config.madtp, PROTECTED[name], pooled=name == "vision")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from madtp_cli.flops.counts import Counts, LayerCost, Lengths
-from madtp_cli.flops.parts import image_tokens, norm, patches, pre_norm_blocks, pruning
+from madtp_cli.flops.parts import image_tokens, norm, patches, pre_norm_blocks
 
 
 def tokens(config: Any, lengths: Lengths, images: int) -> dict[str, tuple[np.ndarray, int]]:
@@ -42,7 +42,7 @@ def costs(config: Any, counts: Counts, width: int, inner: int, labels: int) -> l
     head = inputs * size**2 + width * inner + norm(np.array(1), inner) + inner * labels
     return [
         *layers,
-        *pre_norm_blocks("vision", tower, stream, lambda n: pruning(n, tower, config.madtp, words + 1)),
+        *pre_norm_blocks("vision", tower, stream, config.madtp, words + 1),
         LayerCost("vision", "final norm", norm(stream.left[-1], size).sum(-1)),
         LayerCost("head", "classifier", np.full(len(words), head)),
     ]
