@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from madtp_cli import processes
 from madtp_cli.compression import elastic, optimizers, stage_titles
 from madtp_cli.compression.budget import Budget
-from madtp_cli.compression.calibration import FIRST_GUESS
+from madtp_cli.compression.calibration import first_scale
 from madtp_cli.compression.muon import muon, same_shapes
 from madtp_cli.compression.remaining_time import (
     CALIBRATION_PASSES,
@@ -207,7 +207,7 @@ def measure_pace(compression: Compression) -> Pace:
     The student is timed at the first threshold scale that the calibration tries.
     """
     session, student = compression.session, compression.student
-    run.set_threshold_scale(student, FIRST_GUESS)
+    run.set_threshold_scale(student, first_scale(student))
     processes.from_main(lambda: len(batching.readable_rows(session, session.settings.split)))  # for the timing
     batch = batching.first_batch(session, "val")
     inputs = session.compute.moved(inputs_of(batch))

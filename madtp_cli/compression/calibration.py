@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 
+from madtp_cli import methods
 from madtp_cli.compression import stage_titles, threshold_search
 from madtp_cli.compression.budget import Budget
 from madtp_cli.compression.remaining_time import CALIBRATION_PASSES, ROUGH_PASSES
 from madtp_cli.compression.threshold_search import CLOSE_ENOUGH, NARROWEST, Calibration
 from madtp_cli.evaluation import batching, run
 from madtp_cli.evaluation.session import Session
+from madtp_cli.methods import Preset
 from madtp_cli.models.prunable import Prunable
-
-#: First threshold scale to try. A budget of a fifth needs a scale of 0.1 to 0.4, one of a half less than 0.04.
-FIRST_GUESS = 0.1
 
 
 def calibrate(
@@ -21,7 +20,7 @@ def calibrate(
     student: Prunable,
     target: Budget,
     samples: int | None,
-    start: float = FIRST_GUESS,
+    start: float | None = None,
     rough: float | None = None,
     *,
     title: str = stage_titles.CALIBRATING,
@@ -33,7 +32,7 @@ def calibrate(
         student: A model with a dictionary; its threshold scale changes.
         target: The budget.
         samples: Number of validation samples to use, from the first one; all if None.
-        start: First threshold scale to try.
+        start: First threshold scale to try; None for the one of the method.
         rough: Stop at this distance from the budget, as a share of it, instead of the usual one.
         title: Name of the stage; a run that calibrates several times gives each another one.
     """
@@ -51,10 +50,18 @@ def calibrate(
         session.progress.advance(0, f"threshold scale {threshold_scale:.4g} gives {share:.4f} of the dense GFLOPs")
         return gflops
 
-    calibration = threshold_search.search(measure, target, start, rough or CLOSE_ENOUGH, rough or NARROWEST)
+    calibration = threshold_search.search(
+        measure, target, start or first_scale(student), rough or CLOSE_ENOUGH, rough or NARROWEST
+    )
     run.set_threshold_scale(student, calibration.threshold_scale)
     session.progress.finish()
     return calibration
+
+
+def first_scale(student: Prunable) -> float:
+    """Return the first threshold scale to try for a student whose cost is not known."""
+    settings = student.pruning
+    return Preset().first_scale if settings is None else methods.get(settings.method).PRESET.first_scale
 
 
 def _expect(session: Session, durations: list[float], passes: int) -> None:
