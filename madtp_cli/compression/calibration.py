@@ -50,9 +50,8 @@ def calibrate(
         session.progress.advance(0, f"threshold scale {threshold_scale:.4g} gives {share:.4f} of the dense GFLOPs")
         return gflops
 
-    calibration = threshold_search.search(
-        measure, target, start or first_scale(student), rough or CLOSE_ENOUGH, rough or NARROWEST
-    )
+    start = start or first_scale(student)
+    calibration = threshold_search.search(measure, target, start, rough or CLOSE_ENOUGH, rough or NARROWEST)
     run.set_threshold_scale(student, calibration.threshold_scale)
     session.progress.finish()
     return calibration

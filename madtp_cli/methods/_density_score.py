@@ -13,7 +13,6 @@ from madtp_cli.methods import (
     RECEIVED_ATTENTION,
     BlockInputs,
     Parameters,
-    Preset,
     PruneDecision,
     Rule,
     TokenSizes,
@@ -21,7 +20,6 @@ from madtp_cli.methods import (
 from madtp_cli.pruning import density_peaks, importance, mag
 
 NEEDS = frozenset({CLASS_ATTENTION, RECEIVED_ATTENTION, DICTIONARY})
-PRESET = Preset(every=2, unpruned=("text",), embedding=2.0, rise=6.0, first_scale=0.02)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 Differences from `madtp_paper` (`examples/ablation.py` prints what each is worth):
 
+* Patches are pruned before the first block too, whose self-attention is the dearest one. No attention is known there;
+  the dictionary alone says which patches are important. Later blocks prune more strongly than earlier ones.
 * A token counts for its importance and for its distance from the most similar more important token.
 * The dictionary's attention is sharper: its temperature is 0.2.
 * A pruned token joins the most similar kept token, instead of all of them becoming one.
@@ -13,10 +15,11 @@ Differences from `madtp_paper` (`examples/ablation.py` prints what each is worth
 
 from __future__ import annotations
 
-from madtp_cli.methods import BlockInputs, PruneDecision, Rule, _density_score
+from madtp_cli.methods import BlockInputs, Preset, PruneDecision, Rule, _density_score
 from madtp_cli.pruning import thresholds
 
-NEEDS, PRESET, PARAMETERS = _density_score.NEEDS, _density_score.PRESET, _density_score.DensityParameters
+NEEDS, PARAMETERS = _density_score.NEEDS, _density_score.DensityParameters
+PRESET = Preset(every=2, unpruned=("text",), embedding=2.0, rise=6.0, first_scale=0.02)
 MERGED_TOKENS = 0
 cost = _density_score.cost
 

@@ -5,10 +5,11 @@ The difference to `madtp` is what the dynamic threshold is worth.
 
 from __future__ import annotations
 
-from madtp_cli.methods import BlockInputs, PruneDecision, Rule, _density_score
+from madtp_cli.methods import BlockInputs, Preset, PruneDecision, Rule, _density_score
 from madtp_cli.pruning import ranking
 
-NEEDS, PRESET, PARAMETERS = _density_score.NEEDS, _density_score.PRESET, _density_score.DensityParameters
+NEEDS, PARAMETERS = _density_score.NEEDS, _density_score.DensityParameters
+PRESET = Preset(every=2, unpruned=("text",), embedding=4.0, first_scale=0.4)
 MERGED_TOKENS = 0
 cost = _density_score.cost
 
