@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from madtp_cli import processes
-from madtp_cli.compression import elastic, optimizers, stage_titles
+from madtp_cli.compression import allocation, elastic, optimizers, stage_titles
 from madtp_cli.compression.budget import Budget
 from madtp_cli.compression.calibration import first_scale
 from madtp_cli.compression.muon import muon, same_shapes
@@ -110,7 +110,10 @@ def planned_stages(
     calibrated = processes.most_of(min(validation, CALIBRATION_SAMPLES))
     if rough_samples:
         rough = pace.calibration(processes.most_of(rough_samples), ROUGH_PASSES)
-        yield PlannedStage(stage_titles.rough_calibration(rough_samples), rough, "pruned")
+        if allocation.is_solved(compression.student, session.model.pruning):
+            yield from allocation.planned_stages(processes.most_of(rough_samples), pace)
+        else:
+            yield PlannedStage(stage_titles.rough_calibration(rough_samples), rough, "pruned")
         if training and compression.upper:
             yield PlannedStage(stage_titles.UPPER_END_ROUGHLY, rough, "pruned")
     if training and remaining:

@@ -9,7 +9,7 @@ import torch
 
 from madtp_cli.checkpoint import number_format
 from madtp_cli.checkpoint.state_folder import StateFolder
-from madtp_cli.compression import calibration, elastic, fine_tuning, stage_titles, training_state
+from madtp_cli.compression import allocation, calibration, elastic, fine_tuning, stage_titles, training_state
 from madtp_cli.compression.announcement import Compression, TrainingPlan, announce
 from madtp_cli.compression.budget import Budget, feasible_budget, upper_end
 from madtp_cli.compression.elastic import ScaleSampler
@@ -24,7 +24,7 @@ from madtp_cli.evaluation import batching, run
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.reporting.run_parts import TrainingPoint
+from madtp_cli.reporting.run_parts import AllocationTrial, TrainingPoint
 
 #: Without a number of epochs, the fine-tune uses as many different samples as it can see this often. The teacher
 #: cache then saves the dense forward pass, half of the time of a step, on all but the first time.
@@ -112,6 +112,7 @@ def _trained(
     if state and (trained := state.load(training_state.TRAINED)):
         announce(Compression(session, student, teacher, target, upper=upper))
         session.training[:] = [TrainingPoint(**point) for point in trained["points"]]
+        session.allocation[:] = [AllocationTrial(**trial) for trial in trained["trials"]]
         final = training_state.restore_trained(trained, student)
         return final, final
     saved = state.load(training_state.TRAINING) if state else None
@@ -123,12 +124,20 @@ def _trained(
         first = training_state.calibration(saved["first"])
         session.progress.message(f"Continuing after step {saved['step']} of the fine-tune.")
     else:
-        title = stage_titles.rough_calibration(few)
-        first = calibration.calibrate(session, student, target, few, rough=FIRST_CLOSE, title=title)
+        first = _first_calibration(compression, few)
     found = _fine_tune(compression, first, settings, state, remaining)
     if state and found is not None:
-        training_state.save_trained(state, student, found, session.training)
+        training_state.save_trained(state, student, found, session.training, session.allocation)
     return first, found
+
+
+def _first_calibration(compression: Compression, samples: int) -> Calibration:
+    """Allocate the budget over the blocks if the method leaves this open, and calibrate roughly on few samples."""
+    session, student, target = compression.session, compression.student, compression.target
+    if allocation.is_solved(student, session.model.pruning):
+        return allocation.allocate(session, student, compression.teacher, target, samples)
+    title = stage_titles.rough_calibration(samples)
+    return calibration.calibrate(session, student, target, samples, rough=FIRST_CLOSE, title=title)
 
 
 def _add_curve(

@@ -29,7 +29,7 @@ from madtp_cli.evaluation import batching, run, sample_costs
 from madtp_cli.evaluation.quality import agreement, compared
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.reporting.schema import TrainingPoint
+from madtp_cli.reporting.run_parts import AllocationTrial, TrainingPoint
 from madtp_cli.tasks import DenseComparingTask
 
 #: States late in the fine-tune that are compared on validation data, and the samples they are compared on.
@@ -156,7 +156,15 @@ class FineTune:
         best = None if self.best is None else (*self.best[:2], asdict(self.best[2]))
         points = [point.model_dump() for point in self.session.training]
         sampler = None if self.sampler is None else self.sampler.state()
-        more = {"points": points, "first": self.first, "last": self.last, "best": best, "sampler": sampler}
+        trials = [trial.model_dump() for trial in self.session.allocation]
+        more = {
+            "points": points,
+            "trials": trials,
+            "first": self.first,
+            "last": self.last,
+            "best": best,
+            "sampler": sampler,
+        }
         try:
             training_state.save_training(self.state, training, self.student, more)
         except OutputError as error:
@@ -165,6 +173,7 @@ class FineTune:
     def _restore(self, state: StateFolder, training: Training, saved: dict[str, Any]) -> None:
         training_state.restore_training(state, saved, training, self.student)
         self.session.training[:] = [TrainingPoint(**point) for point in saved["points"]]
+        self.session.allocation[:] = [AllocationTrial(**trial) for trial in saved["trials"]]
         if self.sampler is not None:
             self.sampler.restore(saved["sampler"])
         self.last = saved["last"] and training_state.calibration(saved["last"])

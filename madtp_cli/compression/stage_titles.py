@@ -21,6 +21,11 @@ def rough_calibration(samples: int) -> str:
     return f"Calibrating roughly on {samples} samples"
 
 
+def allocation(trial: int, trials: int) -> str:
+    """Return the name of the calibration of an allocation."""
+    return f"Trying allocation {trial} of {trials}"
+
+
 def calibration_after(step: int) -> str:
     """Return the name of the calibration of the state after a step."""
     return f"Calibrating after step {step}"

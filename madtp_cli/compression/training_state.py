@@ -20,8 +20,9 @@ from madtp_cli.checkpoint.state_folder import StateFolder
 from madtp_cli.compression.distillation import Training
 from madtp_cli.compression.threshold_search import Calibration
 from madtp_cli.evaluation import run
+from madtp_cli.execution.pruning_settings import PruningSettings
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.reporting.run_parts import TrainingPoint
+from madtp_cli.reporting.run_parts import AllocationTrial, TrainingPoint
 
 TRAINING, TRAINED = "training", "trained"
 
@@ -45,7 +46,7 @@ def save_training(folder: StateFolder, training: Training, student: Prunable, mo
             "step": training.step,
             "teacher_parts": cache.saved_parts,
             "student": student.state_dict(),
-            "threshold_scale": threshold_scale(student),
+            "pruning": student.config.madtp,
             "optimizers": [optimizer.state_dict() for optimizer in training.optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in training.schedulers],
             "random": _random_states(),
@@ -57,8 +58,7 @@ def save_training(folder: StateFolder, training: Training, student: Prunable, mo
 def restore_training(folder: StateFolder, saved: dict[str, Any], training: Training, student: Prunable) -> None:
     """Bring a new training to a saved state."""
     training.step = saved["step"]
-    student.load_state_dict(saved["student"])
-    run.set_threshold_scale(student, saved["threshold_scale"])
+    _restore_student(saved, student)
     for optimizer, state in zip(training.optimizers, saved["optimizers"], strict=True):
         optimizer.load_state_dict(state)
     for scheduler, state in zip(training.schedulers, saved["schedulers"], strict=True):
@@ -73,20 +73,39 @@ def restore_training(folder: StateFolder, saved: dict[str, Any], training: Train
 
 
 def save_trained(
-    folder: StateFolder, student: Prunable, calibration: Calibration, points: Sequence[TrainingPoint]
+    folder: StateFolder,
+    student: Prunable,
+    calibration: Calibration,
+    points: Sequence[TrainingPoint],
+    trials: Sequence[AllocationTrial],
 ) -> None:
     """Save the result of the fine-tune; the states of the training are removed."""
     points_of = [point.model_dump() for point in points]
-    folder.save(TRAINED, {"student": student.state_dict(), "calibration": asdict(calibration), "points": points_of})
+    folder.save(
+        TRAINED,
+        {
+            "student": student.state_dict(),
+            "pruning": student.config.madtp,
+            "calibration": asdict(calibration),
+            "points": points_of,
+            "trials": [trial.model_dump() for trial in trials],
+        },
+    )
     folder.clear(TRAINED)
 
 
 def restore_trained(saved: dict[str, Any], student: Prunable) -> Calibration:
     """Bring a student to the result of the fine-tune, and return its calibration."""
-    student.load_state_dict(saved["student"])
+    _restore_student(saved, student)
     found = calibration(saved["calibration"])
     run.set_threshold_scale(student, found.threshold_scale)
     return found
+
+
+def _restore_student(saved: dict[str, Any], student: Prunable) -> None:
+    """Bring a student to the saved weights and pruning settings."""
+    student.attach(PruningSettings(**saved["pruning"]))
+    student.load_state_dict(saved["student"])
 
 
 def calibration(saved: dict[str, Any]) -> Calibration:

@@ -48,6 +48,7 @@ class Session:
         checkpoint_notes: What was assumed about the checkpoint, or left out of it.
         stored: Number format of the weights in the checkpoint's file.
         cut_texts: The texts of the data that are longer than the model reads.
+        allocation: The allocations that were tried, the chosen one first.
         training: The steps of the fine-tune so far.
         prepared_batches: Batches that `batching` keeps in memory for the next pass, by split and number of rows.
         teacher_targets: Distillation targets of the dense model by sample, see `compression.teacher_cache`.
@@ -66,6 +67,7 @@ class Session:
     cut_texts: CutTextsPart = field(default_factory=CutTextsPart)
     prepared_batches: dict[str, list[Batch]] = field(default_factory=dict)
     teacher_targets: dict[bytes, Any] = field(default_factory=dict)
+    allocation: list[AllocationTrial] = field(default_factory=list)
     training: list[TrainingPoint] = field(default_factory=list)
 
     @classmethod

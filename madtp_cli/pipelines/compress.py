@@ -196,6 +196,7 @@ def _report(
         weights=_weights_part(session, compressed),
         threshold_scale=calibration.threshold_scale,
         curve=_curve(compressed),
+        allocation=session.allocation,
         training=thinned(session.training),
         settings=session.settings.model_dump(mode="json", exclude={"resume"}),
         record=record,

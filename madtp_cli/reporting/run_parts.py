@@ -59,3 +59,17 @@ class TrainingPoint(Part):
     """Mean GFLOPs per sample of the batch."""
     threshold_scale: float
     """The threshold scale after the step; it has no unit."""
+
+
+class AllocationTrial(Part):
+    """An allocation of the budget over the image tower that was tried before the fine-tune."""
+
+    embedding_scale: float
+    """Factor of the threshold scale for image patches before the first block; it has no unit."""
+    rise: float
+    """Factor of the threshold scale in the last pruned block, if it is 1 in the first one; it has no unit."""
+    loss: float | None
+    """Distillation loss against the dense model on the samples of the trial; it has no unit. Null if the allocation
+    cannot meet the budget."""
+    threshold_scale: float
+    """The threshold scale that meets the budget on the samples of the trial; it has no unit."""

@@ -44,7 +44,7 @@ from madtp_cli.reporting.parts import (
 from madtp_cli.reporting.plain_text import encodable
 from madtp_cli.reporting.record import RecordPart, SettingPart
 from madtp_cli.reporting.rerun import RerunReport
-from madtp_cli.reporting.run_parts import AgreementPart, BudgetPoint, ComputePart, TrainingPoint
+from madtp_cli.reporting.run_parts import AgreementPart, AllocationTrial, BudgetPoint, ComputePart, TrainingPoint
 
 __all__ = [
     "AGREEMENT",
@@ -160,6 +160,8 @@ class CompressReport(_ModelReport):
     calibration."""
     budgets: list[BudgetPoint] = []
     """The pruned model at other budgets of its range; empty for a single budget."""
+    allocation: list[AllocationTrial] = []
+    """The allocations over the image tower that were tried, the chosen one first; empty if none was tried."""
     training: list[TrainingPoint] = []
     """Steps of the fine-tune, at most 200 of them at equal distances; empty without a fine-tune."""
     settings: dict[str, object]

@@ -1,0 +1,144 @@
+"""Allocate a budget over the pruning places of the image tower: before the first block, and each pruned block.
+
+One threshold scale meets a budget; the factors of the places decide where the tokens are pruned. Each allocation that
+is tried is calibrated to the budget on a few samples, and the one whose outputs are closest to the dense model's wins.
+That needs no training and no labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from madtp_cli import methods
+from madtp_cli.compression import calibration, distillation, stage_titles
+from madtp_cli.compression.budget import Budget
+from madtp_cli.compression.remaining_time import Pace
+from madtp_cli.compression.teacher_cache import TeacherCache
+from madtp_cli.compression.threshold_search import Calibration
+from madtp_cli.evaluation import batching
+from madtp_cli.evaluation.compute import inputs_of
+from madtp_cli.evaluation.session import Session
+from madtp_cli.execution import gathering
+from madtp_cli.execution.pruning_settings import IMAGES, PruningSettings
+from madtp_cli.methods import Preset
+from madtp_cli.models.prunable import Prunable
+from madtp_cli.progress import PlannedStage
+from madtp_cli.reporting.run_parts import AllocationTrial
+
+#: What is tried: first factors of the preset's scale before the first block, then of its rise over the blocks.
+EMBEDDING_FACTORS, RISE_FACTORS = (1.0, 0.25, 4.0), (0.5, 2.0)
+#: Number of allocations that are tried, and the passes that each usually needs.
+TRIALS, PASSES = len(EMBEDDING_FACTORS) + len(RISE_FACTORS), 6
+#: An allocation is compared at a cost that differs from the budget by at most this share of it.
+CLOSE = 0.01
+
+
+def is_solved(student: Prunable, before: PruningSettings | None) -> bool:
+    """Return whether the allocation of a student is solved; a checkpoint that was compressed before keeps its own.
+
+    Args:
+        student: The student.
+        before: The pruning settings of its checkpoint.
+    """
+    settings = student.pruning
+    if settings is None or (before is not None and before.method == settings.method):
+        return False
+    return methods.get(settings.method).PRESET.embedding > 0
+
+
+def allocate(session: Session, student: Prunable, teacher: Prunable, target: Budget, samples: int) -> Calibration:
+    """Set the factors of the student's image tower, and return its calibration; the session gets all trials.
+
+    Args:
+        session: Data and compute config.
+        student: The student; its pruning settings change.
+        teacher: The dense model.
+        target: The budget, or the lower end of a range of budgets.
+        samples: Number of validation samples to use, from the first one.
+    """
+    search = _Search(session, student, TeacherCache(teacher, session.compute), target, samples)
+    preset = search.preset
+    for factor in EMBEDDING_FACTORS:
+        search.add(preset.embedding * factor, preset.rise)
+    embedding = search.best()[0].embedding_scale
+    for factor in RISE_FACTORS:
+        search.add(embedding, preset.rise * factor)
+    best, found = search.best()
+    session.allocation[:] = sorted((trial for trial, _ in search.trials), key=_loss)
+    search.set(best.embedding_scale, best.rise, found.threshold_scale)
+    return found
+
+
+def planned_stages(samples: int, pace: Pace) -> Iterator[PlannedStage]:
+    """Yield the stages of `allocate`; the first one also computes the answers of the dense model."""
+    seconds = pace.calibration(samples, PASSES) + samples * pace.pruned
+    for number in range(TRIALS):
+        first = 0.0 if number else samples * pace.dense
+        yield PlannedStage(stage_titles.allocation(number + 1, TRIALS), seconds + first, "pruned")
+
+
+def _loss(trial: AllocationTrial) -> float:
+    return float("inf") if trial.loss is None else trial.loss
+
+
+@dataclass
+class _Search:
+    session: Session
+    student: Prunable
+    teacher_cache: TeacherCache
+    target: Budget
+    samples: int
+    trials: list[tuple[AllocationTrial, Calibration]] = field(default_factory=list)
+
+    @property
+    def settings(self) -> PruningSettings:
+        """The pruning settings of the student."""
+        if self.student.pruning is None:
+            raise ValueError("a dense model has nothing to allocate")
+        return self.student.pruning
+
+    @property
+    def preset(self) -> Preset:
+        """The preset of the method."""
+        preset: Preset = methods.get(self.settings.method).PRESET
+        return preset
+
+    def best(self) -> tuple[AllocationTrial, Calibration]:
+        """Return the trial with the lowest loss, and its calibration."""
+        return min(self.trials, key=lambda pair: _loss(pair[0]))
+
+    def add(self, embedding: float, rise: float) -> None:
+        """Calibrate an allocation roughly, and compare its outputs with the dense model's."""
+        self.set(embedding, rise, calibration.first_scale(self.student))
+        title = stage_titles.allocation(len(self.trials) + 1, TRIALS)
+        found = calibration.calibrate(self.session, self.student, self.target, self.samples, rough=CLOSE, title=title)
+        missed = abs(found.gflops - self.target.gflops) > 3 * CLOSE * self.target.gflops
+        loss = None if missed else self._loss()
+        trial = AllocationTrial(embedding_scale=embedding, rise=rise, loss=loss, threshold_scale=found.threshold_scale)
+        self.trials.append((trial, found))
+
+    def set(self, embedding: float, rise: float, threshold_scale: float) -> None:
+        """Set the factors and the threshold scale of the student."""
+        scales = replace(self.preset, rise=rise).scales(IMAGES, self.student.blocks[IMAGES])
+        settings = replace(self.settings, scales={**self.settings.scales, IMAGES: scales})
+        self.student.attach(replace(settings, embedding_scale=embedding, threshold_scale=threshold_scale))
+
+    @torch.no_grad()
+    def _loss(self) -> float:
+        """Return the mean over the batches of the sum of the distillation losses; a task loss has no part in it.
+
+        Several processes compute each loss together, so all of them must have as many batches as the others.
+        """
+        compute, losses = self.session.compute, list[float]()
+        batches = list(batching.batches(self.session, "val", self.samples))
+        for batch in batches[: gathering.fewest(len(batches), compute.device)]:
+            inputs = compute.moved(inputs_of(batch))
+            with compute.precision():
+                output = self.student(**inputs, return_targets=True)
+            targets = self.teacher_cache.targets(inputs)
+            parts = distillation.step_losses(output, targets, len(inputs["pixel_values"]))
+            losses.append(sum(loss.item() for loss in parts.values()))
+        return sum(losses) / len(losses)
