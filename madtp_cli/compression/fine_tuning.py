@@ -157,16 +157,9 @@ class FineTune:
         points = [point.model_dump() for point in self.session.training]
         sampler = None if self.sampler is None else self.sampler.state()
         trials = [trial.model_dump() for trial in self.session.allocation]
-        more = {
-            "points": points,
-            "trials": trials,
-            "first": self.first,
-            "last": self.last,
-            "best": best,
-            "sampler": sampler,
-        }
+        more = {"points": points, "trials": trials, "first": self.first, "last": self.last, "best": best}
         try:
-            training_state.save_training(self.state, training, self.student, more)
+            training_state.save_training(self.state, training, self.student, {**more, "sampler": sampler})
         except OutputError as error:
             self.session.progress.message(f"The state after step {training.step} was not saved. {error}")
 

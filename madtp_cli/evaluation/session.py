@@ -20,7 +20,8 @@ from madtp_cli.evaluation import cut_texts, number_formats
 from madtp_cli.evaluation.compute import Batch, ComputeConfig
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.reporting.schema import CutTextsPart, TrainingPoint
+from madtp_cli.reporting.run_parts import AllocationTrial, TrainingPoint
+from madtp_cli.reporting.schema import CutTextsPart
 from madtp_cli.scenes import splits as scenes
 from madtp_cli.tasks import Task
 

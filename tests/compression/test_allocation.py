@@ -1,0 +1,76 @@
+"""The allocation of the budget over the image tower."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from madtp_cli import config
+from madtp_cli.compression import allocation, compress_model, stage_titles
+from madtp_cli.compression.budget import feasible_budget
+from madtp_cli.compression.remaining_time import Pace
+from madtp_cli.compression.student import dense_teacher, prunable_student
+from madtp_cli.evaluation.session import Session
+from madtp_cli.methods import madtp
+from madtp_cli.progress import ProgressReporter
+
+EXAMPLE = Path(__file__).parents[2] / "examples/clip.pt"
+
+
+@pytest.fixture
+def session() -> Session:
+    """CLIP on a few built-in scenes."""
+    torch.manual_seed(0)
+    settings = config.resolve({"gflops_budget": "0.3", "limit": 8, "batch_size": 4, "steps": 0}, None, {})
+    return Session.open(EXAMPLE, settings, ProgressReporter())
+
+
+def test_the_allocation_closest_to_the_dense_model_wins(session) -> None:
+    """All trials cost the same, so the loss decides. The student has the factors and the scale of the best one."""
+    student, teacher = prunable_student(session.model, "madtp"), dense_teacher(session.model)
+    target = feasible_budget(session, student, session.settings.gflops_budget)
+    found = allocation.allocate(session, student, teacher, target, 8)
+    trials = session.allocation
+    assert len(trials) == allocation.TRIALS
+    losses = [trial.loss for trial in trials]
+    assert None not in losses
+    assert losses == sorted(losses)
+    assert abs(found.gflops - target.gflops) < 0.03 * target.gflops
+    assert student.pruning.embedding_scale == trials[0].embedding_scale
+    assert student.pruning.threshold_scale == found.threshold_scale == trials[0].threshold_scale
+    scales = student.pruning.scales["vision"]
+    assert [scale > 0 for scale in scales] == [True, False] * 4
+    assert scales[6] / scales[0] == pytest.approx(trials[0].rise)
+    assert {madtp.PRESET.embedding, madtp.PRESET.embedding / 4} <= {trial.embedding_scale for trial in trials}
+
+
+def test_an_allocation_that_misses_the_budget_is_not_chosen(session, monkeypatch) -> None:
+    """It has no loss, because another cost would make it better or worse."""
+    student, teacher = prunable_student(session.model, "madtp"), dense_teacher(session.model)
+    target = feasible_budget(session, student, session.settings.gflops_budget)
+    monkeypatch.setattr(allocation, "EMBEDDING_FACTORS", (1.0, 0.0))
+    monkeypatch.setattr(allocation, "RISE_FACTORS", ())
+    # Without pruning before the first block, the model cannot become this cheap.
+    lower = replace(target, gflops=0.16 * target.dense, share=0.16)
+    allocation.allocate(session, student, teacher, lower, 8)
+    assert [trial.loss is None for trial in session.allocation] == [False, True]
+    assert student.pruning.embedding_scale == madtp.PRESET.embedding
+
+
+def test_other_methods_and_compressed_checkpoints_keep_their_allocation(session) -> None:
+    """A baseline prunes where its paper does; a checkpoint is fine-tuned with the allocation that it has."""
+    assert allocation.is_solved(prunable_student(session.model, "madtp"), None)
+    assert not allocation.is_solved(prunable_student(session.model, "tome"), None)
+    compressed = compress_model.compress_model(session, session.settings).student
+    assert not allocation.is_solved(prunable_student(compressed, "madtp"), compressed.pruning)
+
+
+def test_the_stages_are_announced() -> None:
+    """Each trial is a stage of its own."""
+    pace = Pace(dense=1.0, pruned=0.2, trained=0.2, dense_answer=1.0, pruned_answer=0.2, optimizer=0.0)
+    stages = list(allocation.planned_stages(10, pace))
+    assert [stage.title for stage in stages] == [stage_titles.allocation(number, 5) for number in range(1, 6)]
+    assert stages[0].seconds > stages[1].seconds > 0
