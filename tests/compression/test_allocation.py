@@ -13,6 +13,7 @@ from madtp_cli.compression import allocation, compress_model, stage_titles
 from madtp_cli.compression.budget import feasible_budget
 from madtp_cli.compression.remaining_time import Pace
 from madtp_cli.compression.student import dense_teacher, prunable_student
+from madtp_cli.evaluation import sample_costs
 from madtp_cli.evaluation.session import Session
 from madtp_cli.methods import madtp
 from madtp_cli.progress import ProgressReporter
@@ -53,8 +54,11 @@ def test_an_allocation_that_misses_the_budget_is_not_chosen(session, monkeypatch
     target = feasible_budget(session, student, session.settings.gflops_budget)
     monkeypatch.setattr(allocation, "EMBEDDING_FACTORS", (1.0, 0.0))
     monkeypatch.setattr(allocation, "RISE_FACTORS", ())
+    floors = [sample_costs.floor_gflops(session, student, "val")]
+    student.attach(replace(student.pruning, embedding_scale=0.0))
+    floors.append(sample_costs.floor_gflops(session, student, "val"))
     # Without pruning before the first block, the model cannot become this cheap.
-    lower = replace(target, gflops=0.16 * target.dense, share=0.16)
+    lower = replace(target, gflops=(floors[0] + floors[1]) / 2)
     allocation.allocate(session, student, teacher, lower, 8)
     assert [trial.loss is None for trial in session.allocation] == [False, True]
     assert student.pruning.embedding_scale == madtp.PRESET.embedding

@@ -122,7 +122,7 @@ class Stages(ProgressReporter):
 
 
 def test_every_stage_has_its_own_name_and_the_time_is_announced(session, settings) -> None:
-    """Besides the trials, calibration runs three times, the last time after the weights are rounded. Each step reports the time left."""
+    """Calibration runs three times, the last time after the weights are rounded. Each step reports the time left."""
     stages = Stages()
     session.progress = Forecast(stages)
     compress_model.compress_model(session, settings)
