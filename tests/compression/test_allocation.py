@@ -15,7 +15,9 @@ from madtp_cli.compression.remaining_time import Pace
 from madtp_cli.compression.student import dense_teacher, prunable_student
 from madtp_cli.evaluation import sample_costs
 from madtp_cli.evaluation.session import Session
+from madtp_cli.execution.pruning_settings import PruningSettings
 from madtp_cli.methods import madtp
+from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
 
 EXAMPLE = Path(__file__).parents[2] / "examples/clip.pt"
@@ -29,6 +31,12 @@ def session() -> Session:
     return Session.open(EXAMPLE, settings, ProgressReporter())
 
 
+def pruning_of(student: Prunable) -> PruningSettings:
+    """Return the pruning settings of a student."""
+    assert student.pruning is not None
+    return student.pruning
+
+
 def test_the_allocation_closest_to_the_dense_model_wins(session) -> None:
     """All trials cost the same, so the loss decides. The student has the factors and the scale of the best one."""
     student, teacher = prunable_student(session.model, "madtp"), dense_teacher(session.model)
@@ -40,9 +48,9 @@ def test_the_allocation_closest_to_the_dense_model_wins(session) -> None:
     assert None not in losses
     assert losses == sorted(losses)
     assert abs(found.gflops - target.gflops) < 0.03 * target.gflops
-    assert student.pruning.embedding_scale == trials[0].embedding_scale
-    assert student.pruning.threshold_scale == found.threshold_scale == trials[0].threshold_scale
-    scales = student.pruning.scales["vision"]
+    assert pruning_of(student).embedding_scale == trials[0].embedding_scale
+    assert pruning_of(student).threshold_scale == found.threshold_scale == trials[0].threshold_scale
+    scales = pruning_of(student).scales["vision"]
     assert [scale > 0 for scale in scales] == [True, False] * 4
     assert scales[6] / scales[0] == pytest.approx(trials[0].rise)
     assert {madtp.PRESET.embedding, madtp.PRESET.embedding / 4} <= {trial.embedding_scale for trial in trials}
@@ -55,13 +63,13 @@ def test_an_allocation_that_misses_the_budget_is_not_chosen(session, monkeypatch
     monkeypatch.setattr(allocation, "EMBEDDING_FACTORS", (1.0, 0.0))
     monkeypatch.setattr(allocation, "RISE_FACTORS", ())
     floors = [sample_costs.floor_gflops(session, student, "val")]
-    student.attach(replace(student.pruning, embedding_scale=0.0))
+    student.attach(replace(pruning_of(student), embedding_scale=0.0))
     floors.append(sample_costs.floor_gflops(session, student, "val"))
     # Without pruning before the first block, the model cannot become this cheap.
     lower = replace(target, gflops=(floors[0] + floors[1]) / 2)
     allocation.allocate(session, student, teacher, lower, 8)
     assert [trial.loss is None for trial in session.allocation] == [False, True]
-    assert student.pruning.embedding_scale == madtp.PRESET.embedding
+    assert pruning_of(student).embedding_scale == madtp.PRESET.embedding
 
 
 def test_other_methods_and_compressed_checkpoints_keep_their_allocation(session) -> None:
