@@ -117,7 +117,8 @@ class MemoryAttention(BlipTextSelfAttention):
         memory = encoder_hidden_states.tokens
         if self.layer_idx == 0:
             texts, tokens, _ = hidden_states.shape
-            cache = settings.get("past_key_values")  # it already has the tokens of this step
+            # It already has the tokens of this step. transformers before 5.24 calls it past_key_values.
+            cache = settings.get("cache", settings.get("past_key_values"))
             cached = int(cache.get_seq_length()) - tokens if cache is not None else 0
             encoder_hidden_states.report_step(texts, tokens, cached)
         heads = (self.num_attention_heads, self.attention_head_size)
