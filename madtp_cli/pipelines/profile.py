@@ -75,9 +75,9 @@ def require_consistent(
     if (source is None) == (arch is None):
         raise UsageError("Give either a checkpoint or --arch, not both.")
     if (source is None or text_tokens is not None) and (batch_sizes or settings.samples_out):
-        option = "--time" if batch_sizes else "--samples-out"
+        what = "Timing" if batch_sizes else "--samples-out"
         raise UsageError(
-            f"{option} needs samples, so it cannot be used with --arch or --text-tokens.\nLeave out one of them."
+            f"{what} needs samples, so it cannot be used with --arch or --text-tokens.\nLeave out one of them."
         )
 
 

@@ -140,3 +140,5 @@ def test_other_endings_and_a_missing_package_are_refused(checkpoint, tmp_path, m
         madtp_cli.evaluate(checkpoint, samples_out=tmp_path / "samples.parquet")
     with pytest.raises(UsageError, match="`samples_out` needs samples"):
         madtp_cli.profile(arch="blip-nlvr-base", samples_out=tmp_path / "samples.jsonl")
+    with pytest.raises(UsageError, match="Timing needs samples, so it cannot be used with `arch`"):
+        madtp_cli.profile(arch="blip-nlvr-base", batch_sizes=[1])
