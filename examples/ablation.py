@@ -30,6 +30,7 @@ from madtp_cli.evaluation.intervals import paired_interval95
 from madtp_cli.evaluation.run import Measured
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.execution.pruning_settings import PruningSettings
+from madtp_cli.methods import madtp
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.pruning import density_peaks, importance, thresholds
@@ -72,9 +73,24 @@ def equal_importance(class_attention: Tensor, received_attention: Tensor, attent
     return mask.float()
 
 
-def without_dictionary(class_attention: Tensor, received_attention: Tensor, attention: Tensor, mask: Tensor) -> Tensor:
-    """Replace `importance.token_importance`: the mean of class attention and received attention."""
-    return torch.stack([class_attention, received_attention]).mean(0)
+def without_dictionary(
+    class_attention: Tensor | None, received_attention: Tensor | None, attention: Tensor, mask: Tensor
+) -> Tensor:
+    """Replace `importance.token_importance`: the mean of class attention and received attention.
+
+    Before the first block neither is known, and all patches are equally important.
+    """
+    known = [score for score in (class_attention, received_attention) if score is not None]
+    return torch.stack(known).mean(0) if known else importance.normalise(mask.float(), mask)
+
+
+def without_dictionary_in_blocks(
+    class_attention: Tensor | None, received_attention: Tensor | None, attention: Tensor, mask: Tensor
+) -> Tensor:
+    """Replace `importance.token_importance`: the dictionary is used before the first block only."""
+    if class_attention is None:
+        return importance.dictionary_score(attention, mask)
+    return without_dictionary(class_attention, received_attention, attention, mask)
 
 
 def plain_mean(score: Tensor, mask: Tensor) -> Tensor:
@@ -83,7 +99,11 @@ def plain_mean(score: Tensor, mask: Tensor) -> Tensor:
 
 
 #: Settings that turn `--method madtp` into `--method madtp-paper`, whose parameters then have their defaults.
-PAPER = {"method": "madtp-paper", "parameters": {}, "scales": {}}
+PAPER = {"method": "madtp-paper", "parameters": {}, "scales": {}, "embedding_scale": 0.0}
+#: Factors of the threshold scale by tower: of the default method, and of variants of it.
+BLOCKS, TEXT_BLOCKS = 8, 4
+DEFAULT = madtp.PRESET.scales("vision", BLOCKS)
+UNPRUNED_TEXT = [0.0] * TEXT_BLOCKS
 #: At least the width of a token.
 ALL_CHANNELS = 1024
 VARIANTS = (
@@ -96,16 +116,28 @@ VARIANTS = (
         "score is distance alone, all tokens equally important",
         replaced=(importance, "token_importance", equal_importance),
     ),
-    Variant("importance without dictionary attention", replaced=(importance, "token_importance", without_dictionary)),
+    Variant("nothing is pruned before the first block", {"embedding_scale": 0.0}),
+    Variant(
+        "the same threshold scale in all blocks",
+        {"scales": {"vision": replace(madtp.PRESET, rise=1.0).scales("vision", BLOCKS), "text": UNPRUNED_TEXT}},
+    ),
+    Variant(
+        "dictionary attention before the first block only",
+        replaced=(importance, "token_importance", without_dictionary_in_blocks),
+    ),
+    Variant("without MAG (no dictionary attention)", replaced=(importance, "token_importance", without_dictionary)),
     Variant("a merged token is attended to as one token", parameters={"proportional": False}),
     Variant("dictionary attention not sharpened (temperature 1)", parameters={"temperature": 1.0}),
     Variant("threshold from the mean, not the quadratic mean", replaced=(thresholds, "quadratic_mean", plain_mean)),
-    Variant("every block prunes, not every second block", {"scales": {"text": [0.0] * 4}}),
+    Variant(
+        "every block prunes, not every second block",
+        {"scales": {"vision": replace(madtp.PRESET, every=1).scales("vision", BLOCKS), "text": UNPRUNED_TEXT}},
+    ),
     Variant("received attention from all queries, not from 32", parameters={"queries": 0}),
     Variant(
         "distances from all channels of a token, not from half of them", parameters={"compared_width": ALL_CHANNELS}
     ),
-    Variant("text tokens are pruned too", {"scales": {"vision": [1.0, 0.0] * 4}}),
+    Variant("text tokens are pruned too", {"scales": {"vision": DEFAULT}}),
     Variant("the paper's rule (--method madtp-paper)", PAPER),
 )
 
