@@ -32,7 +32,7 @@ def draw(model: nn.Module, seed: int) -> None:
 
 
 def attached(model: Model, threshold_scale: float, *, method: str = "madtp", **settings: Any) -> Model:
-    """Return a copy that prunes in all blocks of all towers.
+    """Return a copy that prunes in all blocks of all towers, and before the first block where the method can.
 
     Args:
         model: Dense model.
@@ -45,7 +45,8 @@ def attached(model: Model, threshold_scale: float, *, method: str = "madtp", **s
     given = {"proportional": True, "queries": 0, "temperature": 1.0} | settings
     parameters = {name: value for name, value in given.items() if name in names}
     others = {name: value for name, value in settings.items() if name not in names}
-    sizes = {"dictionary_size": 7, "dictionary_width": 24} | others
+    before = 0.5 if methods.get(method).PRESET.embedding else 0.0
+    sizes = {"dictionary_size": 7, "dictionary_width": 24, "embedding_scale": before} | others
     student.attach(PruningSettings(method, threshold_scale, parameters=parameters, **sizes))
     if student.madtp is not None:
         draw(student.madtp, seed=2)

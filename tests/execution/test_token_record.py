@@ -61,7 +61,9 @@ def test_the_kept_patches_are_those_of_the_trace(run) -> None:
     """`positions` counts from [CLS], so the first patch is position 1."""
     model, _, _, output = run
     images = pictured(run)
-    for number, block in enumerate(output.trace["vision"]):
+    blocks = output.trace["vision"]
+    embedding = [] if blocks[0].embedding is None else [blocks[0].embedding]
+    for number, block in enumerate(embedding + blocks):
         parts = block.positions.split(block.left)
         for image, positions in zip(images, parts, strict=True):
             assert image.blocks[number].kept == {position - 1 for position in positions.tolist() if position > 0}

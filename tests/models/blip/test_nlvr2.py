@@ -228,7 +228,7 @@ def test_merge_layers_begin_at_merge_from(blip) -> None:
 
 
 def test_scores_are_float32_under_autocast(attached, collate, samples, monkeypatch) -> None:
-    """Importance scores and thresholds of every block, as with `--dtype bfloat16`."""
+    """Importance scores and thresholds of every block and before the first one, as with `--dtype bfloat16`."""
     dtypes, keep_above = [], thresholds.keep_above
 
     def recorded(score, threshold, mask, min_keep):
@@ -240,7 +240,7 @@ def test_scores_are_float32_under_autocast(attached, collate, samples, monkeypat
     with torch.autocast("cpu", torch.bfloat16):
         output = forward(model, collate(samples))
     assert output.logits.isfinite().all()
-    assert dtypes == [(torch.float32, torch.float32)] * 6
+    assert dtypes == [(torch.float32, torch.float32)] * 7
 
 
 def test_training_works_under_autocast(attached, collate, samples) -> None:
