@@ -16,7 +16,7 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,25 +77,32 @@ def new_batches(task: Any, processor: Any, data_sets: Sequence[int | None]) -> I
     yield from itertools.chain.from_iterable(zip(*turns, strict=True))
 
 
-def learning_rate(progress: float) -> float:
+def learning_rate(progress: float, frozen: float) -> float:
     """Return the learning rate after a share `progress` of the time.
 
     Each of the two phases, with the frozen and with the trained image tower, has its own warm-up and cosine decay.
     """
-    phase = progress / FROZEN if progress < FROZEN else (progress - FROZEN) / (1 - FROZEN)
+    phase = progress / frozen if progress < frozen else (progress - frozen) / (1 - frozen)
     return RATE * min(1, phase / WARMUP) * cosine_decay(phase)
 
 
-def train(model: Any, task: Any, processor: Any, minutes: float, data_sets: Sequence[int | None]) -> int:
-    """Train for `minutes` of CPU time; return the number of steps."""
+def train(model: Any, data: Iterable[dict[str, Tensor]], minutes: float, frozen: float = FROZEN) -> int:
+    """Train for `minutes` of CPU time; return the number of steps.
+
+    Args:
+        model: The model.
+        data: Endless batches with labels.
+        minutes: CPU time of the training.
+        frozen: Share of the time in which the image tower does not change.
+    """
     optimizers = build_optimizers(model)
     started, logged, steps = time.process_time(), 0.0, 0
-    for batch in new_batches(task, processor, data_sets):
+    for batch in data:
         progress = (time.process_time() - started) / (60 * minutes)
         if progress >= 1:
             break
-        model.vision_model.requires_grad_(progress >= FROZEN)
-        start_step(optimizers, learning_rate(progress))
+        model.vision_model.requires_grad_(progress >= frozen)
+        start_step(optimizers, learning_rate(progress, frozen))
         with torch.autocast("cpu", torch.bfloat16, enabled=number_formats.is_fast(torch.bfloat16)):
             loss = model(**inputs_of(batch), labels=batch["labels"]).loss
         loss.backward()
@@ -151,7 +158,8 @@ def main() -> None:
     processor = processors.build(model.config, tokenizer)
     data = splits.read(model.config.task, ["test"])
     task = tasks.prepared(model.config.task, processor, data)
-    steps = train(model.train(), task, processor, options.minutes, DATA_SETS.get(options.example, (None,)))
+    stream = new_batches(task, processor, DATA_SETS.get(options.example, (None,)))
+    steps = train(model.train(), stream, options.minutes)
     save(model, tokenizer, options.example, options.output)
     rows = data.split("test")[:TEST_SAMPLES]
     record = {

@@ -13,6 +13,7 @@ import madtp_cli.models
 from examples import original_names
 from madtp_cli.checkpoint import processors
 from madtp_cli.checkpoint.formats import salesforce_blip
+from madtp_cli.checkpoint.position_embeddings import resize_positions
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
 from madtp_cli.models.blip.towers import MadtpBlipConfig
 from madtp_cli.scenes import generator
@@ -58,10 +59,10 @@ def build_nlvr2_model(vocabulary_size: int) -> MadtpBlipForNLVR2:
     return model
 
 
-def build_model(example: str, vocabulary_size: int) -> Any:
+def build_model(example: str, vocabulary_size: int, image_size: int = generator.IMAGE_SIZE) -> Any:
     """Build one of the other examples with random weights; `example` is a key of `MODELS`."""
     model_class = madtp_cli.models.get(MODELS[example])
-    vision: dict[str, Any] = VISION_SIZES
+    vision: dict[str, Any] = VISION_SIZES | {"image_size": image_size}
     text: dict[str, Any] = SIZES | {"vocab_size": vocabulary_size, "max_position_embeddings": 48}
     if example in ("clip", "siglip", "retrieval"):
         text |= NARROW_TEXT
@@ -85,7 +86,7 @@ def build_model(example: str, vocabulary_size: int) -> Any:
 
 
 def load_image_tower(model: Any, example: str, source: Path) -> None:
-    """Copy the image tower of the NLVR2 example into the model of another example.
+    """Copy the image tower of the NLVR2 example into the model of another example, whose images may have another size.
 
     Raises:
         ValueError: The towers do not have the same tensors.
@@ -94,6 +95,8 @@ def load_image_tower(model: Any, example: str, source: Path) -> None:
     renamed = {salesforce_blip.to_transformers(key): value.float() for key, value in stored.items()}
     prefix = "vision_model."
     tower = {key.removeprefix(prefix): value for key, value in renamed.items() if key.startswith(prefix)}
+    positions, image_size = "embeddings.position_embedding", model.config.vision_config.image_size
+    tower[positions] = resize_positions(tower[positions], image_size, PATCH_SIZE)
     if example == "clip":
         tower = to_clip_tower(tower)
     elif example == "siglip":
@@ -148,23 +151,31 @@ def save_siglip(model: Any, tokenizer: Any, folder: Path) -> None:
     processors.build(model.config, tokenizer).save_pretrained(folder)
 
 
-def save_blip(model: Any, tokenizer: Any, file: Path, tokenizer_folder: Path) -> None:
-    """Write a BLIP with the key names of Salesforce's files, in half precision, and its tokenizer."""
+def save_blip(model: Any, tokenizer: Any, file: Path, tokenizer_folder: Path, data: str = SCENES) -> None:
+    """Write a BLIP with the key names of Salesforce's files, in half precision, and its tokenizer.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        file: The checkpoint.
+        tokenizer_folder: The folder of the tokenizer.
+        data: Name of the data set that the model was trained on.
+    """
     weights = original_names.blip(_half(model))
     if hasattr(model, "temperature"):
         weights["temp"] = torch.tensor(model.temperature)
-    _save(weights, tokenizer, file, tokenizer_folder)
+    _save(weights, tokenizer, file, tokenizer_folder, data)
 
 
-def save_clip(model: Any, tokenizer: Any, file: Path, tokenizer_folder: Path) -> None:
-    """Write a CLIP with the key names of OpenAI's files, in half precision, and its tokenizer."""
-    _save(original_names.clip(_half(model)), tokenizer, file, tokenizer_folder)
+def save_clip(model: Any, tokenizer: Any, file: Path, tokenizer_folder: Path, data: str = SCENES) -> None:
+    """Write a CLIP with the key names of OpenAI's files, in half precision, and its tokenizer; see `save_blip`."""
+    _save(original_names.clip(_half(model)), tokenizer, file, tokenizer_folder, data)
 
 
 def _half(model: nn.Module) -> dict[str, Tensor]:
     return {key: value.half() for key, value in model.state_dict().items()}
 
 
-def _save(weights: dict[str, Tensor], tokenizer: Any, file: Path, tokenizer_folder: Path) -> None:
-    torch.save({"model": weights, "config": {"dataset": SCENES}}, file)
+def _save(weights: dict[str, Tensor], tokenizer: Any, file: Path, tokenizer_folder: Path, data: str) -> None:
+    torch.save({"model": weights, "config": {"dataset": data}}, file)
     tokenizer.save_pretrained(tokenizer_folder)
