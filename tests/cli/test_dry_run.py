@@ -34,7 +34,9 @@ def test_the_plan_of_a_compression(madtp, checkpoint, small, tmp_path) -> None:
     without = planned(madtp, tmp_path, *words, "--steps", 0)
     few = planned(madtp, tmp_path, *words, "--steps", 1000)
     names = [stage["name"] for stage in few["stages"]]
-    assert names[:2] == ["Calibrating roughly on 2 samples", "Fine-tuning"]
+    trials = [name for name in names if name.startswith("Trying allocation ")]
+    assert trials
+    assert names[: len(trials) + 1] == [*trials, "Fine-tuning"]
     assert {"Evaluating the dense model", "Evaluating the pruned model", "Saving"} <= set(names)
     assert few["seconds"] > without["seconds"]
     assert few["memory_bytes"] > 2 * without["memory_bytes"]
