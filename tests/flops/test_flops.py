@@ -52,7 +52,9 @@ def test_the_fvcore_check_uses_images_with_different_counts(attached, samples) -
     """Otherwise a formula that uses one image for both would pass."""
     for number, threshold_scale in ((0, 0.15), (0, 0.3), (2, 0.15), (2, 0.3)):
         with torch.no_grad():
-            left, right = attached(threshold_scale, embedding_scale=0.0)(**_inputs(samples[number])).trace["vision"][-1].left
+            left, right = (
+                attached(threshold_scale, embedding_scale=0.0)(**_inputs(samples[number])).trace["vision"][-1].left
+            )
         assert left != right
 
 
