@@ -1,8 +1,11 @@
 """Compress every example to several budgets and count the GFLOPs of every published architecture; write results.md.
 
-    python examples/results.py [--budgets 0.5 0.3 0.2] [--rows nlvr2 vqa ...] [--folder build/results]
+    python -m examples.results [--budgets 0.5 0.3 0.2] [--rows nlvr2 vqa ...] [--folder build/results]
+                                  [--compared 0.2] [--compared-after-training 0.2]
 
-A compressed folder that exists is read and not made again, so an interrupted run continues where it stopped.
+The page begins with all methods at equal GFLOPs, without and after fine-tuning, at the budgets of the last two options.
+All comparisons take about half a day on two cores. An option without budgets shows those that are in the folder. A
+compressed folder that exists is read and not made again, so an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import sys
 from pathlib import Path
 
 import madtp_cli
+from examples import method_tables
 from madtp_cli.config import DEFAULT_STEPS
 from madtp_cli.errors import MadtpError
 from madtp_cli.models import architectures
@@ -53,7 +57,7 @@ PUBLISHED = {
 INTRODUCTION = """\
 # Results
 
-Written by `python examples/results.py`. All rows use the small example checkpoints and the built-in scenes, which are
+Written by `python -m examples.results`. All rows use the small example checkpoints and the built-in scenes, which are
 drawn images of handwritten digits and coloured shapes. These are **not** results on NLVR2, VQAv2, COCO or Flickr30k.
 
 * **budget**: the requested share of the dense GFLOPs. It is met on validation samples.
@@ -65,7 +69,11 @@ drawn images of handwritten digits and coloured shapes. These are **not** result
   percent of the dense score. Where quality rises, fine-tuning also continued the training on the task.
 
 Retrieval has two data sets: five captions per image, and other images with one long caption each. BLIP was trained on
-both, CLIP and SigLIP on the first one only.
+both, CLIP and SigLIP on the first one only."""
+ROWS_INTRODUCTION = """
+## The default method on every row
+
+`--method madtp`, the default.
 
 | model and data | budget | steps | budget error | share on test | metric | dense | pruned | change | samples |
 |---|---|---|---|---|---|---|---|---|---|"""
@@ -203,15 +211,34 @@ def result_rows(row: str, budgets: list[str], folder: Path) -> list[str]:
     return lines
 
 
+def methods_at_equal_gflops(options: argparse.Namespace) -> list[str]:
+    """Run the comparisons that the options ask for, and return the tables of all that are in the folder."""
+    lines: list[str] = []
+    for steps, budgets in ((0, options.compared), (DEFAULT_STEPS, options.compared_after_training)):
+        reports = {}
+        for row in method_tables.HEADS:
+            folder = options.folder / f"compared-{row}-{steps}"
+            if budgets and row in options.rows:
+                command = ["compare", HERE / ROWS[row][1], "--budgets", ",".join(budgets), "--steps", steps]
+                run_madtp([*command, "--output", folder])
+            if (report := method_tables.read(folder)) is not None:
+                reports[row] = report
+        shown = {row.budget: None for report in reports.values() for row in report.rows if row.budget is not None}
+        lines += method_tables.tables(reports, list(shown), steps)
+    return [method_tables.INTRODUCTION, *lines] if lines else []
+
+
 def main() -> None:
     """Make all rows and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), help="shares of the dense GFLOPs")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="examples (default: all)")
     parser.add_argument("--folder", type=Path, default=Path("build/results"), help="where compressed folders are")
+    for name, default in (("--compared", BUDGETS), ("--compared-after-training", BUDGETS[-1:])):
+        parser.add_argument(name, nargs="*", default=list(default), help="budgets at which all methods are compared")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    lines = [INTRODUCTION]
+    lines = [INTRODUCTION, *methods_at_equal_gflops(options), ROWS_INTRODUCTION]
     for row in options.rows:
         lines += result_rows(row, options.budgets, options.folder)
     lines.append(INDEX_INTRODUCTION)

@@ -1,0 +1,70 @@
+"""The tables of results.md that compare the methods."""
+
+from __future__ import annotations
+
+from examples import method_tables
+from madtp_cli.reporting.comparison import CompareReport, ComparisonRow, DifferencePart
+from madtp_cli.reporting.schema import Interval
+
+
+def row(method: str, quality: float | None, **fields) -> ComparisonRow:
+    """Return the row of a method at a fifth, whose interval to `madtp` is two points wide."""
+    budget = None if method == "dense" else "0.2"
+    made = ComparisonRow(method=method, budget=budget, seeds=[0], quality=quality, **fields)
+    if quality is None or method == "dense":
+        return made
+    differences = {"to_dense": quality - 90.0, "to_madtp": None if method == "madtp" else quality - 89.5}
+    parts = {
+        name: None
+        if change is None
+        else DifferencePart(change=change, interval95=Interval(low=change - 1, high=change + 1))
+        for name, change in differences.items()
+    }
+    return made.model_copy(update=parts)
+
+
+def report(*rows: ComparisonRow) -> CompareReport:
+    """Return a comparison with these rows."""
+    return CompareReport.model_construct(metric="accuracy", samples=2000, rows=list(rows))
+
+
+ROWS = (
+    row("dense", 90.0),
+    row("madtp", 89.5),
+    row("static", 88.7, within_budget=False),
+    row("tome", 70.0),
+    row("pitome", None, unreachable="Budget 0.2 cannot be reached."),
+)
+
+
+def test_a_table_has_a_line_for_each_method() -> None:
+    """The best method is bold, and one that cannot be told from it; an asterisk marks a missed budget."""
+    lines = method_tables.table({"nlvr2": report(*ROWS)}, "0.2")
+    assert lines == [
+        "| method | NLVR2 task, BLIP: accuracy, 2,000 samples |",
+        "|---|---|",
+        "| dense | 90.00 |",
+        "| `madtp` | **89.50** (-0.50, -1.50 to +0.50) |",
+        "| `static` | **88.70** (-1.30, -2.30 to -0.30) * |",
+        "| `tome` | 70.00 (-20.00, -21.00 to -19.00) |",
+        "| `pitome` | not reachable |",
+    ]
+
+
+def test_a_better_baseline_alone_is_bold() -> None:
+    """The table hides no defeat."""
+    rows = {made.method: made for made in (*ROWS[:2], row("tome", 89.9))}
+    assert method_tables.best(rows) == {"tome"}
+
+
+def test_a_method_that_was_not_run_on_a_row_says_so() -> None:
+    """Comparisons with other methods can stand side by side."""
+    lines = method_tables.table({"nlvr2": report(*ROWS), "clip": report(*ROWS[:2])}, "0.2")
+    assert lines[-1] == "| `pitome` | not reachable | not measured |"
+
+
+def test_the_tables_name_budget_and_training() -> None:
+    """One table for each budget."""
+    lines = method_tables.tables({"nlvr2": report(*ROWS)}, ["0.2"], 360)
+    assert "### 20 % of the GFLOPs, after 360 fine-tuning steps" in lines
+    assert "### 20 % of the GFLOPs, without fine-tuning" in method_tables.tables({"nlvr2": report(*ROWS)}, ["0.2"], 0)
