@@ -12,10 +12,11 @@ INTRODUCTION = """
 
 Every method goes through the same budget search, cost formula and, where there is one, fine-tuning with the same data
 and seed (`madtp compare`). The figures are from the test samples of the rows below. In brackets is the change against
-the dense model with the 95 % interval of the paired difference, in points (CIDEr: percent). **Bold** is the best method;
-if that is `madtp`, also those whose interval of the difference to it includes zero. An asterisk marks a method whose cost
-on test samples differs from the budget by more than 1 %; the budget is met on validation samples. A method that prunes
-only inside blocks, or at most halves the tokens of a block, cannot reach every budget of these shallow models."""
+the dense model with the 95 % interval of the paired difference, in points (CIDEr: percent). **Bold** is the best
+method; if that is `madtp`, also those whose interval of the difference to it includes zero. An asterisk marks a method
+whose cost on test samples differs from the budget by more than 1 %; the budget is met on validation samples. A method
+that prunes only inside blocks, or at most halves the tokens of a block, cannot reach every budget of these shallow
+models."""
 #: Titles of the rows in the head of a table.
 HEADS = {
     "nlvr2": "NLVR2 task, BLIP",

@@ -38,8 +38,8 @@ ROWS = {
 BUDGETS = ("0.5", "0.3", "0.2")
 #: Fine-tuning steps by budget; other budgets use the default of the command.
 STEPS = {"0.5": 0, "0.3": 120}
-#: Rows and budgets that have a second line with this number of fine-tuning steps.
-LONGER = {("retrieval-1", "0.2"): 1000}
+#: Seeds of the runs at the lowest budget; the table of the rows shows the first one.
+SEEDS = (0, 1, 2)
 #: GFLOPs that the literature gives for an architecture, and what they count.
 PUBLISHED = {
     "blip-nlvr-base": (132.54, "one image pair and a statement of 36 tokens; the same as ours"),
@@ -77,6 +77,13 @@ ROWS_INTRODUCTION = """
 
 | model and data | budget | steps | budget error | share on test | metric | dense | pruned | change | samples |
 |---|---|---|---|---|---|---|---|---|---|"""
+SEEDS_INTRODUCTION = """
+## Three seeds
+
+The change of the row with three seeds. Each seed has its own dictionary, order of the training samples and calibration.
+
+| model and data | budget | seed 0 | seed 1 | seed 2 | mean |
+|---|---|---|---|---|---|"""
 #: Title and checkpoint of the image encoders whose index compatibility is measured, each with `DEFAULT_STEPS`.
 ENCODERS = {
     "clip-images": ("CLIP, image tower alone, built-in scenes", "clip.pt"),
@@ -106,20 +113,21 @@ literature; the last column states what that figure counts.
 |---|---|---|---|"""
 
 
-def compress(row: str, budget: str, folder: Path, steps: int | None = None) -> CompressReport:
+def compress(row: str, budget: str, folder: Path, seed: int = 0) -> CompressReport:
     """Run `madtp compress`, unless its output exists, and return its report.
 
     Args:
         row: A key of `ROWS`.
         budget: Share of the dense GFLOPs.
         folder: Where all outputs are.
-        steps: Fine-tuning steps, if different from those of `STEPS`.
+        seed: Seed of calibration and fine-tuning.
     """
     _, source, captions = ROWS[row]
-    output = folder / "-".join([row, budget, *([] if steps is None else [f"{steps}"])])
-    steps = STEPS.get(budget) if steps is None else steps
+    output = folder / "-".join([row, budget, *([f"seed{seed}"] if seed else [])])
+    steps = STEPS.get(budget)
     if not (output / "report.json").exists():
         command = ["compress", HERE / source, "--gflops-budget", budget, "--output", output, "--overwrite"]
+        command += ["--seed", seed] if seed else []
         if captions is not None:
             command += ["--data", write_scenes(folder, captions)]
         if steps is not None:
@@ -188,6 +196,14 @@ def table_row(row: str, budget: str, report: CompressReport) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def seeds_row(row: str, budget: str, folder: Path) -> str:
+    """Return the line of a row with the changes of all seeds and their mean."""
+    changes = [compress(row, budget, folder, seed).quality for seed in SEEDS]
+    unit = "" if changes[0].unit == "points" else " %"
+    values = [*(part.change for part in changes), sum(part.change for part in changes) / len(changes)]
+    return f"| {ROWS[row][0]} | {budget} | {' | '.join(f'{value:+.2f}{unit}' for value in values)} |"
+
+
 def architecture_rows() -> list[str]:
     """Return one line with the GFLOPs per sample of each published architecture."""
     lines = []
@@ -202,12 +218,11 @@ def result_rows(row: str, budgets: list[str], folder: Path) -> list[str]:
     """Return the lines of one example, one per budget; a run that fails has a line that says so."""
     lines = []
     for budget in budgets:
-        for steps in (None, LONGER[row, budget]) if (row, budget) in LONGER else (None,):
-            try:
-                lines.append(table_row(row, budget, compress(row, budget, folder, steps)))
-            except (subprocess.CalledProcessError, MadtpError) as error:
-                lines.append(f"| {ROWS[row][0]} | {budget} | failed: {error} |")
-            print(lines[-1], flush=True)
+        try:
+            lines.append(table_row(row, budget, compress(row, budget, folder)))
+        except (subprocess.CalledProcessError, MadtpError) as error:
+            lines.append(f"| {ROWS[row][0]} | {budget} | failed: {error} |")
+        print(lines[-1], flush=True)
     return lines
 
 
@@ -241,6 +256,7 @@ def main() -> None:
     lines = [INTRODUCTION, *methods_at_equal_gflops(options), ROWS_INTRODUCTION]
     for row in options.rows:
         lines += result_rows(row, options.budgets, options.folder)
+    lines += [SEEDS_INTRODUCTION, *(seeds_row(row, options.budgets[-1], options.folder) for row in options.rows)]
     lines.append(INDEX_INTRODUCTION)
     for encoder in ENCODERS:
         lines += [index_row(encoder, budget, options.folder) for budget in options.budgets]
