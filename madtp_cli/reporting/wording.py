@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from madtp_cli.reporting.parts import LayerPart
 from madtp_cli.reporting.pruned_sample import Answers, PrunedBlock, PrunedSample, TextInput
+from madtp_cli.reporting.run_parts import AllocationTrial
 
 
 def tower_name(tower: str) -> str:
@@ -48,6 +49,19 @@ def answers(given: Answers) -> str:
     if given.right:
         parts.append(f"label: {given.right}")
     return " · ".join(parts)
+
+
+def allocation(trials: Sequence[AllocationTrial]) -> str:
+    """State the allocation that was chosen; the first trial is the best one.
+
+    >>> allocation([AllocationTrial(embedding_scale=2, rise=6, loss=0.1, threshold_scale=0.02)])
+    'Allocation (best of 1): threshold scale x 2 before the first block, then x 1 rising to x 6 in the last block.'
+    """
+    best = trials[0]
+    return (
+        f"Allocation (best of {len(trials)}): threshold scale x {best.embedding_scale:g} before the first block, "
+        f"then x 1 rising to x {best.rise:g} in the last block."
+    )
 
 
 def cost(sample: PrunedSample) -> str:

@@ -71,6 +71,8 @@ def _lines(report: CompressReport) -> Iterator[str]:
     yield from _shared.index_lines(report.index)
     for tower, layers in report.tokens.items():
         yield f"Mean tokens through the {wording.tower_name(tower)} tower: {_token_counts(layers)}"
+    if report.allocation:
+        yield wording.allocation(report.allocation)
     yield from _shared.note_lines(report.notes)
     yield f"GFLOPs are {report.gflops.convention}."
     weights = report.weights
