@@ -17,6 +17,8 @@ from madtp_cli.cli.memory import reuse_freed_memory
 from madtp_cli.cli.threads import wait_without_spinning
 from madtp_cli.config import CompareSettings, CompressSettings, EvalSettings, PointSettings, RunSettings
 from madtp_cli.config.batch_sizes import parse_batch_sizes
+from madtp_cli.pipelines import export_times
+from madtp_cli.progress.forecast import Forecast
 
 app = typer.Typer(
     cls=exit_codes.CommandGroup,
@@ -167,15 +169,17 @@ def export(
     """Write a checkpoint as one file that runs without madtp, and check its outputs."""
     settings, terminal = context.settings(ctx, PointSettings, early_check=False)
     early_checks.check_export(ctx.params)
-    context.import_torch(terminal)
     if ctx.params["dry_run"]:
+        context.import_torch(terminal)
         from madtp_cli.pipelines import planning
 
         planned = planning.export(checkpoint, file, settings, name, terminal, overwrite=overwrite)
         return context.print_report(ctx, planned, results.plan.show)
+    progress = Forecast.of(terminal)
+    context.import_torch(progress, lambda: export_times.announce(progress, checkpoint, file, name))
     from madtp_cli.pipelines import export as pipeline
 
-    report = pipeline.export(checkpoint, file, settings, name, terminal, overwrite=overwrite)
+    report = pipeline.export(checkpoint, file, settings, name, progress, overwrite=overwrite)
     return context.print_report(ctx, report, results.export.show)
 
 

@@ -17,6 +17,7 @@ from madtp_cli import processes
 from madtp_cli.cli import early_checks, gate_results
 from madtp_cli.cli.console import Terminal
 from madtp_cli.config import RunSettings, resolve
+from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting.plain_text import safe_json
 
 #: Shown below the options of `madtp --help`.
@@ -58,13 +59,19 @@ def settings(ctx: typer.Context, kind: type[RunSettings], early_check: bool = Tr
     return resolved, output
 
 
-def import_torch(terminal: Terminal) -> None:
-    """Show a stage while PyTorch and transformers are imported, which takes seconds."""
+def import_torch(progress: ProgressReporter, expect: Callable[[], None] = lambda: None) -> None:
+    """Show a stage while PyTorch and transformers are imported, which takes seconds.
+
+    Args:
+        progress: Receives the stage.
+        expect: Tells `progress`, within the stage, how long it and the stages after it take.
+    """
     if "madtp_cli.evaluation.session" in sys.modules:
         return
-    terminal.start("Loading PyTorch", 0)
+    progress.start("Loading PyTorch", 0)
+    expect()
     importlib.import_module("madtp_cli.evaluation.session")
-    terminal.finish()
+    progress.finish()
 
 
 def print_report(ctx: typer.Context, report: BaseModel, show: Callable[[Any, Console], None]) -> None:

@@ -19,7 +19,7 @@ from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import cut_texts, number_formats
 from madtp_cli.evaluation.compute import Batch, ComputeConfig
 from madtp_cli.models.prunable import Prunable
-from madtp_cli.progress import ProgressReporter
+from madtp_cli.progress import LOADING, ProgressReporter
 from madtp_cli.reporting.run_parts import AllocationTrial, TrainingPoint
 from madtp_cli.reporting.schema import CutTextsPart
 from madtp_cli.scenes import splits as scenes
@@ -153,7 +153,7 @@ def _read_data(task: str, settings: RunSettings, splits: Sequence[str]) -> Datas
 def load_checkpoint(source: Path, settings: RunSettings, progress: ProgressReporter) -> LoadedCheckpoint:
     """Load a checkpoint, and report what was assumed about it."""
     torch.manual_seed(settings.seed)
-    progress.start("Loading the checkpoint", 0)
+    progress.start(LOADING, 0)
     loaded = checkpoints.load(
         source,
         tokenizer=settings.tokenizer,

@@ -4,8 +4,10 @@ An exported file runs without this package. Each module of this folder writes on
 `ExportFormat` describes:
 
     SUFFIX                  ending of its files, such as ".onnx"
-    WRITING_TIME            duration of `write`, as a multiple of the duration of tracing, to estimate the time
-    CHECKING_TIME           the same of reading the file back and running it, for a small model
+    PREPARING_SECONDS       seconds of tracing and writing the first, tiny model, to estimate the time
+    WRITING_TIME            duration of `write`, as a multiple of the duration of tracing
+    WRITING_PASSES          how many times `write` runs each operation of the graph, as a mean; 0 if it runs none
+    CHECKING_TIME           duration of reading the file back and running it, for a small model, as such a multiple
     require()               raises a UsageError if a needed package is not installed
     write(program, file)    writes the traced model
     runner(file)            reads the file back and returns a function that runs it
@@ -13,8 +15,8 @@ An exported file runs without this package. Each module of this folder writes on
 To add a format, add one file here; no other file changes. Its name with "-" instead of "_" is the value of
 `--format`. `pipelines/export.py` traces the model, calls the format, and checks the outputs of the written file.
 
-Files whose names begin with an underscore are not formats: `_tracing.py` turns a model into a graph, `_checking.py`
-compares the outputs of a file with those of the model.
+Files whose names begin with an underscore are not formats: `_tracing.py` turns a model into a graph, `_counting.py`
+tells how far its conversion is, `_checking.py` compares the outputs of a file with those of the model.
 """
 
 from __future__ import annotations
@@ -23,20 +25,23 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
-
-from torch import Tensor
-from torch.export import ExportedProgram
+from typing import TYPE_CHECKING, Protocol
 
 from madtp_cli.config.choices import did_you_mean
 from madtp_cli.errors import UsageError
+
+if TYPE_CHECKING:  # the numbers of a format are needed before torch is imported
+    from torch import Tensor
+    from torch.export import ExportedProgram
 
 
 class ExportFormat(Protocol):
     """What a module of this package defines."""
 
     SUFFIX: str
+    PREPARING_SECONDS: float
     WRITING_TIME: float
+    WRITING_PASSES: float
     CHECKING_TIME: float
 
     def require(self) -> None:

@@ -97,6 +97,21 @@ def named_outputs(model: Prunable, output: PrunedOutput) -> dict[str, Tensor]:
     return outputs
 
 
+class _TinyModel(nn.Module):
+    """A model with one operation."""
+
+    def forward(self, pixel_values: Tensor) -> dict[str, Tensor]:
+        """Return the mean of each sample."""
+        return {"logits": pixel_values.mean(1)}
+
+
+def trace_tiny_model() -> ExportedProgram:
+    """Trace a model with one operation. The first time, this loads what tracing needs."""
+    inputs = {"pixel_values": torch.zeros(TRACED_SAMPLES, TRACED_TOKENS)}
+    with torch.no_grad(), without_exporter_warnings():
+        return torch.export.export(_TinyModel(), (), inputs, dynamic_shapes={"pixel_values": {0: Dim("samples")}})
+
+
 def trace(model: Prunable) -> ExportedProgram:
     """Trace the graph of a model in float32 and evaluation mode.
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: The stage in which a command loads its checkpoint.
+LOADING = "Loading the checkpoint"
+
 
 @dataclass(frozen=True)
 class PlannedStage:

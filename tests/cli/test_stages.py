@@ -158,7 +158,7 @@ def test_the_bars_for_python_show_each_stage(capsys) -> None:
 def test_commands_that_describe_or_export_say_that_pytorch_loads(madtp, monkeypatch, checkpoint, command) -> None:
     """It takes seconds, in which they would be silent."""
 
-    def stop(_: Terminal) -> None:
+    def stop(*_: object) -> None:
         raise CheckpointError("PyTorch would load now.")
 
     monkeypatch.setattr(context, "import_torch", stop)

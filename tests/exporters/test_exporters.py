@@ -44,7 +44,7 @@ import io
 import torch
 
 SUFFIX = ".toy"
-WRITING_TIME, CHECKING_TIME = 1.0, 1.0
+PREPARING_SECONDS, WRITING_TIME, WRITING_PASSES, CHECKING_TIME = 1.0, 1.0, 0, 1.0
 
 
 def require():
