@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 SUFFIX = ".pt2"
-PREPARING_SECONDS, WRITING_TIME, WRITING_PASSES, CHECKING_TIME = 0.5, 0.27, 0, 0.8
+PREPARING_SECONDS, WRITING_TIME, WRITING_PASSES, CHECKING_TIME = 0.5, 0.27, 0, 0.75
 
 
 def require() -> None:
