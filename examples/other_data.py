@@ -16,10 +16,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,14 +144,19 @@ def words_of(rows: Dataset) -> set[str]:
     return {word for text in texts for word in "".join(c if c.isalnum() else " " for c in text.lower()).split()}
 
 
-def endless(rows: Sequence[Row], collator: Any, processor: Any) -> Iterator[dict[str, Tensor]]:
-    """Yield training batches; every pass over the rows has another order."""
-    for epoch in itertools.count():
-        yield from batches(rows, collator, processor, batch_size=BATCH, seed=epoch, workers=0)
+def endless(rows: Sequence[Row], collator: Any, processor: Any, steps: int) -> Iterator[dict[str, Tensor]]:
+    """Yield training batches without the first `steps`; every pass over the rows has another order."""
+    passes, done = divmod(steps, math.ceil(len(rows) / BATCH))
+    for number in itertools.count(passes):
+        start = BATCH * done if number == passes else 0
+        yield from batches(rows, collator, processor, batch_size=BATCH, seed=number, workers=0, start=start)
 
 
 def train_model(example: Example, rows: Dataset, minutes: float, folder: Path) -> None:
-    """Train the model of an example and write model.pt, its tokenizer and the record training.json."""
+    """Train the model of an example and write model.pt, its tokenizer and the record training.json.
+
+    A training that was interrupted is continued.
+    """
     torch.set_num_threads(1)
     torch.manual_seed(train.SEED)
     reuse_freed_memory()
@@ -159,11 +166,12 @@ def train_model(example: Example, rows: Dataset, minutes: float, folder: Path) -
     processor = processors.build(model.config, tokenizer)
     task = tasks.prepared(example.task, processor, rows)
     collator = Prompted() if example.schema == "classes" else task
-    steps = train.train(model.train(), endless(rows.split("train"), collator, processor), minutes, example.frozen)
-    folder.mkdir(parents=True, exist_ok=True)
+    stream, state = partial(endless, rows.split("train"), collator, processor), folder / "training.state"
+    steps = train.train(model.train(), stream, minutes, example.frozen, state)
     record = {"minutes": minutes, "steps": steps, "batch": BATCH, "train_items": len(rows.split("train"))}
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     example.save(model, tokenizer, folder / "model.pt", folder / "model-tokenizer", example.title)
+    state.unlink(missing_ok=True)
 
 
 def compare(example: Example, folder: Path, steps: int, budgets: Sequence[str]) -> None:

@@ -16,13 +16,14 @@ import argparse
 import itertools
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from examples.training import resuming
 from examples.training.checkpoints import (
     MODELS,
     SIGLIP_POSITIONS,
@@ -86,32 +87,49 @@ def learning_rate(progress: float, frozen: float) -> float:
     return RATE * min(1, phase / WARMUP) * cosine_decay(phase)
 
 
-def train(model: Any, data: Iterable[dict[str, Tensor]], minutes: float, frozen: float = FROZEN) -> int:
+def train(
+    model: Any,
+    data: Callable[[int], Iterable[dict[str, Tensor]]],
+    minutes: float,
+    frozen: float = FROZEN,
+    state: Path | None = None,
+) -> int:
     """Train for `minutes` of CPU time; return the number of steps.
 
     Args:
         model: The model.
-        data: Endless batches with labels.
+        data: Returns endless batches with labels, without the first ones, whose number is given.
         minutes: CPU time of the training.
         frozen: Share of the time in which the image tower does not change.
+        state: File of the state of an interrupted training, which is continued; None to keep no state.
     """
     optimizers = build_optimizers(model)
-    started, logged, steps = time.process_time(), 0.0, 0
-    for batch in data:
-        progress = (time.process_time() - started) / (60 * minutes)
+    steps, seconds = resuming.restore(state, model, optimizers) if state else (0, 0.0)
+    started, logged, loss = time.process_time() - seconds, seconds, 0.0
+    for batch in data(steps):
+        seconds = time.process_time() - started
+        progress = seconds / (60 * minutes)
         if progress >= 1:
             break
+        if seconds - logged > LOG_SECONDS:
+            logged = seconds
+            print(f"{steps} steps, {seconds:.0f} s, loss {loss:.3f}", flush=True)
+            if state:
+                resuming.save(state, model, optimizers, steps, seconds)
         model.vision_model.requires_grad_(progress >= frozen)
         start_step(optimizers, learning_rate(progress, frozen))
-        with torch.autocast("cpu", torch.bfloat16, enabled=number_formats.is_fast(torch.bfloat16)):
-            loss = model(**inputs_of(batch), labels=batch["labels"]).loss
-        loss.backward()
-        finish_step(optimizers, model.parameters())
+        loss = train_step(model, batch, optimizers)
         steps += 1
-        if time.process_time() - logged > LOG_SECONDS:
-            logged = time.process_time()
-            print(f"{steps} steps, {60 * minutes * progress:.0f} s, loss {loss.item():.3f}", flush=True)
     return steps
+
+
+def train_step(model: Any, batch: dict[str, Tensor], optimizers: Sequence[torch.optim.Optimizer]) -> float:
+    """Update the model with one batch; return the loss."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=number_formats.is_fast(torch.bfloat16)):
+        loss = model(**inputs_of(batch), labels=batch["labels"]).loss
+    loss.backward()
+    finish_step(optimizers, model.parameters())
+    return float(loss.item())
 
 
 def save(model: Any, tokenizer: Any, example: str, folder: Path) -> None:
@@ -159,7 +177,7 @@ def main() -> None:
     data = splits.read(model.config.task, ["test"])
     task = tasks.prepared(model.config.task, processor, data)
     stream = new_batches(task, processor, DATA_SETS.get(options.example, (None,)))
-    steps = train(model.train(), stream, options.minutes)
+    steps = train(model.train(), lambda _: stream, options.minutes)
     save(model, tokenizer, options.example, options.output)
     rows = data.split("test")[:TEST_SAMPLES]
     record = {

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
-from examples import other_data
+from examples import other_data, train
 from examples.training import other_sets
 from madtp_cli import data
+from madtp_cli.data.dataset import Row
+from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.evaluation.report_parts import environment
 from madtp_cli.reporting.comparison import CompareReport, ComparisonRow, DifferencePart
 from madtp_cli.reporting.schema import Interval
@@ -102,7 +108,7 @@ def test_the_trained_model_can_be_loaded_and_answers(
     name: str, tmp_path: Path, request: pytest.FixtureRequest, madtp: Callable[..., Any], monkeypatch: Any
 ) -> None:
     """The words of the data are single tokens, and the images have their own size."""
-    monkeypatch.setattr(other_data.train, "train", lambda model, stream, *_: train_one_step(model, stream))
+    monkeypatch.setattr(other_data.train, "train", lambda model, stream, *_: train_one_step(model, stream(0)))
     example, folder = other_data.EXAMPLES[name], tmp_path / name
     example.convert(request.getfixturevalue(name.replace("-", "_")), folder / "data")
     other_data.train_model(example, data.read(folder / "data", example.schema), 1, folder)
@@ -122,6 +128,72 @@ def train_one_step(model: Any, stream: Any) -> int:
     assert torch.isfinite(loss)
     assert not [name for name in without if name.startswith(("vision_model.enc", "text_model.enc"))]
     return 1
+
+
+class Line(nn.Module):
+    """The smallest model that `train` can train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vision_model = nn.Linear(2, 2)
+
+    def forward(self, pixel_values: Tensor, labels: Tensor) -> SimpleNamespace:
+        """Return the squared error."""
+        return SimpleNamespace(loss=(self.vision_model(pixel_values) - labels).float().square().mean())
+
+
+def two_optimizers(model: Line) -> list[torch.optim.Optimizer]:
+    """Return an optimizer for the matrix and one for the bias, both with a state."""
+    layer = model.vision_model
+    return [torch.optim.SGD([layer.weight], momentum=0.9), torch.optim.AdamW([layer.bias])]
+
+
+def lines(first: int, last: int) -> Iterator[dict[str, Tensor]]:
+    """Yield batches that depend on their number; raise KeyboardInterrupt at the last one."""
+    for number in range(first, last):
+        inputs = torch.tensor([[1.0, number % 3]])
+        yield {"pixel_values": inputs, "labels": 2 * inputs}
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_training_continues_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training of minutes may take hours next to other programs, and its machine may be needed."""
+    monkeypatch.setattr(train, "LOG_SECONDS", 5)
+    monkeypatch.setattr(train, "build_optimizers", two_optimizers)
+
+    def trained(model: Line, last: int, state: Path) -> int:
+        seconds = itertools.chain([0], itertools.count())  # the first batch comes at the time of the start
+        monkeypatch.setattr(train.time, "process_time", lambda: float(next(seconds)))
+        return train.train(model, partial(lines, last=last), 0.5, 0, state)
+
+    whole, first, second = Line(), Line(), Line()
+    first.load_state_dict(whole.state_dict())
+    steps = trained(whole, 99, tmp_path / "whole.state")
+    with pytest.raises(KeyboardInterrupt):
+        trained(first, 14, tmp_path / "state")
+    assert trained(second, 99, tmp_path / "state") == steps
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], value)
+
+
+def test_the_batches_of_a_continued_training_follow_those_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass over the rows has another order than the pass before."""
+    monkeypatch.setattr(other_data, "BATCH", 2)
+    rows = [Row(str(number), (ImageFile(Path("none")),), "", number) for number in range(5)]
+
+    class Labels:
+        def collate(self, rows: Any, processor: Any) -> dict[str, Tensor]:
+            return {"labels": torch.tensor([row.label for row in rows])}
+
+    def first(count: int, steps: int) -> list[list[int]]:
+        stream = other_data.endless(rows, Labels(), None, steps)
+        return [batch["labels"].tolist() for batch in itertools.islice(stream, count)]
+
+    whole = first(9, 0)
+    assert sorted(label for labels in whole[:3] for label in labels) == list(range(5))
+    assert first(5, 4) == whole[4:]
 
 
 def report(steps: int) -> CompareReport:
