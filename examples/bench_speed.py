@@ -58,7 +58,7 @@ def print_parts(options: argparse.Namespace) -> None:
         compute = ComputeConfig.of("cpu", dtype)
         model.to(compute.device, compute.dtype)
         dense = dense_counts(model, batch, compute)
-        all_tokens = dense["vision"].left - token_plans.PROTECTED
+        all_tokens = token_plans.stages(dense["vision"])
         plans = {"scored, all kept": all_tokens}
         plans |= {
             f"budget {budget:g}": token_plans.plan(model, dense, curves, budget) for budget, curves in shares.items()
@@ -67,7 +67,8 @@ def print_parts(options: argparse.Namespace) -> None:
         print("\n".join(layer_parts.table(model, batch, compute, plans, options.turns)), flush=True)
         share = layer_parts.pruning_share(model, batch, compute, all_tokens, options.turns)
         print(
-            f"\nTimed without a profile, pruning takes {share:.1%} of a dense layer if all tokens are kept.", flush=True
+            f"\nTimed without a profile, pruning takes {share:.1%} of a dense layer each time if all tokens are kept.",
+            flush=True,
         )
 
 

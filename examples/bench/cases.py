@@ -76,7 +76,7 @@ def time_case(
         text_tokens=int(batch["attention_mask"].sum(1).max()),
         timings=[_timing(variant, seconds[name], dense, batch, compute) for name, variant in by_name.items()],
         growing=growing,
-        **_token_figures(list(by_name.values()), dense),
+        **_token_figures(list(by_name.values())),
     )
 
 
@@ -93,15 +93,14 @@ def _timing(variant: Any, seconds: list[float], dense: Counts, batch: Batch, com
     return Timing(variant.name, variant.budget, seconds, gflops, peak and peak / timing.MB)
 
 
-def _token_figures(all_variants: list[Variant], dense: Counts) -> dict[str, Any]:
+def _token_figures(all_variants: list[Variant]) -> dict[str, Any]:
     """Return the token statistics and the padding ratios of the timed plans, by budget."""
     plans = {f"{one.budget:g}": one.plans[1:] for one in all_variants if one.name == "pruned"}
-    before = dense["vision"].entered[0] - token_plans.PROTECTED
     return {
         "statistics": {
             budget: token_plans.token_statistics(np.concatenate(lefts, 1)) for budget, lefts in plans.items()
         },
-        "padding_ratios": {budget: token_plans.padding_ratios(before, lefts) for budget, lefts in plans.items()},
+        "padding_ratios": {budget: token_plans.padding_ratios(lefts) for budget, lefts in plans.items()},
     }
 
 

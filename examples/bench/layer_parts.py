@@ -118,7 +118,7 @@ def table(
 
 
 def pruning_share(model: Prunable, batch: Batch, compute: ComputeConfig, full_plan: np.ndarray, turns: int) -> float:
-    """Return the time that a scored layer spends on pruning, as a share of the time of a dense layer.
+    """Return the mean time of choosing tokens once, in a block or before the first, as a share of a dense layer's time.
 
     Only the pruning functions are timed. A profile would slow down Python code, of which pruning has much.
 
@@ -126,7 +126,7 @@ def pruning_share(model: Prunable, batch: Batch, compute: ComputeConfig, full_pl
         full_plan: The plan that keeps all tokens; all other arguments are those of `table`.
     """
     dense, scored = Variant(model, "dense"), Variant(model, "pruned", plans=[full_plan])
-    layers, prunes = len(full_plan), sum(token_plans.pruning_blocks(model))
+    layers, prunes = model.blocks["vision"], sum(token_plans.pruning_stages(model))
     shares = []
     with timed_pruning() as spent:
         for _ in range(turns + 1):
@@ -154,7 +154,8 @@ def timed_pruning() -> Iterator[list[float]]:
         return call
 
     with contextlib.ExitStack() as patches:
-        for owner, name in ((attention, "sampled_attention_stats"), (block_pruner.BlockPruner, "prune")):
+        pruner = block_pruner.BlockPruner
+        for owner, name in ((attention, "sampled_attention_stats"), (pruner, "prune_embedding"), (pruner, "prune")):
             patches.enter_context(mock.patch.object(owner, name, timed(getattr(owner, name))))
         yield spent
 

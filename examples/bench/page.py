@@ -12,9 +12,9 @@ PADDING_TARGET = 0.9
 
 EXPLANATION = """
 The weights are random, so this page shows time and memory and says nothing about quality. The images are built-in
-scenes. An image keeps as many tokens in each block as an image of the trained `blip.pt` at the same budget, because
-random weights do not choose tokens like trained ones. Which tokens it keeps is decided by the real importance score,
-and the time of that score is included.
+scenes. An image keeps as many tokens before the first block and in each block as an image of the trained `blip.pt` at
+the same budget, because random weights do not choose tokens like trained ones. Which tokens it keeps is decided by the
+real importance score, and the time of that score is included.
 
 All variants of a row ran in turns in one process. Times are medians, in milliseconds per sample. Ratios are medians of
 the ratios of single turns, because a busy machine slows down all variants of a turn alike. Each turn uses the token
@@ -32,8 +32,8 @@ counts of other images: real data does not repeat, and in bfloat16 oneDNN compil
   many tokens in each block as the image with the most tokens; the cost of masks is not included.
 * **targets**: 0.9 times the tokens of padded execution divided by the tokens of packed execution. The first target
   counts the tokens that are executed: those that enter a block (attention) and those that leave it (feed-forward). The
-  second target counts only the tokens that leave a block. It ignores that neither execution saves anything in the
-  attention of the first block, so it is higher than what can be reached.
+  second target counts only the tokens that leave a block. It leaves out the attention of the first block, where the
+  images differ least, so it is higher than what can be reached.
 * **equal counts**: the realised efficiency if every image kept the mean number of tokens.
 * **peak memory**: what torch has allocated at the peak of a forward pass, pruned of dense. Where it does not fall with
   the budget, the peak comes before the first tokens are pruned.
@@ -99,12 +99,12 @@ def empty_rows(device: str, dtype: str, samples: int, budgets: Sequence[float]) 
 
 
 def statistics_rows(by_budget: dict[str, TokenStatistics]) -> list[str]:
-    """Return the table of the tokens per image after each block."""
+    """Return the table of the tokens per image before the first block and after each block."""
     lines = ["| block | " + " | ".join(f"budget {budget}" for budget in by_budget) + " |"]
     lines.append("|---" * (1 + len(by_budget)) + "|")
-    for block, budgets in enumerate(zip(*by_budget.values(), strict=True)):
+    for stage, budgets in enumerate(zip(*by_budget.values(), strict=True)):
         cells = [f"{mean:.0f} ± {sd:.0f} ({least:.0f} to {most:.0f})" for mean, least, most, sd in budgets]
-        lines.append(f"| {block} | {' | '.join(cells)} |")
+        lines.append(f"| {stage or 'before block 1'} | {' | '.join(cells)} |")
     return lines
 
 
@@ -131,7 +131,7 @@ def architecture_section(
     if missing:
         lines += [*missing, "", "No GPU was available, so its cells are empty."]
     lines += ["", number_of_runs(cases)]
-    title = f"Tokens per image after each block, over all timed batches of {last.samples}:"
+    title = f"Tokens per image before the first block and after each block, over all timed batches of {last.samples}:"
     lines += ["", f"{title} mean ± standard deviation (minimum to maximum).", "", *statistics_rows(last.statistics)]
     if rule_statistics:
         title = "The same if the pruning rule itself decides, with the threshold scale that meets the budget"

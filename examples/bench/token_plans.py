@@ -4,6 +4,9 @@ A model with random weights does not choose tokens like a trained model. Therefo
 trained `examples/blip.pt`, calibrated to the same budget without fine-tuning. Each image of the benchmark keeps the
 same share of its tokens, at the same relative depth, as one image of the example. So the spread between images is
 that of trained weights too.
+
+A plan has one more stage than the image tower has blocks. The first stage is the tokens that are left before the first
+block: its self-attention processes them. The other stages are the tokens that are left after each block.
 """
 
 from __future__ import annotations
@@ -34,12 +37,12 @@ from madtp_cli.pruning import thresholds
 PROTECTED = 1
 #: Steps of the search for the power in `plan`, and its upper end.
 SEARCH_STEPS, LARGEST_POWER = 40, 50.0
-#: Mean, minimum, maximum and standard deviation of the tokens per image, for each block.
+#: Mean, minimum, maximum and standard deviation of the tokens per image, for each stage.
 TokenStatistics = list[tuple[float, ...]]
 
 
 def example_shares(source: Path, budget: float, pairs: int) -> np.ndarray:
-    """Return the share of its prunable tokens that each image of an example has after each block.
+    """Return the share of its prunable tokens that each image of an example has at each stage.
 
     Args:
         source: The example checkpoint.
@@ -47,7 +50,7 @@ def example_shares(source: Path, budget: float, pairs: int) -> np.ndarray:
         pairs: Validation pairs to run.
 
     Returns:
-        Shares between 0 and 1, [images, blocks].
+        Shares between 0 and 1, [images, stages].
     """
     settings = config.resolve({"gflops_budget": str(budget), "limit": pairs}, None, {})
     session = Session.open(source, settings, ProgressReporter())
@@ -55,8 +58,13 @@ def example_shares(source: Path, budget: float, pairs: int) -> np.ndarray:
     student = prunable_student(session.model, settings.method)
     calibration.calibrate(session, student, feasible_budget(session, student, settings.gflops_budget), None)
     images = run.run_split(session, student, "val").counts["vision"]
-    tokens = images.entered[0] - PROTECTED
-    return ((images.left - PROTECTED) / tokens).reshape(len(images.left), -1).T
+    shares = stages(images) / (images.entered[0] - PROTECTED)
+    return shares.reshape(len(shares), -1).T
+
+
+def stages(images: TokenCounts) -> np.ndarray:
+    """Return the prunable tokens of images at each stage, [stages, samples, images per sample]."""
+    return np.concatenate([images.attended[:1], images.left]) - PROTECTED
 
 
 def statistics_of_the_rule(model: Prunable, batch: Batch, compute: ComputeConfig, budget: float) -> TokenStatistics:
@@ -70,33 +78,32 @@ def statistics_of_the_rule(model: Prunable, batch: Batch, compute: ComputeConfig
 
     result = threshold_search.search(cost, Budget(f"{budget:g}", budget, budget * dense, dense))
     run.set_threshold_scale(model, result.threshold_scale)
-    return token_statistics(run.counted(model, [batch], compute)["vision"].left - PROTECTED)
+    return token_statistics(stages(run.counted(model, [batch], compute)["vision"]))
 
 
 def at_depths(shares: np.ndarray, blocks: int) -> np.ndarray:
-    """Interpolate shares [images, some blocks] to the relative depths of `blocks` blocks, [images, blocks]."""
-    depths = np.linspace(0, 1, shares.shape[1] + 1)
-    with_input = np.concatenate([np.ones((len(shares), 1)), shares], 1)
-    return np.array([np.interp(np.linspace(0, 1, blocks + 1)[1:], depths, image) for image in with_input])
+    """Interpolate shares [images, some stages] to the relative depths of `blocks` blocks, [images, 1 + blocks]."""
+    depths = np.linspace(0, 1, shares.shape[1])
+    return np.array([np.interp(np.linspace(0, 1, 1 + blocks), depths, image) for image in shares])
 
 
 def plan(model: Prunable, dense: Counts, shares: np.ndarray, budget: float) -> np.ndarray:
-    """Return how many prunable tokens each image has after each block so that the batch meets a budget.
+    """Return how many prunable tokens each image has at each stage so that the batch meets a budget.
 
     All shares are raised to the same power, which is found by bisection.
 
     Args:
-        model: Model with a dictionary; its settings state which blocks prune.
+        model: Model with a dictionary; its settings state at which stages it prunes.
         dense: Token counts of the dense forward pass of the batch.
         shares: From `example_shares`; they repeat if the batch has more images.
         budget: Share of the dense multiply-adds of the batch.
 
     Returns:
-        Tokens, [blocks, samples, images per sample].
+        Tokens, [stages, samples, images per sample].
     """
-    before = dense["vision"].entered - PROTECTED
-    blocks, samples, inputs = before.shape
-    curves = at_depths(shares, blocks)[np.arange(samples * inputs) % len(shares)].T.reshape(before.shape)
+    before = stages(dense["vision"])
+    number, samples, inputs = before.shape
+    curves = at_depths(shares, number - 1)[np.arange(samples * inputs) % len(shares)].T.reshape(before.shape)
     target = budget * sample_costs.per_sample(model.config, dense).mean()
     low, high = 0.0, LARGEST_POWER
     for _ in range(SEARCH_STEPS):
@@ -114,17 +121,16 @@ def plans(model: Prunable, dense: Counts, shares: np.ndarray, budget: float, num
 
 
 def _whole_tokens(model: Prunable, before: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Round to at least one token and at most those that enter; a block that does not prune keeps all."""
+    """Round to at least one token and at most those of the stage before; a stage that does not prune keeps all."""
     left = np.maximum(1, np.rint(before * shares)).astype(np.int64)
-    prunes = pruning_blocks(model)
-    for block in range(len(left)):
-        entered = left[block - 1] if block else before[0]
-        left[block] = np.minimum(left[block], entered) if prunes[block] else entered
+    entered = before[0]
+    for stage, prunes in enumerate(pruning_stages(model)):
+        left[stage] = entered = np.minimum(left[stage], entered) if prunes else entered
     return left
 
 
-def pruning_blocks(model: Prunable) -> list[bool]:
-    """Return for each block of the image tower whether it prunes at a threshold scale above 0.
+def pruning_stages(model: Prunable) -> list[bool]:
+    """Return for each stage of the image tower whether it prunes at a threshold scale above 0.
 
     Raises:
         ValueError: The model has no dictionary.
@@ -132,14 +138,17 @@ def pruning_blocks(model: Prunable) -> list[bool]:
     if model.pruning is None:
         raise ValueError("The model has no pruning settings. Attach a dictionary first.")
     settings = replace(model.pruning, threshold_scale=1.0)
-    return [bool(settings.rule("vision", block)) for block in range(model.blocks["vision"])]
+    rules = [settings.embedding_rule("vision")]
+    rules += [settings.rule("vision", block) for block in range(model.blocks["vision"])]
+    return [rule is not None for rule in rules]
 
 
 def planned_counts(model: Prunable, dense: Counts, left: np.ndarray) -> dict[str, TokenCounts]:
     """Return the token counts of the batch if its images keep the planned tokens."""
-    tokens = left + PROTECTED
-    entered = np.concatenate([dense["vision"].entered[:1], tokens[:-1]])
-    return {**dense, "vision": TokenCounts(entered, tokens, np.array(pruning_blocks(model)))}
+    tokens, (embedding, *blocks) = left + PROTECTED, pruning_stages(model)
+    entered = np.concatenate([dense["vision"].entered[:1], tokens[1:-1]])
+    embedded = tokens[0] if embedding else None
+    return {**dense, "vision": TokenCounts(entered, tokens[1:], np.array(blocks), embedded)}
 
 
 def padded_plan(left: np.ndarray) -> np.ndarray:
@@ -152,12 +161,11 @@ def uniform_plan(left: np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.rint(left.mean((1, 2), keepdims=True)).astype(np.int64), left.shape)
 
 
-def padding_ratios(before: np.ndarray, lefts: Sequence[np.ndarray]) -> tuple[float, float]:
+def padding_ratios(lefts: Sequence[np.ndarray]) -> tuple[float, float]:
     """Return the tokens of padded execution divided by the tokens of packed execution, [CLS] included.
 
     Args:
-        before: Prunable tokens of each image before the first block, [samples, inputs].
-        lefts: Plans [blocks, samples, inputs], one per batch.
+        lefts: Plans [stages, samples, inputs], one per batch.
 
     Returns:
         The ratio of executed tokens: the attention of a block processes the tokens that enter it, its feed-forward
@@ -165,7 +173,7 @@ def padding_ratios(before: np.ndarray, lefts: Sequence[np.ndarray]) -> tuple[flo
     """
 
     def tokens(left: np.ndarray) -> np.ndarray:
-        entering, leaving = np.concatenate([before[None], left[:-1]]) + PROTECTED, left + PROTECTED
+        entering, leaving = left[:-1] + PROTECTED, left[1:] + PROTECTED
         return np.array([entering.sum() + leaving.sum(), leaving.sum()])
 
     padded = np.sum([tokens(padded_plan(left)) for left in lefts], 0)
@@ -175,7 +183,7 @@ def padding_ratios(before: np.ndarray, lefts: Sequence[np.ndarray]) -> tuple[flo
 
 
 def token_statistics(left: np.ndarray) -> TokenStatistics:
-    """Return mean, minimum, maximum and standard deviation of the tokens per image for each block, with [CLS]."""
+    """Return mean, minimum, maximum and standard deviation of the tokens per image for each stage, with [CLS]."""
     tokens = (left + PROTECTED).reshape(len(left), -1)
     return [(float(row.mean()), int(row.min()), int(row.max()), float(row.std())) for row in tokens]
 
@@ -184,7 +192,7 @@ class PlannedSelection:
     """Replaces `thresholds.keep_above`: keeps a planned number of tokens instead of the tokens above a threshold."""
 
     def __init__(self, planned: Sequence[int]) -> None:
-        """Take the number of tokens of each image, block after block, in the order in which blocks prune."""
+        """Take the number of tokens of each image, stage after stage, without the stages that do not prune."""
         self.planned, self.used = torch.tensor(planned), 0
 
     def __call__(self, score: Tensor, threshold: Tensor, mask: Tensor, min_keep: int) -> Tensor:
@@ -201,10 +209,10 @@ def follow_plan(model: Prunable, left: np.ndarray) -> Iterator[None]:
     """Make one forward pass keep the planned tokens; scores, distances and merging are computed as usual.
 
     Raises:
-        RuntimeError: The forward pass did not select tokens exactly once in each pruning block.
+        RuntimeError: The forward pass did not select tokens exactly once at each stage that prunes.
     """
     # In a packed tensor the first images of all samples come first, then the second ones (left and right images).
-    planned = [block.T.ravel() for block, prunes in zip(left, pruning_blocks(model), strict=True) if prunes]
+    planned = [stage.T.ravel() for stage, prunes in zip(left, pruning_stages(model), strict=True) if prunes]
     selection = PlannedSelection(np.concatenate(planned).tolist())
     with mock.patch.object(thresholds, "keep_above", selection):
         yield

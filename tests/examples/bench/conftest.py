@@ -16,13 +16,13 @@ from madtp_cli.models.blip.family import architecture
 from tests import drawing
 
 CPU = ComputeConfig(torch.device("cpu"), torch.float32)
-#: Shares of the tokens that three images have after each of two blocks.
-SHARES = np.array([[0.9, 0.6], [0.5, 0.4], [0.7, 0.1]])
+#: Shares of the tokens that three images have before the first block and after each of two blocks.
+SHARES = np.array([[0.95, 0.9, 0.6], [0.75, 0.5, 0.4], [0.85, 0.7, 0.1]])
 
 
 @pytest.fixture
 def model(blip) -> Any:
-    """Return a BLIP in which all three blocks of the image tower prune."""
+    """Return a BLIP that prunes before the first block and in all three blocks of the image tower."""
     return drawing.attached(blip, 1.0, scales={"text": [0.0] * 3})
 
 

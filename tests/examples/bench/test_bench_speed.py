@@ -61,6 +61,9 @@ def check_page(text: str) -> None:
     assert all(all(line) for line in timed)
     assert [line[2] for line in lines if line[0] == "cuda" and not any(line[4:])] == ["32", "128"]
     assert "No GPU was available" in text
+    tokens = [line for line in lines if len(line) == 2 and "±" in line[1]]
+    assert [line[0] for line in tokens] == 2 * ["before block 1", "1", "2", "3"]
+    assert all(line[1] != "10 ± 0 (10 to 10)" for line in tokens)  # nine patches and [CLS]
     assert [line[0] for line in lines if len(line) == 6 and line[0].isdigit()] == ["1", "48", "64", "6"]
     assert "median of 1 runs" in text
     assert "Median of 1 steps" in text

@@ -58,6 +58,7 @@ def test_a_part_includes_the_time_of_what_it_calls() -> None:
         (PlannedSelection.__call__, "merging", "merging"),
         (merging.means, "bookkeeping", "merging"),
         (BlockPruner.prune, "other model code", "bookkeeping"),
+        (BlockPruner.prune_embedding, "other model code", "bookkeeping"),
         (PruningSettings.rule, "other model code", "bookkeeping"),
         (MadtpBlipForNLVR2.encode_images, "other", "other model code"),
     ],
