@@ -228,7 +228,9 @@ def test_a_full_disk_leaves_no_partial_output(fails, checkpoint, small):
 )
 def test_a_signal_ends_the_run_and_leaves_its_state_alone(interrupted, checkpoint, small, tmp_path, number, code, word):
     """After the first calibration. If the first step has begun, it ends and is saved. Scripts look at the exit code."""
-    returned, out, err = interrupted(number, "Calibrating", "compress", checkpoint, *BUDGET, *small, "--steps", 100_000)
+    returned, out, err = interrupted(
+        number, "Trying allocation", "compress", checkpoint, *BUDGET, *small, "--steps", 100_000
+    )
     assert (returned, out) == (code, "")
     assert f"Error: {word}." in err
     assert "Traceback" not in err
