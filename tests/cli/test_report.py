@@ -66,8 +66,9 @@ def test_the_card_has_a_picture_an_example_and_the_command(compressed, dataset, 
     monkeypatch.chdir(folder.parent)
     text = (folder / "README.md").read_text(encoding="utf-8")
     with Image.open(folder / "pruning.png") as picture:
-        # Two images; each is shown as it is, and after the one block that prunes.
-        assert picture.size == (2 * contact_sheet.SIDE + contact_sheet.SPACE,) * 2
+        # Two images; each is shown as it is, before the first block, and after the one block that prunes.
+        width, height = (number * contact_sheet.SIDE + (number - 1) * contact_sheet.SPACE for number in (3, 2))
+        assert picture.size == (width, height)
     assert "(pruning.png)" in text
     assert f"{report['threshold_scale']:.4g}" in text
     for title in ("Results", "How to use it", "How it was made", "What a GFLOPs figure counts", "Limits", "Licence"):
