@@ -36,8 +36,8 @@ TRIALS, PASSES = len(EMBEDDING_FACTORS) + len(RISE_FACTORS), 6
 CLOSE = 0.01
 
 
-def is_solved(student: Prunable, before: PruningSettings | None) -> bool:
-    """Return whether the allocation of a student is solved; a checkpoint that was compressed before keeps its own.
+def needs_allocation(student: Prunable, before: PruningSettings | None) -> bool:
+    """Return whether `allocate` is to be called. A checkpoint that was compressed before keeps its allocation.
 
     Args:
         student: The student.

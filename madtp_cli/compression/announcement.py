@@ -110,7 +110,7 @@ def planned_stages(
     calibrated = processes.most_of(min(validation, CALIBRATION_SAMPLES))
     if rough_samples:
         rough = pace.calibration(processes.most_of(rough_samples), ROUGH_PASSES)
-        if allocation.is_solved(compression.student, session.model.pruning):
+        if allocation.needs_allocation(compression.student, session.model.pruning):
             yield from allocation.planned_stages(processes.most_of(rough_samples), pace)
         else:
             yield PlannedStage(stage_titles.rough_calibration(rough_samples), rough, "pruned")

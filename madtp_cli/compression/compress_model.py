@@ -134,7 +134,7 @@ def _trained(
 def _first_calibration(compression: Compression, samples: int) -> Calibration:
     """Allocate the budget over the blocks if the method leaves this open, and calibrate roughly on few samples."""
     session, student, target = compression.session, compression.student, compression.target
-    if allocation.is_solved(student, session.model.pruning):
+    if allocation.needs_allocation(student, session.model.pruning):
         return allocation.allocate(session, student, compression.teacher, target, samples)
     title = stage_titles.rough_calibration(samples)
     return calibration.calibrate(session, student, target, samples, rough=FIRST_CLOSE, title=title)

@@ -74,10 +74,10 @@ def test_an_allocation_that_misses_the_budget_is_not_chosen(session, monkeypatch
 
 def test_other_methods_and_compressed_checkpoints_keep_their_allocation(session) -> None:
     """A baseline prunes where its paper does; a checkpoint is fine-tuned with the allocation that it has."""
-    assert allocation.is_solved(prunable_student(session.model, "madtp"), None)
-    assert not allocation.is_solved(prunable_student(session.model, "tome"), None)
+    assert allocation.needs_allocation(prunable_student(session.model, "madtp"), None)
+    assert not allocation.needs_allocation(prunable_student(session.model, "tome"), None)
     compressed = compress_model.compress_model(session, session.settings).student
-    assert not allocation.is_solved(prunable_student(compressed, "madtp"), compressed.pruning)
+    assert not allocation.needs_allocation(prunable_student(compressed, "madtp"), compressed.pruning)
 
 
 def test_the_stages_are_announced() -> None:
