@@ -12,19 +12,21 @@ INTRODUCTION = """
 
 Every method goes through the same budget search, cost formula and, where there is one, fine-tuning with the same data
 and seed (`madtp compare`). The figures are from the test samples of the rows below. In brackets is the change against
-the dense model with the 95 % interval of the paired difference, in points (CIDEr: percent). **Bold** is the best
-method; if that is `madtp`, also those whose interval of the difference to it includes zero. An asterisk marks a method
-whose cost on test samples differs from the budget by more than 1 %; the budget is met on validation samples. A method
-that prunes only inside blocks, or at most halves the tokens of a block, cannot reach every budget of these shallow
-models."""
+the dense model with the half width of the 95 % interval of the paired difference, in points (CIDEr: percent). **Bold**
+is the best method; if that is `madtp`, also those whose interval of the difference to it includes zero. An asterisk
+marks a method whose cost on test samples differs from the budget by more than 1 %; the budget is met on validation
+samples. A method that prunes only inside blocks, or at most halves the tokens of a block, cannot reach every budget of
+these shallow models."""
 #: Titles of the rows in the head of a table.
 HEADS = {
     "nlvr2": "NLVR2 task, BLIP",
     "vqa": "VQA task, BLIP",
     "caption": "captions, BLIP",
-    "retrieval": "retrieval, BLIP",
-    "clip": "retrieval, CLIP",
-    "siglip": "retrieval, SigLIP",
+    "retrieval": "retrieval, BLIP, five captions",
+    "retrieval-1": "retrieval, BLIP, one long caption",
+    "clip": "retrieval, CLIP, five captions",
+    "clip-1": "retrieval, CLIP, one long caption",
+    "siglip": "retrieval, SigLIP, five captions",
 }
 
 
@@ -83,7 +85,7 @@ def cell(row: ComparisonRow | None, winners: set[str]) -> str:
     text = f"**{text}**" if row.method in winners and row.budget is not None else text
     if row.to_dense is not None:
         ends = row.to_dense.interval95
-        text += f" ({row.to_dense.change:+.2f}, {ends.low:+.2f} to {ends.high:+.2f})"
+        text += f" ({row.to_dense.change:+.2f} ± {(ends.high - ends.low) / 2:.2f})"
     return text if row.within_budget else f"{text} *"
 
 

@@ -38,7 +38,7 @@ ROWS = {
 BUDGETS = ("0.5", "0.3", "0.2")
 #: Fine-tuning steps by budget; other budgets use the default of the command.
 STEPS = {"0.5": 0, "0.3": 120}
-#: Seeds of the runs at the lowest budget; the table of the rows shows the first one.
+#: Seeds of the runs; the table of the rows shows the first one.
 SEEDS = (0, 1, 2)
 #: GFLOPs that the literature gives for an architecture, and what they count.
 PUBLISHED = {
@@ -122,14 +122,13 @@ def compress(row: str, budget: str, folder: Path, seed: int = 0) -> CompressRepo
         folder: Where all outputs are.
         seed: Seed of calibration and fine-tuning.
     """
-    _, source, captions = ROWS[row]
+    source = ROWS[row][1]
     output = folder / "-".join([row, budget, *([f"seed{seed}"] if seed else [])])
     steps = STEPS.get(budget)
     if not (output / "report.json").exists():
         command = ["compress", HERE / source, "--gflops-budget", budget, "--output", output, "--overwrite"]
+        command += data_options(row, folder)
         command += ["--seed", seed] if seed else []
-        if captions is not None:
-            command += ["--data", write_scenes(folder, captions)]
         if steps is not None:
             command += ["--steps", steps]
         run_madtp(command)
@@ -159,6 +158,12 @@ def index_line(title: str, budget: str, report: CompressReport) -> str:
         ):
             cells.append(f"{value:.1f} ({interval.low:.1f} to {interval.high:.1f})")
     return f"| {' | '.join([*cells, f'{part.images:,}'])} |"
+
+
+def data_options(row: str, folder: Path) -> list[object]:
+    """Return the options for the data of a row; data that is not the default is written unless it exists."""
+    captions = ROWS[row][2]
+    return [] if captions is None else ["--data", write_scenes(folder, captions)]
 
 
 def write_scenes(folder: Path, captions: int) -> Path:
@@ -235,7 +240,7 @@ def methods_at_equal_gflops(options: argparse.Namespace) -> list[str]:
             folder = options.folder / f"compared-{row}-{steps}"
             if budgets and row in options.rows:
                 command = ["compare", HERE / ROWS[row][1], "--budgets", ",".join(budgets), "--steps", steps]
-                run_madtp([*command, "--output", folder])
+                run_madtp([*command, *data_options(row, options.folder), "--no-time", "--output", folder])
             if (report := method_tables.read(folder)) is not None:
                 reports[row] = report
         shown = {row.budget: None for report in reports.values() for row in report.rows if row.budget is not None}
@@ -256,7 +261,8 @@ def main() -> None:
     lines = [INTRODUCTION, *methods_at_equal_gflops(options), ROWS_INTRODUCTION]
     for row in options.rows:
         lines += result_rows(row, options.budgets, options.folder)
-    lines += [SEEDS_INTRODUCTION, *(seeds_row(row, options.budgets[-1], options.folder) for row in options.rows)]
+    lines.append(SEEDS_INTRODUCTION)
+    lines += [seeds_row(row, budget, options.folder) for row in options.rows for budget in options.budgets]
     lines.append(INDEX_INTRODUCTION)
     for encoder in ENCODERS:
         lines += [index_row(encoder, budget, options.folder) for budget in options.budgets]
