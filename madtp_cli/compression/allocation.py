@@ -1,4 +1,4 @@
-"""Allocate a budget over the pruning places of the image tower: before the first block, and each pruned block.
+"""Allocate a budget over the pruning places: before the first block of the image tower, in its blocks, in the texts.
 
 One threshold scale meets a budget; the factors of the places decide where the tokens are pruned. Each allocation that
 is tried is calibrated to the budget on a few samples, and the one whose outputs are closest to the dense model's wins.
@@ -28,10 +28,11 @@ from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import PlannedStage
 from madtp_cli.reporting.run_parts import AllocationTrial
 
-#: What is tried: first factors of the preset's scale before the first block, then of its rise over the blocks.
-EMBEDDING_FACTORS, RISE_FACTORS = (1.0, 0.25, 4.0), (0.5, 2.0)
-#: Number of allocations that are tried, and the passes that each usually needs.
-TRIALS, PASSES = len(EMBEDDING_FACTORS) + len(RISE_FACTORS), 6
+#: What is tried: first factors of the preset's scale before the first block, then of its rise over the blocks, then of
+#: its scale in a text tower.
+EMBEDDING_FACTORS, RISE_FACTORS, TEXT_FACTORS = (1.0, 0.25, 4.0), (0.5, 2.0), (1.0, 4.0)
+#: Passes that an allocation usually needs.
+PASSES = 6
 #: An allocation is compared at a cost that differs from the budget by at most this share of it.
 CLOSE = 0.01
 
@@ -49,8 +50,13 @@ def needs_allocation(student: Prunable, before: PruningSettings | None) -> bool:
     return methods.get(settings.method).PRESET.embedding > 0
 
 
+def trials(student: Prunable) -> int:
+    """Return the number of allocations that `allocate` tries."""
+    return len(EMBEDDING_FACTORS) + len(RISE_FACTORS) + (len(TEXT_FACTORS) if _text_towers(student) else 0)
+
+
 def allocate(session: Session, student: Prunable, teacher: Prunable, target: Budget, samples: int) -> Calibration:
-    """Set the factors of the student's image tower, and return its calibration; the session gets all trials.
+    """Set the factors of the student's towers, and return its calibration; the session gets all trials.
 
     Args:
         session: Data and compute config.
@@ -66,18 +72,36 @@ def allocate(session: Session, student: Prunable, teacher: Prunable, target: Bud
     embedding = search.best()[0].embedding_scale
     for factor in RISE_FACTORS:
         search.add(embedding, preset.rise * factor)
+    rise = search.best()[0].rise
+    for factor in TEXT_FACTORS if _text_towers(student) else ():
+        search.add(embedding, rise, preset.texts * factor)
     best, found = search.best()
     session.allocation[:] = sorted((trial for trial, _ in search.trials), key=_loss)
-    search.set(best.embedding_scale, best.rise, found.threshold_scale)
+    search.set(best.embedding_scale, best.rise, best.text_scale, found.threshold_scale)
     return found
 
 
-def planned_stages(samples: int, pace: Pace) -> Iterator[PlannedStage]:
+def planned_stages(student: Prunable, samples: int, pace: Pace) -> Iterator[PlannedStage]:
     """Yield the stages of `allocate`; the first one also computes the answers of the dense model."""
     seconds = pace.calibration(samples, PASSES) + samples * pace.pruned
-    for number in range(TRIALS):
-        first = 0.0 if number else samples * pace.dense
-        yield PlannedStage(stage_titles.allocation(number + 1, TRIALS), seconds + first, "pruned")
+    number = trials(student)
+    for trial in range(number):
+        first = 0.0 if trial else samples * pace.dense
+        yield PlannedStage(stage_titles.allocation(trial + 1, number), seconds + first, "pruned")
+
+
+def _preset(student: Prunable) -> Preset:
+    """Return the preset of a student's method."""
+    if student.pruning is None:
+        raise ValueError("a dense model has nothing to allocate")
+    preset: Preset = methods.get(student.pruning.method).PRESET
+    return preset
+
+
+def _text_towers(student: Prunable) -> list[str]:
+    """Return the towers that the preset leaves whole, but that may be pruned."""
+    preset = _preset(student)
+    return [tower for tower in student.blocks if tower in preset.unpruned and preset.texts]
 
 
 def _loss(trial: AllocationTrial) -> float:
@@ -103,27 +127,31 @@ class _Search:
     @property
     def preset(self) -> Preset:
         """The preset of the method."""
-        preset: Preset = methods.get(self.settings.method).PRESET
-        return preset
+        return _preset(self.student)
 
     def best(self) -> tuple[AllocationTrial, Calibration]:
         """Return the trial with the lowest loss, and its calibration."""
         return min(self.trials, key=lambda pair: _loss(pair[0]))
 
-    def add(self, embedding: float, rise: float) -> None:
+    def add(self, embedding: float, rise: float, texts: float = 0.0) -> None:
         """Calibrate an allocation roughly, and compare its outputs with the dense model's."""
-        self.set(embedding, rise, calibration.first_scale(self.student))
-        title = stage_titles.allocation(len(self.trials) + 1, TRIALS)
+        self.set(embedding, rise, texts, calibration.first_scale(self.student))
+        title = stage_titles.allocation(len(self.trials) + 1, trials(self.student))
         found = calibration.calibrate(self.session, self.student, self.target, self.samples, rough=CLOSE, title=title)
         missed = abs(found.gflops - self.target.gflops) > 3 * CLOSE * self.target.gflops
         loss = None if missed else self._loss()
-        trial = AllocationTrial(embedding_scale=embedding, rise=rise, loss=loss, threshold_scale=found.threshold_scale)
+        trial = AllocationTrial(
+            embedding_scale=embedding, rise=rise, text_scale=texts, loss=loss, threshold_scale=found.threshold_scale
+        )
         self.trials.append((trial, found))
 
-    def set(self, embedding: float, rise: float, threshold_scale: float) -> None:
+    def set(self, embedding: float, rise: float, texts: float, threshold_scale: float) -> None:
         """Set the factors and the threshold scale of the student."""
-        scales = replace(self.preset, rise=rise).scales(IMAGES, self.student.blocks[IMAGES])
-        settings = replace(self.settings, scales={**self.settings.scales, IMAGES: scales})
+        blocks = self.student.blocks
+        scales = {IMAGES: replace(self.preset, rise=rise).scales(IMAGES, blocks[IMAGES])}
+        for tower in _text_towers(self.student):
+            scales[tower] = [texts * pruned for pruned in self.preset.pruned_blocks(blocks[tower])]
+        settings = replace(self.settings, scales={**self.settings.scales, **scales})
         self.student.attach(replace(settings, embedding_scale=embedding, threshold_scale=threshold_scale))
 
     @torch.no_grad()

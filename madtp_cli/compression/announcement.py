@@ -111,7 +111,7 @@ def planned_stages(
     if rough_samples:
         rough = pace.calibration(processes.most_of(rough_samples), ROUGH_PASSES)
         if allocation.needs_allocation(compression.student, session.model.pruning):
-            yield from allocation.planned_stages(processes.most_of(rough_samples), pace)
+            yield from allocation.planned_stages(compression.student, processes.most_of(rough_samples), pace)
         else:
             yield PlannedStage(stage_titles.rough_calibration(rough_samples), rough, "pruned")
         if training and compression.upper:

@@ -20,7 +20,7 @@ from madtp_cli.compression.teacher_cache import SampleTargets, TeacherCache
 from madtp_cli.evaluation import finite
 from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.execution import gathering
-from madtp_cli.execution.block_trace import BlockTrace, TokenTrace
+from madtp_cli.execution.block_trace import BlockTrace, TokenTrace, positions_after
 from madtp_cli.execution.gathering import global_mean, similarities
 from madtp_cli.execution.packed import Packed
 from madtp_cli.models.prunable import DistillationTargets, best_similarities
@@ -173,7 +173,7 @@ def step_losses(output: Any, targets: DistillationTargets, samples: int = 1) -> 
         if kind == "tokens":
             loss = IMAGE_TOKEN_WEIGHT * kept_token_loss(value, output.trace[tower], cast(Packed, targets[name]))
         elif kind == "words":
-            loss = TEXT_TOKEN_WEIGHT * _text_token_loss(_data(value), _data(targets[name]))
+            loss = TEXT_TOKEN_WEIGHT * text_token_loss(value, output.trace[tower], cast(Packed, targets[name]))
         elif kind == "logits":
             loss = _soft_cross_entropy(_data(value), _data(targets[name]))
         else:
@@ -204,22 +204,31 @@ def kept_token_loss(tokens: Packed, trace: Sequence[BlockTrace], targets: Packed
         trace: The trace of the tower's blocks.
         targets: The teacher's tokens of the same inputs, packed; all of them are there.
     """
-    pruned = [*([trace[0].embedding] if trace and trace[0].embedding is not None else []), *trace]
-    scored = [block.positions for block in pruned if block.positions is not None]
-    positions = (
-        scored[-1] if scored else torch.cat([torch.arange(n, device=tokens.data.device) for n in tokens.lengths])
-    )
-    first = torch.tensor(segments.offsets(targets.lengths)[:-1], device=positions.device)
-    rows = first[segments.segment_ids(tokens.lengths, positions.device)] + positions
-    has_position = positions >= 0
-    return _relative_distance(tokens.data[has_position], targets.data[rows[has_position]])
+    rows, has_position = _teacher_rows(tokens, trace, targets)
+    return _relative_distance(tokens.data[has_position], targets.data[rows])
 
 
-def _text_token_loss(words: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean over layers of the squared distance, [tokens, layers, width], relative to the layer's size."""
-    words, targets = words.float(), targets.float()
-    distance = global_mean((words - targets).square().mean((0, 2)), len(words))
-    return (distance / global_mean(targets.square().mean((0, 2)), len(words)).clamp_min(1e-6)).mean()
+def _teacher_rows(tokens: Packed, trace: Sequence[BlockTrace], targets: Packed) -> tuple[Tensor, Tensor]:
+    """Return the teacher's row of each kept token, and which of the tokens have one: merged tokens have none."""
+    device = tokens.data.device
+    positions = positions_after(trace, device)[-1]
+    first = torch.tensor(segments.offsets(targets.lengths)[:-1], device=device)
+    rows = first[segments.segment_ids(trace[-1].left, device)] + positions
+    return rows[positions >= 0], positions >= 0
+
+
+def text_token_loss(words: Packed, trace: Sequence[BlockTrace], targets: Packed) -> Tensor:
+    """Return the mean over layers of the squared distance of a text's kept tokens, relative to the layer's size.
+
+    Args:
+        words: The student's kept tokens after each layer, packed, [tokens, layers, width].
+        trace: The trace of the text's blocks.
+        targets: The teacher's tokens of the same texts after each layer; all of them are there.
+    """
+    rows, _ = _teacher_rows(words, trace, targets)
+    states, dense = words.data.float(), targets.data[rows].float()
+    distance = global_mean((states - dense).square().mean((0, 2)), len(states))
+    return (distance / global_mean(dense.square().mean((0, 2)), len(states)).clamp_min(1e-6)).mean()
 
 
 def _contrast_loss(student: DistillationTargets, teacher: DistillationTargets) -> Tensor:

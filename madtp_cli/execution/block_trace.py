@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from madtp_cli.execution.token_record import TokenRecord
+from madtp_cli.pruning import segments
 
 
 @dataclass(frozen=True)
@@ -41,3 +44,19 @@ class BlockTrace:
 
 #: Trace of each block, by tower; part of a model's output.
 TokenTrace = dict[str, list[BlockTrace]]
+
+
+def positions_after(trace: Sequence[BlockTrace], device: torch.device) -> list[Tensor]:
+    """Return the original index of every token that left each block, [all that left]; -1 for a merged token.
+
+    Args:
+        trace: The blocks of a tower, one or more.
+        device: Device of the indices.
+    """
+    first = trace[0] if trace[0].embedding is None else trace[0].embedding
+    last = segments.index_in_segment(first.entered, device) if first.positions is None else first.positions
+    after = []
+    for block in trace:
+        last = last if block.positions is None else block.positions
+        after.append(last)
+    return after

@@ -17,6 +17,7 @@ class Preset:
             attention of a block. Otherwise `keep` is called without class attention and received attention there.
         rise: Factor of the threshold scale in the last pruned block, if it is 1 in the first one; it rises evenly in
             between, on a logarithmic scale.
+        texts: Factor of the threshold scale in an unpruned text tower that `compress` tries; 0 to leave texts whole.
         first_scale: First threshold scale that a calibration tries: one that costs about a fifth of the dense model.
     """
 
@@ -25,6 +26,7 @@ class Preset:
     causal: bool = True
     embedding: float = 0.0
     rise: float = 1.0
+    texts: float = 0.0
     first_scale: float = 0.1
 
     def scales(self, tower: str, blocks: int) -> list[float]:
@@ -36,4 +38,8 @@ class Preset:
         if tower in self.unpruned:
             return [0.0] * blocks
         last = max(1, (blocks - 1) // self.every * self.every)
-        return [self.rise ** (block / last) * (block % self.every == 0) for block in range(blocks)]
+        return [self.rise ** (block / last) * pruned for block, pruned in enumerate(self.pruned_blocks(blocks))]
+
+    def pruned_blocks(self, blocks: int) -> list[bool]:
+        """Return which blocks of a tower are pruned, if the tower is."""
+        return [block % self.every == 0 for block in range(blocks)]

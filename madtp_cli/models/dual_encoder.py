@@ -161,7 +161,9 @@ class DualEncoder(Prunable):
             loss=self._loss(*embeddings, labels) if labels is not None else None,
             logits=logits,
             alignment=self.alignment_loss(vision.pooled, text.pooled),
-            targets=self._targets(read_out, embeddings, images, texts, states) if states is not None else None,
+            targets=self._targets(read_out, embeddings, images, stack_states(states, texts, text.blocks))
+            if states is not None
+            else None,
             trace={"vision": vision.blocks, "text": text.blocks},
             image_embedding=embeddings[0],
             text_embedding=embeddings[1],
@@ -225,8 +227,7 @@ class DualEncoder(Prunable):
         read_out: tuple[Tensor, Tensor],
         embeddings: tuple[Tensor, Tensor],
         images: Packed,
-        texts: Packed,
-        states: list[Tensor],
+        words: Packed | None,
     ) -> DistillationTargets:
         """Return the distillation targets; pairs are of images and of texts."""
         targets: DistillationTargets = {
@@ -236,7 +237,6 @@ class DualEncoder(Prunable):
             "embedding.text": embeddings[1],
             "tokens.vision": self.image_token_targets(images),
         }
-        words = stack_states(states, texts)
         return targets if words is None else {**targets, "words.text": words}
 
 

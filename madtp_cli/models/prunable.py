@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -16,13 +16,13 @@ from madtp_cli import methods
 from madtp_cli.execution import image_resizing
 from madtp_cli.execution.attention import Backend
 from madtp_cli.execution.block_pruner import BlockPruner, PruningSettings
-from madtp_cli.execution.block_trace import TokenTrace
+from madtp_cli.execution.block_trace import BlockTrace, TokenTrace, positions_after
 from madtp_cli.execution.packed import Packed, pack
 from madtp_cli.execution.padded import pad
 from madtp_cli.execution.padded_pruner import PaddedPruner
 from madtp_cli.execution.statistics import ReadOut
 from madtp_cli.execution.token_record import TokenRecorder
-from madtp_cli.pruning import mag
+from madtp_cli.pruning import mag, segments
 from madtp_cli.pruning.mag import AlignmentDictionary
 
 #: Distillation targets by name. The part of a name before the dot selects the loss (see `compression.distillation`).
@@ -251,16 +251,31 @@ def require_image_size(pixel_values: Tensor, side: int) -> None:
         )
 
 
-def stack_states(states: list[Tensor], tokens: Packed) -> Packed | None:
-    """Return the states of a text after each layer as packed tokens, [total, layers, width].
+def stack_states(states: list[Tensor], tokens: Packed, trace: Sequence[BlockTrace]) -> Packed | None:
+    """Return the states of a text's tokens after each layer as packed tokens, [total, layers, width].
+
+    Of a text that was pruned, these are the tokens that every layer kept.
 
     Args:
         states: States after each layer, each [tokens, width].
-        tokens: Tokens after the last layer, whose lengths the result has.
+        tokens: Tokens after the last layer.
+        trace: What the layers pruned.
 
     Returns:
-        None if a layer pruned tokens, since the layers then have different tokens.
+        None without states.
     """
-    if not states or len({len(state) for state in states}) > 1:
+    if not states:
         return None
-    return Packed(torch.stack(states, 1), tokens.lengths)
+    if not any(block.scored for block in trace):
+        return Packed(torch.stack(states, 1), tokens.lengths)
+    device = tokens.data.device
+    starts = torch.tensor(segments.offsets(trace[0].entered)[:-1], device=device)
+    after = [
+        torch.where(positions >= 0, starts[segments.segment_ids(block.left, device)] + positions, -1)
+        for block, positions in zip(trace, positions_after(trace, device), strict=True)
+    ]
+    named = after[-1] >= 0
+    kept = after[-1][named]
+    lengths = segments.segment_ids(tokens.lengths, device)[named].bincount(minlength=len(tokens.lengths)).tolist()
+    rows = [state[torch.isin(before, kept)] for state, before in zip(states, after, strict=True)]
+    return Packed(torch.stack(rows, 1), lengths)

@@ -62,12 +62,14 @@ class TrainingPoint(Part):
 
 
 class AllocationTrial(Part):
-    """An allocation of the budget over the image tower that was tried before the fine-tune."""
+    """An allocation of the budget over image tower and text tower that was tried before the fine-tune."""
 
     embedding_scale: float
     """Factor of the threshold scale for image patches before the first block; it has no unit."""
     rise: float
     """Factor of the threshold scale in the last pruned block, if it is 1 in the first one; it has no unit."""
+    text_scale: float = 0.0
+    """Factor of the threshold scale in the text tower; it has no unit. 0 if texts are not pruned."""
     loss: float | None
     """Distillation loss against the dense model on the samples of the trial; it has no unit. Null if the allocation
     cannot meet the budget."""

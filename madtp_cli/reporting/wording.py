@@ -58,9 +58,10 @@ def allocation(trials: Sequence[AllocationTrial]) -> str:
     'Allocation (best of 1): threshold scale x 2 before the first block, then x 1 rising to x 6 in the last block.'
     """
     best = trials[0]
+    texts = f" Texts: x {best.text_scale:g}." if best.text_scale else ""
     return (
         f"Allocation (best of {len(trials)}): threshold scale x {best.embedding_scale:g} before the first block, "
-        f"then x 1 rising to x {best.rise:g} in the last block."
+        f"then x 1 rising to x {best.rise:g} in the last block.{texts}"
     )
 
 

@@ -76,7 +76,9 @@ class MadtpBlipForConditionalGeneration(DecodingBlip):
             loss=loss,
             loss_items=items,
             logits=logits.data,
-            targets=self._targets(logits, images, states) if states is not None else None,
+            targets=self._targets(logits, images, stack_states(states, logits, decoder.blocks))
+            if states is not None
+            else None,
             trace={"vision": vision.blocks, "decoder": decoder.blocks},
             memory=images,
         )
@@ -119,13 +121,12 @@ class MadtpBlipForConditionalGeneration(DecodingBlip):
         return torch.cat([first, prompt[:, 1 : prompt.shape[1] - has_end]], 1)
 
     @staticmethod
-    def _targets(logits: Packed, images: Packed, states: list[Tensor]) -> DistillationTargets:
+    def _targets(logits: Packed, images: Packed, words: Packed | None) -> DistillationTargets:
         targets: DistillationTargets = {
             "logits": next_token_logits(logits),
             "state.image": images.first(),
             "tokens.vision": images,
         }
-        words = stack_states(states, logits)
         return targets if words is None else {**targets, "words.decoder": words}
 
 

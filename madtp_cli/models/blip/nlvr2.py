@@ -116,7 +116,9 @@ class MadtpBlipForNLVR2(PrunableBlip):
             loss=functional.cross_entropy(logits.float(), labels) if labels is not None else None,
             logits=logits,
             alignment=self.alignment_loss(_mean_of_pairs(vision.pooled, input_ids.shape[0] // pairs), text.pooled),
-            targets=self._targets(logits, images, tokens, states) if states is not None else None,
+            targets=self._targets(logits, images, tokens, stack_states(states, tokens, text.blocks))
+            if states is not None
+            else None,
             trace={"vision": vision.blocks, "text": text.blocks},
         )
 
@@ -134,7 +136,7 @@ class MadtpBlipForNLVR2(PrunableBlip):
         return cross_attend
 
     @staticmethod
-    def _targets(logits: Tensor, images: Packed, tokens: Packed, states: list[Tensor]) -> DistillationTargets:
+    def _targets(logits: Tensor, images: Packed, tokens: Packed, words: Packed | None) -> DistillationTargets:
         pairs = len(images.lengths) // 2
         targets: DistillationTargets = {
             "logits": logits,
@@ -142,7 +144,6 @@ class MadtpBlipForNLVR2(PrunableBlip):
             "state.text": tokens.first(),
             "tokens.vision": images,
         }
-        words = stack_states(states, tokens)
         return targets if words is None else {**targets, "words.text": words}
 
 

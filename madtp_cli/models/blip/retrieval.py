@@ -259,6 +259,7 @@ def _targets(
     output: RetrievalOutput, images: Packed, text: tuple[Packed, list[Tensor]], pair: tuple[Packed, list[Tensor]]
 ) -> DistillationTargets:
     """Return the distillation targets; `text` and `pair` are the last tokens and the states after each layer."""
+    traces = output.trace or {}
     targets: dict[str, Tensor | Packed | None] = {
         "logits": output.logits,
         "embedding.image": output.image_embedding,
@@ -267,8 +268,8 @@ def _targets(
         "state.text": text[0].first(),
         "state.pair": pair[0].first(),
         "tokens.vision": images,
-        "words.text": stack_states(text[1], text[0]),
-        "words.pair": stack_states(pair[1], pair[0]),
+        "words.text": stack_states(text[1], text[0], traces["text"]),
+        "words.pair": stack_states(pair[1], pair[0], traces["pair"]),
     }
     return {name: value for name, value in targets.items() if value is not None}
 

@@ -92,7 +92,9 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
             loss=None if losses is None else losses.mean(),
             logits=logits.data,
             alignment=self.alignment_loss(vision.pooled, text.pooled),
-            targets=self._targets(logits, images, questions, states) if states is not None else None,
+            targets=self._targets(logits, images, questions, stack_states(states, questions, text.blocks))
+            if states is not None
+            else None,
             trace={"vision": vision.blocks, "text": text.blocks, "decoder": decoder.blocks},
             memory=questions,
         )
@@ -181,14 +183,13 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
         return self.encode_text(self.text_encoder, input_ids, attention_mask, text, cross_attention, states)
 
     @staticmethod
-    def _targets(logits: Packed, images: Packed, questions: Packed, states: list[Tensor]) -> DistillationTargets:
+    def _targets(logits: Packed, images: Packed, questions: Packed, words: Packed | None) -> DistillationTargets:
         targets: DistillationTargets = {
             "logits": next_token_logits(logits),
             "state.image": images.first(),
             "state.question": questions.first(),
             "tokens.vision": images,
         }
-        words = stack_states(states, questions)
         return targets if words is None else {**targets, "words.text": words}
 
 

@@ -231,7 +231,7 @@ def _targets(
         "state.text": text[0].first(),
         "state.pair": pairs,
         "tokens.vision": images,
-        "words.text": stack_states(text[1], text[0]),
+        "words.text": stack_states(text[1], text[0], (output.trace or {})["text"]),
     }
     return {name: value for name, value in targets.items() if value is not None}
 
