@@ -1,4 +1,4 @@
-"""The allocation of the budget over the image tower."""
+"""The allocation of the budget over the places where tokens are pruned."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_allocation_closest_to_the_dense_model_wins(session) -> None:
     target = feasible_budget(session, student, session.settings.gflops_budget)
     found = allocation.allocate(session, student, teacher, target, 8)
     trials = session.allocation
-    assert len(trials) == allocation.TRIALS
+    assert len(trials) == allocation.trials(student) == 7
     losses = [trial.loss for trial in trials]
     assert None not in losses
     assert losses == sorted(losses)
@@ -54,6 +54,8 @@ def test_the_allocation_closest_to_the_dense_model_wins(session) -> None:
     assert [scale > 0 for scale in scales] == [True, False] * 4
     assert scales[6] / scales[0] == pytest.approx(trials[0].rise)
     assert {madtp.PRESET.embedding, madtp.PRESET.embedding / 4} <= {trial.embedding_scale for trial in trials}
+    assert {trial.text_scale for trial in trials} == {0.0, madtp.PRESET.texts, 4 * madtp.PRESET.texts}
+    assert pruning_of(student).scales["text"] == [trials[0].text_scale, 0.0] * 2
 
 
 def test_an_allocation_that_misses_the_budget_is_not_chosen(session, monkeypatch) -> None:
@@ -62,6 +64,7 @@ def test_an_allocation_that_misses_the_budget_is_not_chosen(session, monkeypatch
     target = feasible_budget(session, student, session.settings.gflops_budget)
     monkeypatch.setattr(allocation, "EMBEDDING_FACTORS", (1.0, 0.0))
     monkeypatch.setattr(allocation, "RISE_FACTORS", ())
+    monkeypatch.setattr(allocation, "TEXT_FACTORS", ())
     floors = [sample_costs.floor_gflops(session, student, "val")]
     student.attach(replace(pruning_of(student), embedding_scale=0.0))
     floors.append(sample_costs.floor_gflops(session, student, "val"))
@@ -80,9 +83,28 @@ def test_other_methods_and_compressed_checkpoints_keep_their_allocation(session)
     assert not allocation.needs_allocation(prunable_student(compressed, "madtp"), compressed.pruning)
 
 
-def test_the_stages_are_announced() -> None:
+def test_texts_are_pruned_if_that_is_closer_to_the_dense_model(session, monkeypatch) -> None:
+    """At a budget that texts take up, whole texts leave too little for the images."""
+    student, teacher = prunable_student(session.model, "madtp"), dense_teacher(session.model)
+    target = feasible_budget(session, student, session.settings.gflops_budget)
+    losses = iter([5.0, 4.0, 6.0, 5.0, 5.0, 3.0, 7.0])
+    monkeypatch.setattr(allocation._Search, "_loss", lambda self: next(losses))
+    allocation.allocate(session, student, teacher, target, 8)
+    best = session.allocation[0]
+    assert (best.embedding_scale, best.text_scale) == (madtp.PRESET.embedding / 4, madtp.PRESET.texts)
+    assert pruning_of(student).scales["text"] == [madtp.PRESET.texts, 0.0] * 2
+
+
+def test_an_image_encoder_alone_has_no_text_to_prune(session) -> None:
+    """Its trials are those of the image tower."""
+    settings = config.resolve({"gflops_budget": "0.3", "limit": 8, "task": "embedding"}, None, {})
+    images = Session.open(EXAMPLE, settings, ProgressReporter())
+    assert allocation.trials(prunable_student(images.model, "madtp")) == 5
+
+
+def test_the_stages_are_announced(session) -> None:
     """Each trial is a stage of its own."""
     pace = Pace(dense=1.0, pruned=0.2, trained=0.2, dense_answer=1.0, pruned_answer=0.2, optimizer=0.0)
-    stages = list(allocation.planned_stages(10, pace))
-    assert [stage.title for stage in stages] == [stage_titles.allocation(number, 5) for number in range(1, 6)]
+    stages = list(allocation.planned_stages(prunable_student(session.model, "madtp"), 10, pace))
+    assert [stage.title for stage in stages] == [stage_titles.allocation(number, 7) for number in range(1, 8)]
     assert stages[0].seconds > stages[1].seconds > 0

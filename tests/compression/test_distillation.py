@@ -14,6 +14,9 @@ from madtp_cli.compression.distillation import StepResult, Training
 from madtp_cli.compression.optimizers import Schedule
 from madtp_cli.compression.teacher_cache import TeacherCache
 from madtp_cli.evaluation.compute import ComputeConfig
+from madtp_cli.execution.block_trace import BlockTrace
+from madtp_cli.execution.packed import Packed
+from madtp_cli.models.prunable import stack_states
 
 SCHEDULE = Schedule(steps=3, learning_rate=1e-3, dictionary_learning_rate=5e-3)
 
@@ -49,7 +52,7 @@ def test_batches_with_labels_have_a_task_loss(attached, teacher, batches, labell
     if not labelled:
         batch.pop("labels")
     losses = distillation.step_losses(attached(0.4).train()(**batch), TeacherCache(teacher, CPU).targets(batch))
-    assert losses.keys() == {"logits", "state", "tokens", "alignment"} | ({"task"} if labelled else set())
+    assert losses.keys() == {"logits", "state", "tokens", "words", "alignment"} | ({"task"} if labelled else set())
     assert all(loss.isfinite() and loss >= 0 and loss.requires_grad for loss in losses.values())
 
 
@@ -62,6 +65,28 @@ def test_a_student_equal_to_the_teacher_has_no_loss(attached, teacher, batches) 
     assert max(loss.item() for loss in losses.values()) < 1e-6
     pruned = distillation.step_losses(attached(0.7).train()(**batch), targets)
     assert min(pruned["logits"].item(), pruned["state"].item()) > 1e-3
+
+
+def test_the_kept_tokens_of_a_pruned_text_are_compared_at_their_positions() -> None:
+    """Two texts of three and two tokens. The first loses its middle token, and then its last one is merged."""
+    trace = [
+        BlockTrace([3, 2], [3, 2]),
+        BlockTrace([3, 2], [2, 2], torch.tensor([0, 2, 0, 1])),
+        BlockTrace([2, 2], [2, 2], torch.tensor([0, -1, 0, 1])),
+    ]
+    states = [torch.tensor(rows)[:, None] for rows in ([1.0, 2, 3, 4, 5], [1.0, 3, 4, 5], [1.0, 9, 4, 5])]
+    words = stack_states(states, Packed(states[-1], [2, 2]), trace)
+    assert words is not None
+    assert words.lengths == [1, 2]
+    assert words.data[..., 0].tolist() == [[1, 1, 1], [4, 4, 4], [5, 5, 5]]
+    dense = torch.arange(1.0, 6)[:, None, None].expand(5, 3, 1)
+    assert distillation.text_token_loss(words, trace, Packed(dense, [3, 2])) == 0
+    moved = dense.clone()
+    moved[4] += 5  # the last token of the second text
+    assert distillation.text_token_loss(words, trace, Packed(moved, [3, 2])) > 0.1
+    moved = dense.clone()
+    moved[1:3] += 5  # the tokens that are gone
+    assert distillation.text_token_loss(words, trace, Packed(moved, [3, 2])) == 0
 
 
 def test_all_madtp_parameters_are_trained(attached, teacher, batches) -> None:
