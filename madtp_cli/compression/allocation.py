@@ -22,15 +22,15 @@ from madtp_cli.evaluation import batching
 from madtp_cli.evaluation.compute import inputs_of
 from madtp_cli.evaluation.session import Session
 from madtp_cli.execution import gathering
-from madtp_cli.execution.pruning_settings import IMAGES, PruningSettings
-from madtp_cli.methods import Preset
+from madtp_cli.execution.pruning_settings import PruningSettings
+from madtp_cli.methods import IMAGES, Preset
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import PlannedStage
 from madtp_cli.reporting.run_parts import AllocationTrial
 
 #: What is tried: first factors of the preset's scale before the first block, then of its rise over the blocks, then of
-#: its scale in a text tower.
-EMBEDDING_FACTORS, RISE_FACTORS, TEXT_FACTORS = (1.0, 0.25, 4.0), (0.5, 2.0), (1.0, 4.0)
+#: its scale in other towers.
+EMBEDDING_FACTORS, RISE_FACTORS, TEXT_FACTORS = (1.0, 0.25, 4.0), (0.5, 2.0), (0.0, 0.5)
 #: Passes that an allocation usually needs.
 PASSES = 6
 #: An allocation is compared at a cost that differs from the budget by at most this share of it.
@@ -66,15 +66,16 @@ def allocate(session: Session, student: Prunable, teacher: Prunable, target: Bud
         samples: Number of validation samples to use, from the first one.
     """
     search = _Search(session, student, TeacherCache(teacher, session.compute), target, samples)
-    preset = search.preset
+    preset, has_texts = search.preset, bool(_text_towers(student))
+    texts = preset.texts if has_texts else 0.0
     for factor in EMBEDDING_FACTORS:
-        search.add(preset.embedding * factor, preset.rise)
+        search.add(preset.embedding * factor, preset.rise, texts)
     embedding = search.best()[0].embedding_scale
     for factor in RISE_FACTORS:
-        search.add(embedding, preset.rise * factor)
+        search.add(embedding, preset.rise * factor, texts)
     rise = search.best()[0].rise
-    for factor in TEXT_FACTORS if _text_towers(student) else ():
-        search.add(embedding, rise, preset.texts * factor)
+    for factor in TEXT_FACTORS if has_texts else ():
+        search.add(embedding, rise, texts * factor)
     best, found = search.best()
     session.allocation[:] = sorted((trial for trial, _ in search.trials), key=_loss)
     search.set(best.embedding_scale, best.rise, best.text_scale, found.threshold_scale)
@@ -99,9 +100,8 @@ def _preset(student: Prunable) -> Preset:
 
 
 def _text_towers(student: Prunable) -> list[str]:
-    """Return the towers that the preset leaves whole, but that may be pruned."""
-    preset = _preset(student)
-    return [tower for tower in student.blocks if tower in preset.unpruned and preset.texts]
+    """Return the pruned towers that do not read images."""
+    return [tower for tower in student.blocks if tower != IMAGES and tower not in _preset(student).unpruned]
 
 
 def _loss(trial: AllocationTrial) -> float:
@@ -133,7 +133,7 @@ class _Search:
         """Return the trial with the lowest loss, and its calibration."""
         return min(self.trials, key=lambda pair: _loss(pair[0]))
 
-    def add(self, embedding: float, rise: float, texts: float = 0.0) -> None:
+    def add(self, embedding: float, rise: float, texts: float) -> None:
         """Calibrate an allocation roughly, and compare its outputs with the dense model's."""
         self.set(embedding, rise, texts, calibration.first_scale(self.student))
         title = stage_titles.allocation(len(self.trials) + 1, trials(self.student))
@@ -147,11 +147,9 @@ class _Search:
 
     def set(self, embedding: float, rise: float, texts: float, threshold_scale: float) -> None:
         """Set the factors and the threshold scale of the student."""
-        blocks = self.student.blocks
-        scales = {IMAGES: replace(self.preset, rise=rise).scales(IMAGES, blocks[IMAGES])}
-        for tower in _text_towers(self.student):
-            scales[tower] = [texts * pruned for pruned in self.preset.pruned_blocks(blocks[tower])]
-        settings = replace(self.settings, scales={**self.settings.scales, **scales})
+        preset = replace(self.preset, rise=rise, texts=texts)
+        scales = {tower: preset.scales(tower, blocks) for tower, blocks in self.student.blocks.items()}
+        settings = replace(self.settings, scales=scales)
         self.student.attach(replace(settings, embedding_scale=embedding, threshold_scale=threshold_scale))
 
     @torch.no_grad()

@@ -14,11 +14,10 @@ from madtp_cli import models
 from madtp_cli.evaluation.compute import Batch
 from madtp_cli.execution.block_trace import BlockTrace, TokenTrace
 from madtp_cli.execution.token_record import TokenRecord
+from madtp_cli.methods import IMAGES
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.reporting.pruned_sample import Group, ImageInput, PrunedBlock, TextInput
 
-#: The tower that reads images.
-IMAGES = "vision"
 #: Marks of a tokenizer at the end of a word.
 WORD_END = "</w>"
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from madtp_cli import methods
-
-#: The tower that reads images, which alone prunes before its first block.
-IMAGES = "vision"
+from madtp_cli.methods import IMAGES
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from madtp_cli.errors import UsageError
-from madtp_cli.methods._preset import Preset
+from madtp_cli.methods._preset import IMAGES, Preset
 from madtp_cli.pruning import segments
 from madtp_cli.pruning.merging import PruneDecision
 
 __all__ = [
+    "IMAGES",
     "BlockInputs",
     "ImageGrids",
     "Method",

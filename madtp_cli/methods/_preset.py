@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: The tower that reads images, which alone prunes before its first block.
+IMAGES = "vision"
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -15,9 +18,9 @@ class Preset:
         causal: Whether towers that are read from their last token are pruned.
         embedding: Factor of the threshold scale for the image patches before the first block; 0 if the method needs the
             attention of a block. Otherwise `keep` is called without class attention and received attention there.
-        rise: Factor of the threshold scale in the last pruned block, if it is 1 in the first one; it rises evenly in
-            between, on a logarithmic scale.
-        texts: Factor of the threshold scale in an unpruned text tower that `compress` tries; 0 to leave texts whole.
+        rise: Factor of the threshold scale in the last pruned block of the image tower, if it is 1 in the first one; it
+            rises evenly in between, on a logarithmic scale.
+        texts: Factor of the threshold scale in the pruned blocks of other towers.
         first_scale: First threshold scale that a calibration tries: one that costs about a fifth of the dense model.
     """
 
@@ -26,7 +29,7 @@ class Preset:
     causal: bool = True
     embedding: float = 0.0
     rise: float = 1.0
-    texts: float = 0.0
+    texts: float = 1.0
     first_scale: float = 0.1
 
     def scales(self, tower: str, blocks: int) -> list[float]:
@@ -35,11 +38,8 @@ class Preset:
         >>> Preset(every=2).scales("vision", 3), Preset(every=2, rise=4.0).scales("vision", 5)
         ([1.0, 0.0, 1.0], [1.0, 0.0, 2.0, 0.0, 4.0])
         """
-        if tower in self.unpruned:
-            return [0.0] * blocks
+        pruned = [block % self.every == 0 and tower not in self.unpruned for block in range(blocks)]
+        if tower != IMAGES:
+            return [self.texts * chosen for chosen in pruned]
         last = max(1, (blocks - 1) // self.every * self.every)
-        return [self.rise ** (block / last) * pruned for block, pruned in enumerate(self.pruned_blocks(blocks))]
-
-    def pruned_blocks(self, blocks: int) -> list[bool]:
-        """Return which blocks of a tower are pruned, if the tower is."""
-        return [block % self.every == 0 for block in range(blocks)]
+        return [self.rise ** (block / last) * chosen for block, chosen in enumerate(pruned)]

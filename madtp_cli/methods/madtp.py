@@ -8,8 +8,8 @@ Differences from `madtp_paper` (`examples/ablation.py` prints what each is worth
 * The dictionary's attention is sharper: its temperature is 0.2.
 * A pruned token joins the most similar kept token, instead of all of them becoming one.
 * A token is attended to in proportion to the number of tokens it stands for, so a model can still count.
-* The text tower is pruned only if that is better at the same cost, since each of its few tokens carries much
-  information.
+* The text tower is pruned less, or not at all if that is better at the same cost, since each of its few tokens carries
+  much information.
 * It costs little: every second block prunes, received attention comes from 32 queries, and tokens are compared by
   64 of their numbers.
 """
@@ -20,7 +20,7 @@ from madtp_cli.methods import BlockInputs, Preset, PruneDecision, Rule, _density
 from madtp_cli.pruning import thresholds
 
 NEEDS, PARAMETERS = _density_score.NEEDS, _density_score.DensityParameters
-PRESET = Preset(every=2, unpruned=("text",), embedding=2.0, rise=6.0, texts=2.0, first_scale=0.02)
+PRESET = Preset(every=2, embedding=2.0, rise=6.0, texts=2.0, first_scale=0.02)
 MERGED_TOKENS = 0
 cost = _density_score.cost
 

@@ -9,7 +9,7 @@ from madtp_cli.methods import BlockInputs, Preset, PruneDecision, Rule, _density
 from madtp_cli.pruning import ranking
 
 NEEDS, PARAMETERS = _density_score.NEEDS, _density_score.DensityParameters
-PRESET = Preset(every=2, unpruned=("text",), embedding=4.0, texts=2.0, first_scale=0.4)
+PRESET = Preset(every=2, embedding=4.0, texts=2.0, first_scale=0.4)
 MERGED_TOKENS = 0
 cost = _density_score.cost
 

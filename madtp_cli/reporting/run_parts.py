@@ -69,7 +69,7 @@ class AllocationTrial(Part):
     rise: float
     """Factor of the threshold scale in the last pruned block, if it is 1 in the first one; it has no unit."""
     text_scale: float = 0.0
-    """Factor of the threshold scale in the text tower; it has no unit. 0 if texts are not pruned."""
+    """Factor of the threshold scale in the text tower; it has no unit. 0 if no texts are pruned."""
     loss: float | None
     """Distillation loss against the dense model on the samples of the trial; it has no unit. Null if the allocation
     cannot meet the budget."""
