@@ -102,8 +102,7 @@ def plain_mean(score: Tensor, mask: Tensor) -> Tensor:
 PAPER = {"method": "madtp-paper", "parameters": {}, "scales": {}, "embedding_scale": 0.0}
 #: Factors of the threshold scale by tower: of the default method, and of variants of it.
 BLOCKS, TEXT_BLOCKS = 8, 4
-DEFAULT = madtp.PRESET.scales("vision", BLOCKS)
-UNPRUNED_TEXT = [0.0] * TEXT_BLOCKS
+IMAGES, TEXTS = madtp.PRESET.scales("vision", BLOCKS), madtp.PRESET.scales("text", TEXT_BLOCKS)
 #: At least the width of a token.
 ALL_CHANNELS = 1024
 VARIANTS = (
@@ -119,7 +118,7 @@ VARIANTS = (
     Variant("nothing is pruned before the first block", {"embedding_scale": 0.0}),
     Variant(
         "the same threshold scale in all blocks",
-        {"scales": {"vision": replace(madtp.PRESET, rise=1.0).scales("vision", BLOCKS), "text": UNPRUNED_TEXT}},
+        {"scales": {"vision": replace(madtp.PRESET, rise=1.0).scales("vision", BLOCKS), "text": TEXTS}},
     ),
     Variant(
         "dictionary attention before the first block only",
@@ -131,13 +130,13 @@ VARIANTS = (
     Variant("threshold from the mean, not the quadratic mean", replaced=(thresholds, "quadratic_mean", plain_mean)),
     Variant(
         "every block prunes, not every second block",
-        {"scales": {"vision": replace(madtp.PRESET, every=1).scales("vision", BLOCKS), "text": UNPRUNED_TEXT}},
+        {"scales": {"vision": replace(madtp.PRESET, every=1).scales("vision", BLOCKS), "text": TEXTS}},
     ),
     Variant("received attention from all queries, not from 32", parameters={"queries": 0}),
     Variant(
         "distances from all channels of a token, not from half of them", parameters={"compared_width": ALL_CHANNELS}
     ),
-    Variant("text tokens are pruned too", {"scales": {"vision": DEFAULT}}),
+    Variant("texts stay whole", {"scales": {"vision": IMAGES, "text": [0.0] * TEXT_BLOCKS}}),
     Variant("the paper's rule (--method madtp-paper)", PAPER),
 )
 

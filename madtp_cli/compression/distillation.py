@@ -30,6 +30,8 @@ from madtp_cli.pruning import segments
 ALIGNMENT_WEIGHT = 0.1
 #: Weights of the losses on the kept image tokens and on the text tokens after each layer.
 IMAGE_TOKEN_WEIGHT, TEXT_TOKEN_WEIGHT = 1.0, 4.0
+#: Names of these two losses, and of the targets that they compare.
+TOKEN_LOSSES = ("tokens", "words")
 #: Temperature of both distributions; above 1, so that the student also learns how sure the teacher is.
 LOGIT_TEMPERATURE = 2.0
 #: Temperature of the similarities of embeddings, close to what CLIP and BLIP learn.
