@@ -158,8 +158,10 @@ class _Search:
     def _loss(self) -> float:
         """Return the mean over the batches of the sum of the losses of what the model puts out.
 
-        Each allocation keeps other tokens, so the losses of the kept tokens say nothing about which one is better. With
-        them, an allocation was chosen that lost 2 points more after the fine-tune. Several processes compute each loss together, so all of them must have as many batches as the others.
+        Each allocation keeps other tokens, so the losses of the kept tokens do not tell which one is better: with them,
+        an allocation was chosen that lost 2 points more after the fine-tune.
+
+        Several processes compute each loss together, so all of them must have as many batches as the others.
         """
         compute, losses = self.session.compute, list[float]()
         batches = list(batching.batches(self.session, "val", COMPARED * self.samples))
