@@ -157,13 +157,12 @@ class DualEncoder(Prunable):
         read_out = self.image_states(images), self.text_states(texts)
         embeddings = unit(self.project_images(read_out[0])), unit(self.project_texts(read_out[1]))
         logits = self._logits(*embeddings)
+        words = stack_states(states, texts, text.blocks)
         return DualOutput(
             loss=self._loss(*embeddings, labels) if labels is not None else None,
             logits=logits,
             alignment=self.alignment_loss(vision.pooled, text.pooled),
-            targets=self._targets(read_out, embeddings, images, stack_states(states, texts, text.blocks))
-            if states is not None
-            else None,
+            targets=None if words is None else self._targets(read_out, embeddings, images, words),
             trace={"vision": vision.blocks, "text": text.blocks},
             image_embedding=embeddings[0],
             text_embedding=embeddings[1],
@@ -227,17 +226,17 @@ class DualEncoder(Prunable):
         read_out: tuple[Tensor, Tensor],
         embeddings: tuple[Tensor, Tensor],
         images: Packed,
-        words: Packed | None,
+        words: Packed,
     ) -> DistillationTargets:
         """Return the distillation targets; pairs are of images and of texts."""
-        targets: DistillationTargets = {
+        return {
             "state.image": read_out[0],
             "state.text": read_out[1],
             "embedding.image": embeddings[0],
             "embedding.text": embeddings[1],
             "tokens.vision": self.image_token_targets(images),
+            "words.text": words,
         }
-        return targets if words is None else {**targets, "words.text": words}
 
 
 def unit(features: Tensor) -> Tensor:

@@ -251,13 +251,13 @@ def require_image_size(pixel_values: Tensor, side: int) -> None:
         )
 
 
-def stack_states(states: list[Tensor], tokens: Packed, trace: Sequence[BlockTrace]) -> Packed | None:
+def stack_states(states: list[Tensor] | None, tokens: Packed, trace: Sequence[BlockTrace]) -> Packed | None:
     """Return the states of a text's tokens after each layer as packed tokens, [total, layers, width].
 
     Of a text that was pruned, these are the tokens that every layer kept.
 
     Args:
-        states: States after each layer, each [tokens, width].
+        states: States after each layer, each [tokens, width]; None if they were not recorded.
         tokens: Tokens after the last layer.
         trace: What the layers pruned.
 

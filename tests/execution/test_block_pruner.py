@@ -47,10 +47,13 @@ def test_the_dictionary_has_the_papers_size_in_models_of_the_papers_size(text_wi
     assert (settings.dictionary_size, settings.dictionary_width) == (size, text_width)
 
 
-def test_madtp_prunes_every_second_block_of_the_image_tower() -> None:
-    """A word carries more than a patch does; a block that is not scored costs nothing."""
-    settings = PruningSettings.preset("madtp", {"vision": 48, "text": 32}, {"vision": 5, "text": 2})
-    assert settings.scales == {"vision": [1.0, 0.0, pytest.approx(6**0.5), 0.0, pytest.approx(6.0)], "text": [0.0, 0.0]}
+def test_madtp_prunes_every_second_block() -> None:
+    """A block that is not scored costs nothing. The factor of a text does not rise."""
+    settings = PruningSettings.preset("madtp", {"vision": 48, "text": 32}, {"vision": 5, "text": 3})
+    assert settings.scales == {
+        "vision": [1.0, 0.0, pytest.approx(6**0.5), 0.0, pytest.approx(6.0)],
+        "text": [2.0, 0.0, 2.0],
+    }
     assert settings.embedding_scale == 2.0
     paper = PruningSettings.preset("madtp-paper", {"vision": 48, "text": 32}, {"vision": 2, "text": 1})
     assert paper.scales == {"vision": [1.0, 1.0], "text": [1.0]}

@@ -72,13 +72,12 @@ class MadtpBlipForConditionalGeneration(DecodingBlip):
             losses = token_losses(logits, labels, attention_mask).data
             items = int((labels[:, 1:] != IGNORED).sum())
             loss = losses.sum() / items
+        words = stack_states(states, logits, decoder.blocks)
         return DecodedOutput(
             loss=loss,
             loss_items=items,
             logits=logits.data,
-            targets=self._targets(logits, images, stack_states(states, logits, decoder.blocks))
-            if states is not None
-            else None,
+            targets=None if words is None else self._targets(logits, images, words),
             trace={"vision": vision.blocks, "decoder": decoder.blocks},
             memory=images,
         )
@@ -121,13 +120,13 @@ class MadtpBlipForConditionalGeneration(DecodingBlip):
         return torch.cat([first, prompt[:, 1 : prompt.shape[1] - has_end]], 1)
 
     @staticmethod
-    def _targets(logits: Packed, images: Packed, words: Packed | None) -> DistillationTargets:
-        targets: DistillationTargets = {
+    def _targets(logits: Packed, images: Packed, words: Packed) -> DistillationTargets:
+        return {
             "logits": next_token_logits(logits),
             "state.image": images.first(),
             "tokens.vision": images,
+            "words.decoder": words,
         }
-        return targets if words is None else {**targets, "words.decoder": words}
 
 
 MODEL = MadtpBlipForConditionalGeneration

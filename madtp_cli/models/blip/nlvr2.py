@@ -112,13 +112,12 @@ class MadtpBlipForNLVR2(PrunableBlip):
         cross_attention = self.cross_attention_to_both(memory)
         tokens = self.encode_text(self.text_encoder, input_ids, attention_mask, text, cross_attention, states)
         logits = self.cls_head(tokens.first())
+        words = stack_states(states, tokens, text.blocks)
         return PrunedOutput(
             loss=functional.cross_entropy(logits.float(), labels) if labels is not None else None,
             logits=logits,
             alignment=self.alignment_loss(_mean_of_pairs(vision.pooled, input_ids.shape[0] // pairs), text.pooled),
-            targets=self._targets(logits, images, tokens, stack_states(states, tokens, text.blocks))
-            if states is not None
-            else None,
+            targets=None if words is None else self._targets(logits, images, tokens, words),
             trace={"vision": vision.blocks, "text": text.blocks},
         )
 
@@ -136,15 +135,15 @@ class MadtpBlipForNLVR2(PrunableBlip):
         return cross_attend
 
     @staticmethod
-    def _targets(logits: Tensor, images: Packed, tokens: Packed, words: Packed | None) -> DistillationTargets:
+    def _targets(logits: Tensor, images: Packed, tokens: Packed, words: Packed) -> DistillationTargets:
         pairs = len(images.lengths) // 2
-        targets: DistillationTargets = {
+        return {
             "logits": logits,
             "state.image": images.first().unflatten(0, (2, pairs)).transpose(0, 1),
             "state.text": tokens.first(),
             "tokens.vision": images,
+            "words.text": words,
         }
-        return targets if words is None else {**targets, "words.text": words}
 
 
 def _number_of_pairs(pixel_values: Tensor, input_ids: Tensor) -> int:

@@ -87,14 +87,13 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
         if decoder_input_ids is None:
             decoder_input_ids = input_ids.new_full((input_ids.shape[0], 1), self.config.text_config.bos_token_id)
         logits = self.decode(decoder_input_ids, decoder_attention_mask, questions, decoder)
-        losses = None if labels is None else sum_per_text(token_losses(logits, labels, decoder_attention_mask))
+        loss = None if labels is None else sum_per_text(token_losses(logits, labels, decoder_attention_mask)).mean()
+        words = stack_states(states, questions, text.blocks)
         return DecodedOutput(
-            loss=None if losses is None else losses.mean(),
+            loss=loss,
             logits=logits.data,
             alignment=self.alignment_loss(vision.pooled, text.pooled),
-            targets=self._targets(logits, images, questions, stack_states(states, questions, text.blocks))
-            if states is not None
-            else None,
+            targets=None if words is None else self._targets(logits, images, questions, words),
             trace={"vision": vision.blocks, "text": text.blocks, "decoder": decoder.blocks},
             memory=questions,
         )
@@ -183,14 +182,14 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
         return self.encode_text(self.text_encoder, input_ids, attention_mask, text, cross_attention, states)
 
     @staticmethod
-    def _targets(logits: Packed, images: Packed, questions: Packed, words: Packed | None) -> DistillationTargets:
-        targets: DistillationTargets = {
+    def _targets(logits: Packed, images: Packed, questions: Packed, words: Packed) -> DistillationTargets:
+        return {
             "logits": next_token_logits(logits),
             "state.image": images.first(),
             "state.question": questions.first(),
             "tokens.vision": images,
+            "words.text": words,
         }
-        return targets if words is None else {**targets, "words.text": words}
 
 
 MODEL = MadtpBlipForQuestionAnswering
