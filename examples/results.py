@@ -37,7 +37,7 @@ ROWS = {
 #: Budgets that the page shows unless others are given.
 BUDGETS = ("0.5", "0.3", "0.2")
 #: Fine-tuning steps by budget; other budgets use the default of the command.
-STEPS = {"0.5": 0}
+STEPS = {"0.5": 0, "0.3": 120}
 #: Seeds of the runs; the table of the rows shows the first one.
 SEEDS = (0, 1, 2)
 #: GFLOPs that the literature gives for an architecture, and what they count.
