@@ -50,7 +50,7 @@ SAMPLE_SUFFIXES = (".jsonl", ".parquet")
 #: Fine-tuning steps if neither steps nor epochs are given.
 DEFAULT_STEPS = 360
 #: Learning rate times model width. A unit with more inputs takes smaller steps, so that its output changes as much.
-RATE_TIMES_WIDTH = 0.02
+RATE_TIMES_WIDTH = 0.007
 #: The dictionary starts from random values, so it learns much faster than the pretrained weights.
 DICTIONARY_LEARNING_RATE = 2e-3
 
@@ -214,7 +214,7 @@ class CompressSettings(GateSettings, RunSettings):
     """Program that records loss, GFLOPs and threshold scale of each step: tensorboard (files in runs/), wandb or
     trackio. It needs the package of that name and accelerate. Default: none."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
-    """Peak learning rate of the pretrained weight matrices, above 0, at most 1. Default: 0.02 divided by the width of
+    """Peak learning rate of the pretrained weight matrices, above 0, at most 1. Default: 0.007 divided by the width of
     the model."""
     dictionary_learning_rate: float = Field(default=DICTIONARY_LEARNING_RATE, gt=0, le=1)
     """Peak learning rate of the dictionary and its projections, above 0, at most 1."""
