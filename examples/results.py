@@ -266,6 +266,7 @@ def main() -> None:
     lines.append(INDEX_INTRODUCTION)
     for encoder in ENCODERS:
         lines += [index_row(encoder, budget, options.folder) for budget in options.budgets]
+    lines += ["", (HERE / "tried.md").read_text("utf-8").rstrip()]
     lines += [ARCHITECTURES_INTRODUCTION, *architecture_rows()]
     (HERE / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
