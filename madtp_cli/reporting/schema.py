@@ -161,7 +161,7 @@ class CompressReport(_ModelReport):
     budgets: list[BudgetPoint] = []
     """The pruned model at other budgets of its range; empty for a single budget."""
     allocation: list[AllocationTrial] = []
-    """The allocations over the image tower that were tried, the chosen one first; empty if none was tried."""
+    """The allocations of the budget that were tried, the chosen one first; empty if none was tried."""
     training: list[TrainingPoint] = []
     """Steps of the fine-tune, at most 200 of them at equal distances; empty without a fine-tune."""
     settings: dict[str, object]
