@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,6 +25,7 @@ from madtp_cli.evaluation.compute import Batch, ComputeConfig, inputs_of
 from madtp_cli.execution.packed import Packed, pack
 from madtp_cli.execution.pruning_settings import PruningSettings
 from madtp_cli.flops.counts import TokenCounts
+from madtp_cli.methods import IMAGES
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.scenes import splits
 
@@ -97,7 +98,7 @@ def variants(
 
 
 def build_model(architecture: str, layers: int | None = None) -> Prunable:
-    """Build a published architecture with random weights and a dictionary.
+    """Build a published architecture with random weights and a dictionary. Texts are not pruned: a plan is of images.
 
     Args:
         architecture: A name of `models.architectures()`.
@@ -111,7 +112,9 @@ def build_model(architecture: str, layers: int | None = None) -> Prunable:
     torch.manual_seed(0)
     model: Prunable = models.get(models.kind_of(config))(config).eval()
     draw_weights(model)
-    model.attach(PruningSettings.preset("madtp", model.widths, model.blocks))
+    preset = PruningSettings.preset("madtp", model.widths, model.blocks)
+    images = {IMAGES: preset.scales[IMAGES]}
+    model.attach(replace(preset, scales={tower: [0.0] * number for tower, number in model.blocks.items()} | images))
     return model.requires_grad_(False)
 
 

@@ -56,7 +56,8 @@ def test_a_plan_for_the_default_preset_is_followed(small_blip, embedding_scale) 
 
 def test_clip_follows_a_plan(attached_clip, captioned, collate) -> None:
     """An image-text pair of CLIP has one image."""
-    clip, batch = attached_clip("madtp", 1.0), inputs_of(collate(captioned))
+    scales = {"vision": [1.0, 0.0, 1.0], "text": [0.0] * 4}
+    clip, batch = attached_clip("madtp", 1.0, scales=scales), inputs_of(collate(captioned))
     dense = variants.dense_counts(clip, batch, CPU)
     left = token_plans.plan(clip, dense, SHARES, 0.6)
     assert (left[0] < token_plans.stages(dense["vision"])[0]).any()
