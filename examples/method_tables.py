@@ -13,10 +13,10 @@ INTRODUCTION = """
 Every method goes through the same budget search, cost formula and, where there is one, fine-tuning with the same data
 and seed (`madtp compare`). The figures are from the test samples of the rows below. In brackets is the change against
 the dense model with the half width of the 95 % interval of the paired difference, in points (CIDEr: percent). **Bold**
-is the best method; if that is `madtp`, also those whose interval of the difference to it includes zero. An asterisk
-marks a method whose cost on test samples differs from the budget by more than 1 %; the budget is met on validation
-samples. A method that prunes only inside blocks, or at most halves the tokens of a block, cannot reach every budget of
-these shallow models."""
+is the best method, and `madtp` if the interval of its difference to the best includes zero; if `madtp` is the best,
+also those whose interval includes zero. An asterisk marks a method whose cost on test samples differs from the budget
+by more than 1 %; the budget is met on validation samples. A method that prunes only inside blocks, or at most halves
+the tokens of a block, cannot reach every budget of these shallow models."""
 #: Titles of the rows in the head of a table.
 HEADS = {
     "nlvr2": "NLVR2 task, BLIP",
@@ -64,13 +64,14 @@ def _by_method(report: CompareReport, budget: str) -> dict[str, ComparisonRow]:
 
 
 def best(rows: Mapping[str, ComparisonRow]) -> set[str]:
-    """Return the methods that are the best, or not distinguishable from `madtp` where that is the best."""
+    """Return the best method, and those that are not distinguishable from it as far as `madtp` is one of the two."""
     known = {name: row.quality for name, row in rows.items() if row.budget is not None and row.quality is not None}
     if not known:
         return set()
     winner = max(known, key=lambda name: known[name])
     if winner != "madtp":
-        return {winner}
+        better = rows[winner].to_madtp
+        return {winner} if better is None or better.interval95.low > 0 else {winner, "madtp"}
     differences = {name: row.to_madtp for name, row in rows.items() if name in known and row.to_madtp is not None}
     return {"madtp"} | {name for name, part in differences.items() if part.interval95.high >= 0}
 
