@@ -1,15 +1,17 @@
 """Allocate a budget over the pruning places: before the first block of the image tower, in its blocks, in the texts.
 
 One threshold scale meets a budget; the factors of the places decide where the tokens are pruned. Each allocation that
-is tried is calibrated to the budget on a few samples, and the one whose outputs are closest to the dense model's wins.
-That needs no training and no labels.
+is tried is calibrated to the budget on a few samples, and its outputs are compared with the dense model's. It replaces
+the best one so far if it is clearly closer. That needs no training and no labels.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 
 from madtp_cli import methods
@@ -35,6 +37,9 @@ EMBEDDING_FACTORS, RISE_FACTORS, TEXT_FACTORS = (1.0, 0.25, 4.0), (0.5, 2.0), (0
 PASSES = 6
 #: The outputs of an allocation are compared on this many times the samples of its calibration.
 COMPARED = 4
+#: An allocation replaces the best one so far if its loss is below this share of it. Smaller differences depend on the
+#: samples.
+CLEARLY = 0.9
 #: An allocation is compared at a cost that differs from the budget by at most this share of it.
 CLOSE = 0.01
 
@@ -54,7 +59,7 @@ def needs_allocation(student: Prunable, before: PruningSettings | None) -> bool:
 
 def trials(student: Prunable) -> int:
     """Return the number of allocations that `allocate` tries."""
-    return len(EMBEDDING_FACTORS) + len(RISE_FACTORS) + (len(TEXT_FACTORS) if _text_towers(student) else 0)
+    return len(EMBEDDING_FACTORS) + len(RISE_FACTORS) + len(TEXT_FACTORS) * _has_texts(student)
 
 
 def allocate(session: Session, student: Prunable, teacher: Prunable, target: Budget, samples: int) -> Calibration:
@@ -68,18 +73,19 @@ def allocate(session: Session, student: Prunable, teacher: Prunable, target: Bud
         samples: Number of validation samples to use, from the first one.
     """
     search = _Search(session, student, TeacherCache(teacher, session.compute), target, samples)
-    preset, has_texts = search.preset, bool(_text_towers(student))
-    texts = preset.texts if has_texts else 0.0
+    preset = _preset(student)
+    texts = preset.texts if _has_texts(student) else 0.0
     for factor in EMBEDDING_FACTORS:
         search.add(preset.embedding * factor, preset.rise, texts)
     embedding = search.best()[0].embedding_scale
     for factor in RISE_FACTORS:
         search.add(embedding, preset.rise * factor, texts)
     rise = search.best()[0].rise
-    for factor in TEXT_FACTORS if has_texts else ():
+    for factor in TEXT_FACTORS if texts else ():
         search.add(embedding, rise, texts * factor)
     best, found = search.best()
-    session.allocation[:] = sorted((trial for trial, _ in search.trials), key=_loss)
+    others = [trial for trial, _ in search.trials if trial is not best]
+    session.allocation[:] = [best, *sorted(others, key=_loss)]
     search.set(best.embedding_scale, best.rise, best.text_scale, found.threshold_scale)
     return found
 
@@ -95,15 +101,20 @@ def planned_stages(student: Prunable, samples: int, pace: Pace) -> Iterator[Plan
 
 def _preset(student: Prunable) -> Preset:
     """Return the preset of a student's method."""
-    if student.pruning is None:
-        raise ValueError("a dense model has nothing to allocate")
-    preset: Preset = methods.get(student.pruning.method).PRESET
+    preset: Preset = methods.get(_pruning(student).method).PRESET
     return preset
 
 
-def _text_towers(student: Prunable) -> list[str]:
-    """Return the pruned towers that do not read images."""
-    return [tower for tower in student.blocks if tower != IMAGES and tower not in _preset(student).unpruned]
+def _pruning(student: Prunable) -> PruningSettings:
+    """Return the pruning settings of a student."""
+    if student.pruning is None:
+        raise ValueError("a dense model has nothing to allocate")
+    return student.pruning
+
+
+def _has_texts(student: Prunable) -> bool:
+    """Return whether the method prunes a tower that does not read images."""
+    return not student.blocks.keys() <= {IMAGES, *_preset(student).unpruned}
 
 
 def _loss(trial: AllocationTrial) -> float:
@@ -119,21 +130,11 @@ class _Search:
     samples: int
     trials: list[tuple[AllocationTrial, Calibration]] = field(default_factory=list)
 
-    @property
-    def settings(self) -> PruningSettings:
-        """The pruning settings of the student."""
-        if self.student.pruning is None:
-            raise ValueError("a dense model has nothing to allocate")
-        return self.student.pruning
-
-    @property
-    def preset(self) -> Preset:
-        """The preset of the method."""
-        return _preset(self.student)
-
     def best(self) -> tuple[AllocationTrial, Calibration]:
-        """Return the trial with the lowest loss, and its calibration."""
-        return min(self.trials, key=lambda pair: _loss(pair[0]))
+        """Return the best trial and its calibration; a later trial has to be clearly better than those before it."""
+        return functools.reduce(
+            lambda best, pair: pair if _loss(pair[0]) < CLEARLY * _loss(best[0]) else best, self.trials
+        )
 
     def add(self, embedding: float, rise: float, texts: float) -> None:
         """Calibrate an allocation roughly, and compare its outputs with the dense model's."""
@@ -149,27 +150,29 @@ class _Search:
 
     def set(self, embedding: float, rise: float, texts: float, threshold_scale: float) -> None:
         """Set the factors and the threshold scale of the student."""
-        preset = replace(self.preset, rise=rise, texts=texts)
+        preset = replace(_preset(self.student), rise=rise, texts=texts)
         scales = {tower: preset.scales(tower, blocks) for tower, blocks in self.student.blocks.items()}
-        settings = replace(self.settings, scales=scales)
+        settings = replace(_pruning(self.student), scales=scales)
         self.student.attach(replace(settings, embedding_scale=embedding, threshold_scale=threshold_scale))
 
     @torch.no_grad()
     def _loss(self) -> float:
-        """Return the mean over the batches of the sum of the losses of what the model puts out.
+        """Return the mean over the samples of the sum of the losses of what the model puts out.
 
         Each allocation keeps other tokens, so the losses of the kept tokens do not tell which one is better: with them,
         an allocation was chosen that lost 2 points more after the fine-tune.
 
         Several processes compute each loss together, so all of them must have as many batches as the others.
         """
-        compute, losses = self.session.compute, list[float]()
+        compute, losses, sizes = self.session.compute, list[float](), list[int]()
         batches = list(batching.batches(self.session, "val", COMPARED * self.samples))
         for batch in batches[: gathering.fewest(len(batches), compute.device)]:
             inputs = compute.moved(inputs_of(batch))
             with compute.precision():
                 output = self.student(**inputs, return_targets=True)
             targets = self.teacher_cache.targets(inputs)
-            parts = distillation.step_losses(output, targets, len(inputs["pixel_values"]))
+            samples = len(inputs["pixel_values"])
+            parts = distillation.step_losses(output, targets, samples)
             losses.append(sum(loss.item() for name, loss in parts.items() if name not in distillation.TOKEN_LOSSES))
-        return sum(losses) / len(losses)
+            sizes.append(gathering.total(samples, compute.device))
+        return float(np.average(losses, weights=sizes))

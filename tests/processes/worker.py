@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from madtp_cli import processes
-from madtp_cli.compression import allocation, distillation
+from madtp_cli.compression import distillation
 from madtp_cli.compression.compress_model import compress_model
 from madtp_cli.config import CompressSettings, resolve
 from madtp_cli.evaluation import quality, run
@@ -49,6 +49,4 @@ def record(checkpoint: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    # Two allocations can be equally good up to rounding; then one process and two could choose different ones.
-    allocation.EMBEDDING_FACTORS, allocation.RISE_FACTORS, allocation.TEXT_FACTORS = (1.0,), (), ()
     sys.stdout.write(json.dumps([record(Path(name), SETTINGS) for name in sys.argv[1:]]))
