@@ -64,16 +64,18 @@ def _by_method(report: CompareReport, budget: str) -> dict[str, ComparisonRow]:
 
 
 def best(rows: Mapping[str, ComparisonRow]) -> set[str]:
-    """Return the best method, and those that are not distinguishable from it as far as `madtp` is one of the two."""
+    """Return the best method and those that tie with it.
+
+    The intervals are of differences to `madtp`, so only ties of `madtp` with another method are known.
+    """
     known = {name: row.quality for name, row in rows.items() if row.budget is not None and row.quality is not None}
     if not known:
         return set()
     winner = max(known, key=lambda name: known[name])
-    if winner != "madtp":
-        better = rows[winner].to_madtp
-        return {winner} if better is None or better.interval95.low > 0 else {winner, "madtp"}
-    differences = {name: row.to_madtp for name, row in rows.items() if name in known and row.to_madtp is not None}
-    return {"madtp"} | {name for name, part in differences.items() if part.interval95.high >= 0}
+    ends = {name: part.interval95 for name in known if (part := rows[name].to_madtp) is not None}
+    if winner == "madtp":
+        return {winner, *(name for name, end in ends.items() if end.high >= 0)}
+    return {winner, "madtp"} if winner in ends and ends[winner].low <= 0 else {winner}
 
 
 def cell(row: ComparisonRow | None, winners: set[str]) -> str:

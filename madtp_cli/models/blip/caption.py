@@ -114,10 +114,8 @@ class MadtpBlipForConditionalGeneration(DecodingBlip):
         """Turn a prompt from a tokenizer into one for the decoder: [DEC] first, no [SEP] at the end."""
         if prompt is None:
             return None
-        text_config = self.config.text_config
-        first = prompt.new_full((len(prompt), 1), text_config.bos_token_id)
-        has_end = bool((prompt[:, -1] == text_config.sep_token_id).all())
-        return torch.cat([first, prompt[:, 1 : prompt.shape[1] - has_end]], 1)
+        has_end = bool((prompt[:, -1] == self.config.text_config.sep_token_id).all())
+        return torch.cat([self.first_tokens(prompt), prompt[:, 1 : prompt.shape[1] - has_end]], 1)
 
     @staticmethod
     def _targets(logits: Packed, images: Packed, words: Packed) -> DistillationTargets:

@@ -173,6 +173,10 @@ class DecodingBlip(PrunableBlip, GenerationMixin):
         """Return an object that prunes nothing and records the token counts of one forward of the decoder."""
         return self.unpruned("decoder")
 
+    def first_tokens(self, texts: Tensor) -> Tensor:
+        """Return [DEC] for each of the texts [texts, tokens], as [texts, 1]."""
+        return texts.new_full((len(texts), 1), self.config.text_config.bos_token_id)
+
     def decode(
         self,
         input_ids: Tensor,

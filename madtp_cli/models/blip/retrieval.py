@@ -99,9 +99,8 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
         pairs = self._encode_pairs(input_ids, attention_mask, pair, cross_attention, states[1])
         embeddings = self._embed_image_tokens(images), self._embed_text_tokens(texts)
         logits = self.itm_head(pairs.first())
-        loss = None if labels is None else self._loss(embeddings, logits, labels, images, input_ids, attention_mask)
         output = RetrievalOutput(
-            loss=loss,
+            loss=None if labels is None else self._loss(embeddings, logits, labels, images, input_ids, attention_mask),
             logits=logits,
             alignment=self.alignment_loss(vision.pooled, text.pooled),
             trace={"vision": vision.blocks, "text": text.blocks, "pair": pair.blocks},
@@ -109,8 +108,9 @@ class MadtpBlipForImageTextRetrieval(PrunableBlip):
             text_embedding=embeddings[1],
             memory=images,
         )
-        if states[0] is not None and states[1] is not None:
-            output.targets = _targets(output, images, (texts, states[0]), (pairs, states[1]))
+        words = stack_states(states[0], texts, text.blocks), stack_states(states[1], pairs, pair.blocks)
+        if words[0] is not None and words[1] is not None:
+            output.targets = _targets(output, images, (texts, words[0]), (pairs, words[1]))
         return output
 
     def embed_images(self, pixel_values: Tensor) -> tuple[Tensor, Packed]:
@@ -256,10 +256,9 @@ def _similarity(images: Tensor, texts: Tensor) -> Tensor:
 
 
 def _targets(
-    output: RetrievalOutput, images: Packed, text: tuple[Packed, list[Tensor]], pair: tuple[Packed, list[Tensor]]
+    output: RetrievalOutput, images: Packed, text: tuple[Packed, Packed], pair: tuple[Packed, Packed]
 ) -> DistillationTargets:
     """Return the distillation targets; `text` and `pair` are the last tokens and the states after each layer."""
-    traces = output.trace or {}
     targets: dict[str, Tensor | Packed | None] = {
         "logits": output.logits,
         "embedding.image": output.image_embedding,
@@ -268,8 +267,8 @@ def _targets(
         "state.text": text[0].first(),
         "state.pair": pair[0].first(),
         "tokens.vision": images,
-        "words.text": stack_states(text[1], text[0], traces["text"]),
-        "words.pair": stack_states(pair[1], pair[0], traces["pair"]),
+        "words.text": text[1],
+        "words.pair": pair[1],
     }
     return {name: value for name, value in targets.items() if value is not None}
 

@@ -84,7 +84,7 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
         states: list[Tensor] | None = [] if return_targets or self.training else None
         images = self.encode_images(pixel_values, vision)
         questions = self._encode_questions(images, input_ids, attention_mask, text, states)
-        answers = self._first_token(input_ids) if decoder_input_ids is None else decoder_input_ids
+        answers = self.first_tokens(input_ids) if decoder_input_ids is None else decoder_input_ids
         logits = self.decode(answers, decoder_attention_mask, questions, decoder)
         loss = None if labels is None else sum_per_text(token_losses(logits, labels, decoder_attention_mask)).mean()
         words = stack_states(states, questions, text.blocks)
@@ -179,10 +179,6 @@ class MadtpBlipForQuestionAnswering(DecodingBlip):
         """Run the text encoder on the questions, with cross-attention to their images."""
         cross_attention = self.cross_attention_to(images)
         return self.encode_text(self.text_encoder, input_ids, attention_mask, text, cross_attention, states)
-
-    def _first_token(self, questions: Tensor) -> Tensor:
-        """Return an answer of [DEC] alone for each question, [samples, 1]."""
-        return questions.new_full((len(questions), 1), self.config.text_config.bos_token_id)
 
     @staticmethod
     def _targets(logits: Packed, images: Packed, questions: Packed, words: Packed) -> DistillationTargets:

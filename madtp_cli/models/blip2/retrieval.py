@@ -101,8 +101,8 @@ class MadtpBlip2ForImageTextRetrieval(PrunableBlip2):
         )
         if self.padded or len(images.lengths) == len(input_ids):
             pairs = self._add_match(output, images, input_ids, attention_mask, labels)
-            if states is not None:
-                output.targets = _targets(output, images, looked, (texts, states), pairs)
+            words = stack_states(states, texts, text.blocks)
+            output.targets = None if words is None else _targets(output, images, looked, (texts, words), pairs)
         return output
 
     def _add_match(
@@ -219,7 +219,7 @@ def _targets(
     output: Blip2RetrievalOutput,
     images: Packed,
     queries: Tensor,
-    text: tuple[Packed, list[Tensor]],
+    text: tuple[Packed, Packed],
     pairs: Tensor,
 ) -> DistillationTargets:
     """Return the distillation targets; `text` are the last tokens and the states after each layer."""
@@ -231,7 +231,7 @@ def _targets(
         "state.text": text[0].first(),
         "state.pair": pairs,
         "tokens.vision": images,
-        "words.text": stack_states(text[1], text[0], (output.trace or {})["text"]),
+        "words.text": text[1],
     }
     return {name: value for name, value in targets.items() if value is not None}
 
