@@ -112,7 +112,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(checkpoint, uninterrupted, momen
     seen = Stop("", lambda: None)
     report = madtp_cli.compress(checkpoint, output="out", resume=True, progress=seen, **SMALL)
     assert ("Fine-tuning" in seen.stages) == (step != "trained")
-    assert ("Trying allocation 1 of 5" in seen.stages) == (step is None)
+    assert any(stage.startswith("Trying allocation 1 ") for stage in seen.stages) == (step is None)
     assert [path.name for path in Path().iterdir()] == ["out"]
     assert digest(Path("out")) == digest(uninterrupted[0])
     assert comparable(report) == comparable(uninterrupted[1])
