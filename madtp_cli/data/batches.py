@@ -37,6 +37,7 @@ def batches(
     *,
     batch_size: int,
     seed: int | str | None = None,
+    order: Sequence[int] | None = None,
     workers: int | None = None,
     start: int = 0,
     limit: int | None = None,
@@ -50,6 +51,7 @@ def batches(
         processor: Holds the tokenizer and the image processor.
         batch_size: Samples per batch.
         seed: Shuffles the rows; use another seed for each epoch. None keeps their order.
+        order: The numbers of all rows in the order to use, instead of `seed`.
         workers: Processes that decode images; None for a number that suits the images. It does not change the batches.
         start: Samples of this pass to skip, to continue where an earlier pass stopped.
         limit: Use only the first `limit` rows, shuffled or not.
@@ -60,8 +62,8 @@ def batches(
         DataError: An image cannot be decoded.
     """
     count = len(rows) if limit is None else min(limit, len(rows))
-    order = _order(count, seed)
-    row_numbers = [order[first : first + batch_size] for first in range(start, len(order), batch_size)]
+    order = _order(count, seed) if order is None else order[:count]
+    row_numbers = [list(order[first : first + batch_size]) for first in range(start, len(order), batch_size)]
     if shared:
         row_numbers = sharing.batches(order, rows, batch_size)[start // batch_size :]
     workers = _default_workers(rows) if workers is None else workers

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
+from madtp_cli import processes
 from madtp_cli.data import Row, sharing
 from madtp_cli.data import batches as data_batches
 from madtp_cli.data.caption_sampling import SampledCaptions
 from madtp_cli.errors import DataError
 from madtp_cli.evaluation.compute import Batch, inputs_of
 from madtp_cli.evaluation.session import Session
+from madtp_cli.tasks import OrderingTask
 
 #: Memory for prepared batches that are kept for the next pass, in bytes, of all splits together.
 MOST_PREPARED_BYTES = 2**30
@@ -81,8 +83,15 @@ def training_batches(session: Session, samples: int | None = None, done: int = 0
     for epoch in itertools.count(first):
         captioned = SampledCaptions(chosen, seed, epoch if samples is None else 0)
         start = skipped * size if epoch == first else 0
-        for batch in _collated(session, captioned, f"{seed}/{epoch}", start, shared=True):
+        key = f"{seed}/{epoch}"
+        for batch in _collated(session, captioned, key, _order(session, captioned, key), start, shared=True):
             yield session.compute.moved(batch)
+
+
+def _order(session: Session, chosen: Sequence[Row], seed: str) -> list[int] | None:
+    """Return the order of the training rows if the task chooses it; it is the same in all processes."""
+    task = session.task
+    return processes.from_main(lambda: task.training_order(chosen, seed)) if isinstance(task, OrderingTask) else None
 
 
 def full_batches(session: Session, split: str, size: int, number: int) -> list[Batch]:
@@ -123,7 +132,13 @@ def readable_rows(session: Session, split: str) -> Sequence[Row]:
 
 
 def _collated(
-    session: Session, chosen: Sequence[Row], seed: str | None = None, start: int = 0, *, shared: bool = False
+    session: Session,
+    chosen: Sequence[Row],
+    seed: str | None = None,
+    order: Sequence[int] | None = None,
+    start: int = 0,
+    *,
+    shared: bool = False,
 ) -> Iterator[Batch]:
     settings = session.settings
     made = data_batches.batches(
@@ -132,6 +147,7 @@ def _collated(
         session.processor,
         batch_size=settings.batch_size,
         seed=seed,
+        order=order,
         workers=settings.workers,
         start=start,
         shared=shared,

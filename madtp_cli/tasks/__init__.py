@@ -205,6 +205,15 @@ class ComparingTask(Protocol):
         ...
 
 
+@runtime_checkable
+class OrderingTask(Protocol):
+    """A task that chooses which training samples share a batch."""
+
+    def training_order(self, rows: Sequence[Row], seed: str) -> list[int]:
+        """Return the numbers of all rows in the order of an epoch; each epoch has another seed."""
+        ...
+
+
 def names() -> list[str]:
     """Return the names of all tasks, without importing one."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from madtp_cli.config import choices
 from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import pixel_values
+from madtp_cli.data.similar_texts import grouped_order
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
 from madtp_cli.metrics.retrieval import Ranks, rank
@@ -95,6 +96,10 @@ class Retrieval:
     def with_match_score(self, match_score: str) -> Retrieval:
         """Return the task that adds this score of a match, "logit" or "log-odds", to the similarity of a pair."""
         return Retrieval(self.k_test, match_score)
+
+    def training_order(self, rows: Sequence[Row], seed: str) -> list[int]:
+        """Return an order in which rows with similar texts share a batch, so that they are hard to tell apart."""
+        return grouped_order(rows, seed)
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
         """Return the inputs of a forward pass, and all captions of the rows.
