@@ -27,7 +27,7 @@ def fine_tuned_dense(session: Session, teacher: Prunable, settings: CompressSett
         settings.rate(student.widths["vision"]),
         settings.dictionary_learning_rate,
     )
-    batches = batching.training_batches(session, training_samples(settings, schedule.steps))
+    batches = batching.training_batches(session, training_samples(settings, schedule.steps), teacher=teacher)
     session.progress.start("Fine-tuning the control", schedule.steps)
     training = distillation.Training.begin(student, teacher, schedule, session.compute, session.teacher_targets)
     for result in distillation.distill(training, batches):

@@ -125,7 +125,7 @@ class FineTune:
         The student is then in evaluation mode.
         """
         progress = self.session.progress
-        batches = batching.training_batches(self.session, self.samples, training.step)
+        batches = batching.training_batches(self.session, self.samples, training.step, self.teacher)
         progress.start(stage_titles.FINE_TUNING, self.schedule.steps)
         started = time.monotonic()
         for result in distillation.distill(training, batches):

@@ -6,14 +6,11 @@ these texts are easy to tell apart, but the candidates that a search ranks are n
 
 from __future__ import annotations
 
-import itertools
-import math
 import random
-import re
-from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from madtp_cli.data.dataset import Row
 
@@ -25,14 +22,15 @@ POOL = 2048
 CANDIDATES = 64
 
 
-def grouped_order(rows: Sequence[Row], seed: str) -> list[int]:
+def grouped_order(rows: Sequence[Row], embeddings: Tensor, seed: str) -> list[int]:
     """Return the numbers of all rows in a random order of groups of rows with similar texts.
 
     The first row of a group is random. The others are the rows whose texts are most similar to its text and that are
-    in no group yet. The similarity is the cosine of the TF-IDF vectors of words and of pairs of neighbouring words.
+    in no group yet.
 
     Args:
         rows: The rows.
+        embeddings: The normalised embedding of each row's text, [rows, width].
         seed: Use another one for each epoch.
     """
     rng = random.Random(f"groups/{seed}")
@@ -40,45 +38,31 @@ def grouped_order(rows: Sequence[Row], seed: str) -> list[int]:
     groups = []
     for start in range(0, len(order), POOL):
         pool = order[start : start + POOL]
-        groups += [[pool[place] for place in group] for group in _groups([rows[number] for number in pool])]
+        found = _groups([rows[number] for number in pool], embeddings[pool])
+        groups += [[pool[place] for place in group] for group in found]
     rng.shuffle(groups)
     return [number for group in groups for number in group]
 
 
-def _groups(rows: Sequence[Row]) -> list[list[int]]:
-    """Return groups of the numbers of rows, beginning with the first row."""
-    similar, grouped, groups = _most_similar([row.text for row in rows]), set[int](), []
-    for number, row in enumerate(rows):
+def _groups(rows: Sequence[Row], embeddings: Tensor) -> list[list[int]]:
+    """Return groups of the numbers of rows; the first row that is in no group yet begins the next one."""
+    similarity = (embeddings @ embeddings.T).fill_diagonal_(-torch.inf)
+    similar = similarity.topk(min(CANDIDATES, len(rows) - 1), dim=1).indices.tolist()
+    grouped, groups = set[int](), []
+    for number in range(len(rows)):
         if number in grouped:
             continue
-        others = [other for other in similar[number] if other not in grouped and not _belong(row, rows[other])]
-        groups.append([number, *others[: GROUP - 1]])
-        grouped.update(groups[-1])
+        group = [number]
+        for other in similar[number]:
+            if len(group) == GROUP:
+                break
+            if other not in grouped and not any(_belong(rows[member], rows[other]) for member in group):
+                group.append(other)
+        grouped.update(group)
+        groups.append(group)
     return groups
 
 
 def _belong(row: Row, other: Row) -> bool:
     """Return whether the text of the other row also belongs to the image of this one, as far as the rows tell."""
     return row.text == other.text or row.images == other.images
-
-
-def _most_similar(texts: Sequence[str]) -> list[list[int]]:
-    """Return the numbers of the texts that are most similar to each text, the most similar first, without the text."""
-    terms = [_terms(text) for text in texts]
-    counts = Counter(term for of_text in terms for term in of_text)
-    columns = {term: column for column, term in enumerate(term for term, count in counts.items() if count > 1)}
-    vectors = np.zeros((len(texts), len(columns)), dtype=np.float32)
-    for vector, of_text in zip(vectors, terms, strict=True):
-        for term in of_text & columns.keys():
-            vector[columns[term]] = math.log((1 + len(texts)) / counts[term])
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-9
-    similarity = vectors @ vectors.T
-    np.fill_diagonal(similarity, -1)
-    best = np.argsort(-similarity, axis=1, kind="stable")[:, : min(CANDIDATES, len(texts) - 1)]
-    return [list(map(int, row)) for row in best]
-
-
-def _terms(text: str) -> set[str]:
-    """Return the words and the pairs of neighbouring words of a text."""
-    words = re.findall(r"\w+", text.lower())
-    return {*words, *map(" ".join, itertools.pairwise(words))}

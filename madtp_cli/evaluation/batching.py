@@ -5,14 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
+import torch
+from torch import Tensor
+
 from madtp_cli import processes
 from madtp_cli.data import Row, sharing
 from madtp_cli.data import batches as data_batches
 from madtp_cli.data.caption_sampling import SampledCaptions
+from madtp_cli.data.similar_texts import grouped_order
 from madtp_cli.errors import DataError
 from madtp_cli.evaluation.compute import Batch, inputs_of
 from madtp_cli.evaluation.session import Session
-from madtp_cli.tasks import OrderingTask
+from madtp_cli.models.prunable import Prunable
+from madtp_cli.tasks import GroupingTask
 
 #: Memory for prepared batches that are kept for the next pass, in bytes, of all splits together.
 MOST_PREPARED_BYTES = 2**30
@@ -66,7 +71,9 @@ def require_training_batches(session: Session, samples: int | None = None) -> No
     sharing.steps(_some_rows(session, "train", samples), session.settings.batch_size)
 
 
-def training_batches(session: Session, samples: int | None = None, done: int = 0) -> Iterator[Batch]:
+def training_batches(
+    session: Session, samples: int | None = None, done: int = 0, teacher: Prunable | None = None
+) -> Iterator[Batch]:
     """Yield shuffled batches of training rows on the device, epoch after epoch without end, after the first `done`.
 
     If there are several processes, each gets its part of every batch.
@@ -74,24 +81,38 @@ def training_batches(session: Session, samples: int | None = None, done: int = 0
     Each row has one of its captions. Of the first `samples` rows it is the same caption in each epoch, so that the
     teacher cache holds every target after one epoch. Without `samples` each epoch has another caption.
 
+    Args:
+        session: Data, batch size and seed.
+        samples: Number of rows to use; all if None.
+        done: Batches to skip.
+        teacher: The dense model. If it is given and the task asks for it, rows whose texts the model finds similar
+            share a batch.
+
     Raises:
         DataError, UsageError: There is nothing to train on, see `require_training_batches`.
     """
     chosen, seed = _some_rows(session, "train", samples), session.settings.seed
     size = session.settings.batch_size
     first, skipped = divmod(done, sharing.steps(chosen, size))
+    embeddings: Tensor | None = None
     for epoch in itertools.count(first):
         captioned = SampledCaptions(chosen, seed, epoch if samples is None else 0)
-        start = skipped * size if epoch == first else 0
-        key = f"{seed}/{epoch}"
-        for batch in _collated(session, captioned, key, _order(session, captioned, key), start, shared=True):
+        start, key = skipped * size if epoch == first else 0, f"{seed}/{epoch}"
+        if samples is None or embeddings is None:
+            embeddings = _text_embeddings(session, captioned, teacher)
+        order = None if embeddings is None else grouped_order(captioned, embeddings, key)
+        for batch in _collated(session, captioned, key, start, order=order, shared=True):
             yield session.compute.moved(batch)
 
 
-def _order(session: Session, chosen: Sequence[Row], seed: str) -> list[int] | None:
-    """Return the order of the training rows if the task chooses it; it is the same in all processes."""
+@torch.no_grad()
+def _text_embeddings(session: Session, chosen: Sequence[Row], teacher: Prunable | None) -> Tensor | None:
+    """Return the dense model's embeddings of the rows' texts if the task groups by them; all processes get the same."""
     task = session.task
-    return processes.from_main(lambda: task.training_order(chosen, seed)) if isinstance(task, OrderingTask) else None
+    if teacher is None or not isinstance(task, GroupingTask):
+        return None
+    with session.compute.precision():
+        return processes.from_main(lambda: task.text_embeddings(teacher, chosen, session.processor))
 
 
 def full_batches(session: Session, split: str, size: int, number: int) -> list[Batch]:
@@ -135,9 +156,9 @@ def _collated(
     session: Session,
     chosen: Sequence[Row],
     seed: str | None = None,
-    order: Sequence[int] | None = None,
     start: int = 0,
     *,
+    order: Sequence[int] | None = None,
     shared: bool = False,
 ) -> Iterator[Batch]:
     settings = session.settings

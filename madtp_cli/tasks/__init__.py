@@ -206,11 +206,11 @@ class ComparingTask(Protocol):
 
 
 @runtime_checkable
-class OrderingTask(Protocol):
-    """A task that chooses which training samples share a batch."""
+class GroupingTask(Protocol):
+    """A task that learns from comparing the samples of a batch, so samples with similar texts share a batch."""
 
-    def training_order(self, rows: Sequence[Row], seed: str) -> list[int]:
-        """Return the numbers of all rows in the order of an epoch; each epoch has another seed."""
+    def text_embeddings(self, model: Any, rows: Sequence[Row], processor: Any) -> Tensor:
+        """Return the normalised embedding of the text of each row, [rows, width], on the CPU."""
         ...
 
 

@@ -15,7 +15,6 @@ from torch.nn.utils.rnn import pad_sequence
 from madtp_cli.config import choices
 from madtp_cli.data.dataset import Row
 from madtp_cli.data.pixels import pixel_values
-from madtp_cli.data.similar_texts import grouped_order
 from madtp_cli.execution.packed import Packed
 from madtp_cli.execution.text_runs import OnTextRun, TextRun, ignore_text_run
 from madtp_cli.metrics.retrieval import Ranks, rank
@@ -34,6 +33,8 @@ K_TEST = 16
 LOGIT, LOG_ODDS = choices.of("match_score")
 #: Pairs that are matched in one forward pass.
 PAIRS_AT_ONCE = 256
+#: Texts that are embedded in one forward pass.
+TEXTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,14 @@ class Retrieval:
         """Return the task that adds this score of a match, "logit" or "log-odds", to the similarity of a pair."""
         return Retrieval(self.k_test, match_score)
 
-    def training_order(self, rows: Sequence[Row], seed: str) -> list[int]:
-        """Return an order in which rows with similar texts share a batch, so that they are hard to tell apart."""
-        return grouped_order(rows, seed)
+    def text_embeddings(self, model: Any, rows: Sequence[Row], processor: Any) -> Tensor:
+        """Return the normalised embedding of the text of each row, [rows, width], on the CPU."""
+        parts = []
+        for start in range(0, len(rows), TEXTS_AT_ONCE):
+            encoded = CAPTION.encode([row.text for row in rows[start : start + TEXTS_AT_ONCE]], processor)
+            words, mask = (encoded[name].to(model.device) for name in ("input_ids", "attention_mask"))
+            parts.append(model.embed_texts(words, mask).float().cpu())
+        return torch.cat(parts)
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:
         """Return the inputs of a forward pass, and all captions of the rows.
