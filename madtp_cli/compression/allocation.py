@@ -11,19 +11,14 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-import torch
-
 from madtp_cli import methods
-from madtp_cli.compression import calibration, distillation, stage_titles
+from madtp_cli.compression import calibration, stage_titles
 from madtp_cli.compression.budget import Budget
+from madtp_cli.compression.output_loss import output_loss
 from madtp_cli.compression.remaining_time import Pace
 from madtp_cli.compression.teacher_cache import TeacherCache
 from madtp_cli.compression.threshold_search import Calibration
-from madtp_cli.evaluation import batching
-from madtp_cli.evaluation.compute import inputs_of
 from madtp_cli.evaluation.session import Session
-from madtp_cli.execution import gathering
 from madtp_cli.execution.pruning_settings import PruningSettings
 from madtp_cli.methods import IMAGES, Preset
 from madtp_cli.models.prunable import Prunable
@@ -142,7 +137,9 @@ class _Search:
         title = stage_titles.allocation(len(self.trials) + 1, trials(self.student))
         found = calibration.calibrate(self.session, self.student, self.target, self.samples, rough=CLOSE, title=title)
         missed = abs(found.gflops - self.target.gflops) > 3 * CLOSE * self.target.gflops
-        loss = None if missed else self._loss()
+        loss = None
+        if not missed:
+            loss = output_loss(self.session, self.student, self.teacher_cache, COMPARED * self.samples)
         trial = AllocationTrial(
             embedding_scale=embedding, rise=rise, text_scale=texts, loss=loss, threshold_scale=found.threshold_scale
         )
@@ -154,25 +151,3 @@ class _Search:
         scales = {tower: preset.scales(tower, blocks) for tower, blocks in self.student.blocks.items()}
         settings = replace(_pruning(self.student), scales=scales)
         self.student.attach(replace(settings, embedding_scale=embedding, threshold_scale=threshold_scale))
-
-    @torch.no_grad()
-    def _loss(self) -> float:
-        """Return the mean over the samples of the sum of the losses of what the model puts out.
-
-        Each allocation keeps other tokens, so the losses of the kept tokens do not tell which one is better: with them,
-        an allocation was chosen that lost 2 points more after the fine-tune.
-
-        Several processes compute each loss together, so all of them must have as many batches as the others.
-        """
-        compute, losses, sizes = self.session.compute, list[float](), list[int]()
-        batches = list(batching.batches(self.session, "val", COMPARED * self.samples))
-        for batch in batches[: gathering.fewest(len(batches), compute.device)]:
-            inputs = compute.moved(inputs_of(batch))
-            with compute.precision():
-                output = self.student(**inputs, return_targets=True)
-            targets = self.teacher_cache.targets(inputs)
-            samples = len(inputs["pixel_values"])
-            parts = distillation.step_losses(output, targets, samples)
-            losses.append(sum(loss.item() for name, loss in parts.items() if name not in distillation.TOKEN_LOSSES))
-            sizes.append(gathering.total(samples, compute.device))
-        return float(np.average(losses, weights=sizes))

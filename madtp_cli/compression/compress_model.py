@@ -14,9 +14,11 @@ from madtp_cli.compression.announcement import Compression, TrainingPlan, announ
 from madtp_cli.compression.budget import Budget, feasible_budget, upper_end
 from madtp_cli.compression.elastic import ScaleSampler
 from madtp_cli.compression.fine_tuning import FineTune
-from madtp_cli.compression.optimizers import Schedule
+from madtp_cli.compression.optimizers import Schedule, default_rate
+from madtp_cli.compression.output_loss import output_loss
 from madtp_cli.compression.remaining_time import RemainingTime
 from madtp_cli.compression.student import dense_teacher, prunable_student
+from madtp_cli.compression.teacher_cache import TeacherCache
 from madtp_cli.compression.threshold_search import Calibration
 from madtp_cli.config import CompressSettings
 from madtp_cli.errors import BudgetError
@@ -120,12 +122,14 @@ def _trained(
     few = 0 if saved else rough_samples(session)
     compression = Compression(session, student, teacher, target, training, upper)
     remaining = announce(compression, few)
+    loss = 0.0  # the saved optimizers have the learning rate
     if saved:
         first = training_state.calibration(saved["first"])
         session.progress.message(f"Continuing after step {saved['step']} of the fine-tune.")
     else:
         first = _first_calibration(compression, few)
-    found = _fine_tune(compression, first, settings, state, remaining)
+        loss = _loss_before_training(compression, few) if training and settings.learning_rate is None else 0.0
+    found = _fine_tune(compression, first, settings, state, remaining, loss)
     if state and found is not None:
         training_state.save_trained(state, student, found, session.training, session.allocation)
     return first, found
@@ -138,6 +142,18 @@ def _first_calibration(compression: Compression, samples: int) -> Calibration:
         return allocation.allocate(session, student, compression.teacher, target, samples)
     title = stage_titles.rough_calibration(samples)
     return calibration.calibrate(session, student, target, samples, rough=FIRST_CLOSE, title=title)
+
+
+def _loss_before_training(compression: Compression, samples: int) -> float:
+    """Return the loss of the student's outputs; an allocation has measured it already."""
+    session = compression.session
+    if session.allocation and (loss := session.allocation[0].loss) is not None:
+        return loss
+    session.progress.start(stage_titles.COMPARING, 0)
+    cache = TeacherCache(compression.teacher, session.compute)
+    loss = output_loss(session, compression.student, cache, allocation.COMPARED * samples)
+    session.progress.finish()
+    return loss
 
 
 def _add_curve(
@@ -156,18 +172,23 @@ def _fine_tune(
     settings: CompressSettings,
     state: StateFolder | None,
     remaining: RemainingTime | None,
+    loss: float,
 ) -> Calibration | None:
-    """Fine-tune the student from the first step that is left; return the calibration of its last state."""
+    """Fine-tune the student from the first step that is left; return the calibration of its last state.
+
+    `loss` is that of the outputs before the first step, see `output_loss`.
+    """
     session, student, training = compression.session, compression.student, compression.training
     if training is None:
         return None
+    rate = settings.learning_rate or default_rate(student.widths["vision"], loss)
     return FineTune(
         session=session,
         student=student,
         teacher=compression.teacher,
         target=compression.target,
         first=first,
-        schedule=Schedule(training.steps, settings.rate(student.widths["vision"]), settings.dictionary_learning_rate),
+        schedule=Schedule(training.steps, rate, settings.dictionary_learning_rate),
         samples=training.samples,
         accumulate=settings.accumulate,
         state=state,

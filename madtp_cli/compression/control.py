@@ -6,7 +6,7 @@ import copy
 
 from madtp_cli.compression import distillation
 from madtp_cli.compression.compress_model import training_samples
-from madtp_cli.compression.optimizers import Schedule
+from madtp_cli.compression.optimizers import Schedule, default_rate
 from madtp_cli.config import CompressSettings
 from madtp_cli.evaluation import batching
 from madtp_cli.evaluation.session import Session
@@ -24,7 +24,7 @@ def fine_tuned_dense(session: Session, teacher: Prunable, settings: CompressSett
     student = copy.deepcopy(teacher).requires_grad_(True)
     schedule = Schedule(
         settings.number_of_steps(len(batching.rows(session, "train"))),
-        settings.rate(student.widths["vision"]),
+        settings.learning_rate or default_rate(student.widths["vision"], loss=0.0),
         settings.dictionary_learning_rate,
     )
     batches = batching.training_batches(session, training_samples(settings, schedule.steps), teacher=teacher)

@@ -48,6 +48,7 @@ class StepResult:
         step: Number of the step, from 1.
         steps: Number of all steps.
         losses: The weighted losses by name, of the batches of all processes.
+        learning_rate: Of the pretrained weight matrices.
         seconds: Time since the start of the training.
         traces: The token traces of the step's samples, one for each forward pass; empty while nothing is pruned.
         teacher_seconds: Duration of the teacher's forward pass; 0 if the cache had all targets.
@@ -56,6 +57,7 @@ class StepResult:
     step: int
     steps: int
     losses: dict[str, float]
+    learning_rate: float
     seconds: float
     traces: Sequence[TokenTrace] = ()
     teacher_seconds: float = 0.0
@@ -124,6 +126,7 @@ def distill(training: Training, batches: Iterable[Batch]) -> Iterator[StepResult
         losses, traces = _accumulate_gradients(training, batch)
         gradients.sum_over_processes(student.parameters())
         nn.utils.clip_grad_norm_(student.parameters(), GRADIENT_NORM)
+        rate = training.optimizers[0].param_groups[0]["lr"]
         for optimizer, scheduler in zip(training.optimizers, training.schedulers, strict=True):
             optimizer.step()
             scheduler.step()
@@ -131,7 +134,7 @@ def distill(training: Training, batches: Iterable[Batch]) -> Iterator[StepResult
         student.eval()
         training.step += 1
         seconds = time.monotonic() - started, teacher_cache.seconds - before
-        yield StepResult(training.step, schedule.steps, losses, seconds[0], traces, seconds[1])
+        yield StepResult(training.step, schedule.steps, losses, rate, seconds[0], traces, seconds[1])
 
 
 def _accumulate_gradients(training: Training, batch: Batch) -> tuple[dict[str, float], list[TokenTrace]]:

@@ -135,6 +135,7 @@ class FineTune:
                 progress.expect(self.remaining.left())
             scale = training_state.threshold_scale(self.student)
             figures = {"loss": result.loss, "gflops": gflops, "threshold_scale": scale}
+            figures["learning_rate"] = result.learning_rate
             progress.figures(**figures)
             self.session.training.append(TrainingPoint(step=result.step, **figures))
             progress.advance(result.step, f"loss {result.loss:.3f} · {gflops:.4g} GFLOPs · threshold scale {scale:.3g}")

@@ -19,6 +19,22 @@ REST_RATE = 1 / 3
 WEIGHT_DECAY = 0.05
 #: Newton-Schulz iterations in each step of Muon.
 MUON_ITERATIONS = 5
+#: Default peak rate times model width. A unit with more inputs takes smaller steps, so that its output changes as much.
+RATE_TIMES_WIDTH = 0.007
+#: A student whose loss before the training is above this has a larger rate, at most this many times as large.
+LOSS_OF_BASE_RATE, LARGEST_FACTOR = 0.05, 3.0
+
+
+def default_rate(width: int, loss: float) -> float:
+    """Return the default peak learning rate of the pretrained matrices.
+
+    Args:
+        width: Width of the model's tokens.
+        loss: Loss of the outputs before the training, see `output_loss`. What is far from the dense model has more to
+            learn: the rate grows with the square root.
+    """
+    factor = math.sqrt(loss / LOSS_OF_BASE_RATE)
+    return RATE_TIMES_WIDTH / width * min(max(factor, 1.0), LARGEST_FACTOR)
 
 
 @dataclass(frozen=True)

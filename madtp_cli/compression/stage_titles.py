@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 ESTIMATING = "Estimating the time"
+#: Of the outputs before the training, for the learning rate.
+COMPARING = "Comparing with the dense model"
 FINE_TUNING = "Fine-tuning"
 #: The calibration between the rough one and the one on all samples.
 CALIBRATING = "Calibrating the threshold scale"

@@ -74,7 +74,7 @@ class CompareSettings(RunSettings):
     """Number of fine-tuning steps, 0 or more; 0 only calibrates. Default: 360."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Peak learning rate of the pretrained weight matrices, above 0, at most 1. Default: 0.007 divided by the width of
-    the model."""
+    the model, and up to three times as much if pruning has changed the outputs a lot."""
     dictionary_learning_rate: float = Field(default=DICTIONARY_LEARNING_RATE, gt=0, le=1)
     """Peak learning rate of the dictionary and its projections, above 0, at most 1."""
     time: bool = True

@@ -49,8 +49,6 @@ FileName = Annotated[str, AfterValidator(_is_listed)]
 SAMPLE_SUFFIXES = (".jsonl", ".parquet")
 #: Fine-tuning steps if neither steps nor epochs are given.
 DEFAULT_STEPS = 360
-#: Learning rate times model width. A unit with more inputs takes smaller steps, so that its output changes as much.
-RATE_TIMES_WIDTH = 0.007
 #: The dictionary starts from random values, so it learns much faster than the pretrained weights.
 DICTIONARY_LEARNING_RATE = 2e-3
 
@@ -215,7 +213,7 @@ class CompressSettings(GateSettings, RunSettings):
     trackio. It needs the package of that name and accelerate. Default: none."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Peak learning rate of the pretrained weight matrices, above 0, at most 1. Default: 0.007 divided by the width of
-    the model."""
+    the model, and up to three times as much if pruning has changed the outputs a lot."""
     dictionary_learning_rate: float = Field(default=DICTIONARY_LEARNING_RATE, gt=0, le=1)
     """Peak learning rate of the dictionary and its projections, above 0, at most 1."""
 
@@ -228,10 +226,6 @@ class CompressSettings(GateSettings, RunSettings):
         if self.epochs is not None:
             return math.ceil(self.epochs * train_rows / self.batch_size)
         return DEFAULT_STEPS if self.steps is None else self.steps
-
-    def rate(self, width: int) -> float:
-        """Return the peak learning rate of the pretrained weights of a model whose tokens have this width."""
-        return self.learning_rate or RATE_TIMES_WIDTH / width
 
     @model_validator(mode="after")
     def _has_one_length(self) -> CompressSettings:

@@ -81,7 +81,6 @@ def _resolved(source: Path, session: Session, settings: CompressSettings) -> dic
         "dtype": number_format.name_of(session.compute.dtype),
         "save_dtype": number_format.name_of(saved_in),
         "output": str(settings.output_for(source)),
-        "learning_rate": settings.rate(session.model.widths["vision"]),
     }
     if settings.epochs is None:
         found["steps"] = settings.number_of_steps(0)

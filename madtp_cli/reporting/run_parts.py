@@ -59,6 +59,8 @@ class TrainingPoint(Part):
     """Mean GFLOPs per sample of the batch."""
     threshold_scale: float
     """The threshold scale after the step; it has no unit."""
+    learning_rate: float | None = None
+    """Learning rate of the pretrained weight matrices in the step; null in reports of earlier versions."""
 
 
 class AllocationTrial(Part):

@@ -64,7 +64,7 @@ def test_a_slightly_better_allocation_is_not_chosen(session, monkeypatch) -> Non
     student, teacher = prunable_student(session.model, "madtp"), dense_teacher(session.model)
     target = feasible_budget(session, student, session.settings.gflops_budget)
     losses = iter([5.0, 4.6, 6.0, 5.0, 5.0, 4.6, 7.0])
-    monkeypatch.setattr(allocation._Search, "_loss", lambda self: next(losses))
+    monkeypatch.setattr(allocation, "output_loss", lambda *_: next(losses))
     allocation.allocate(session, student, teacher, target, 8)
     assert [trial.loss for trial in session.allocation] == [5.0, 4.6, 4.6, 5.0, 5.0, 6.0, 7.0]
     assert pruning_of(student).embedding_scale == madtp.PRESET.embedding
@@ -100,7 +100,7 @@ def test_texts_stay_whole_if_that_is_closer_to_the_dense_model(session, monkeypa
     student, teacher = prunable_student(session.model, "madtp"), dense_teacher(session.model)
     target = feasible_budget(session, student, session.settings.gflops_budget)
     losses = iter([5.0, 4.0, 6.0, 5.0, 5.0, 3.0, 7.0])
-    monkeypatch.setattr(allocation._Search, "_loss", lambda self: next(losses))
+    monkeypatch.setattr(allocation, "output_loss", lambda *_: next(losses))
     allocation.allocate(session, student, teacher, target, 8)
     best = session.allocation[0]
     assert (best.embedding_scale, best.text_scale) == (madtp.PRESET.embedding / 4, 0.0)

@@ -11,7 +11,7 @@ from torch import nn
 
 from madtp_cli.compression import distillation, optimizers
 from madtp_cli.compression.distillation import StepResult, Training
-from madtp_cli.compression.optimizers import Schedule
+from madtp_cli.compression.optimizers import Schedule, default_rate
 from madtp_cli.compression.teacher_cache import TeacherCache
 from madtp_cli.evaluation.compute import ComputeConfig
 from madtp_cli.execution.block_trace import BlockTrace
@@ -192,7 +192,7 @@ def test_after_each_step_the_student_is_in_evaluation_mode(attached, teacher, ba
 
 def test_the_loss_of_a_step_is_the_sum_of_its_losses() -> None:
     """The losses already include their weights."""
-    step_result = StepResult(step=4, steps=10, losses={"logits": 0.5, "task": 0.25}, seconds=8.0)
+    step_result = StepResult(step=4, steps=10, losses={"logits": 0.5, "task": 0.25}, learning_rate=1e-4, seconds=8.0)
     assert step_result.loss == 0.75
 
 
@@ -208,3 +208,9 @@ def test_accumulated_passes_have_the_mean_of_their_losses(attached, teacher, col
     for name, loss in result.losses.items():
         mean = (2 * expected[0][name].item() + 3 * expected[1][name].item()) / 5
         assert loss == pytest.approx(mean, rel=1e-4), name
+
+
+def test_the_default_rate_grows_with_the_loss_before_the_training() -> None:
+    """Within limits: what is near the dense model must not move away from it."""
+    rates = [64 * default_rate(64, loss) for loss in (0.0, 0.05, 0.2, 0.45, 9.0)]
+    assert rates == pytest.approx([0.007, 0.007, 0.014, 0.021, 0.021])
