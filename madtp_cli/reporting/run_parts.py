@@ -60,7 +60,7 @@ class TrainingPoint(Part):
     threshold_scale: float
     """The threshold scale after the step; it has no unit."""
     learning_rate: float | None = None
-    """Learning rate of the pretrained weight matrices in the step; null in reports of earlier versions."""
+    """Learning rate of the pretrained weight matrices in the step; it has no unit. Null in earlier reports."""
 
 
 class AllocationTrial(Part):
