@@ -190,9 +190,16 @@ def madtp() -> Iterator[Callable[..., Result]]:
 #: Folders and files below tests/ whose tests run whole commands or many processes; `make test-fast` leaves them out.
 SLOW = ("cli", "examples", "checkpoint/test_remote_code.py")
 
+#: Files whose single tests take a minute or more.
+LONGEST = ("test_readme.py", "test_two_processes.py")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests in the slow folders and files."""
+    """Mark the tests in the slow folders and files, and run the longest tests first.
+
+    Two processes share the tests. The longest ones at the end would leave one of the processes without work.
+    """
+    items.sort(key=lambda item: item.path.name not in LONGEST)  # keeps the order of all others
     for item in items:
         if any(item.path.is_relative_to(Path(__file__).parent / part) for part in SLOW):
             item.add_marker(pytest.mark.slow)
