@@ -27,7 +27,9 @@ def fine_tuned_dense(session: Session, teacher: Prunable, settings: CompressSett
         settings.learning_rate or default_rate(student.widths["vision"], loss=0.0),
         settings.dictionary_learning_rate,
     )
-    batches = batching.training_batches(session, training_samples(settings, schedule.steps), teacher=teacher)
+    samples = training_samples(settings, schedule.steps)
+    embeddings = batching.text_embeddings(session, teacher, samples)
+    batches = batching.training_batches(session, samples, embeddings=embeddings)
     session.progress.start("Fine-tuning the control", schedule.steps)
     training = distillation.Training.begin(student, teacher, schedule, session.compute, session.teacher_targets)
     for result in distillation.distill(training, batches):

@@ -125,7 +125,8 @@ class FineTune:
         The student is then in evaluation mode.
         """
         progress = self.session.progress
-        batches = batching.training_batches(self.session, self.samples, training.step, self.teacher)
+        embeddings = batching.text_embeddings(self.session, self.teacher, self.samples)
+        batches = batching.training_batches(self.session, self.samples, training.step, embeddings)
         progress.start(stage_titles.FINE_TUNING, self.schedule.steps)
         started = time.monotonic()
         for result in distillation.distill(training, batches):

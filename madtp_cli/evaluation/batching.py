@@ -72,7 +72,7 @@ def require_training_batches(session: Session, samples: int | None = None) -> No
 
 
 def training_batches(
-    session: Session, samples: int | None = None, done: int = 0, teacher: Prunable | None = None
+    session: Session, samples: int | None = None, done: int = 0, embeddings: Tensor | None = None
 ) -> Iterator[Batch]:
     """Yield shuffled batches of training rows on the device, epoch after epoch without end, after the first `done`.
 
@@ -85,8 +85,7 @@ def training_batches(
         session: Data, batch size and seed.
         samples: Number of rows to use; all if None.
         done: Batches to skip.
-        teacher: The dense model. If it is given and the task asks for it, rows whose texts the model finds similar
-            share a batch.
+        embeddings: Of the rows' texts, see `text_embeddings`. If they are given, rows with similar texts share a batch.
 
     Raises:
         DataError, UsageError: There is nothing to train on, see `require_training_batches`.
@@ -94,25 +93,40 @@ def training_batches(
     chosen, seed = _some_rows(session, "train", samples), session.settings.seed
     size = session.settings.batch_size
     first, skipped = divmod(done, sharing.steps(chosen, size))
-    embeddings: Tensor | None = None
     for epoch in itertools.count(first):
         captioned = SampledCaptions(chosen, seed, epoch if samples is None else 0)
         start, key = skipped * size if epoch == first else 0, f"{seed}/{epoch}"
-        if samples is None or embeddings is None:
-            embeddings = _text_embeddings(session, captioned, teacher)
         order = None if embeddings is None else grouped_order(captioned, embeddings, key)
         for batch in _collated(session, captioned, key, start, order=order, shared=True):
             yield session.compute.moved(batch)
 
 
 @torch.no_grad()
-def _text_embeddings(session: Session, chosen: Sequence[Row], teacher: Prunable | None) -> Tensor | None:
-    """Return the dense model's embeddings of the rows' texts if the task groups by them; all processes get the same."""
-    task = session.task
-    if teacher is None or not isinstance(task, GroupingTask):
+def text_embeddings(session: Session, teacher: Prunable, samples: int | None = None) -> Tensor | None:
+    """Return the dense model's embeddings of the texts of the training rows, [rows, width]; the same in all processes.
+
+    These are the texts of the first epoch.
+
+    Args:
+        session: The data and the task.
+        teacher: The dense model.
+        samples: Number of rows to use; all if None.
+
+    Returns:
+        None if the task does not group samples by their texts.
+
+    Raises:
+        DataError: The train split has no rows.
+    """
+    task, chosen = session.task, _some_rows(session, "train", samples)
+    if not isinstance(task, GroupingTask):
         return None
+    captioned, advance = SampledCaptions(chosen, session.settings.seed, 0), session.progress.advance
+    session.progress.start("Embedding the texts", len(chosen))
     with session.compute.precision():
-        return processes.from_main(lambda: task.text_embeddings(teacher, chosen, session.processor))
+        found = processes.from_main(lambda: task.text_embeddings(teacher, captioned, session.processor, advance))
+    session.progress.finish()
+    return found
 
 
 def full_batches(session: Session, split: str, size: int, number: int) -> list[Batch]:

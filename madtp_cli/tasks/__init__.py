@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
@@ -209,8 +209,13 @@ class ComparingTask(Protocol):
 class GroupingTask(Protocol):
     """A task that learns from comparing the samples of a batch, so samples with similar texts share a batch."""
 
-    def text_embeddings(self, model: Any, rows: Sequence[Row], processor: Any) -> Tensor:
-        """Return the normalised embedding of the text of each row, [rows, width], on the CPU."""
+    def text_embeddings(
+        self, model: Any, rows: Sequence[Row], processor: Any, on_rows: Callable[[int], None]
+    ) -> Tensor:
+        """Return the normalised embedding of the text of each row, [rows, width], on the CPU.
+
+        `on_rows` is called with the number of rows that are done.
+        """
         ...
 
 

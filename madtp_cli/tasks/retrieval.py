@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
 from typing import Any
@@ -98,13 +98,16 @@ class Retrieval:
         """Return the task that adds this score of a match, "logit" or "log-odds", to the similarity of a pair."""
         return Retrieval(self.k_test, match_score)
 
-    def text_embeddings(self, model: Any, rows: Sequence[Row], processor: Any) -> Tensor:
+    def text_embeddings(
+        self, model: Any, rows: Sequence[Row], processor: Any, on_rows: Callable[[int], None]
+    ) -> Tensor:
         """Return the normalised embedding of the text of each row, [rows, width], on the CPU."""
         parts = []
         for start in range(0, len(rows), TEXTS_AT_ONCE):
             encoded = CAPTION.encode([row.text for row in rows[start : start + TEXTS_AT_ONCE]], processor)
             words, mask = (encoded[name].to(model.device) for name in ("input_ids", "attention_mask"))
             parts.append(model.embed_texts(words, mask).float().cpu())
+            on_rows(min(start + TEXTS_AT_ONCE, len(rows)))
         return torch.cat(parts)
 
     def collate(self, rows: Sequence[Row], processor: Any) -> dict[str, Tensor]:

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from madtp_cli.config import RunSettings
 from madtp_cli.errors import DataError
 from madtp_cli.evaluation import batching
 from madtp_cli.evaluation.session import Session
-from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import ProgressReporter
 from tests.paths import EXAMPLES
 
@@ -69,20 +69,21 @@ def test_a_training_batch_of_retrieval_has_groups_of_similar_texts() -> None:
     settings = RunSettings(limit=64, batch_size=8, device="cpu", seed=5)
     session = Session.open(EXAMPLES / "clip.pt", settings, ProgressReporter(), ["train"])
 
-    def epochs(teacher: Prunable | None) -> tuple[list[frozenset[bytes]], float]:
+    def epochs(embeddings: Tensor | None) -> tuple[list[frozenset[bytes]], float]:
         """Return the batches of two epochs as sets of images, and the similarity of a text to the nearest one."""
         batches, nearest = [], []
-        for batch in itertools.islice(batching.training_batches(session, 64, teacher=teacher), 16):
+        for batch in itertools.islice(batching.training_batches(session, 64, embeddings=embeddings), 16):
             texts = session.model.embed_texts(batch["input_ids"], batch["attention_mask"])
             nearest.append((texts @ texts.T).fill_diagonal_(-1).amax(1).mean().item())
             batches.append(frozenset(image.numpy().tobytes() for image in batch["pixel_values"]))
         return batches, sum(nearest) / len(nearest)
 
-    grouped, similarity = epochs(session.model)
+    embeddings = batching.text_embeddings(session, session.model, 64)
+    grouped, similarity = epochs(embeddings)
     assert len(frozenset().union(*grouped[:8])) == len(frozenset().union(*grouped[8:])) == 64
     assert set(grouped[:8]) != set(grouped[8:])
     assert similarity > epochs(None)[1] + 0.05
     assert grouped[3:] == [
         frozenset(image.numpy().tobytes() for image in batch["pixel_values"])
-        for batch in itertools.islice(batching.training_batches(session, 64, 3, session.model), 13)
+        for batch in itertools.islice(batching.training_batches(session, 64, 3, embeddings), 13)
     ]
