@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from examples.training.small import small_checkpoint
 from madtp_cli.cli.app import app
+from madtp_cli.evaluation import timing
 from madtp_cli.execution.block_pruner import PruningSettings
 from madtp_cli.models.blip.nlvr2 import MadtpBlipForNLVR2
 from madtp_cli.models.blip.towers import MadtpBlipConfig
@@ -185,6 +186,14 @@ def madtp() -> Iterator[Callable[..., Result]]:
             return result
 
         yield run
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_turns() -> Iterator[None]:
+    """Time each model twice only: timing takes ten seconds, which is most of a run on a few samples."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(timing, "turns_for", lambda seconds: 2)
+        yield
 
 
 #: Folders and files below tests/ whose tests run whole commands or many processes; `make test-fast` leaves them out.

@@ -24,6 +24,11 @@ CPU = ComputeConfig(torch.device("cpu"), torch.float32)
 FLOAT = 4
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_turns() -> None:
+    """Replace the fixture of all other tests: here the number of turns is that of a run."""
+
+
 class Clock:
     """A clock that moves only when one of its models runs."""
 

@@ -13,19 +13,10 @@ import torch
 
 import madtp_cli
 from madtp_cli.errors import CheckError, InputError
-from madtp_cli.evaluation import timing
 from madtp_cli.pipelines import rerun
 from madtp_cli.reporting.schema import CompressReport
 
 SMALL: Any = {"gflops_budget": 0.7, "limit": 6, "batch_size": 3, "steps": 3, "device": "cpu", "seed": 5}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_turns():
-    """Timing is most of such a small run."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(timing, "turns_for", lambda seconds: 2)
-        yield
 
 
 @pytest.fixture(scope="module")

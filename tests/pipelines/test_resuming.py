@@ -17,7 +17,6 @@ import madtp_cli
 from madtp_cli.checkpoint.state_folder import StateFolder
 from madtp_cli.config import resolve
 from madtp_cli.errors import BudgetError, OutputError, ResumeError
-from madtp_cli.evaluation import timing
 from madtp_cli.pipelines import gating, resuming
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting.schema import CompressReport
@@ -51,14 +50,6 @@ class Stop(ProgressReporter):
 
 def _kill() -> None:
     raise _Killed
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _few_turns():
-    """Timing is most of such a small run."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(timing, "turns_for", lambda seconds: 2)
-        yield
 
 
 def _interrupt() -> None:
