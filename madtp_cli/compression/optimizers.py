@@ -33,7 +33,7 @@ def default_rate(width: int, loss: float) -> float:
         loss: Loss of the outputs before the training, see `output_loss`. What is far from the dense model has more to
             learn: the rate grows with the square root.
     """
-    factor = math.sqrt(loss / LOSS_OF_BASE_RATE)
+    factor = math.sqrt(max(loss, 0.0) / LOSS_OF_BASE_RATE)  # rounding makes a loss of nothing negative
     return RATE_TIMES_WIDTH / width * min(max(factor, 1.0), LARGEST_FACTOR)
 
 

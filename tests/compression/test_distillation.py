@@ -212,5 +212,5 @@ def test_accumulated_passes_have_the_mean_of_their_losses(attached, teacher, col
 
 def test_the_default_rate_grows_with_the_loss_before_the_training() -> None:
     """Within limits: what is near the dense model must not move away from it."""
-    rates = [64 * default_rate(64, loss) for loss in (0.0, 0.05, 0.2, 0.45, 9.0)]
-    assert rates == pytest.approx([0.007, 0.007, 0.014, 0.021, 0.021])
+    rates = [64 * default_rate(64, loss) for loss in (-1e-9, 0.0, 0.05, 0.2, 0.45, 9.0)]
+    assert rates == pytest.approx([0.007, 0.007, 0.007, 0.014, 0.021, 0.021])
