@@ -16,11 +16,11 @@ import sys
 from pathlib import Path
 
 import madtp_cli
-from examples import method_tables
+from examples import method_tables, range_table
 from madtp_cli.config import DEFAULT_STEPS
 from madtp_cli.errors import MadtpError
 from madtp_cli.models import architectures
-from madtp_cli.reporting.schema import CompressReport
+from madtp_cli.reporting.schema import CompressReport, EvalReport
 
 HERE = Path(__file__).parent
 #: Title and checkpoint of each row, and the captions per image of its retrieval data (None: the default data set).
@@ -160,6 +160,18 @@ def index_line(title: str, budget: str, report: CompressReport) -> str:
     return f"| {' | '.join([*cells, f'{part.images:,}'])} |"
 
 
+def range_line(budget: str, folder: Path) -> str:
+    """Return the line of a budget in the table of the checkpoint for a range; what exists is not made again."""
+    output, measured = folder / "nlvr2-range", folder / f"nlvr2-range-{budget}.json"
+    if not measured.exists():
+        if not output.exists():
+            run_madtp(["compress", HERE / "blip.pt", "--gflops-budget", range_table.RANGE, "--output", output])
+        report = madtp_cli.evaluate(output, gflops_budget=budget)
+        measured.write_text(report.model_dump_json(), encoding="utf-8")
+    alone = compress("nlvr2", budget, folder) if budget in range_table.ALONE else None
+    return range_table.line(budget, EvalReport.model_validate_json(measured.read_text("utf-8")), alone)
+
+
 def data_options(row: str, folder: Path) -> list[object]:
     """Return the options for the data of a row; data that is not the default is written unless it exists."""
     captions = ROWS[row][2]
@@ -266,6 +278,8 @@ def main() -> None:
     lines.append(INDEX_INTRODUCTION)
     for encoder in ENCODERS:
         lines += [index_row(encoder, budget, options.folder) for budget in options.budgets]
+    lines.append(range_table.INTRODUCTION)
+    lines += [range_line(budget, options.folder) for budget in range_table.BUDGETS]
     lines += ["", (HERE / "tried.md").read_text("utf-8").rstrip()]
     lines += [ARCHITECTURES_INTRODUCTION, *architecture_rows()]
     (HERE / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
