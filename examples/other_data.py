@@ -1,7 +1,7 @@
 """Train a small model on data that others made, compare pruning methods on it, and write other_data.md.
 
-    python examples/other_data.py easy-vqa SOURCE     a BLIP for VQA; SOURCE is the folder easy_vqa/data of the package
-    python examples/other_data.py cifar10 SOURCE      a CLIP for classification; SOURCE is a zip file of photographs
+    python -m examples.other_data easy-vqa SOURCE     a BLIP for VQA; SOURCE is the folder easy_vqa/data of the package
+    python -m examples.other_data cifar10 SOURCE      a CLIP for classification; SOURCE is a zip file of photographs
 
 `pip download --no-deps easy-vqa` gets the first one; unpack it with `python -m zipfile -e`. The zip file has
 train/<class>/1.jpg and test/<class>/1.jpg. Nothing else is downloaded.
@@ -53,7 +53,7 @@ PROMPTS = (*TEMPLATES, "a {}.", "a small photo of a {}.", "a blurry photo of the
 INTRODUCTION = """\
 # Results on data that others made
 
-Written by `python examples/other_data.py`. It trains two small models for some minutes on one CPU core, and compares
+Written by `python -m examples.other_data`. It trains two small models for some minutes on one CPU core, and compares
 pruning methods on them with `madtp compare`. All methods use the same budget search, cost formula and seed.
 
 * **easy-VQA** (Victor Zhou, MIT licence): 5,000 generated images of 64 pixels with one coloured shape each, and 48,248

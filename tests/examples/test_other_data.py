@@ -24,6 +24,7 @@ from madtp_cli.data.image_sources import ImageFile
 from madtp_cli.evaluation.report_parts import environment
 from madtp_cli.reporting.comparison import CompareReport, ComparisonRow, DifferencePart
 from madtp_cli.reporting.schema import Interval
+from tests.paths import EXAMPLES
 
 COLOURS = ("red", "blue")
 CLASSES = ("cat", "ship")
@@ -248,3 +249,20 @@ def test_a_missing_comparison_leaves_its_data_set_out_of_the_page(tmp_path: Path
     assert "## easy-VQA" not in page
     assert "Trained for 7 minutes of CPU time: 1,500 steps with 64 of 49,000 samples." in page
     assert "| 0.2 | tome | 0.250 | 70.00 | -10.00 [-12.00, -8.00] | – | over |" in page
+
+
+def test_the_page_has_the_words_of_its_script() -> None:
+    """The results take an hour to make, so a change of the explanations is also made in the page by hand."""
+    page = (EXAMPLES / "other_data.md").read_text("utf-8")
+    assert page.startswith(other_data.INTRODUCTION)
+
+
+def test_every_data_set_on_the_page_has_every_method_and_budget() -> None:
+    """A row that cannot reach its budget is also a result."""
+    page = (EXAMPLES / "other_data.md").read_text("utf-8")
+    _, *sections = page.split("\n## ")
+    assert sections
+    for section in sections:
+        table = section.partition("Without training; ")[2].partition("\n\nAfter ")[0]
+        rows = {tuple(cell.strip() for cell in line.split("|")[1:3]) for line in table.splitlines() if "|" in line}
+        assert {(budget, method) for budget in other_data.BUDGETS for method in other_data.METHODS} <= rows
