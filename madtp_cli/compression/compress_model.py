@@ -140,6 +140,7 @@ def _first_calibration(compression: Compression, samples: int) -> Calibration:
     session, student, target = compression.session, compression.student, compression.target
     if allocation.needs_allocation(student, session.model.pruning):
         return allocation.allocate(session, student, compression.teacher, target, samples)
+    session.allocation.clear()  # a comparison has had other methods before
     title = stage_titles.rough_calibration(samples)
     return calibration.calibrate(session, student, target, samples, rough=FIRST_CLOSE, title=title)
 

@@ -13,12 +13,14 @@ from madtp_cli import config, processes
 from madtp_cli.compression import announcement, calibration, compress_model
 from madtp_cli.compression.announcement import Compression, TrainingPlan
 from madtp_cli.compression.budget import Budget, resolve
+from madtp_cli.compression.optimizers import default_rate
 from madtp_cli.compression.remaining_time import Pace, RemainingTime
 from madtp_cli.compression.student import dense_teacher, prunable_student
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.progress import PlannedStage, ProgressReporter
 from madtp_cli.progress.forecast import Forecast
+from madtp_cli.reporting.run_parts import AllocationTrial
 
 STEPS = 10
 #: Allocations that are tried for a model with a text tower.
@@ -66,6 +68,18 @@ def test_the_teacher_is_the_dense_model_in_the_same_memory(attached, collate, sa
     with torch.no_grad():
         dense, pruned = (each(**batch).trace["vision"][-1].left for each in (teacher, model))
     assert min(dense) == 37 > max(pruned)
+
+
+def test_the_learning_rate_is_that_of_the_student_and_not_of_one_before_it(session, settings, monkeypatch) -> None:
+    """A comparison uses one session for all methods, and only some of them allocate."""
+    settings = settings.model_copy(update={"steps": 1, "method": "random"})
+    session.allocation.append(AllocationTrial(embedding_scale=1, rise=1, text_scale=1, loss=9.0, threshold_scale=1))
+    monkeypatch.setattr(compress_model, "output_loss", lambda *_: 0.2)
+    compress_model.compress_model(session, settings, strict=False)
+    assert [point.learning_rate for point in session.training] == [default_rate(session.model.widths["vision"], 0.2)]
+    given = settings.model_copy(update={"learning_rate": 0.5})
+    compress_model.compress_model(session, given, strict=False)
+    assert session.training[-1].learning_rate == 0.5
 
 
 def test_the_student_is_trained_and_the_teacher_is_not(session, settings) -> None:
