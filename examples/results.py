@@ -113,18 +113,22 @@ literature; the last column states what that figure counts.
 |---|---|---|---|"""
 
 
+def output_of(row: str, budget: str, folder: Path, seed: int = 0) -> Path:
+    """Return the folder of a compressed checkpoint in the folder of all outputs."""
+    return folder / "-".join([row, budget, *([f"seed{seed}"] if seed else [])])
+
+
 def compress(row: str, budget: str, folder: Path, seed: int = 0) -> CompressReport:
     """Run `madtp compress`, unless its output exists, and return its report.
 
     Args:
         row: A key of `ROWS`.
-        budget: Share of the dense GFLOPs.
+        budget: Share of the dense GFLOPs, or a range of shares.
         folder: Where all outputs are.
         seed: Seed of calibration and fine-tuning.
     """
     source = ROWS[row][1]
-    output = folder / "-".join([row, budget, *([f"seed{seed}"] if seed else [])])
-    steps = STEPS.get(budget)
+    output, steps = output_of(row, budget, folder, seed), STEPS.get(budget)
     if not (output / "report.json").exists():
         command = ["compress", HERE / source, "--gflops-budget", budget, "--output", output, "--overwrite"]
         command += data_options(row, folder)
@@ -162,11 +166,10 @@ def index_line(title: str, budget: str, report: CompressReport) -> str:
 
 def range_line(budget: str, folder: Path) -> str:
     """Return the line of a budget in the table of the checkpoint for a range; what exists is not made again."""
-    output, measured = folder / "nlvr2-range", folder / f"nlvr2-range-{budget}.json"
+    measured = folder / f"nlvr2-range-{budget}.json"
     if not measured.exists():
-        if not output.exists():
-            run_madtp(["compress", HERE / "blip.pt", "--gflops-budget", range_table.RANGE, "--output", output])
-        report = madtp_cli.evaluate(output, gflops_budget=budget)
+        compress("nlvr2", range_table.RANGE, folder)
+        report = madtp_cli.evaluate(output_of("nlvr2", range_table.RANGE, folder), gflops_budget=budget)
         measured.write_text(report.model_dump_json(), encoding="utf-8")
     alone = compress("nlvr2", budget, folder) if budget in range_table.ALONE else None
     return range_table.line(budget, EvalReport.model_validate_json(measured.read_text("utf-8")), alone)

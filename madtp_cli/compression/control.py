@@ -14,7 +14,9 @@ from madtp_cli.models.prunable import Prunable
 
 
 def fine_tuned_dense(session: Session, teacher: Prunable, settings: CompressSettings) -> Prunable:
-    """Return a copy of the dense model after the fine-tuning of a pruned one: same data, losses, steps and rates.
+    """Return a copy of the dense model after the fine-tuning of a pruned one: same data, losses and steps.
+
+    The default learning rate is that of a student whose outputs are those of the dense model.
 
     Args:
         session: Data and compute config.

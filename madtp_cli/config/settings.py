@@ -209,8 +209,8 @@ class CompressSettings(GateSettings, RunSettings):
     """Parts into which the batch of a step is split, 1 or more. They run one after another, which saves memory; losses
     that compare samples compare those of one part."""
     tracker: Literal["tensorboard", "wandb", "trackio"] | None = None
-    """Program that records loss, GFLOPs and threshold scale of each step: tensorboard (files in runs/), wandb or
-    trackio. It needs the package of that name and accelerate. Default: none."""
+    """Program that records loss, GFLOPs, threshold scale and learning rate of each step: tensorboard (files in runs/),
+    wandb or trackio. It needs the package of that name and accelerate. Default: none."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
     """Peak learning rate of the pretrained weight matrices, above 0, at most 1. Default: 0.007 divided by the width of
     the model, and up to three times as much if pruning has changed the outputs a lot."""

@@ -54,7 +54,7 @@ def batches(
         order: The numbers of all rows in the order to use, instead of `seed`.
         workers: Processes that decode images; None for a number that suits the images. It does not change the batches.
         start: Samples of this pass to skip, to continue where an earlier pass stopped.
-        limit: Use only the first `limit` rows, shuffled or not.
+        limit: Use only the first `limit` rows, shuffled or not; not for a given order.
         shared: Whether the processes of a run share each batch, so that this one gets only its part. A last batch with
             fewer samples than processes is left out.
 
@@ -62,7 +62,7 @@ def batches(
         DataError: An image cannot be decoded.
     """
     count = len(rows) if limit is None else min(limit, len(rows))
-    order = _order(count, seed) if order is None else order[:count]
+    order = _order(count, seed) if order is None else order
     row_numbers = [list(order[first : first + batch_size]) for first in range(start, len(order), batch_size)]
     if shared:
         row_numbers = sharing.batches(order, rows, batch_size)[start // batch_size :]

@@ -10,7 +10,7 @@ import torch
 
 from madtp_cli import config
 from madtp_cli.compression import allocation, compress_model, stage_titles
-from madtp_cli.compression.budget import feasible_budget
+from madtp_cli.compression.budget import Budget, feasible_budget
 from madtp_cli.compression.remaining_time import Pace
 from madtp_cli.compression.student import dense_teacher, prunable_student
 from madtp_cli.evaluation import sample_costs
@@ -31,6 +31,13 @@ def session() -> Session:
     return Session.open(EXAMPLE, settings, ProgressReporter())
 
 
+def models_and_budget(session: Session) -> tuple[Prunable, Prunable, Budget]:
+    """Return a student before its allocation, its teacher and the budget of the settings."""
+    assert isinstance(session.settings, config.CompressSettings)
+    student = prunable_student(session.model, "madtp")
+    return student, dense_teacher(session.model), feasible_budget(session, student, session.settings.gflops_budget)
+
+
 def pruning_of(student: Prunable) -> PruningSettings:
     """Return the pruning settings of a student."""
     assert student.pruning is not None
@@ -39,8 +46,7 @@ def pruning_of(student: Prunable) -> PruningSettings:
 
 def test_no_allocation_is_clearly_closer_to_the_dense_model(session) -> None:
     """All trials cost the same, so the loss decides. The student has the factors and the scale of the best one."""
-    student, teacher = prunable_student(session.model, "madtp"), dense_teacher(session.model)
-    target = feasible_budget(session, student, session.settings.gflops_budget)
+    student, teacher, target = models_and_budget(session)
     found = allocation.allocate(session, student, teacher, target, 8)
     trials = session.allocation
     assert len(trials) == allocation.trials(student) == 7
@@ -61,8 +67,7 @@ def test_no_allocation_is_clearly_closer_to_the_dense_model(session) -> None:
 
 def test_a_slightly_better_allocation_is_not_chosen(session, monkeypatch) -> None:
     """The difference could be one of the samples; the preset is the first trial."""
-    student, teacher = prunable_student(session.model, "madtp"), dense_teacher(session.model)
-    target = feasible_budget(session, student, session.settings.gflops_budget)
+    student, teacher, target = models_and_budget(session)
     losses = iter([5.0, 4.6, 6.0, 5.0, 5.0, 4.6, 7.0])
     monkeypatch.setattr(allocation, "output_loss", lambda *_: next(losses))
     allocation.allocate(session, student, teacher, target, 8)
@@ -72,8 +77,7 @@ def test_a_slightly_better_allocation_is_not_chosen(session, monkeypatch) -> Non
 
 def test_an_allocation_that_misses_the_budget_is_not_chosen(session, monkeypatch) -> None:
     """It has no loss, because another cost would make it better or worse."""
-    student, teacher = prunable_student(session.model, "madtp"), dense_teacher(session.model)
-    target = feasible_budget(session, student, session.settings.gflops_budget)
+    student, teacher, target = models_and_budget(session)
     monkeypatch.setattr(allocation, "EMBEDDING_FACTORS", (1.0, 0.0))
     monkeypatch.setattr(allocation, "RISE_FACTORS", ())
     monkeypatch.setattr(allocation, "TEXT_FACTORS", ())
@@ -97,8 +101,7 @@ def test_other_methods_and_compressed_checkpoints_keep_their_allocation(session)
 
 def test_texts_stay_whole_if_that_is_closer_to_the_dense_model(session, monkeypatch) -> None:
     """The factor of the texts is tried last, with the best factors of the image tower."""
-    student, teacher = prunable_student(session.model, "madtp"), dense_teacher(session.model)
-    target = feasible_budget(session, student, session.settings.gflops_budget)
+    student, teacher, target = models_and_budget(session)
     losses = iter([5.0, 4.0, 6.0, 5.0, 5.0, 3.0, 7.0])
     monkeypatch.setattr(allocation, "output_loss", lambda *_: next(losses))
     allocation.allocate(session, student, teacher, target, 8)

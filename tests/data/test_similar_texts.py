@@ -31,9 +31,7 @@ def test_similar_texts_are_neighbours_and_each_row_occurs_once(monkeypatch, pool
     assert sorted(order) == list(range(120))
     assert order == grouped_order(rows, embeddings, "0/0") != grouped_order(rows, embeddings, "0/1")
     same = sum(kinds[a] == kinds[b] for a, b in itertools.pairwise(order))
-    by_chance = sum(kinds[a] == kinds[b] for a, b in itertools.pairwise(range(120)))
-    assert by_chance == 0
-    assert same >= (90 if pool > 120 else 20)
+    assert same >= (90 if pool > 120 else 20)  # about 3 in a random order
 
 
 def test_a_text_that_also_belongs_to_the_image_is_in_another_group() -> None:

@@ -28,7 +28,7 @@ def first(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_report_records_what_the_run_depends_on(first, checkpoint) -> None:
-    """Each setting has the value that was used, and its origin."""
+    """Each setting has its value and its origin. The run chooses the learning rate, so a repeated run does so too."""
     record = CompressReport.model_validate_json(first.read_text()).record
     used = {name: (part.value, part.origin) for name, part in record.settings.items()}
     assert used["seed"] == (5, "seed")
