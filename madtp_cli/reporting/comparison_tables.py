@@ -42,7 +42,8 @@ def to_markdown(report: CompareReport) -> str:
         "|---|---|---|---|---|---|---|---|---|",
         *(f"| {' | '.join(cells(row))} |" for row in report.rows),
         "",
-        "over: not within 1 % of the budget. dominated: another row has at least this quality for at most this cost.",
+        "off budget: the cost differs from the budget by more than 1 %. dominated: another row has at least this "
+        "quality for at most this cost.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -52,7 +53,7 @@ def cells(row: ComparisonRow) -> list[str]:
     name = NAMES.get(row.method, row.method) + (f" ({len(row.seeds)} seeds)" if len(row.seeds) > 1 else "")
     if row.unreachable is not None or row.gflops is None:
         return [row.budget or NOTHING, name, *[NOTHING] * 6, "cannot reach the budget"]
-    marks = ["dominated"] * row.dominated + ["over"] * (not row.within_budget)
+    marks = ["dominated"] * row.dominated + ["off budget"] * (not row.within_budget)
     return [
         row.budget or NOTHING,
         name,

@@ -200,3 +200,11 @@ def test_settings_of_a_point_are_those_of_compress() -> None:
 def test_the_markdown_table_names_the_rows(compared: tuple[Path, CompareReport]) -> None:
     """`dense` is a word of the JSON, people read the name."""
     assert "| – | dense model |" in comparison_tables.to_markdown(compared[1])
+
+
+def test_a_cost_below_the_budget_is_not_called_over(compared: tuple[Path, CompareReport]) -> None:
+    """The cost of test samples may differ from that of validation samples in both directions."""
+    row = compared[1].rows[1].model_copy(update={"within_budget": False, "dominated": False})
+    assert comparison_tables.cells(row)[-1] == "off budget"
+    legend = comparison_tables.to_markdown(compared[1]).splitlines()[-1]
+    assert legend.startswith("off budget: the cost differs from the budget by more than 1 %.")

@@ -20,7 +20,7 @@ def show(report: CompareReport, out: Console) -> None:
     for row in report.rows:
         table.add_row(*comparison_tables.cells(row))
     out.print(table)
-    out.print("Brackets: paired 95 % interval. over: not within 1 % of the budget. dominated: another row is better.")
+    out.print("Brackets: paired 95 % interval. off budget: by more than 1 %. dominated: another row is better.")
     for note in _shared.note_lines(report.notes):
         out.print(note)
     out.print(f"Results in {report.output}: {', '.join(report.files)}")
