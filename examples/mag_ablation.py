@@ -1,0 +1,145 @@
+"""Measure what the alignment dictionary (MAG) is worth after fine-tuning, with several seeds.
+
+    python -m examples.mag_ablation [examples/blip.pt] [--data DIR] [--budgets 0.2 0.1] [--seeds 3] [--steps 360]
+                                    [--limit N] [--folder build/mag]
+
+Each form of the score goes through the same allocation, calibration and fine-tuning as `madtp compress`, once per seed
+and budget. Quality is measured on validation samples. Each run is one file of the folder and is not made again, so that
+an interrupted command continues where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from examples.ablation import without_dictionary
+from madtp_cli import config
+from madtp_cli.compression.compress_model import compress_model
+from madtp_cli.config import DEFAULT_STEPS
+from madtp_cli.errors import BudgetError
+from madtp_cli.evaluation import run
+from madtp_cli.evaluation.quality import paired_difference
+from madtp_cli.evaluation.session import Session
+from madtp_cli.methods import BlockInputs, Rule
+from madtp_cli.methods._density_score import DensityScore
+from madtp_cli.progress import ProgressReporter
+from madtp_cli.pruning import density_peaks, importance
+
+Replacement = tuple[Any, str, Callable[..., Any]]
+
+
+def distance_instead(inputs: BlockInputs, rule: Rule) -> DensityScore:
+    """Replace `DensityScore.of`: no dictionary; before the first block, importance is the distance from the mean patch.
+
+    Args:
+        inputs: The tokens and attention scores of a block.
+        rule: The parameters of the method.
+    """
+    mask = inputs.mask
+    known = [score for score in (inputs.class_attention, inputs.received_attention) if score is not None]
+    weight = torch.stack(known).mean(0) if known else importance.normalise(_distance_from_mean(inputs), mask)
+    values = inputs.token_values(density_peaks.spacing(inputs.tokens.shape[-1], rule.parameters.compared_width))
+    score, nearest = density_peaks.distinct_importance(values, weight, mask, exportable=inputs.exportable)
+    return DensityScore(score, nearest, weight, density_peaks.is_most_important(nearest, mask))
+
+
+def _distance_from_mean(inputs: BlockInputs) -> Tensor:
+    """Return the squared distance of each token from the mean of its sample, [batch, longest]."""
+    values, mask = inputs.token_values().float(), inputs.mask[:, :, None]
+    mean = (values * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp_min(1)
+    return (values - mean).square().sum(-1)
+
+
+#: The forms by title, and what each replaces; the first one is the default method.
+FORMS: dict[str, Replacement | None] = {
+    "--method madtp": None,
+    "without MAG": (importance, "token_importance", without_dictionary),
+    "without MAG, distance from the mean patch before the first block": (DensityScore, "of", distance_instead),
+}
+
+
+def point(session: Session, form: str, budget: str, seed: int, file: Path) -> list[float]:
+    """Compress with a form and return the score of each validation sample; empty if the budget cannot be reached.
+
+    Args:
+        session: The dense model and its data.
+        form: A key of `FORMS`.
+        budget: Share of the dense GFLOPs.
+        seed: Seed of dictionary, calibration and fine-tuning.
+        file: The scores are read from this file if it exists, and otherwise written to it.
+    """
+    if file.exists():
+        scores: list[float] = json.loads(file.read_text("utf-8"))
+        return scores
+    base = session.settings
+    settings = config.resolve({"gflops_budget": budget, "seed": seed, **_given(base)}, None, {})
+    torch.manual_seed(seed)
+    replaced = FORMS[form]
+    with mock.patch.object(*replaced) if replaced else nullcontext():
+        try:
+            student = compress_model(replace(session, settings=settings), settings, strict=False).student
+            measured = run.run_split(session, student, "val", None)
+            scores = [float(score) for score in measured.scores]
+        except BudgetError:
+            scores = []
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(scores), encoding="utf-8")
+    return scores
+
+
+def _given(settings: Any) -> dict[str, Any]:
+    return {name: getattr(settings, name) for name in ("data", "steps", "limit", "split")}
+
+
+def lines(session: Session, budget: str, seeds: int, folder: Path) -> list[str]:
+    """Return a line of the table for each form at a budget."""
+    found, first = [], list[float]()
+    for form in FORMS:
+        name = f"{form.replace(' ', '-').replace(',', '').strip('-')}-{budget}"
+        runs = [point(session, form, budget, seed, folder / f"{name}-{seed}.json") for seed in range(seeds)]
+        if not all(runs):
+            found.append(f"| {budget} | {form} | not reachable | | |")
+            continue
+        mean = [sum(scores) / seeds for scores in zip(*runs, strict=True)]
+        first = first or mean
+        change, (low, high), _ = paired_difference(session, first, mean)
+        of_seeds = " / ".join(f"{session.task.quality(scores):.2f}" for scores in runs)
+        text = "" if mean is first else f"{change:+.2f} ({low:+.2f} to {high:+.2f})"
+        found.append(f"| {budget} | {form} | {session.task.quality(mean):.2f} | {of_seeds} | {text} |")
+        print(found[-1], flush=True)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure all forms and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    example = Path(__file__).with_name("blip.pt")
+    parser.add_argument("checkpoint", nargs="?", type=Path, default=example, help="default: examples/blip.pt")
+    parser.add_argument("--data", type=Path, help="data set (default: the built-in scenes)")
+    parser.add_argument("--budgets", nargs="+", default=["0.2", "0.1"], help="shares of the dense GFLOPs")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each form (default: 3)")
+    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="fine-tuning steps")
+    parser.add_argument("--limit", type=int, help="use the first samples of each split only")
+    parser.add_argument("--folder", type=Path, default=Path("build/mag"), help="where the scores are kept")
+    options = parser.parse_args(arguments)
+    given = {"data": options.data, "steps": options.steps, "limit": options.limit, "split": "val"}
+    settings = config.resolve({"gflops_budget": options.budgets[0], **given}, None, {})
+    session = Session.open(options.checkpoint, settings, ProgressReporter())
+    dense = run.run_split(session, session.model, "val", None)
+    print(f"dense: {session.task.quality(dense.scores):.2f} % of {dense.samples:,} validation samples", flush=True)
+    table = [row for budget in options.budgets for row in lines(session, budget, options.seeds, options.folder)]
+    print("\n".join(["", "| budget | score | mean | seeds | change |", "|---|---|---|---|---|", *table]))
+
+
+if __name__ == "__main__":
+    main()
