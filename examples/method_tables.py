@@ -89,7 +89,7 @@ def cell(row: ComparisonRow | None, winners: set[str]) -> str:
     if row.to_dense is not None:
         ends = row.to_dense.interval95
         text += f" ({row.to_dense.change:+.2f} ± {(ends.high - ends.low) / 2:.2f})"
-    return text if row.within_budget else f"{text} *"
+    return text if row.within_budget is not False else f"{text} *"
 
 
 def read(folder: Path) -> CompareReport | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, ValidationInfo, field_validator
 
 from madtp_cli.config import choices
 from madtp_cli.config.budget_request import BudgetRequest
@@ -47,7 +47,8 @@ def _budgets(value: object) -> tuple[BudgetRequest, ...]:
     for budget in budgets:
         if budget.upper is not None:
             raise ValueError(f"{budget.text} is a range. Give single budgets with commas between them.")
-    return budgets
+    # The first one of those that mean the same, such as 0.5 and 50%.
+    return tuple({(budget.unit, budget.number): budget for budget in reversed(budgets)}.values())[::-1]
 
 
 Methods = Annotated[tuple[str, ...], BeforeValidator(_methods)]
@@ -66,8 +67,8 @@ class CompareSettings(RunSettings):
     budgets: Budgets = Field(default="0.5,0.3,0.2", validate_default=True)
     """Budgets, separated by commas: shares of the dense GFLOPs (0.2 or 20%) or GFLOPs per sample (26.5G)."""
     seeds: int = Field(default=1, ge=1, le=1000)
-    """Number of runs of each method at each budget, 1 or more. Each run has another seed for calibration and
-    fine-tuning; the first one is the seed of --seed."""
+    """Number of runs of each method at each budget, 1 or more. Each run has another seed for dictionary and
+    fine-tuning; the first one is the seed of --seed. A method that no seed changes is run once."""
     output: UserPath | None = None
     """Folder of the results; points that are already there are not computed again. Default: ./CHECKPOINT-comparison."""
     steps: int | None = Field(default=None, ge=0)
@@ -98,6 +99,13 @@ class CompareSettings(RunSettings):
             name: getattr(self, name) for name in type(self).model_fields if name not in _NOT_OF_A_POINT
         }
         return CompressSettings(**shared, method=method, gflops_budget=budget, seed=seed)
+
+    @field_validator("seeds")
+    @classmethod
+    def _are_seeds(cls, seeds: int, info: ValidationInfo) -> int:
+        if info.data.get("seed", 0) + seeds > 2**32:
+            raise ValueError(f"The last of {seeds} seeds would be above {2**32 - 1}. Give a smaller --seed.")
+        return seeds
 
     def of_all_points(self) -> dict[str, Any]:
         """Return what the result of every point depends on, apart from its method, budget and seed, as JSON values."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from madtp_cli.compression.compress_model import compress_model
 from madtp_cli.compression.control import fine_tuned_dense
 from madtp_cli.compression.student import dense_teacher
 from madtp_cli.config import BudgetRequest, CompareSettings, CompressSettings
-from madtp_cli.errors import BudgetError
 from madtp_cli.evaluation import batching, run, sample_costs, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.quality import (
@@ -32,7 +31,8 @@ from madtp_cli.evaluation.report_parts import environment
 from madtp_cli.evaluation.session import Session
 from madtp_cli.models.prunable import Prunable
 from madtp_cli.pipelines import comparison_plot
-from madtp_cli.pipelines.comparison_points import PointFiles, open_points, point_name
+from madtp_cli.pipelines.comparison_points import FOLDER, PointFiles, open_points, point_name, seeds_of
+from madtp_cli.pipelines.comparison_reach import unreachable
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting import comparison_tables
 from madtp_cli.reporting.comparison import (
@@ -65,7 +65,7 @@ def compare(source: Path, settings: CompareSettings, progress: ProgressReporter 
     processes.require_one("compare")
     session = open_session(source, settings, progress)
     files = open_points(source, session, settings)
-    comparison = _Comparison(session, settings, files)
+    comparison = _Comparison(session, settings, files, unreachable(session, settings))
     with files.noted():
         rows = _mark_dominated(list(comparison.rows()))
     report = CompareReport(
@@ -80,12 +80,24 @@ def compare(source: Path, settings: CompareSettings, progress: ProgressReporter 
         steps=comparison.steps,
         rows=rows,
         files=["comparison.json", "comparison.csv", "comparison.md"],
-        notes=sessions.notes(session),
+        notes=[*sessions.notes(session), *_notes(settings, rows, files)],
         settings=settings.model_dump(mode="json"),
         environment=environment(session.compute.device),
         seconds=time.monotonic() - started,
     )
     return _write(report, files.folder)
+
+
+def _notes(settings: CompareSettings, rows: list[ComparisonRow], files: PointFiles) -> list[str]:
+    """Return what a reader of the rows should know: methods without seeds, and points without times."""
+    once = [method for method in settings.all_methods() if len(seeds_of(settings, method)) < settings.seeds]
+    notes = [f"Without fine-tuning no seed changes {', '.join(once)}: run once."] if once else []
+    if settings.time and any(row.milliseconds is None for row in rows if row.budget is not None and row.quality):
+        notes.append(
+            f"Some points were made with --no-time. To time them, remove their files in {files.folder / FOLDER}, "
+            "and run the same command."
+        )
+    return notes
 
 
 def open_session(source: Path, settings: CompareSettings, progress: ProgressReporter) -> Session:
@@ -125,10 +137,18 @@ class _Comparison:
         session: Model, data and compute config.
         settings: Methods, budgets and seeds.
         files: The points that exist.
+        unreachable: Why a method cannot reach a budget, see `comparison_reach.unreachable`.
     """
 
-    def __init__(self, session: Session, settings: CompareSettings, files: PointFiles) -> None:
+    def __init__(
+        self,
+        session: Session,
+        settings: CompareSettings,
+        files: PointFiles,
+        unreachable: Mapping[tuple[str, str], str],
+    ) -> None:
         self.session, self.settings, self.files = session, settings, files
+        self.unreachable = unreachable
         self.teacher = dense_teacher(session.model)
         self.groups = row_groups(batching.rows(session, settings.split))
         self.steps = settings.point("madtp", BudgetRequest.parse(1), 0).number_of_steps(0)
@@ -144,7 +164,7 @@ class _Comparison:
             yield self._row(control, dense, None, None)
         for budget in self.settings.budgets:
             found = {
-                method: [self._point(method, budget, seed) for seed in seeds]
+                method: [self._point(method, budget, seed) for seed in seeds_of(self.settings, method)]
                 for method in sorted(self.settings.all_methods(), key=lambda name: name != "madtp")
             }
             for method, points in found.items():
@@ -187,10 +207,9 @@ class _Comparison:
         torch.manual_seed(settings.seed)  # the dictionary starts from random values
         self.session.progress.message(f"{method} at {budget}, seed {settings.seed}")
         point = ComparisonPoint(method=method, budget=budget, seed=settings.seed)
-        try:
-            compressed = compress_model(replace(self.session, settings=settings), settings, strict=False)
-        except BudgetError as error:
-            return point.model_copy(update={"unreachable": str(error).splitlines()[0]})
+        if (reason := self.unreachable.get((method, budget))) is not None:
+            return point.model_copy(update={"unreachable": reason})
+        compressed = compress_model(replace(self.session, settings=settings), settings, strict=False)
         student, found = compressed.student, compressed.calibration
         measured = run.measure(self.session, f"Evaluating {method} at {budget}", student, self.settings.split)
         return point.model_copy(
@@ -245,9 +264,9 @@ class _Comparison:
             }
         )
 
-    def _is_met(self, budget: BudgetRequest | None, gflops: float) -> bool:
+    def _is_met(self, budget: BudgetRequest | None, gflops: float) -> bool | None:
         if budget is None:
-            return True
+            return None
         target = resolve(budget, float(sample_costs.dense_gflops(self.session, self.settings.split).mean()))
         return abs(gflops - target.gflops) <= TOLERANCE * target.gflops
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from madtp_cli.reporting.environment import Environment
 from madtp_cli.reporting.parts import Interval, LatencyPart, Part
 
 #: Names of the rows that are no methods.
 DENSE, CONTROL = "dense", "control"
+#: Costs that differ by at most this share of one of them are equal: so exactly is a budget met.
+EQUAL_COST = 0.01
 
 
 class DifferencePart(Part):
@@ -44,12 +46,20 @@ class ComparisonPoint(Part):
     """Mean GFLOPs per reported sample."""
     scores: list[float] = Field(default=[])
     """Score of each reported sample; without labels 1 where the answer is that of the dense model."""
+    count: int | None = None
+    """Number of scores; null in files of earlier versions."""
     latency: LatencyPart | None = None
     """Times beside the dense model; null if nothing was timed."""
     seconds: float = 0.0
     """Duration of the run, in seconds."""
     inputs: dict[str, str] = Field(default={})
     """Fingerprints of the checkpoint, the data and the settings."""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> ComparisonPoint:
+        if self.count not in (None, len(self.scores)):
+            raise ValueError(f"there are {len(self.scores)} scores instead of {self.count}")
+        return self
 
 
 class ComparisonRow(Part):
@@ -67,8 +77,8 @@ class ComparisonRow(Part):
     """Mean GFLOPs per reported sample."""
     share: float | None = None
     """`gflops` as a share of the dense GFLOPs."""
-    within_budget: bool = True
-    """Whether `gflops` differs from the budget by at most 1 %."""
+    within_budget: bool | None = None
+    """Whether `gflops` differs from the budget by at most 1 %; null without a budget or without figures."""
     quality: float | None = None
     """Quality, in percent; CIDEr times 100."""
     quality_of_seeds: list[float] = Field(default=[])
@@ -81,18 +91,22 @@ class ComparisonRow(Part):
     """Median time per sample, in milliseconds; null if nothing was timed."""
     speedup: float | None = None
     """Time of the dense model divided by that of this one, measured in turns."""
-    dominated: bool = False
-    """Whether another row has at least this quality for at most this cost, and is better in one of them."""
+    dominated: bool | None = None
+    """Whether another row has at least this quality for at most this cost, and is better in one of them; null without
+    figures. Costs that differ by at most 1 % are equal."""
 
 
 def is_dominated(point: tuple[float, float], others: Iterable[tuple[float, float]]) -> bool:
-    """Return whether another (cost, quality) is at least as good in both and better in one.
+    """Return whether another (cost, quality) is at least as good in both and better in one, see `EQUAL_COST`.
 
     >>> is_dominated((2.0, 90.0), [(2.0, 90.0), (1.0, 90.0)]), is_dominated((1.0, 90.0), [(2.0, 95.0)])
     (True, False)
+    >>> is_dominated((1.0, 90.0), [(0.995, 90.0)]), is_dominated((1.0, 90.0), [(1.005, 91.0)])
+    (False, True)
     """
     cost, quality = point
-    return any(other[0] <= cost and other[1] >= quality and other != point for other in others)
+    low, high = cost * (1 - EQUAL_COST), cost * (1 + EQUAL_COST)
+    return any(other[0] <= high and other[1] >= quality and (other[1] > quality or other[0] < low) for other in others)
 
 
 class CompareReport(BaseModel):

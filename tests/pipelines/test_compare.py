@@ -12,15 +12,24 @@ from typing import Any
 import pytest
 
 import madtp_cli
+from madtp_cli import methods
 from madtp_cli.compression import teacher_cache, threshold_search
 from madtp_cli.config import CompareSettings, resolve
-from madtp_cli.errors import OutputError, UsageError
+from madtp_cli.errors import BudgetError, OutputError, UsageError
 from madtp_cli.evaluation import timing
 from madtp_cli.evaluation.intervals import paired_interval95
 from madtp_cli.pipelines import compare as pipeline
-from madtp_cli.pipelines import comparison_plot
+from madtp_cli.pipelines import comparison_plan, comparison_plot
+from madtp_cli.pipelines.comparison_points import seeds_of
 from madtp_cli.reporting import comparison_tables
-from madtp_cli.reporting.comparison import CompareReport, ComparisonPoint, is_dominated
+from madtp_cli.reporting.comparison import (
+    CompareReport,
+    ComparisonPoint,
+    ComparisonRow,
+    DifferencePart,
+    is_dominated,
+)
+from madtp_cli.reporting.parts import Interval
 
 #: A comparison of seconds.
 GIVEN: dict[str, Any] = dict(methods="tome,madtp", budgets="0.8,0.02", steps=0, limit=8, batch_size=8, device="cpu")
@@ -68,7 +77,17 @@ def test_a_budget_out_of_reach_is_a_row_with_the_reason(compared: tuple[Path, Co
     _, report = compared
     unreachable = [row for row in report.rows if row.budget == "0.02"]
     assert all(row.unreachable and "cannot be reached" in row.unreachable for row in unreachable)
-    assert all(row.quality is None and not row.dominated for row in unreachable)
+    assert all(row.quality is row.dominated is row.within_budget is None for row in unreachable)
+    assert f"madtp at 0.02: {unreachable[0].unreachable}" in comparison_tables.to_markdown(report)
+
+
+def test_budgets_that_no_method_reaches_are_an_error(checkpoint: Path, tmp_path: Path) -> None:
+    """Before any forward pass, with the range, for the plan too."""
+    given = {**GIVEN, "budgets": "0.01,26.5G", "output": tmp_path / "out"}
+    settings = resolve(given, None, {}, CompareSettings)
+    for run in (pipeline.compare, comparison_plan.compare):
+        with pytest.raises(BudgetError, match=r"No budget can be reached\. With tome: .* can cost 0\.\d+ to"):
+            run(checkpoint, settings)
 
 
 def test_the_files_say_the_same(compared: tuple[Path, CompareReport]) -> None:
@@ -118,8 +137,9 @@ def test_points_of_other_inputs_are_refused(compared: tuple[Path, CompareReport]
     """They would be compared with points of another data set or another length."""
     folder, whole = compared
     shutil.copytree(folder, tmp_path / "out")
-    with pytest.raises(OutputError, match=r"was made with another data set and another setting\."):
-        madtp_cli.compare(whole.checkpoint, **{**GIVEN, "limit": 6}, output=tmp_path / "out")
+    changed = {**GIVEN, "limit": 6, "batch_size": 4}
+    with pytest.raises(OutputError, match=r"was made with `batch_size=8` \(now 4\) and `limit=8` \(now 6\)\."):
+        madtp_cli.compare(whole.checkpoint, **changed, output=tmp_path / "out")
     other = shutil.copytree(Path(whole.checkpoint).parent / "tokenizer", tmp_path / "tokenizer")
     file = other / "tokenizer_config.json"
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"model_max_length": 17}), encoding="utf-8")
@@ -128,6 +148,45 @@ def test_points_of_other_inputs_are_refused(compared: tuple[Path, CompareReport]
     (tmp_path / "out/points/dense.json").write_text("{}", encoding="utf-8")
     with pytest.raises(OutputError, match="is no point of a comparison"):
         madtp_cli.compare(whole.checkpoint, **GIVEN, output=tmp_path / "out")
+    whole_file = folder / "points/dense.json"
+    shortened = {**json.loads(whole_file.read_text("utf-8")), "scores": [1.0]}
+    (tmp_path / "out/points/dense.json").write_text(json.dumps(shortened), encoding="utf-8")
+    with pytest.raises(OutputError, match=r"dense\.json is damaged"):
+        madtp_cli.compare(whole.checkpoint, **GIVEN, output=tmp_path / "out")
+
+
+def test_settings_that_mean_the_same_continue_a_comparison(
+    compared: tuple[Path, CompareReport], tmp_path: Path, monkeypatch
+) -> None:
+    """A default that is written out is no other setting. Points without times are named."""
+    folder, whole = compared
+    shutil.copytree(folder, tmp_path / "out")
+    for name in ("dense", "madtp-0.8-0"):
+        untimed = point(folder, name).model_copy(update={"latency": None})
+        (tmp_path / f"out/points/{name}.json").write_text(untimed.model_dump_json(), encoding="utf-8")
+    monkeypatch.setattr(pipeline, "compress_model", None)  # nothing is computed
+    same = {**GIVEN, "device": "auto", "task": "nlvr2", "dtype": "float32"}
+    again = madtp_cli.compare(whole.checkpoint, **same, output=tmp_path / "out")
+    assert [row.quality for row in again.rows] == [row.quality for row in whole.rows]
+    assert any("were made with --no-time" in note for note in again.notes)
+
+
+def test_files_of_others_are_not_replaced(compared: tuple[Path, CompareReport], tmp_path: Path) -> None:
+    """A folder that has no points is not one of compare, whatever its files are called."""
+    mine = tmp_path / "comparison.csv"
+    mine.write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError, match="is not empty, and madtp compare did not write it"):
+        madtp_cli.compare(compared[1].checkpoint, **GIVEN, output=tmp_path)
+    assert mine.read_text("utf-8") == "mine"
+
+
+def test_methods_that_no_seed_changes_are_run_once() -> None:
+    """Without fine-tuning, only a dictionary is random; two equal runs would look like two samples."""
+    settings = resolve({"seeds": 3, "steps": 0, "seed": 5}, None, {}, CompareSettings)
+    assert list(seeds_of(settings, "random")) == list(seeds_of(settings, "tome")) == [5]
+    assert list(seeds_of(settings, "madtp")) == list(seeds_of(settings, "static")) == [5, 6, 7]
+    trained = resolve({"seeds": 3, "steps": 1}, None, {}, CompareSettings)
+    assert list(seeds_of(trained, "tome")) == [0, 1, 2]
 
 
 @pytest.mark.slow
@@ -178,6 +237,7 @@ def test_without_matplotlib_there_is_a_note_instead_of_the_plot(
         ({"methods": "madtp,,tome"}, "has an empty part"),
         ({"budgets": "0.5,2"}, "A bare budget above 1 has two readings"),
         ({"seeds": 0}, "--seeds"),
+        ({"seeds": 2, "seed": 2**32 - 1}, "--seeds: The last of 2 seeds would be above 4294967295."),
     ],
 )
 def test_wrong_lists_say_what_is_allowed(flags: dict[str, object], message: str) -> None:
@@ -206,5 +266,29 @@ def test_a_cost_below_the_budget_is_not_called_over(compared: tuple[Path, Compar
     """The cost of test samples may differ from that of validation samples in both directions."""
     row = compared[1].rows[1].model_copy(update={"within_budget": False, "dominated": False})
     assert comparison_tables.cells(row)[-1] == "off budget"
-    legend = comparison_tables.to_markdown(compared[1]).splitlines()[-1]
-    assert legend.startswith("off budget: the cost differs from the budget by more than 1 %.")
+    assert comparison_tables.LEGEND.startswith("off budget: ")
+    assert comparison_tables.LEGEND in comparison_tables.to_markdown(compared[1])
+
+
+def test_differences_of_cider_have_their_unit(compared: tuple[Path, CompareReport]) -> None:
+    """They are in percent of a score that is not in percent itself."""
+    relative = DifferencePart(change=0.4, interval95=Interval(low=-4.5, high=5.3), unit="percent of the score")
+    row = compared[1].rows[1].model_copy(update={"to_dense": relative, "quality_of_seeds": [80.0, 90.0]})
+    assert "+0.40 % [-4.50, +5.30]" in comparison_tables.cells(row)
+    assert any("(80.00 to 90.00)" in cell for cell in comparison_tables.cells(row))
+    line = next(csv.DictReader(comparison_tables.to_csv(compared[1].model_copy(update={"rows": [row]})).splitlines()))
+    assert (line["unit"], line["quality_of_seeds"]) == ("percent of the score", "80.0 90.0")
+
+
+def test_the_plot_has_a_colour_for_each_method_and_ends_at_100_percent() -> None:
+    """Two methods of one colour could not be told apart."""
+    assert len(set(comparison_plot.COLOURS)) == len(comparison_plot.COLOURS) >= len(methods.names())
+    part = DifferencePart(change=-1.0, interval95=Interval(low=-5.0, high=9.0))
+    row = ComparisonRow(method="tome", budget="0.5", seeds=[0], quality=97.0, to_dense=part)
+    assert comparison_plot._bars([row]) == ([4.0], [3.0])
+
+
+def test_costs_within_one_percent_do_not_dominate() -> None:
+    """A budget is met within 1 %, so the cheaper one of two is a matter of chance there."""
+    assert not is_dominated((1.0, 90.0), [(0.995, 90.0)])
+    assert is_dominated((1.0, 90.0), [(0.98, 90.0)])

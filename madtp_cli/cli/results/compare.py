@@ -6,6 +6,7 @@ from rich.console import Console
 
 from madtp_cli.cli.formatting import count
 from madtp_cli.cli.results import _shared
+from madtp_cli.errors import printable
 from madtp_cli.reporting import comparison_tables
 from madtp_cli.reporting.comparison import CompareReport
 
@@ -20,7 +21,10 @@ def show(report: CompareReport, out: Console) -> None:
     for row in report.rows:
         table.add_row(*comparison_tables.cells(row))
     out.print(table)
-    out.print("Brackets: paired 95 % interval. off budget: by more than 1 %. dominated: another row is better.")
+    units = {part.unit for row in report.rows for part in (row.to_dense, row.to_madtp) if part is not None}
+    out.print(f"Differences: in {' or '.join(sorted(units)) or 'points'}, in brackets the paired 95 % interval.")
+    for line in (comparison_tables.LEGEND, *comparison_tables.unreachable_lines(report)):
+        out.print(printable(line))
     for note in _shared.note_lines(report.notes):
         out.print(note)
     out.print(f"Results in {report.output}: {', '.join(report.files)}")
