@@ -1,6 +1,6 @@
 """Measure what each part of the default method contributes, on examples/blip.pt without fine-tuning.
 
-    python examples/ablation.py [--gflops-budget 0.2] [--samples 1000]
+    python -m examples.ablation [--gflops-budget 0.2] [--samples 1000]
 
 Each line changes one part of `--method madtp`. The last line is the rule of the paper. For each line the threshold
 scale is calibrated again, so that all lines have the same cost. Quality is measured on validation pairs of the
@@ -20,6 +20,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from examples import running
 from madtp_cli import config
 from madtp_cli.compression.budget import feasible_budget
 from madtp_cli.compression.calibration import calibrate
@@ -174,4 +175,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    running.run(main)

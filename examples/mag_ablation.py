@@ -3,9 +3,10 @@
     python -m examples.mag_ablation [examples/blip.pt] [--data DIR] [--budgets 0.2 0.1] [--seeds 3] [--steps 360]
                                     [--limit N] [--folder build/mag]
 
-Each form of the score goes through the same allocation, calibration and fine-tuning as `madtp compress`, once per seed
-and budget. Quality is measured on validation samples. Each run is one file of the folder and is not made again, so that
-an interrupted command continues where it stopped.
+The forms are: the default method; no score of the dictionary, so that all patches are equally important before the
+first block; and the distance from the mean patch there instead. Each form goes through the same allocation, calibration
+and fine-tuning as `madtp compress`, once per seed and budget. Quality is measured on validation samples. Each run is
+one file of the folder and is not made again, so that an interrupted command continues where it stopped.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from examples import running
 from examples.ablation import without_dictionary
 from madtp_cli import config
 from madtp_cli.compression.compress_model import compress_model
@@ -122,16 +124,18 @@ def lines(session: Session, budget: str, seeds: int, folder: Path) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all forms and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=running.HelpFormatter)
     example = Path(__file__).with_name("blip.pt")
     parser.add_argument("checkpoint", nargs="?", type=Path, default=example, help="default: examples/blip.pt")
     parser.add_argument("--data", type=Path, help="data set (default: the built-in scenes)")
     parser.add_argument("--budgets", nargs="+", default=["0.2", "0.1"], help="shares of the dense GFLOPs")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each form (default: 3)")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each form")
     parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="fine-tuning steps")
     parser.add_argument("--limit", type=int, help="use the first samples of each split only")
     parser.add_argument("--folder", type=Path, default=Path("build/mag"), help="where the scores are kept")
     options = parser.parse_args(arguments)
+    if options.seeds < 1:
+        parser.error("--seeds must be at least 1")
     given = {"data": options.data, "steps": options.steps, "limit": options.limit, "split": "val"}
     settings = config.resolve({"gflops_budget": options.budgets[0], **given}, None, {})
     session = Session.open(options.checkpoint, settings, ProgressReporter())
@@ -142,4 +146,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    running.run(main)

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples import train
+from examples import running, train
 from examples.training import other_sets
 from examples.training.checkpoints import build_model, load_image_tower, save_blip, save_clip
 from examples.training.vocabularies import bert_tokenizer, clip_tokenizer
@@ -236,18 +236,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=running.HelpFormatter)
     parser.add_argument("data", choices=EXAMPLES, help="data set")
-    parser.add_argument("source", type=Path, help="where the data set is")
-    parser.add_argument("--minutes", type=float, default=10, help="CPU time of the training in minutes (default: 10)")
     parser.add_argument(
-        "--steps", type=int, nargs="*", default=[0], help="fine-tuning steps, one table each (default: 0)"
+        "source", type=Path, help="the folder easy_vqa/data of the package, or the zip file of CIFAR-10"
     )
+    parser.add_argument("--minutes", type=float, default=10, help="CPU time of the training in minutes")
+    parser.add_argument("--steps", type=int, nargs="*", default=[0], help="fine-tuning steps, one table each")
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), help="shares of the dense GFLOPs")
-    parser.add_argument("--folder", type=Path, default=Path("build/other-data"), help="data, checkpoints, comparisons")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("build/other-data"),
+        help="data, checkpoints and comparisons",
+    )
     parser.add_argument("--page", type=Path, default=HERE / "other_data.md", help="page to write")
     return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    main()
+    running.run(main)

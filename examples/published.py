@@ -1,6 +1,6 @@
 """Compress published checkpoints on their own data, and print the results beside published figures.
 
-    python examples/published.py --checkpoints DIR --data DIR [--rows nlvr2 vqa ...] [--folder build/published]
+    python -m examples.published --checkpoints DIR --data DIR [--rows nlvr2 vqa ...] [--folder build/published]
 
 Nothing is downloaded; docs/published-checkpoints.md says how to get files. The folder of the checkpoints has one file
 or folder per row, and the folder of the data one folder per data set; `--list` prints their names. A row whose files
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import madtp_cli
-from madtp_cli.errors import MadtpError
+from examples import running
+from madtp_cli.errors import InputError, MadtpError
 from madtp_cli.reporting.schema import CompressReport
 
 BUDGETS = ("0.5", "0.3", "0.2")
@@ -203,22 +204,26 @@ def missing(row: PublishedRow, options: argparse.Namespace) -> list[Path]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=running.HelpFormatter)
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="folder of the checkpoints")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="rows (default: all)")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="rows")
     parser.add_argument("--budgets", nargs="+", choices=BUDGETS, default=list(BUDGETS), help="shares of the GFLOPs")
     parser.add_argument("--steps", type=int, help="fine-tuning steps (default: that of madtp compress)")
-    parser.add_argument("--limit", type=int, help="most samples per split (default: all)")
+    parser.add_argument("--limit", type=int, help="most samples per split")
     parser.add_argument("--device", help="device (default: a GPU if there is one)")
     parser.add_argument("--dtype", help="number format (default: float32)")
-    parser.add_argument("--folder", type=Path, default=Path("build/published"), help="where compressed folders are")
+    parser.add_argument("--folder", type=Path, default=Path("build/published"), help="results")
     parser.add_argument("--list", action="store_true", help="print the files of all rows, and which are missing")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make all rows; return 1 if one failed or nothing was there."""
+    """Make all rows; return 1 if one failed.
+
+    Raises:
+        InputError: The files of all rows are missing.
+    """
     options = parse(arguments)
     if options.list:
         for name in options.rows:
@@ -237,10 +242,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except MadtpError as error:
                 print(f"{name} at {budget} failed: {error}", file=sys.stderr)
                 failed = True
+    if len(lines) == 1 and not failed:
+        raise InputError("No row has all its files.\nTo see what belongs where, run the same command with --list.")
     print("\n".join(lines))
     (options.folder / "published.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return 1 if failed or len(lines) == 1 else 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    running.run(main)

@@ -9,6 +9,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from madtp_cli.errors import DataError
+
 #: Largest number of test questions and of test images.
 TEST_ITEMS = 2000
 #: easy-VQA: images of the official train split that become the validation split, with all their questions.
@@ -26,7 +28,13 @@ def write_easy_vqa(source: Path, folder: Path) -> None:
     Args:
         source: The folder `easy_vqa/data` of the package, with answers.txt, train/ and test/.
         folder: The folder to write, which must not exist.
+
+    Raises:
+        DataError: The source is another folder.
     """
+    for name in ("answers.txt", "train/questions.json", "test/questions.json"):
+        if not (source / name).is_file():
+            raise DataError(f"{source / name} does not exist.\nGive the folder easy_vqa/data of the unpacked package.")
     new = _empty_folder(folder)
     train, test = _questions(source, "train"), _questions(source, "test")[:TEST_ITEMS]
     held_out = set(sorted({int(row["image"].split("/")[-1].removesuffix(".png")) for row in train})[-VAL_IMAGES:])
@@ -63,7 +71,12 @@ def write_cifar10(source: Path, folder: Path) -> None:
     Args:
         source: A zip file with train/<class>/1.jpg and test/<class>/1.jpg.
         folder: The folder to write, which must not exist.
+
+    Raises:
+        DataError: The source is no such file.
     """
+    if not zipfile.is_zipfile(source):
+        raise DataError(f"{source} is no zip file.\nGive one with train/<class>/1.jpg and test/<class>/1.jpg.")
     new = _empty_folder(folder)
     with zipfile.ZipFile(source) as archive:
         by_class: dict[tuple[str, str], list[str]] = defaultdict(list)

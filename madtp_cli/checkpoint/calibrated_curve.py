@@ -74,6 +74,6 @@ def set_budget(model: Prunable, request: BudgetRequest | None, source: object) -
     if not least * (1 - BEYOND) <= share <= most * (1 + BEYOND):
         raise BudgetError(
             f"{source} was calibrated for {least:.3f} to {most:.3f} of the dense GFLOPs, not for {request.text}.\n"
-            "Give a budget in this range, or compress the dense checkpoint for it."
+            "Give a budget in this range, or compress the dense checkpoint for a wider one: --gflops-budget 0.2..0.8"
         )
     model.attach(replace(settings, threshold_scale=scale_at(settings.curve, share)))

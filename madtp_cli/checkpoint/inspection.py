@@ -81,7 +81,9 @@ def inspect(
     """
     source = Path(source)
     overrides = CheckpointOverrides(head_width, image_size, activation, weights)
-    return compare(source, recognise(source, overrides, values=False))
+    recognised = recognise(source, overrides, values=False)
+    inspection = compare(source, recognised)
+    return dataclasses.replace(inspection, notes=[*inspection.notes, *_pruning(recognised.config)])
 
 
 def recognise(source: Path, overrides: CheckpointOverrides, *, values: bool = True) -> Recognised:
@@ -109,6 +111,18 @@ def compare(source: Path, recognised: Recognised) -> Inspection:
         return inspection
     compared = _with_keys(inspection, recognised)
     return dataclasses.replace(compared, refusal=tensors.extra_refusal(compared.unexpected, recognised.weights))
+
+
+def _pruning(config: Mapping[str, Any]) -> list[str]:
+    """Return a sentence about the pruning of a checkpoint; nothing for a dense one."""
+    settings = config.get("madtp")
+    if not isinstance(settings, Mapping) or not isinstance(settings.get("threshold_scale"), float):
+        return []
+    text = f"It is pruned: --method {settings.get('method')}, threshold scale {settings.get('threshold_scale'):.4g}."
+    if curve := settings.get("curve"):
+        low, high = curve[-1][1], curve[0][1]
+        text += f" --gflops-budget can be set to {low:.3f} to {high:.3f} of the dense GFLOPs without training."
+    return [text]
 
 
 def _with_keys(inspection: Inspection, recognised: Recognised) -> Inspection:

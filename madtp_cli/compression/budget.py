@@ -36,7 +36,8 @@ class Budget:
     dense: float
 
     def __str__(self) -> str:
-        return f"budget {self.requested} = {self.gflops:.4g} of {self.dense:.4g} GFLOPs"
+        part = ", at its lower end" if ".." in self.requested else ""
+        return f"budget {self.requested}{part} = {self.gflops:.4g} of {self.dense:.4g} GFLOPs"
 
     def is_met(self, gflops: float) -> bool:
         """Return whether a cost in GFLOPs per sample meets the budget, see `TOLERANCE`."""

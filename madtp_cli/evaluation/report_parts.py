@@ -15,6 +15,7 @@ from madtp_cli.evaluation.run import Measured
 from madtp_cli.evaluation.session import Session
 from madtp_cli.flops.counts import Counts
 from madtp_cli.models.prunable import Prunable
+from madtp_cli.reporting.run_parts import SetBudgetPart
 from madtp_cli.reporting.schema import AGREEMENT, ComputePart, Environment, GenerationCostPart, LayerPart, TrainingPoint
 from madtp_cli.tasks import Task
 
@@ -30,6 +31,14 @@ def environment(device: torch.device | str = "cpu") -> Environment:
 def compute_part(compute: ComputeConfig) -> ComputePart:
     """Describe where and in which number format a run computes."""
     return ComputePart(device=str(compute.device), dtype=str(compute.dtype).removeprefix("torch."))
+
+
+def set_budget_part(session: Session) -> SetBudgetPart | None:
+    """Describe the budget that the settings have set without training; None if they have not."""
+    request, pruning = getattr(session.settings, "gflops_budget", None), session.model.pruning
+    if request is None or pruning is None:
+        return None
+    return SetBudgetPart(requested=request.text, threshold_scale=pruning.threshold_scale)
 
 
 def conditions(session: Session) -> dict[str, object]:

@@ -14,7 +14,7 @@ from madtp_cli.evaluation import batching, planning, sample_costs, sample_files,
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.index_compatibility import index_part
 from madtp_cli.evaluation.quality import agreement_part, change, compared, quality, require_labelled_rows
-from madtp_cli.evaluation.report_parts import compute_part, conditions, environment, generation_part
+from madtp_cli.evaluation.report_parts import compute_part, conditions, environment, generation_part, set_budget_part
 from madtp_cli.evaluation.run import Measured, measure
 from madtp_cli.evaluation.session import Session
 from madtp_cli.pipelines import gating, profile
@@ -122,6 +122,7 @@ def _report(source: Path, session: Session, measured: Measured, started: float) 
         task=session.task.name,
         data=session.data.source,
         cut_texts=session.cut_texts,
+        set_budget=set_budget_part(session),
         notes=sessions.notes(session),
         quality=quality(session, measured),
         gflops=GflopsPart.of(sample_costs.dense_gflops(session, session.settings.split).mean(), pruned),

@@ -14,7 +14,14 @@ from madtp_cli.errors import UsageError
 from madtp_cli.evaluation import batching, run, sample_costs, sample_files, timing
 from madtp_cli.evaluation import session as sessions
 from madtp_cli.evaluation.compute import ComputeConfig
-from madtp_cli.evaluation.report_parts import by_tower, compute_part, environment, generation_part, layer_parts
+from madtp_cli.evaluation.report_parts import (
+    by_tower,
+    compute_part,
+    environment,
+    generation_part,
+    layer_parts,
+    set_budget_part,
+)
 from madtp_cli.evaluation.session import CALIBRATION_SAMPLES, Session
 from madtp_cli.flops.fvcore_check import count_with_fvcore
 from madtp_cli.pipelines.profile_without_data import profile_without_data
@@ -96,6 +103,7 @@ def _report(
         task=session.task.name,
         data=session.data.source,
         cut_texts=session.cut_texts,
+        set_budget=set_budget_part(session),
         notes=[*sessions.notes(session), *timing_notes],
         samples=measured.samples,
         gflops=gflops,

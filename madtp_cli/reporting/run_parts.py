@@ -77,3 +77,12 @@ class AllocationTrial(Part):
     cannot meet the budget."""
     threshold_scale: float
     """The threshold scale that meets the budget on the samples of the trial; it has no unit."""
+
+
+class SetBudgetPart(Part):
+    """Another budget that was set without training, see `--gflops-budget` of `madtp eval`."""
+
+    requested: str
+    """The budget as it was written."""
+    threshold_scale: float
+    """The threshold scale that the calibrated curve has for it; it has no unit."""

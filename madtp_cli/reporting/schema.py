@@ -44,7 +44,14 @@ from madtp_cli.reporting.parts import (
 from madtp_cli.reporting.plain_text import encodable
 from madtp_cli.reporting.record import RecordPart, SettingPart
 from madtp_cli.reporting.rerun import RerunReport
-from madtp_cli.reporting.run_parts import AgreementPart, AllocationTrial, BudgetPoint, ComputePart, TrainingPoint
+from madtp_cli.reporting.run_parts import (
+    AgreementPart,
+    AllocationTrial,
+    BudgetPoint,
+    ComputePart,
+    SetBudgetPart,
+    TrainingPoint,
+)
 
 __all__ = [
     "AGREEMENT",
@@ -122,6 +129,8 @@ class _ModelReport(_Report):
     """The texts that are longer than the model reads."""
     compute: ComputePart | None = None
     """Device and number format; null where nothing was computed on samples, and in older reports."""
+    set_budget: SetBudgetPart | None = None
+    """The budget that was set without training; null for that of the checkpoint."""
 
 
 class CompressReport(_ModelReport):

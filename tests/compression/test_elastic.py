@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import madtp_cli
+from madtp_cli.checkpoint import inspection
 from madtp_cli.checkpoint.calibrated_curve import BEYOND, curve_of, scale_at, set_budget
 from madtp_cli.checkpoint.state_folder import StateFolder
 from madtp_cli.compression import distillation, elastic, threshold_search
@@ -211,12 +213,17 @@ def test_a_folder_for_a_range_is_set_to_any_budget_in_it(elastic_folder: Path) -
         report = madtp_cli.profile(
             elastic_folder, gflops_budget=request, split="val", limit=8, device="cpu", fvcore_check=False
         )
+        assert report.set_budget is not None
+        assert report.set_budget.requested == str(request)
         costs.append(report.gflops.share or 0.0)
         # Eight pairs and a model of two blocks: one token of one image is much.
         assert costs[-1] == pytest.approx(request, rel=0.03)
     assert costs == sorted(costs)
     scales = [madtp_cli.load(elastic_folder, gflops_budget=share)[0].pruning for share in (0.95, 0.8, "75%")]
     assert [s.threshold_scale for s in scales if s] == sorted(s.threshold_scale for s in scales if s)
+    assert madtp_cli.profile(elastic_folder, split="val", limit=8, fvcore_check=False).set_budget is None
+    notes = " ".join(inspection.inspect(elastic_folder).notes)
+    assert re.search(r"--gflops-budget can be set to 0\.7\d+ to 0\.9\d+ of the dense GFLOPs", notes)
     with pytest.raises(BudgetError, match=r"was calibrated for 0\.\d+ to 0\.\d+ of the dense GFLOPs, not for 0\.3"):
         madtp_cli.load(elastic_folder, gflops_budget=0.3)
 

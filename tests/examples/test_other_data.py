@@ -21,6 +21,7 @@ from examples.training import other_sets
 from madtp_cli import data
 from madtp_cli.data.dataset import Row
 from madtp_cli.data.image_sources import ImageFile
+from madtp_cli.errors import DataError
 from madtp_cli.evaluation.report_parts import environment
 from madtp_cli.reporting.comparison import CompareReport, ComparisonRow, DifferencePart
 from madtp_cli.reporting.schema import Interval
@@ -91,6 +92,14 @@ def test_cifar10_has_as_many_test_images_of_each_class(cifar10: Path, tmp_path: 
     assert read.answers == CLASSES
     assert [row.text for row in read.split("test")] == ["cat"] * 3 + ["ship"] * 3
     assert [Path(str(row.images[0])).name for row in read.split("val")] == ["0004.png", "0005.png"] * 2
+
+
+@pytest.mark.parametrize("convert", [other_sets.write_easy_vqa, other_sets.write_cifar10])
+def test_a_wrong_source_is_named(convert: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    """Nothing is written; the message says what belongs there."""
+    with pytest.raises(DataError, match=r"(does not exist|is no zip file)\.\nGive "):
+        convert(tmp_path / "nowhere", tmp_path / "data")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_conversion_that_was_interrupted_is_made_again(easy_vqa: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from examples import published
+from madtp_cli.errors import InputError
 from madtp_cli.evaluation import timing
 from tests.paths import EXAMPLES
 
@@ -53,9 +54,10 @@ def test_the_rows_that_are_there_are_printed_beside_published_figures(folders: l
 
 
 def test_files_that_are_missing_are_listed(tmp_path: Path, capsys: Any) -> None:
-    """Without any file nothing is made, and the exit code says so."""
+    """Without any file nothing is made, and the error says how to find out what is needed."""
     options = ["--checkpoints", str(tmp_path / "a"), "--data", str(tmp_path / "b"), "--folder", str(tmp_path / "out")]
     assert published.main([*options, "--list"]) == 0
     assert f"{tmp_path / 'a' / 'model_base_nlvr.pth'} is not there" in capsys.readouterr().out
-    assert published.main(options) == 1
+    with pytest.raises(InputError, match="No row has all its files"):
+        published.main(options)
     assert f"nlvr2 is left out. Not there: {tmp_path / 'a' / 'model_base_nlvr.pth'}" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from madtp_cli.errors import printable
+from madtp_cli.reporting.run_parts import SetBudgetPart
 from madtp_cli.reporting.schema import GenerationCostPart, GflopsPart, IndexPart, Interval
 
 
@@ -23,6 +24,15 @@ def gflops_line(part: GflopsPart, precision: int = 4) -> str:
     """State the cost per sample, and how it is counted."""
     pruned = "" if part.pruned is None else f", pruned {part.pruned:.{precision}g} ({part.share:.3f}x)"
     return f"GFLOPs per sample: dense {part.dense:.{precision}g}{pruned}.\nGFLOPs are {part.convention}."
+
+
+def budget_lines(part: SetBudgetPart | None) -> Iterator[str]:
+    """State the budget that was set without training, if there is one."""
+    if part is not None:
+        yield (
+            f"Budget {part.requested} was set without training: threshold scale {part.threshold_scale:.4g}. "
+            "It is met on the samples of the calibration; others may cost a little more or less."
+        )
 
 
 def generation_lines(part: GenerationCostPart | None) -> Iterator[str]:

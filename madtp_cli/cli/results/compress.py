@@ -64,8 +64,9 @@ def _lines(report: CompressReport) -> Iterator[str]:
     for point in report.budgets:
         low, high = point.interval95.low, point.interval95.high
         yield (
-            f"At {point.requested:.3f} of the dense GFLOPs, without another training: {point.gflops:.4g} GFLOPs, "
-            f"{report.quality.metric} {point.pruned:.2f} ({point.change:+.2f}, {low:+.2f} to {high:+.2f})."
+            f"Budget {point.requested:.3f}, set without another training: {point.gflops:.4g} GFLOPs "
+            f"({point.share:.3f}x on these samples), {report.quality.metric} {point.pruned:.2f} "
+            f"({point.change:+.2f}, {low:+.2f} to {high:+.2f})."
         )
     yield from _shared.generation_lines(report.generation)
     yield from _shared.index_lines(report.index)

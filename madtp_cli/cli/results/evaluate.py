@@ -20,6 +20,10 @@ def show(report: EvalReport, out: Console) -> None:
     if quality.parts:
         out.print(", ".join(f"{name}: {value:.2f} %" for name, value in quality.parts.items()))
     out.print(_shared.gflops_line(report.gflops))
-    lines = (*_shared.generation_lines(report.generation), *_shared.index_lines(report.index))
+    lines = (
+        *_shared.budget_lines(report.set_budget),
+        *_shared.generation_lines(report.generation),
+        *_shared.index_lines(report.index),
+    )
     for text in (*lines, *_shared.note_lines(report.notes)):
         out.print(text)

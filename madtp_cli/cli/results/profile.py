@@ -21,7 +21,7 @@ def show(report: ProfileReport, out: Console) -> None:
             f"Check on {count(counts.fvcore_samples, 'sample')}: fvcore counts {counts.fvcore:.6g}, "
             f"the formula {counts.formula:.6g} GFLOPs per sample."
         )
-    for text in _shared.generation_lines(report.generation):
+    for text in (*_shared.budget_lines(report.set_budget), *_shared.generation_lines(report.generation)):
         out.print(text)
     if report.latency:
         times.show(report.latency, out)
