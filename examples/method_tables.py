@@ -16,7 +16,8 @@ the dense model with the half width of the 95 % interval of the paired differenc
 is the best method, and `madtp` if the interval of its difference to the best includes zero; if `madtp` is the best,
 also those whose interval includes zero. An asterisk marks a method whose cost on test samples differs from the budget
 by more than 1 %; the budget is met on validation samples. A method that prunes only inside blocks, or at most halves
-the tokens of a block, cannot reach every budget of these shallow models."""
+the tokens of a block, cannot reach every budget of these shallow models. "control" is the dense model after the same
+fine-tuning."""
 #: Titles of the rows in the head of a table.
 HEADS = {
     "nlvr2": "NLVR2 task, BLIP",
@@ -31,7 +32,7 @@ HEADS = {
 
 
 def tables(reports: Mapping[str, CompareReport], budgets: Sequence[str], steps: int) -> list[str]:
-    """Return the tables of comparisons, one for each budget, as lines.
+    """Return the tables of comparisons, one for each budget with those that have it, as lines.
 
     Args:
         reports: The comparison of each row, by the name of the row.
@@ -40,9 +41,10 @@ def tables(reports: Mapping[str, CompareReport], budgets: Sequence[str], steps: 
     """
     lines = []
     for budget in budgets:
+        at_budget = {name: part for name, part in reports.items() if budget in {row.budget for row in part.rows}}
         training = f"after {steps} fine-tuning steps" if steps else "without fine-tuning"
         lines += ["", f"### {float(budget):.0%} of the GFLOPs, {training}".replace("%", " %"), ""]
-        lines += table(reports, budget)
+        lines += table(at_budget, budget)
     return lines
 
 

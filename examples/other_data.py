@@ -65,7 +65,10 @@ pruning methods on them with `madtp compare`. All methods use the same budget se
 and have seen little data. They show how the methods compare on images and questions that were not made for madtp; they
 do not show how good a model can be. One seed each.
 
-`tome` and `pitome` merge at most half of the tokens in each block, so they may not reach a small budget.
+`tome` and `pitome` merge at most half of the tokens in each block, so they may not reach a small budget. In the last
+column, "dominated" and "off budget" mean what they mean in the tables of `madtp compare`: another row has at least this
+quality for at most this cost (costs within 1 % are equal); the cost of these samples differs from the budget by more
+than 1 %.
 """
 
 

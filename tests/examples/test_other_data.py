@@ -207,7 +207,7 @@ def test_the_batches_of_a_continued_training_follow_those_before(monkeypatch: py
 
 
 def report(steps: int) -> CompareReport:
-    """Return a comparison with a dense row and one that is over its budget."""
+    """Return a comparison with a dense row and one that is off its budget."""
     dense = ComparisonRow(method="dense", budget=None, seeds=[0], gflops=2.0, share=1.0, quality=80.0)
     pruned = ComparisonRow(
         method="tome",
@@ -238,11 +238,11 @@ def report(steps: int) -> CompareReport:
 
 
 def test_a_table_has_shares_intervals_and_marks() -> None:
-    """A row that is over its budget must not look like one that meets it."""
+    """A row that is off its budget must not look like one that meets it."""
     first, _, _, _, dense, pruned = other_data.table(report(0))
     assert first.startswith("Without training; VQA accuracy in percent on 2,000 test samples.")
     assert dense == "| – | dense model | 1.000 | 80.00 | – | – |  |"
-    assert pruned == "| 0.2 | tome | 0.250 | 70.00 | -10.00 [-12.00, -8.00] | – | over |"
+    assert pruned == "| 0.2 | tome | 0.250 | 70.00 | -10.00 [-12.00, -8.00] | – | off budget |"
     assert other_data.table(report(120))[0].startswith("After 120 fine-tuning steps; ")
 
 
@@ -257,7 +257,7 @@ def test_a_missing_comparison_leaves_its_data_set_out_of_the_page(tmp_path: Path
     page = (tmp_path / "page.md").read_text("utf-8")
     assert "## easy-VQA" not in page
     assert "Trained for 7 minutes of CPU time: 1,500 steps with 64 of 49,000 samples." in page
-    assert "| 0.2 | tome | 0.250 | 70.00 | -10.00 [-12.00, -8.00] | – | over |" in page
+    assert "| 0.2 | tome | 0.250 | 70.00 | -10.00 [-12.00, -8.00] | – | off budget |" in page
 
 
 def test_the_page_has_the_words_of_its_script() -> None:
