@@ -84,7 +84,7 @@ def compare(
     output: opt.CompareOutput = None,
     time: opt.CompareTime = None,
 ) -> None:
-    """Compare pruning methods at equal GFLOPs: table, CSV, JSON and plot. A run that was ended is continued."""
+    """Compare pruning methods at equal GFLOPs: table, CSV, JSON and plot. An interrupted run is continued."""
     settings, terminal = context.settings(ctx, CompareSettings)
     from madtp_cli.pipelines import compare as pipeline
     from madtp_cli.pipelines import comparison_plan

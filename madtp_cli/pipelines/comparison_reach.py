@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from madtp_cli.compression.budget import check_reachable, resolve
 from madtp_cli.compression.student import prunable_student
 from madtp_cli.config import CompareSettings
-from madtp_cli.errors import BudgetError
+from madtp_cli.errors import BudgetError, UsageError
 from madtp_cli.evaluation import sample_costs
 from madtp_cli.evaluation.session import Session
 
 
 def unreachable(session: Session, settings: CompareSettings) -> Mapping[tuple[str, str], str]:
     """Return why a method cannot reach a budget, by the method and the text of the budget; nothing for the others.
+
+    A method that is not for the model reaches none.
 
     Raises:
         BudgetError: No method can reach a budget.
@@ -22,7 +24,12 @@ def unreachable(session: Session, settings: CompareSettings) -> Mapping[tuple[st
     methods = settings.all_methods()
     reasons = dict[tuple[str, str], str]()
     for method in methods:
-        floor = sample_costs.floor_gflops(session, prunable_student(session.model, method), "val")
+        try:
+            student = prunable_student(session.model, method)
+        except UsageError as error:  # the method is not for this model
+            reasons |= {(method, budget.text): str(error).splitlines()[0] for budget in settings.budgets}
+            continue
+        floor = sample_costs.floor_gflops(session, student, "val")
         for budget in settings.budgets:
             try:
                 check_reachable(resolve(budget, dense), floor)

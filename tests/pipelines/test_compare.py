@@ -1,4 +1,4 @@
-"""`compare`: equal budgets, one file per point, a run that was ended is continued, and what a row states."""
+"""`compare`: equal budgets, one file per point, an interrupted run is continued, and what a row states."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from madtp_cli.errors import BudgetError, OutputError, UsageError
 from madtp_cli.evaluation import timing
 from madtp_cli.evaluation.intervals import paired_interval95
 from madtp_cli.pipelines import compare as pipeline
-from madtp_cli.pipelines import comparison_plan, comparison_plot
+from madtp_cli.pipelines import comparison_plan, comparison_plot, comparison_reach
 from madtp_cli.pipelines.comparison_points import seeds_of
 from madtp_cli.reporting import comparison_tables
 from madtp_cli.reporting.comparison import (
@@ -88,6 +88,25 @@ def test_budgets_that_no_method_reaches_are_an_error(checkpoint: Path, tmp_path:
     for run in (pipeline.compare, comparison_plan.compare):
         with pytest.raises(BudgetError, match=r"No budget can be reached\. With tome: .* can cost 0\.\d+ to"):
             run(checkpoint, settings)
+
+
+def test_a_method_that_is_not_for_the_model_is_a_row_with_the_reason(
+    checkpoint: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """So the default, all methods, also works for a model that keeps the proportions of its images."""
+    student = comparison_reach.prunable_student
+
+    def refused(model: Any, method: str) -> Any:
+        if method == "resize":
+            raise UsageError("--method resize makes square images smaller.\nChoose another method.")
+        return student(model, method)
+
+    monkeypatch.setattr(comparison_reach, "prunable_student", refused)
+    monkeypatch.setattr(threshold_search, "MOST_PASSES", 3)
+    given = {**GIVEN, "methods": "resize,random", "budgets": "0.8", "time": False}
+    report = madtp_cli.compare(checkpoint, **given, output=tmp_path / "out")
+    reasons = {row.method: row.unreachable for row in report.rows}
+    assert reasons == {"dense": None, "random": None, "resize": "--method resize makes square images smaller."}
 
 
 def test_the_files_say_the_same(compared: tuple[Path, CompareReport]) -> None:
