@@ -101,7 +101,9 @@ def test_other_budgets_of_a_range_are_drawn_and_listed() -> None:
     assert "-0.25 (-0.60 to +0.10)" in text
     card = model_card(drawn.report, CardFacts(pipeline_tag="image-classification", title="x", command="madtp"))
     assert "| 0.800 | 0.79 | 97.75 | -0.25 (-0.60 to +0.10) |" in card
-    assert any(line.startswith("Budget 0.800, set without another training: ") for line in compress._lines(drawn.report))
+    assert any(
+        line.startswith("Budget 0.800, set without another training: ") for line in compress._lines(drawn.report)
+    )
 
 
 def test_times_of_different_machines_are_not_joined() -> None:
