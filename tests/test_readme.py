@@ -132,8 +132,9 @@ def test_every_script_that_a_page_shows_runs(tmp_path) -> None:
     """With its options, and without checkpoints and data."""
     for command in shown(PYTHON):
         script, *options = command.words
+        called = [script, *options] if script == "-m" else [ROOT / script, *options]
         given = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True}
-        done = subprocess.run([sys.executable, ROOT / script, *options], **given, check=False)
+        done = subprocess.run([sys.executable, *called], **given, check=False)
         assert done.returncode == 0, done.stderr
 
 

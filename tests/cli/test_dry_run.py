@@ -58,10 +58,10 @@ def test_the_other_commands_have_plans(madtp, checkpoint, small, tmp_path) -> No
     words = ("--methods", "madtp,tome", "--budgets", "0.8,0.7", "--steps", 0)
     compared = planned(madtp, tmp_path, "compare", checkpoint, *words, "--limit", 16)
     names = [stage["name"] for stage in compared["stages"]]
-    assert names == ["Evaluating the dense model", "2 points at 0.8", "2 points at 0.7"]
+    assert names == ["Evaluating the dense model", "points at 0.8: 2", "points at 0.7: 2"]
     trained = planned(madtp, tmp_path, "compare", checkpoint, *words[:3], "0.8", "--seeds", 2, "--steps", 1, *small)
     names = [stage["name"] for stage in trained["stages"]]
-    assert names == ["Evaluating the dense model", "2 controls", "4 points at 0.8"]
+    assert names == ["Evaluating the dense model", "fine-tuned dense models: 2", "points at 0.8: 4"]
     assert planned(madtp, tmp_path, "export", checkpoint, "blip.pt2")["disk_bytes"] > 0
 
 
