@@ -26,16 +26,17 @@ from torch import Tensor
 from examples import running
 from examples.ablation import without_dictionary
 from madtp_cli import config
+from madtp_cli.checkpoint.atomic_write import write_file
 from madtp_cli.compression.compress_model import compress_model
 from madtp_cli.config import DEFAULT_STEPS
-from madtp_cli.errors import BudgetError
+from madtp_cli.errors import BudgetError, ResumeError
 from madtp_cli.evaluation import run
 from madtp_cli.evaluation.quality import paired_difference
 from madtp_cli.evaluation.session import Session
 from madtp_cli.methods import BlockInputs, Rule
 from madtp_cli.methods._density_score import DensityScore
 from madtp_cli.progress import ProgressReporter
-from madtp_cli.pruning import density_peaks, importance
+from madtp_cli.pruning import importance
 
 Replacement = tuple[Any, str, Callable[..., Any]]
 
@@ -47,12 +48,9 @@ def distance_instead(inputs: BlockInputs, rule: Rule) -> DensityScore:
         inputs: The tokens and attention scores of a block.
         rule: The parameters of the method.
     """
-    mask = inputs.mask
     known = [score for score in (inputs.class_attention, inputs.received_attention) if score is not None]
-    weight = torch.stack(known).mean(0) if known else importance.normalise(_distance_from_mean(inputs), mask)
-    values = inputs.token_values(density_peaks.spacing(inputs.tokens.shape[-1], rule.parameters.compared_width))
-    score, nearest = density_peaks.distinct_importance(values, weight, mask, exportable=inputs.exportable)
-    return DensityScore(score, nearest, weight, density_peaks.is_most_important(nearest, mask))
+    weight = torch.stack(known).mean(0) if known else importance.normalise(_distance_from_mean(inputs), inputs.mask)
+    return DensityScore.of_importance(inputs, rule, weight)
 
 
 def _distance_from_mean(inputs: BlockInputs) -> Tensor:
@@ -79,12 +77,18 @@ def point(session: Session, form: str, budget: str, seed: int, file: Path) -> li
         budget: Share of the dense GFLOPs.
         seed: Seed of dictionary, calibration and fine-tuning.
         file: The scores are read from this file if it exists, and otherwise written to it.
+
+    Raises:
+        ResumeError: The file is of other data or other settings.
     """
+    request = {"gflops_budget": config.BudgetRequest.parse(budget), "seed": seed}
+    settings: Any = session.settings.model_copy(update=request)
+    inputs = {"data": session.data.source, "form": form, "settings": settings.model_dump(mode="json")}
     if file.exists():
-        scores: list[float] = json.loads(file.read_text("utf-8"))
-        return scores
-    base = session.settings
-    settings = config.resolve({"gflops_budget": budget, "seed": seed, **_given(base)}, None, {})
+        known = json.loads(file.read_text("utf-8"))
+        if known["inputs"] != inputs:
+            raise ResumeError(f"{file} is of another run.\nChoose another --folder, or remove that one.")
+        return list(known["scores"])
     torch.manual_seed(seed)
     replaced = FORMS[form]
     with mock.patch.object(*replaced) if replaced else nullcontext():
@@ -95,12 +99,9 @@ def point(session: Session, form: str, budget: str, seed: int, file: Path) -> li
         except BudgetError:
             scores = []
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(scores), encoding="utf-8")
+    with write_file(file, overwrite=True) as new:
+        new.write_text(json.dumps({"inputs": inputs, "scores": scores}), encoding="utf-8")
     return scores
-
-
-def _given(settings: Any) -> dict[str, Any]:
-    return {name: getattr(settings, name) for name in ("data", "steps", "limit", "split")}
 
 
 def lines(session: Session, budget: str, seeds: int, folder: Path) -> list[str]:

@@ -50,7 +50,8 @@ IMAGE_SIZE = 64
 BATCH = 64
 #: Texts of an image in CLIP's training; the first one is the text of the measurements.
 PROMPTS = (*TEMPLATES, "a {}.", "a small photo of a {}.", "a blurry photo of the {}.", "this is a {}.")
-INTRODUCTION = """\
+INTRODUCTION = (
+    """\
 # Results on data that others made
 
 Written by `python -m examples.other_data`. It trains two small models for some minutes on one CPU core, and compares
@@ -65,11 +66,12 @@ pruning methods on them with `madtp compare`. All methods use the same budget se
 and have seen little data. They show how the methods compare on images and questions that were not made for madtp; they
 do not show how good a model can be. One seed each.
 
-`tome` and `pitome` merge at most half of the tokens in each block, so they may not reach a small budget. In the last
-column, "dominated" and "off budget" mean what they mean in the tables of `madtp compare`: another row has at least this
-quality for at most this cost (costs within 1 % are equal); the cost of these samples differs from the budget by more
-than 1 %.
+`tome` and `pitome` merge at most half of the tokens in each block, so they may not reach a small budget. The
+words in the last column are those of `madtp compare`:
+
 """
+    + f"{comparison_tables.LEGEND}\n"
+)
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,15 @@ class DensityScore:
     @classmethod
     def of(cls, inputs: BlockInputs, rule: Rule) -> DensityScore:
         """Compute the scores of a block."""
-        parameters, mask = rule.parameters, inputs.mask
-        attention = mag.dictionary_attention(inputs.dictionary_logits, mask, parameters.temperature)
-        weight = importance.token_importance(inputs.class_attention, inputs.received_attention, attention, mask)
-        values = inputs.token_values(density_peaks.spacing(inputs.tokens.shape[-1], parameters.compared_width))
+        attention = mag.dictionary_attention(inputs.dictionary_logits, inputs.mask, rule.parameters.temperature)
+        scores = inputs.class_attention, inputs.received_attention
+        return cls.of_importance(inputs, rule, importance.token_importance(*scores, attention, inputs.mask))
+
+    @classmethod
+    def of_importance(cls, inputs: BlockInputs, rule: Rule, weight: Tensor) -> DensityScore:
+        """Compute the scores of a block from the importance of its tokens, [batch, longest]."""
+        mask = inputs.mask
+        values = inputs.token_values(density_peaks.spacing(inputs.tokens.shape[-1], rule.parameters.compared_width))
         score, nearest = density_peaks.distinct_importance(values, weight, mask, exportable=inputs.exportable)
         return cls(score, nearest, weight, density_peaks.is_most_important(nearest, mask))
 

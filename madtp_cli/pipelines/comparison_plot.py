@@ -50,7 +50,6 @@ def plot(report: CompareReport, file: Path) -> bool:
 
 def _panel(panel: Any, rows: Sequence[ComparisonRow], field: str, label: str) -> None:
     """Draw all rows, from zero to the cost of the dense model."""
-    shown = {row.method for row in rows}
     dense = next(row for row in rows if row.method == DENSE)
     panel.axhline(dense.quality, color="black", linewidth=0.9, linestyle="--", label="dense model")
     if (cost := getattr(dense, field)) is not None:
@@ -62,7 +61,7 @@ def _panel(panel: Any, rows: Sequence[ComparisonRow], field: str, label: str) ->
     for number, method in enumerate(names):
         points = [row for row in rows if row.method == method and getattr(row, field) is not None]
         points.sort(key=lambda row: float(getattr(row, field)))
-        if method in shown and points:
+        if points:
             _series(panel, points, field, COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)], rows)
     panel.set_xlim(left=0)
     panel.set_xlabel(label)

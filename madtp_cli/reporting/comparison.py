@@ -12,7 +12,7 @@ from madtp_cli.reporting.parts import Interval, LatencyPart, Part
 
 #: Names of the rows that are no methods.
 DENSE, CONTROL = "dense", "control"
-#: Costs that differ by at most this share of one of them are equal: so exactly is a budget met.
+#: Costs that differ by at most this share count as equal. A budget is met within the same share.
 EQUAL_COST = 0.01
 
 

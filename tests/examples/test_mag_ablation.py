@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from examples import mag_ablation
+from madtp_cli.errors import ResumeError
 from madtp_cli.methods import BlockInputs, Rule
 from madtp_cli.methods._density_score import DensityParameters, DensityScore
 
@@ -25,9 +26,12 @@ def test_the_table_has_every_form_and_is_continued(tmp_path: Path, capsys: pytes
     files = sorted(tmp_path.iterdir())
     assert len(files) == len(mag_ablation.FORMS)
     file = tmp_path / "without-MAG-0.3-0.json"
-    file.write_text(json.dumps([0.0] * len(json.loads(file.read_text("utf-8")))), encoding="utf-8")
+    known = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps({**known, "scores": [0.0] * len(known["scores"])}), encoding="utf-8")
     mag_ablation.main([*QUICK, "--folder", str(tmp_path)])
     assert "| 0.3 | without MAG | 0.00 | 0.00 | -" in capsys.readouterr().out
+    with pytest.raises(ResumeError, match="is of another run"):
+        mag_ablation.main([*QUICK[:-1], "16", "--folder", str(tmp_path)])
 
 
 def test_each_form_changes_the_score_before_the_first_block() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import madtp_cli
-from madtp_cli import methods
 from madtp_cli.compression import teacher_cache, threshold_search
 from madtp_cli.config import CompareSettings, resolve
 from madtp_cli.errors import BudgetError, OutputError, UsageError
@@ -20,16 +19,11 @@ from madtp_cli.evaluation import timing
 from madtp_cli.evaluation.intervals import paired_interval95
 from madtp_cli.pipelines import compare as pipeline
 from madtp_cli.pipelines import comparison_plan, comparison_plot, comparison_reach
-from madtp_cli.pipelines.comparison_points import seeds_of
 from madtp_cli.reporting import comparison_tables
 from madtp_cli.reporting.comparison import (
     CompareReport,
     ComparisonPoint,
-    ComparisonRow,
-    DifferencePart,
-    is_dominated,
 )
-from madtp_cli.reporting.parts import Interval
 
 #: A comparison of seconds.
 GIVEN: dict[str, Any] = dict(methods="tome,madtp", budgets="0.8,0.02", steps=0, limit=8, batch_size=8, device="cpu")
@@ -199,15 +193,6 @@ def test_files_of_others_are_not_replaced(compared: tuple[Path, CompareReport], 
     assert mine.read_text("utf-8") == "mine"
 
 
-def test_methods_that_no_seed_changes_are_run_once() -> None:
-    """Without fine-tuning, only a dictionary is random; two equal runs would look like two samples."""
-    settings = resolve({"seeds": 3, "steps": 0, "seed": 5}, None, {}, CompareSettings)
-    assert list(seeds_of(settings, "random")) == list(seeds_of(settings, "tome")) == [5]
-    assert list(seeds_of(settings, "madtp")) == list(seeds_of(settings, "static")) == [5, 6, 7]
-    trained = resolve({"seeds": 3, "steps": 1}, None, {}, CompareSettings)
-    assert list(seeds_of(trained, "tome")) == [0, 1, 2]
-
-
 @pytest.mark.slow
 def test_training_has_a_control_and_the_teacher_runs_once_per_sample(
     checkpoint: Path, tmp_path: Path, monkeypatch
@@ -234,12 +219,6 @@ def test_training_has_a_control_and_the_teacher_runs_once_per_sample(
     assert [size for size in seen if size > 1] == [8, 4]
 
 
-def test_dominated_points_and_marks() -> None:
-    """Same cost and same quality do not dominate each other."""
-    assert not is_dominated((1.0, 90.0), [(1.0, 90.0)])
-    assert is_dominated((1.0, 90.0), [(1.0, 90.0), (1.0, 91.0)])
-
-
 def test_without_matplotlib_there_is_a_note_instead_of_the_plot(
     compared: tuple[Path, CompareReport], tmp_path: Path, monkeypatch
 ) -> None:
@@ -247,67 +226,3 @@ def test_without_matplotlib_there_is_a_note_instead_of_the_plot(
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     assert not comparison_plot.plot(compared[1], tmp_path / "plot.png")
     assert not (tmp_path / "plot.png").exists()
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ({"methods": "madtp,tomes"}, "There is no method 'tomes'. Did you mean tome?"),
-        ({"methods": "madtp,,tome"}, "has an empty part"),
-        ({"budgets": "0.5,2"}, "A bare budget above 1 has two readings"),
-        ({"seeds": 0}, "--seeds"),
-        ({"seeds": 2, "seed": 2**32 - 1}, "--seeds: The last of 2 seeds would be above 4294967295."),
-    ],
-)
-def test_wrong_lists_say_what_is_allowed(flags: dict[str, object], message: str) -> None:
-    """Before anything is loaded."""
-    with pytest.raises(UsageError) as error:
-        resolve(flags, None, {}, CompareSettings)
-    assert message in str(error.value)
-
-
-def test_settings_of_a_point_are_those_of_compress() -> None:
-    """So a point is what `madtp compress` would make."""
-    settings = resolve({"budgets": "50%,0.2", "seed": 4, "steps": 7, "seeds": 2}, None, {}, CompareSettings)
-    chosen = settings.point("tome", settings.budgets[0], 5)
-    assert (chosen.method, chosen.gflops_budget.number, chosen.seed, chosen.steps) == ("tome", 0.5, 5, 7)
-    assert list(settings.all_seeds()) == [4, 5]
-    assert json.loads(json.dumps(settings.of_all_points()))["steps"] == 7
-    assert "tome" in settings.all_methods()
-
-
-def test_the_markdown_table_names_the_rows(compared: tuple[Path, CompareReport]) -> None:
-    """`dense` is a word of the JSON, people read the name."""
-    assert "| – | dense model |" in comparison_tables.to_markdown(compared[1])
-
-
-def test_a_cost_below_the_budget_is_not_called_over(compared: tuple[Path, CompareReport]) -> None:
-    """The cost of test samples may differ from that of validation samples in both directions."""
-    row = compared[1].rows[1].model_copy(update={"within_budget": False, "dominated": False})
-    assert comparison_tables.cells(row)[-1] == "off budget"
-    assert comparison_tables.LEGEND.startswith("off budget: ")
-    assert comparison_tables.LEGEND in comparison_tables.to_markdown(compared[1])
-
-
-def test_differences_of_cider_have_their_unit(compared: tuple[Path, CompareReport]) -> None:
-    """They are in percent of a score that is not in percent itself."""
-    relative = DifferencePart(change=0.4, interval95=Interval(low=-4.5, high=5.3), unit="percent of the score")
-    row = compared[1].rows[1].model_copy(update={"to_dense": relative, "quality_of_seeds": [80.0, 90.0]})
-    assert "+0.40 % [-4.50, +5.30]" in comparison_tables.cells(row)
-    assert any("(80.00 to 90.00)" in cell for cell in comparison_tables.cells(row))
-    line = next(csv.DictReader(comparison_tables.to_csv(compared[1].model_copy(update={"rows": [row]})).splitlines()))
-    assert (line["unit"], line["quality_of_seeds"]) == ("percent of the score", "80.0 90.0")
-
-
-def test_the_plot_has_a_colour_for_each_method_and_ends_at_100_percent() -> None:
-    """Two methods of one colour could not be told apart."""
-    assert len(set(comparison_plot.COLOURS)) == len(comparison_plot.COLOURS) >= len(methods.names())
-    part = DifferencePart(change=-1.0, interval95=Interval(low=-5.0, high=9.0))
-    row = ComparisonRow(method="tome", budget="0.5", seeds=[0], quality=97.0, to_dense=part)
-    assert comparison_plot._bars([row]) == ([4.0], [3.0])
-
-
-def test_costs_within_one_percent_do_not_dominate() -> None:
-    """A budget is met within 1 %, so the cheaper one of two is a matter of chance there."""
-    assert not is_dominated((1.0, 90.0), [(0.995, 90.0)])
-    assert is_dominated((1.0, 90.0), [(0.98, 90.0)])
