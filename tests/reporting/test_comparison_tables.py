@@ -27,7 +27,7 @@ def report() -> CompareReport:
     texts: dict[str, Any] = dict(
         checkpoint="blip.pt", output="out", task="vqa", data="scenes", metric="VQA accuracy", split="test"
     )
-    numbers: dict[str, Any] = dict(metric="VQA accuracy", split="test", samples=8, groups=8, steps=0, seconds=1.0)
+    numbers: dict[str, Any] = dict(samples=8, groups=8, steps=0, seconds=1.0)
     return CompareReport(**texts, **numbers, rows=rows, files=[], settings={}, environment=environment())
 
 
