@@ -12,10 +12,7 @@ one file of the folder and is not made again, so that an interrupted command con
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -23,19 +20,15 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from examples import running
+from examples import running, seeds
 from examples.ablation import without_dictionary
 from madtp_cli import config
-from madtp_cli.checkpoint.atomic_write import write_file
-from madtp_cli.compression.compress_model import compress_model
 from madtp_cli.config import DEFAULT_STEPS
-from madtp_cli.errors import BudgetError, ResumeError
 from madtp_cli.evaluation import run
 from madtp_cli.evaluation.quality import paired_difference
 from madtp_cli.evaluation.session import Session
 from madtp_cli.methods import BlockInputs, Rule
 from madtp_cli.methods._density_score import DensityScore
-from madtp_cli.progress import ProgressReporter
 from madtp_cli.pruning import importance
 
 Replacement = tuple[Any, str, Callable[..., Any]]
@@ -68,52 +61,20 @@ FORMS: dict[str, Replacement | None] = {
 }
 
 
-def point(session: Session, form: str, budget: str, seed: int, file: Path) -> list[float]:
-    """Compress with a form and return the score of each validation sample; empty if the budget cannot be reached.
-
-    Args:
-        session: The dense model and its data.
-        form: A key of `FORMS`.
-        budget: Share of the dense GFLOPs.
-        seed: Seed of dictionary, calibration and fine-tuning.
-        file: The scores are read from this file if it exists, and otherwise written to it.
-
-    Raises:
-        ResumeError: The file is of other data or other settings.
-    """
-    request = {"gflops_budget": config.BudgetRequest.parse(budget), "seed": seed}
-    settings: Any = session.settings.model_copy(update=request)
-    inputs = {"data": session.data.source, "form": form, "settings": settings.model_dump(mode="json")}
-    if file.exists():
-        known = json.loads(file.read_text("utf-8"))
-        if known["inputs"] != inputs:
-            raise ResumeError(f"{file} is of another run.\nChoose another --folder, or remove that one.")
-        return list(known["scores"])
-    torch.manual_seed(seed)
-    replaced = FORMS[form]
-    with mock.patch.object(*replaced) if replaced else nullcontext():
-        try:
-            student = compress_model(replace(session, settings=settings), settings, strict=False).student
-            measured = run.run_split(session, student, "val", None)
-            scores = [float(score) for score in measured.scores]
-        except BudgetError:
-            scores = []
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with write_file(file, overwrite=True) as new:
-        new.write_text(json.dumps({"inputs": inputs, "scores": scores}), encoding="utf-8")
-    return scores
-
-
-def lines(session: Session, budget: str, seeds: int, folder: Path) -> list[str]:
+def lines(session: Session, checkpoint: Path, budget: str, runs_of_each: int, folder: Path) -> list[str]:
     """Return a line of the table for each form at a budget."""
     found, first = [], list[float]()
-    for form in FORMS:
+    for form, replaced in FORMS.items():
         name = f"{form.replace(' ', '-').replace(',', '').strip('-')}-{budget}"
-        runs = [point(session, form, budget, seed, folder / f"{name}-{seed}.json") for seed in range(seeds)]
+        runs = []
+        for seed in range(runs_of_each):
+            request = {"gflops_budget": config.BudgetRequest.parse(budget), "seed": seed}
+            change = mock.patch.object(*replaced) if replaced else None
+            runs.append(seeds.scores(session, checkpoint, request, folder / f"{name}-{seed}.json", change, form))
         if not all(runs):
             found.append(f"| {budget} | {form} | not reachable | | |")
             continue
-        mean = [sum(scores) / seeds for scores in zip(*runs, strict=True)]
+        mean = [sum(scores) / runs_of_each for scores in zip(*runs, strict=True)]
         first = first or mean
         change, (low, high), _ = paired_difference(session, first, mean)
         of_seeds = " / ".join(f"{session.task.quality(scores):.2f}" for scores in runs)
@@ -137,12 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.seeds < 1:
         parser.error("--seeds must be at least 1")
-    given = {"data": options.data, "steps": options.steps, "limit": options.limit, "split": "val"}
-    settings = config.resolve({"gflops_budget": options.budgets[0], **given}, None, {})
-    session = Session.open(options.checkpoint, settings, ProgressReporter())
+    given = {"data": options.data, "steps": options.steps, "limit": options.limit}
+    session = seeds.open_session(options.checkpoint, "val", given)
     dense = run.run_split(session, session.model, "val", None)
     print(f"dense: {session.task.quality(dense.scores):.2f} % of {dense.samples:,} validation samples", flush=True)
-    table = [row for budget in options.budgets for row in lines(session, budget, options.seeds, options.folder)]
+    run_of = (options.seeds, options.folder)
+    table = [row for budget in options.budgets for row in lines(session, options.checkpoint, budget, *run_of)]
     print("\n".join(["", "| budget | score | mean | seeds | change |", "|---|---|---|---|---|", *table]))
 
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import madtp_cli
-from examples import method_tables, range_table
+from examples import method_tables, range_table, seeds
 from madtp_cli.config import DEFAULT_STEPS
 from madtp_cli.errors import MadtpError
 from madtp_cli.models import architectures
@@ -38,8 +38,6 @@ ROWS = {
 BUDGETS, LOWEST = ("0.5", "0.3", "0.2"), "0.1"
 #: Fine-tuning steps by budget; other budgets use the default of the command.
 STEPS = {"0.5": 0, "0.3": 120}
-#: Seeds of the runs; the table of the rows shows the first one.
-SEEDS = (0, 1, 2)
 #: GFLOPs that the literature gives for an architecture, and what they count.
 PUBLISHED = {
     "blip-nlvr-base": (132.54, "one image pair and a statement of 36 tokens; the same as ours"),
@@ -77,13 +75,6 @@ ROWS_INTRODUCTION = """
 
 | model and data | budget | steps | budget error | share on test | metric | dense | pruned | change | samples |
 |---|---|---|---|---|---|---|---|---|---|"""
-SEEDS_INTRODUCTION = """
-## Three seeds
-
-The change of the row with three seeds. Each seed has its own dictionary, order of the training samples and calibration.
-
-| model and data | budget | seed 0 | seed 1 | seed 2 | mean |
-|---|---|---|---|---|---|"""
 #: Title and checkpoint of the image encoders whose index compatibility is measured, each with `DEFAULT_STEPS`.
 ENCODERS = {
     "clip-images": ("CLIP, image tower alone, built-in scenes", "clip.pt"),
@@ -113,26 +104,24 @@ literature; the last column states what that figure counts.
 |---|---|---|---|"""
 
 
-def output_of(row: str, budget: str, folder: Path, seed: int = 0) -> Path:
+def output_of(row: str, budget: str, folder: Path) -> Path:
     """Return the folder of a compressed checkpoint in the folder of all outputs."""
-    return folder / "-".join([row, budget, *([f"seed{seed}"] if seed else [])])
+    return folder / f"{row}-{budget}"
 
 
-def compress(row: str, budget: str, folder: Path, seed: int = 0) -> CompressReport:
+def compress(row: str, budget: str, folder: Path) -> CompressReport:
     """Run `madtp compress`, unless its output exists, and return its report.
 
     Args:
         row: A key of `ROWS`.
         budget: Share of the dense GFLOPs, or a range of shares.
         folder: Where all outputs are.
-        seed: Seed of calibration and fine-tuning.
     """
     source = ROWS[row][1]
-    output, steps = output_of(row, budget, folder, seed), STEPS.get(budget)
+    output, steps = output_of(row, budget, folder), STEPS.get(budget)
     if not (output / "report.json").exists():
         command = ["compress", HERE / source, "--gflops-budget", budget, "--output", output, "--overwrite"]
         command += data_options(row, folder)
-        command += ["--seed", seed] if seed else []
         if steps is not None:
             command += ["--steps", steps]
         run_madtp(command)
@@ -216,12 +205,13 @@ def table_row(row: str, budget: str, report: CompressReport) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def seeds_row(row: str, budget: str, folder: Path) -> str:
-    """Return the line of a row with the changes of all seeds and their mean."""
-    changes = [compress(row, budget, folder, seed).quality for seed in SEEDS]
-    unit = "" if changes[0].unit == "points" else " %"
-    values = [*(part.change for part in changes), sum(part.change for part in changes) / len(changes)]
-    return f"| {ROWS[row][0]} | {budget} | {' | '.join(f'{value:+.2f}{unit}' for value in values)} |"
+def seeds_rows(row: str, budgets: list[str], folder: Path) -> list[str]:
+    """Return the lines of a row with the changes of all seeds and their mean, one per budget that was reached."""
+    title, source, captions = ROWS[row]
+    data = None if captions is None else write_scenes(folder, captions)
+    outputs = {budget: output_of(row, budget, folder) for budget in budgets}
+    compressed = {budget: output for budget, output in outputs.items() if (output / "report.json").exists()}
+    return seeds.rows(title, HERE / source, data, compressed, folder / f"seeds-{row}")
 
 
 def architecture_rows() -> list[str]:
@@ -276,9 +266,10 @@ def main() -> None:
     lines = [INTRODUCTION, *methods_at_equal_gflops(options), ROWS_INTRODUCTION]
     for row in options.rows:
         lines += result_rows(row, options.budgets, options.folder)
-    lines.append(SEEDS_INTRODUCTION)
+    lines.append(seeds.INTRODUCTION)
     budgets = [budget for budget in options.budgets if budget != LOWEST]
-    lines += [seeds_row(row, budget, options.folder) for row in options.rows for budget in budgets]
+    for row in options.rows:
+        lines += seeds_rows(row, budgets, options.folder)
     lines.append(INDEX_INTRODUCTION)
     for encoder in ENCODERS:
         lines += [index_row(encoder, budget, options.folder) for budget in budgets]
