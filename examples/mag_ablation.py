@@ -69,8 +69,8 @@ def lines(session: Session, checkpoint: Path, budget: str, runs_of_each: int, fo
         runs = []
         for seed in range(runs_of_each):
             request = {"gflops_budget": config.BudgetRequest.parse(budget), "seed": seed}
-            change = mock.patch.object(*replaced) if replaced else None
-            runs.append(seeds.scores(session, checkpoint, request, folder / f"{name}-{seed}.json", change, form))
+            patch = mock.patch.object(*replaced) if replaced else None
+            runs.append(seeds.scores(session, checkpoint, request, folder / f"{name}-{seed}.json", patch, form))
         if not all(runs):
             found.append(f"| {budget} | {form} | not reachable | | |")
             continue
