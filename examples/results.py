@@ -16,13 +16,15 @@ import sys
 from pathlib import Path
 
 import madtp_cli
-from examples import method_tables, range_table, seeds
+from examples import method_plot, method_tables, range_table, seeds
 from madtp_cli.config import DEFAULT_STEPS
 from madtp_cli.errors import MadtpError
 from madtp_cli.models import architectures
 from madtp_cli.reporting.schema import CompressReport, EvalReport
 
 HERE = Path(__file__).parent
+#: Picture of all methods without fine-tuning.
+PICTURE = HERE.parent / "docs/images/methods.png"
 #: Title and checkpoint of each row, and the captions per image of its retrieval data (None: the default data set).
 ROWS = {
     "nlvr2": ("BLIP, NLVR2 task, built-in scenes", "blip.pt", None),
@@ -248,6 +250,8 @@ def methods_at_equal_gflops(options: argparse.Namespace) -> list[str]:
                 run_madtp([*command, *data_options(row, options.folder), "--no-time", "--output", folder])
             if (report := method_tables.read(folder)) is not None:
                 reports[row] = report
+        if reports and steps == 0:
+            method_plot.draw(reports, PICTURE)
         shown = {row.budget: None for report in reports.values() for row in report.rows if row.budget is not None}
         lines += method_tables.tables(reports, list(shown), steps)
     return [method_tables.INTRODUCTION, *lines] if lines else []

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from examples import method_tables
+from pathlib import Path
+
+from matplotlib import pyplot
+
+from examples import method_plot, method_tables
 from madtp_cli.reporting.comparison import CompareReport, ComparisonRow, DifferencePart
 from madtp_cli.reporting.schema import Interval
 
@@ -68,3 +72,20 @@ def test_the_tables_name_budget_and_training() -> None:
     lines = method_tables.tables({"nlvr2": report(*ROWS)}, ["0.2"], 360)
     assert "### 20 % of the GFLOPs, after 360 fine-tuning steps" in lines
     assert "### 20 % of the GFLOPs, without fine-tuning" in method_tables.tables({"nlvr2": report(*ROWS)}, ["0.2"], 0)
+
+
+def test_the_picture_has_a_panel_for_each_row_and_a_line_for_each_method(tmp_path: Path, monkeypatch) -> None:
+    """A method that reaches no budget has no line."""
+    rows = [made.model_copy(update={"gflops": 1.0 if made.budget is None else 0.2}) for made in ROWS]
+    drawn = []
+    monkeypatch.setattr(pyplot, "close", drawn.append)
+    method_plot.draw({"nlvr2": report(*rows), "clip": report(*rows[:2])}, tmp_path / "methods.png")
+    (figure,) = drawn
+    monkeypatch.undo()
+    first, second, *hidden = figure.axes
+    assert [panel.get_title() for panel in (first, second)] == ["NLVR2 task, BLIP", "retrieval, CLIP, five captions"]
+    assert not any(panel.get_visible() for panel in hidden)
+    assert first.get_legend_handles_labels()[1] == ["dense model", "madtp", "static", "tome"]
+    assert [line.get_xydata().tolist() for line in second.lines[1:]] == [[[0.2, 89.5]]]
+    assert (tmp_path / "methods.png").stat().st_size > 0
+    pyplot.close(figure)
