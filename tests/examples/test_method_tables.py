@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib import pyplot
-from matplotlib.figure import Figure
 
 from examples import method_plot, method_tables
 from madtp_cli.reporting.comparison import CompareReport, ComparisonRow, DifferencePart
@@ -78,7 +78,7 @@ def test_the_tables_name_budget_and_training() -> None:
 def test_the_picture_has_a_panel_for_each_row_and_a_line_for_each_method(tmp_path: Path, monkeypatch) -> None:
     """A method that reaches no budget has no line."""
     rows = [made.model_copy(update={"gflops": 1.0 if made.budget is None else 0.2}) for made in ROWS]
-    drawn: list[Figure] = []
+    drawn: list[Any] = []
     monkeypatch.setattr(pyplot, "close", drawn.append)
     method_plot.draw({"nlvr2": report(*rows), "clip": report(*rows[:2])}, tmp_path / "methods.png")
     (figure,) = drawn
