@@ -24,7 +24,7 @@ import pytest
 import typer
 
 import madtp_cli
-from madtp_cli import config
+from madtp_cli import config, methods
 from madtp_cli.cli.app import app
 from madtp_cli.models import architectures
 from tests.paths import EXAMPLES, ROOT
@@ -182,6 +182,19 @@ def test_the_results_in_the_readme_are_those_of_the_example_page() -> None:
     for name in models:
         figures = " | ".join(table[name, budget] for budget in ("dense", "0.5", "0.3", "0.2"))
         assert re.search(rf"^\| {re.escape(name)} \| [^|]* \| {re.escape(figures)}", readme, re.MULTILINE), name
+
+
+def test_the_table_of_methods_in_the_readme_is_that_of_the_example_page() -> None:
+    """The same methods and rows in the same order, without the intervals."""
+    page = (EXAMPLES / "results.md").read_text("utf-8")
+    (start,) = re.finditer(r"^### 20 % of the GFLOPs, after 360 fine-tuning steps$", page, re.MULTILINE)
+    lines = [line for line in page[start.end() :].partition("\n#")[0].splitlines() if line.startswith("| ")]
+    assert len(lines) == 2 + len(methods.names()) + 1, "a head, the dense model, the control and every method"
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for line in lines[1:]:
+        method, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        figures = " | ".join("–" if cell == "not reachable" else cell.split()[0].strip("*") for cell in cells)
+        assert f"\n| {method} | {figures} |\n" in readme.replace("**", ""), method
 
 
 def test_no_page_has_a_heading_twice() -> None:

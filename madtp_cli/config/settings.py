@@ -82,7 +82,8 @@ class RunSettings(BaseModel):
     split: Literal["train", "val", "test"] = "test"
     """Split of the reported samples: train, val or test."""
     limit: int | None = Field(default=None, ge=1)
-    """Maximum number of samples per split, 1 or more. Default: all samples."""
+    """Maximum number of samples per split, 1 or more. They are chosen at random, always the same ones, because files
+    are often sorted. Default: all samples."""
     batch_size: int = Field(default=16, ge=1)
     """Samples per batch, 1 or more; in a run of several processes, of all of them together."""
     workers: int | None = Field(default=None, ge=0)

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from PIL.Image import Image
 
+from madtp_cli.data.subsets import subset
 from madtp_cli.errors import DataError
 
 #: Names of the splits, in the order of reports.
@@ -63,6 +64,7 @@ class Dataset:
         splits: Rows by split. A split may be lazy: it has a length and slices, and creates a row on access.
         notes: Facts that the user should know, such as files that were not read.
         answers: Every answer that a question can have, if the data list them.
+        random_order: Whether the rows are in random order, so that the first ones represent all of them.
     """
 
     schema: str
@@ -70,6 +72,7 @@ class Dataset:
     splits: dict[str, Sequence[Row]]
     notes: list[str] = field(default_factory=list)
     answers: tuple[str, ...] = ()
+    random_order: bool = False
 
     def split(self, name: str) -> Sequence[Row]:
         """Return the rows of one split.
@@ -84,3 +87,7 @@ class Dataset:
                 f"Add an annotation file with {name!r} in its name, or choose another split."
             )
         return self.splits[name]
+
+    def choose(self, rows: Sequence[Row], number: int) -> Sequence[Row]:
+        """Return at most `number` rows that represent all of them: the same ones each time, in their order."""
+        return rows[:number] if self.random_order else subset(rows, number)

@@ -7,11 +7,14 @@ owners are in the order of the processes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from madtp_cli import processes
 from madtp_cli.errors import DataError, UsageError
+
+#: Returns at most a number of rows.
+Choose = Callable[[Sequence[Any], int], Sequence[Any]]
 
 
 def assign(listings: Sequence[Sequence[str]]) -> dict[str, int]:
@@ -71,14 +74,22 @@ def _without_shard(rank: int, split: str) -> DataError:
     )
 
 
-def first(rows: Sequence[Any], number: int) -> Sequence[Any]:
-    """Return the first rows, at most `number`; of rows with owners, as many of each owner as possible."""
+def some(rows: Sequence[Any], number: int, choose: Choose) -> Sequence[Any]:
+    """Return at most `number` rows; of rows with owners, as many of each owner as possible.
+
+    Args:
+        rows: The rows.
+        number: Largest number of rows.
+        choose: Chooses the rows, of all rows or of those of one owner.
+    """
     found = owners(rows)
     if found is None:
-        return rows[:number]
-    places = [places_of(found, owner) for owner in range(processes.count())]
-    taken = [len(range(owner, number, processes.count())) for owner in range(processes.count())]
-    return [rows[place] for own, most in zip(places, taken, strict=True) for place in own[:most]]
+        return choose(rows, number)
+    chosen = list[Any]()
+    for owner in range(processes.count()):
+        own = [rows[place] for place in places_of(found, owner)]
+        chosen += choose(own, len(range(owner, number, processes.count())))
+    return chosen
 
 
 def places_of(found: Sequence[int], owner: int) -> list[int]:

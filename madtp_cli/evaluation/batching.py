@@ -24,10 +24,14 @@ MOST_PREPARED_BYTES = 2**30
 
 
 def rows(session: Session, split: str, limit: int | None = None) -> Sequence[Row]:
-    """Return the first rows of a split: at most `limit`, and at most the limit of the settings."""
-    all_rows = session.data.split(split)
-    limits = [number for number in (limit, session.settings.limit) if number is not None]
-    return sharing.first(all_rows, min(limits)) if limits else all_rows
+    """Return the rows of a split: at most `limit` of those that the limit of the settings leaves.
+
+    They are chosen by `Dataset.choose`, so they represent all rows.
+    """
+    chosen, choose = session.data.split(split), session.data.choose
+    for number in (session.settings.limit, limit):
+        chosen = chosen if number is None else sharing.some(chosen, number, choose)
+    return chosen
 
 
 def batches(session: Session, split: str, limit: int | None = None) -> Iterable[Batch]:
@@ -46,7 +50,7 @@ def batches(session: Session, split: str, limit: int | None = None) -> Iterable[
 
 
 def _some_rows(session: Session, split: str, limit: int | None = None) -> Sequence[Row]:
-    """Return the first rows of a split, as `rows` does.
+    """Return the rows of a split, as `rows` does.
 
     Raises:
         DataError: The split has no rows.
@@ -78,7 +82,7 @@ def training_batches(
 
     If there are several processes, each gets its part of every batch.
 
-    Each row has one of its captions. Of the first `samples` rows it is the same caption in each epoch, so that the
+    Each row has one of its captions. With `samples` rows it is the same caption in each epoch, so that the
     teacher cache holds every target after one epoch. Without `samples` each epoch has another caption.
 
     Args:
@@ -130,14 +134,14 @@ def text_embeddings(session: Session, teacher: Prunable, samples: int | None = N
 
 
 def full_batches(session: Session, split: str, size: int, number: int) -> list[Batch]:
-    """Return at most `number` full batches of the first rows of a split that this process can read, without labels.
+    """Return at most `number` full batches of rows of a split that this process can read, without labels.
 
     If there are fewer rows than `size`, the result is one batch of all rows.
 
     Raises:
         DataError: This process can read no row of the split.
     """
-    chosen = readable_rows(session, split)[: size * number]
+    chosen = session.data.choose(readable_rows(session, split), size * number)
     made = data_batches.batches(chosen, session.task, session.processor, batch_size=size, workers=0)
     return [inputs_of(batch) for batch in itertools.islice(made, max(1, len(chosen) // size))]
 
@@ -154,7 +158,7 @@ def first_batch(session: Session, split: str, limit: int | None = None) -> Batch
         DataError: This process can read no row of the split.
     """
     size = min(limit or session.settings.batch_size, session.settings.batch_size)
-    return next(_collated(session, readable_rows(session, split)[:size]))
+    return next(_collated(session, session.data.choose(readable_rows(session, split), size)))
 
 
 def readable_rows(session: Session, split: str) -> Sequence[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from madtp_cli.data import Dataset, Row
+from madtp_cli.data import Dataset, Row, sharing
 from madtp_cli.progress import ProgressReporter
 from madtp_cli.reporting.schema import CutTextsPart
 from madtp_cli.tasks import Task
@@ -23,14 +23,14 @@ def find(task: Task, data: Dataset, processor: Any, limit: int | None, progress:
 
     Args:
         task: States the texts of a row, and how each kind of text is cut.
-        data: The data set; of each split, all rows up to `limit`.
+        data: The data set.
         processor: The processor of the model.
         limit: Maximum number of rows of each split; None for all.
         progress: Receives the number of rows done, if there are many.
     """
     parts = [
         rows[start : start + ROWS_AT_ONCE]
-        for rows in (of_split[:limit] for of_split in data.splits.values())
+        for rows in (_at_most(data, of_split, limit) for of_split in data.splits.values())
         for start in range(0, len(rows), ROWS_AT_ONCE)
     ]
     many = len(parts) > len(data.splits)
@@ -45,6 +45,10 @@ def find(task: Task, data: Dataset, processor: Any, limit: int | None, progress:
     if many:
         progress.finish()
     return CutTextsPart(count=len(cut), texts=counted, first=list(dict.fromkeys(cut))[:NAMED_TEXTS])
+
+
+def _at_most(data: Dataset, rows: Sequence[Row], limit: int | None) -> Sequence[Row]:
+    return rows if limit is None else sharing.some(rows, limit, data.choose)
 
 
 def _cut(task: Task, rows: Sequence[Row], processor: Any) -> tuple[int, list[str]]:

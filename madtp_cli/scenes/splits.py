@@ -164,7 +164,7 @@ def read(task: str, splits: Collection[str] = SPLITS, captions: int | None = Non
     }
     schema = _SCHEMAS[task]
     listed = tuple(answers()) if schema.answers else ()
-    return Dataset(schema.name, "the built-in scenes", by_split, answers=listed)
+    return Dataset(schema.name, "the built-in scenes", by_split, answers=listed, random_order=True)
 
 
 def _require_task(task: str) -> None:

@@ -30,6 +30,27 @@ def test_full_batches_or_one_batch_of_all_rows() -> None:
     assert all("labels" not in part for part in parts)
 
 
+def test_some_rows_of_sorted_data_represent_all() -> None:
+    """A folder of classes begins with many images of one class, which would be all that a short run sees."""
+    session = Session.open(EXAMPLES / "blip.pt", RunSettings(device="cpu"), ProgressReporter(), ["val"])
+    drawn = sorted(session.data.split("val")[:300], key=lambda row: row.label or 0)
+    session.data = replace(session.data, splits={"val": drawn}, random_order=False)
+    chosen = batching.rows(session, "val", 40)
+    assert 10 < sum(row.label or 0 for row in chosen) < 30
+    assert list(chosen) == [row for row in drawn if row in list(chosen)]
+    labels = torch.cat([batch["labels"] for batch in batching.batches(session, "val", 40)])
+    assert labels.tolist() == [row.label for row in chosen]
+    first = batching.first_batch(session, "val")["labels"]
+    assert first.tolist() == [row.label for row in batching.rows(session, "val", len(first))]
+    assert 0 < first.sum() < len(first)
+
+    session.settings = session.settings.model_copy(update={"limit": 50})
+    limited = list(batching.rows(session, "val"))
+    assert len(limited) == 50
+    assert all(row in limited for row in batching.rows(session, "val", 40)), "the limit holds for calibration too"
+    assert list(batching.rows(session, "val", 60)) == limited
+
+
 def test_an_empty_split_is_an_error() -> None:
     """The training repeats its epochs without end, and would wait for the first batch for ever."""
     session = Session.open(EXAMPLES / "blip.pt", RunSettings(limit=2, device="cpu"), ProgressReporter(), ["train"])

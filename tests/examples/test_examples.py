@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from examples import ablation, results
+from examples import ablation, results, seeds
 from madtp_cli.evaluation import timing
 from madtp_cli.reporting.schema import BudgetPart, ChangePart, CompressReport, GflopsPart, Interval
 from tests.paths import EXAMPLES
@@ -105,6 +105,19 @@ def test_the_results_page_has_every_row_and_budget() -> None:
     budgets = [*results.BUDGETS, results.LOWEST]
     assert by_row.keys() == {(title, budget) for title, *_ in results.ROWS.values() for budget in budgets}
     assert all(abs(float(row[3].rstrip("%"))) <= 1 for row in by_row.values())
+
+
+def test_the_results_page_has_three_seeds_of_every_row_and_budget() -> None:
+    """The first seed is that of the table of the rows."""
+    page = (EXAMPLES / "results.md").read_text("utf-8")
+    assert seeds.INTRODUCTION in page
+    number = r"[+-][\d.]+(?: %)?"
+    for title, *_ in results.ROWS.values():
+        for budget in results.BUDGETS:
+            start = re.escape(f"| {title} | {budget} |")
+            line = re.search(rf"^{start} ({number}) \| {number} \| {number} \| {number} \(.*\) \|$", page, re.MULTILINE)
+            assert line is not None, f"{title} at {budget}"
+            assert re.search(rf"^{start} .* \| {re.escape(line[1])} \([^|]* \| [\d,]+ \|$", page, re.MULTILINE)
 
 
 def test_the_results_page_has_every_image_encoder_and_budget() -> None:
