@@ -17,8 +17,8 @@ is the best method, and `madtp` if the interval of its difference to the best in
 also those whose interval includes zero. An asterisk marks a method whose cost on test samples differs from the budget
 by more than 1 %; the budget is met on validation samples. A method that prunes only inside blocks, or at most halves
 the tokens of a block, cannot reach every budget of these shallow models. "control" is the dense model after the same
-fine-tuning. Where it is better than the dense model, these steps also taught the task: compare a method with the control
-there."""
+fine-tuning. Where it is better than the dense model, these steps also taught the task, and a method should be compared
+with the control."""
 #: Titles of the rows in the head of a table.
 HEADS = {
     "nlvr2": "NLVR2 task, BLIP",

@@ -29,7 +29,7 @@ from madtp_cli.checkpoint.formats import CheckpointOverrides
 from madtp_cli.checkpoint.save import save
 from madtp_cli.compression import distillation
 from madtp_cli.config.gates import GateSettings
-from madtp_cli.data import Row
+from madtp_cli.data import Dataset, Row
 from madtp_cli.errors import CheckpointError, UsageError
 from madtp_cli.evaluation import gates, sample_costs
 from madtp_cli.evaluation.index_compatibility import index_part
@@ -159,7 +159,7 @@ def _measured(embeddings: Any) -> Measured:
 def session() -> Any:
     """What the parts of a report need of a session with 40 images."""
     rows = [Row(str(number), (str(number),), "") for number in range(40)]  # type: ignore[arg-type]
-    data = SimpleNamespace(split=lambda name: rows, source="images", splits={"test": rows}, notes=[])
+    data = Dataset("images", "images", {"test": rows})
     settings = SimpleNamespace(split="test", limit=None, data=Path("images"))
     return SimpleNamespace(task=TASK, data=data, settings=settings, labelled=True)
 
