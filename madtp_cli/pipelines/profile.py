@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from madtp_cli import processes
 from madtp_cli.compression.student import dense_teacher
 from madtp_cli.config import RunSettings
@@ -158,13 +156,13 @@ def _measure(session: Session) -> run.Measured:
 
 
 def _gflops(session: Session, measured: run.Measured, checked: int) -> CheckedGflops:
-    """Return the GFLOPs by the formula, and those that fvcore and the formula count on the first samples."""
+    """Return the GFLOPs by the formula, and those that fvcore and the formula count on some samples."""
     gflops, dense = (
         measured.gflops(session.model),
         sample_costs.dense_gflops(session, session.settings.split, CALIBRATION_SAMPLES),
     )
     part = GflopsPart.of(dense.mean(), gflops.mean() if session.model.pruning else None)
-    by_fvcore, by_formula = _check(session, gflops, checked) if checked else ([], gflops.tolist())
+    by_fvcore, by_formula = _check(session, checked) if checked else ([], gflops.tolist())
     return CheckedGflops(
         **part.model_dump(),
         fvcore=sum(by_fvcore) / len(by_fvcore) if by_fvcore else None,
@@ -173,8 +171,8 @@ def _gflops(session: Session, measured: run.Measured, checked: int) -> CheckedGf
     )
 
 
-def _check(session: Session, gflops: np.ndarray, checked: int) -> tuple[list[float], list[float]]:
-    """Return what fvcore and the formula count on each of the first samples; `gflops` are those of all samples."""
+def _check(session: Session, checked: int) -> tuple[list[float], list[float]]:
+    """Return what fvcore and the formula count on each of some samples."""
     split, model = session.settings.split, session.model.float().cpu()
     samples = batching.full_batches(session, split, 1, checked)
     session.progress.start(FVCORE, len(samples))
@@ -185,7 +183,7 @@ def _check(session: Session, gflops: np.ndarray, checked: int) -> tuple[list[flo
         by_fvcore.append(count_with_fvcore(model, sample) / 1e9)
         session.progress.advance(number + 1)
     session.progress.finish()
-    return by_fvcore, by_formula or gflops[: len(samples)].tolist()
+    return by_fvcore, by_formula or sample_costs.dense_gflops(session, split, len(samples)).tolist()
 
 
 def _time(session: Session, batch_sizes: Sequence[int]) -> tuple[list[LatencyPart], list[str]]:

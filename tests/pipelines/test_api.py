@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -84,6 +85,16 @@ def test_profile_counts_a_checkpoint_or_an_architecture(compressed) -> None:
     assert (unchecked.fvcore, unchecked.fvcore_samples, unchecked.pruned) == (None, 0, counted.gflops.pruned)
     published = madtp_cli.profile(arch="clip-vit-b-16", text_tokens=20)
     assert published.gflops.dense == pytest.approx(published.gflops.fvcore)
+
+
+def test_profile_of_sorted_data_checks_the_cost_of_the_same_samples(checkpoint, tmp_path) -> None:
+    """The samples for fvcore are chosen at random; here each has a text of another length."""
+    Image.new("RGB", (16, 16)).save(tmp_path / "0.png")
+    rows = [{"images": ["0.png", "0.png"], "sentence": "red " * number, "label": "True"} for number in range(1, 31)]
+    (tmp_path / "test.json").write_text(json.dumps(rows), encoding="utf-8")
+    counted = madtp_cli.profile(checkpoint, data=tmp_path, device="cpu").gflops
+    assert counted.fvcore_samples < len(rows)
+    assert counted.fvcore == pytest.approx(counted.formula, rel=1e-9)
 
 
 def test_export_writes_a_file(compressed, tmp_path) -> None:
