@@ -9,7 +9,6 @@ from madtp_cli import tasks
 from madtp_cli.compression.student import dense_teacher
 from madtp_cli.config import RunSettings
 from madtp_cli.data import Row
-from madtp_cli.evaluation import batching
 from madtp_cli.evaluation.pruned_samples import Viewer
 from madtp_cli.evaluation.session import Session
 from madtp_cli.progress import ProgressReporter
@@ -107,14 +106,15 @@ def _settings(run: Run, settings: RunSettings) -> RunSettings:
 def _rows(session: Session, names: Iterable[str]) -> dict[str, Row]:
     """Return the rows with these identifiers."""
     wanted = set(names)
-    rows = batching.rows(session, session.settings.split)
+    rows = session.data.split(session.settings.split)
     return {row.identifier: row for row in rows if row.identifier in wanted}
 
 
 def _candidates(session: Session, run: Run) -> list[str]:
     """Return the texts that retrieval chooses from, in the order of their numbers."""
-    rows = batching.rows(session, session.settings.split, len(run.records))
-    return [text for row in rows for text in row.references or (row.text,)]
+    names = [record.id for record in run.records]
+    rows = _rows(session, names)
+    return [text for name in names if name in rows for text in rows[name].references or (rows[name].text,)]
 
 
 def _card(viewer: Viewer, row: Row, record: SampleRecord, texts: Sequence[str]) -> Card:
