@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from PIL.Image import Image
 
@@ -88,6 +88,6 @@ class Dataset:
             )
         return self.splits[name]
 
-    def choose(self, rows: Sequence[Row], number: int) -> Sequence[Row]:
-        """Return at most `number` rows that represent all of them: the same ones each time, in their order."""
+    def choose(self, rows: Sequence[Any], number: int) -> Sequence[Any]:
+        """Return at most `number` rows, or numbers of rows, that represent all: the same ones each time, in order."""
         return rows[:number] if self.random_order else subset(rows, number)

@@ -13,7 +13,7 @@ from typing import Any
 from madtp_cli import processes
 from madtp_cli.errors import DataError, UsageError
 
-#: Returns at most a number of rows.
+#: Returns a part of a sequence with at most a number of items.
 Choose = Callable[[Sequence[Any], int], Sequence[Any]]
 
 
@@ -80,16 +80,15 @@ def some(rows: Sequence[Any], number: int, choose: Choose) -> Sequence[Any]:
     Args:
         rows: The rows.
         number: Largest number of rows.
-        choose: Chooses the rows, of all rows or of those of one owner.
+        choose: Chooses from all rows, or from the numbers of the rows of one owner.
     """
     found = owners(rows)
     if found is None:
         return choose(rows, number)
-    chosen = list[Any]()
+    chosen = list[int]()
     for owner in range(processes.count()):
-        own = [rows[place] for place in places_of(found, owner)]
-        chosen += choose(own, len(range(owner, number, processes.count())))
-    return chosen
+        chosen += choose(places_of(found, owner), len(range(owner, number, processes.count())))
+    return [rows[place] for place in chosen]
 
 
 def places_of(found: Sequence[int], owner: int) -> list[int]:

@@ -147,7 +147,7 @@ def full_batches(session: Session, split: str, size: int, number: int) -> list[B
 
 
 def first_batch(session: Session, split: str, limit: int | None = None) -> Batch:
-    """Return the first batch of a split that this process can read, with labels and all inputs of the task.
+    """Return one batch of a split that this process can read, with labels and all inputs of the task.
 
     Args:
         session: The data and the batch size.
