@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from examples.method_tables import HEADS
+from examples.method_tables import FIRST, HEADS, Column
 from madtp_cli import methods
 from madtp_cli.pipelines.comparison_plot import COLOURS, MARKERS
-from madtp_cli.reporting.comparison import DENSE, CompareReport
+from madtp_cli.reporting.comparison import DENSE
 
 #: Panels beside each other.
 COLUMNS = 4
 
 
-def draw(reports: Mapping[str, CompareReport], file: Path) -> None:
-    """Draw the comparisons into one picture.
+def draw(tables: Mapping[str, Mapping[str, Column]], file: Path) -> None:
+    """Draw the tables into one picture.
 
     Args:
-        reports: The comparison of each row of results.md, by the name of the row.
+        tables: The columns of each budget by the name of the row of results.md.
         file: The picture.
     """
     import matplotlib
@@ -27,15 +28,15 @@ def draw(reports: Mapping[str, CompareReport], file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = -(-len(reports) // COLUMNS)
+    names = [name for name in HEADS if any(name in columns for columns in tables.values())]
+    rows = -(-len(names) // COLUMNS)
     size = (3.1 * COLUMNS, 2.9 * rows + 0.6)
     figure, panels = pyplot.subplots(rows, COLUMNS, figsize=size, squeeze=False, sharex=True, layout="constrained")
-    for panel in panels.flat[len(reports) :]:
+    for panel in panels.flat[len(names) :]:
         panel.set_visible(False)
-    for panel, (row, report) in zip(panels.flat, reports.items(), strict=False):
-        _draw_panel(panel, report)
-        panel.set_title(HEADS[row], fontsize="medium")
-        panel.set_ylabel(report.metric)
+    for panel, name in zip(panels.flat, names, strict=False):
+        _draw_panel(panel, {budget: columns[name] for budget, columns in tables.items() if name in columns})
+        panel.set_title(HEADS[name], fontsize="medium")
     for panel in panels[-1]:
         panel.set_xlabel("share of the dense GFLOPs")
     known = {
@@ -46,14 +47,20 @@ def draw(reports: Mapping[str, CompareReport], file: Path) -> None:
     pyplot.close(figure)
 
 
-def _draw_panel(panel: Any, report: CompareReport) -> None:
-    """Draw one comparison: a line for each method, and the quality of the dense model."""
-    dense = next(row for row in report.rows if row.method == DENSE)
-    panel.axhline(dense.quality, color="black", linewidth=0.9, linestyle="--", label="dense model")
+def _draw_panel(panel: Any, columns: Mapping[str, Column]) -> None:
+    """Draw one row of the page: a line for each method, and the quality of the dense model.
+
+    Args:
+        panel: The panel of matplotlib.
+        columns: The column of the row by budget.
+    """
+    some = next(iter(columns.values()))
+    panel.set_ylabel(some[FIRST].partition(": ")[2].partition(",")[0])
+    panel.axhline(_quality(some[DENSE]), color="black", linewidth=0.9, linestyle="--", label="dense model")
     names = sorted(methods.names(), key=lambda name: (name != "madtp", name))
     for number, method in enumerate(names):
-        rows = [row for row in report.rows if row.method == method and row.quality is not None]
-        points = sorted((float(row.gflops or 0) / float(dense.gflops or 1), float(row.quality or 0)) for row in rows)
+        found = {float(budget): _quality(column.get(f"`{method}`", "")) for budget, column in columns.items()}
+        points = sorted((budget, quality) for budget, quality in found.items() if quality is not None)
         if points:
             style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
             front = 4 if method == "madtp" else 3
@@ -61,3 +68,9 @@ def _draw_panel(panel: Any, report: CompareReport) -> None:
     panel.set_ylim(bottom=0)
     panel.set_xlim(0.15, 0.55)
     panel.grid(alpha=0.25)
+
+
+def _quality(cell: str) -> float | None:
+    """Return the quality in a cell, or None if the method was not measured or cannot reach the budget."""
+    match = re.match(r"\**([\d.]+)", cell)
+    return float(match[1]) if match else None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
+from examples import page_tables
 from madtp_cli.reporting.comparison import CONTROL, DENSE, CompareReport, ComparisonRow
 
 INTRODUCTION = """
@@ -19,6 +19,8 @@ by more than 1 %; the budget is met on validation samples. A method that prunes 
 the tokens of a block, cannot reach every budget of these shallow models. "control" is the dense model after the same
 fine-tuning. Where it is better than the dense model, these steps also taught the task, and a method should be compared
 with the control."""
+#: First cell of the head of a table, and the cell of a method that a comparison does not have.
+FIRST, NOT_MEASURED = "method", "not measured"
 #: Titles of the rows in the head of a table.
 HEADS = {
     "nlvr2": "NLVR2 task, BLIP",
@@ -32,33 +34,62 @@ HEADS = {
 }
 
 
-def tables(reports: Mapping[str, CompareReport], budgets: Sequence[str], steps: int) -> list[str]:
-    """Return the tables of comparisons, one for each budget with those that have it, as lines.
+#: Cells of a comparison at one budget by method; the key "method" has the head of the column.
+Column = dict[str, str]
+
+
+def heading(budget: str, steps: int) -> str:
+    """Return the heading of the table of a budget."""
+    training = f"after {steps} fine-tuning steps" if steps else "without fine-tuning"
+    return f"### {float(budget):.0%} of the GFLOPs, {training}".replace("%", " %")
+
+
+def on_page(page: str, budget: str, steps: int) -> dict[str, Column]:
+    """Return the columns of the table of a budget on the page, by the name of the row; empty if there is none."""
+    lines = page_tables.table(page, heading(budget, steps))
+    names = {head: name for name, head in HEADS.items()}
+    columns = [
+        dict(zip((line[0] for line in lines), column, strict=True)) for column in list(zip(*lines, strict=True))[1:]
+    ]
+    return {names[column[FIRST].partition(":")[0]]: column for column in columns}
+
+
+def tables(columns: Mapping[str, Mapping[str, Column]], steps: int) -> list[str]:
+    """Return a table for each budget, as lines.
 
     Args:
-        reports: The comparison of each row, by the name of the row.
-        budgets: The budgets.
+        columns: The columns of each budget by the name of the row.
         steps: Fine-tuning steps of the comparisons.
     """
     lines = []
-    for budget in budgets:
-        at_budget = {name: part for name, part in reports.items() if budget in {row.budget for row in part.rows}}
-        training = f"after {steps} fine-tuning steps" if steps else "without fine-tuning"
-        lines += ["", f"### {float(budget):.0%} of the GFLOPs, {training}".replace("%", " %"), ""]
-        lines += table(at_budget, budget)
+    for budget, at_budget in columns.items():
+        if at_budget:
+            lines += ["", heading(budget, steps), "", *table(at_budget)]
     return lines
 
 
-def table(reports: Mapping[str, CompareReport], budget: str) -> list[str]:
+def table(columns: Mapping[str, Column]) -> list[str]:
     """Return the table of a budget: a line for each method and a column for each comparison."""
-    by_row = {name: _by_method(report, budget) for name, report in reports.items()}
-    methods = list(dict.fromkeys(method for rows in by_row.values() for method in rows))
-    heads = [f"{HEADS[name]}: {report.metric}, {report.samples:,} samples" for name, report in reports.items()]
-    lines = [f"| method | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    for method in methods:
-        cells = [cell(rows.get(method), best(rows)) for rows in by_row.values()]
-        lines.append(f"| {method if method in (DENSE, CONTROL) else f'`{method}`'} | {' | '.join(cells)} |")
-    return lines
+    ordered = [columns[name] for name in HEADS if name in columns]
+    labels = list(dict.fromkeys(label for column in ordered for label in column))
+    lines = [[label, *(column.get(label, NOT_MEASURED) for column in ordered)] for label in labels]
+    head, *rest = [f"| {' | '.join(line)} |" for line in lines]
+    return [head, "|---" * (len(ordered) + 1) + "|", *rest]
+
+
+def column(name: str, report: CompareReport, budget: str) -> Column:
+    """Return the column of a comparison at a budget.
+
+    Args:
+        name: Name of the row.
+        report: The comparison.
+        budget: The budget.
+    """
+    rows = _by_method(report, budget)
+    cells_of = {
+        label if label in (DENSE, CONTROL) else f"`{label}`": cell(row, best(rows)) for label, row in rows.items()
+    }
+    return {FIRST: f"{HEADS[name]}: {report.metric}, {report.samples:,} samples", **cells_of}
 
 
 def _by_method(report: CompareReport, budget: str) -> dict[str, ComparisonRow]:
@@ -81,10 +112,8 @@ def best(rows: Mapping[str, ComparisonRow]) -> set[str]:
     return {winner, "madtp"} if winner in ends and ends[winner].low <= 0 else {winner}
 
 
-def cell(row: ComparisonRow | None, winners: set[str]) -> str:
+def cell(row: ComparisonRow, winners: set[str]) -> str:
     """Return the cell of a method."""
-    if row is None:
-        return "not measured"
     if row.quality is None:
         return "not reachable"
     text = f"{row.quality:.2f}"
@@ -93,9 +122,3 @@ def cell(row: ComparisonRow | None, winners: set[str]) -> str:
         ends = row.to_dense.interval95
         text += f" ({row.to_dense.change:+.2f} ± {(ends.high - ends.low) / 2:.2f})"
     return text if row.within_budget is not False else f"{text} *"
-
-
-def read(folder: Path) -> CompareReport | None:
-    """Return the comparison in a folder; None if it has not ended."""
-    file = folder / "comparison.json"
-    return CompareReport.model_validate_json(file.read_text("utf-8")) if file.exists() else None

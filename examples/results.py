@@ -1,11 +1,12 @@
 """Compress every example to several budgets and count the GFLOPs of every published architecture; write results.md.
 
-    python -m examples.results [--budgets 0.5 0.3 0.2] [--rows nlvr2 vqa ...] [--folder build/results]
-                                  [--compared 0.2] [--compared-after-training 0.2]
+    python -m examples.results [--rows nlvr2 vqa ...] [--parts untrained trained ...] [--folder build/results]
+                                  [--budgets 0.5 0.3 0.2] [--compared 0.2] [--compared-after-training 0.2]
 
 The page begins with all methods at equal GFLOPs, without and after fine-tuning, at the budgets of the last two options.
-All comparisons take about half a day on two cores. An option without budgets shows those that are in the folder. A
-compressed folder that exists is read and not made again, so an interrupted run continues where it stopped.
+All comparisons take about half a day on two cores. A compressed folder that exists is read and not made again, so an
+interrupted run continues where it stopped. `--rows` and `--parts` choose what to measure; all other lines stay as they
+are on the page. `--parts` alone writes the page again with new explanations.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import madtp_cli
-from examples import method_plot, method_tables, range_table, seeds
+from examples import encoder_table, method_plot, method_tables, page_tables, range_table, seeds
+from madtp_cli.checkpoint.atomic_write import write_file
 from madtp_cli.config import DEFAULT_STEPS
 from madtp_cli.errors import MadtpError
 from madtp_cli.models import architectures
+from madtp_cli.reporting.comparison import CompareReport
 from madtp_cli.reporting.schema import CompressReport, EvalReport
 
 HERE = Path(__file__).parent
@@ -38,6 +42,8 @@ ROWS = {
 }
 #: Budgets that the page shows unless others are given, and one that is only in the table of the rows.
 BUDGETS, LOWEST = ("0.5", "0.3", "0.2"), "0.1"
+#: What can be measured: all methods without and after fine-tuning, and the other tables.
+PARTS = ("untrained", "trained", "rows", "seeds", "encoders", "range", "architectures")
 #: Fine-tuning steps by budget; other budgets use the default of the command.
 STEPS = {"0.5": 0, "0.3": 120}
 #: GFLOPs that the literature gives for an architecture, and what they count.
@@ -77,25 +83,6 @@ ROWS_INTRODUCTION = """
 
 | model and data | budget | steps | budget error | share on test | metric | dense | pruned | change | samples |
 |---|---|---|---|---|---|---|---|---|---|"""
-#: Title and checkpoint of the image encoders whose index compatibility is measured, each with `DEFAULT_STEPS`.
-ENCODERS = {
-    "clip-images": ("CLIP, image tower alone, built-in scenes", "clip.pt"),
-    "siglip-images": ("SigLIP, image tower alone, built-in scenes", "siglip"),
-}
-INDEX_INTRODUCTION = """
-## Index compatibility of image encoders
-
-`--task embedding` with the default number of steps: the image tower alone, compressed with images alone. Each test
-image is a query, and the index holds all other test images. A result is right if a dense query finds it in the dense
-index. In brackets are the 5th percentile of the cosine and the 95 % intervals of the percentages.
-
-* **pruned in dense**: pruned queries in the dense index, so nothing is embedded again.
-* **dense in pruned**: dense queries in the pruned index.
-* **pruned in pruned**: all images are embedded again.
-
-| image encoder | budget | share on test | cosine | pruned in dense, top 1 | top 10 | dense in pruned, top 1 | top 10 \
-| pruned in pruned, top 1 | top 10 | images |
-|---|---|---|---|---|---|---|---|---|---|---|"""
 ARCHITECTURES_INTRODUCTION = """
 ## GFLOPs of the published architectures
 
@@ -132,27 +119,13 @@ def compress(row: str, budget: str, folder: Path) -> CompressReport:
 
 def index_row(encoder: str, budget: str, folder: Path) -> str:
     """Return the line of an image encoder at a budget; it is compressed unless its output exists."""
-    title, source = ENCODERS[encoder]
+    title, source = encoder_table.ENCODERS[encoder]
     output = folder / f"{encoder}-{budget}"
     if not (output / "report.json").exists():
         command: list[object] = ["compress", HERE / source, "--task", "embedding", "--gflops-budget", budget]
         run_madtp([*command, "--output", output, "--overwrite"])
-    return index_line(title, budget, CompressReport.model_validate_json((output / "report.json").read_text("utf-8")))
-
-
-def index_line(title: str, budget: str, report: CompressReport) -> str:
-    """Return the line of the table for the report of an image encoder."""
-    part = report.index
-    if part is None:
-        raise ValueError(f"{report.output} is no image encoder")
-    cells = [title, budget, f"{report.gflops.share:.3f}", f"{part.cosine:.5f} ({part.cosine_p5:.5f})"]
-    for overlap in (part.pruned_in_dense, part.dense_in_pruned, part.pruned_in_pruned):
-        for value, interval in (
-            (overlap.top1, overlap.top1_interval95),
-            (overlap.top10, overlap.top10_interval95),
-        ):
-            cells.append(f"{value:.1f} ({interval.low:.1f} to {interval.high:.1f})")
-    return f"| {' | '.join([*cells, f'{part.images:,}'])} |"
+    report = CompressReport.model_validate_json((output / "report.json").read_text("utf-8"))
+    return encoder_table.line(title, budget, report)
 
 
 def range_line(budget: str, folder: Path) -> str:
@@ -226,6 +199,14 @@ def architecture_rows() -> list[str]:
     return lines
 
 
+def compared(row: str, budgets: list[str], steps: int, folder: Path) -> CompareReport:
+    """Run `madtp compare` with all methods, or continue it, and return its report."""
+    output = folder / f"compared-{row}-{steps}"
+    command = ["compare", HERE / ROWS[row][1], "--budgets", ",".join(budgets), "--steps", steps, "--no-time"]
+    run_madtp([*command, *data_options(row, folder), "--output", output])
+    return CompareReport.model_validate_json((output / "comparison.json").read_text("utf-8"))
+
+
 def result_rows(row: str, budgets: list[str], folder: Path) -> list[str]:
     """Return the lines of one example, one per budget; a run that fails has a line that says so."""
     lines = []
@@ -238,23 +219,62 @@ def result_rows(row: str, budgets: list[str], folder: Path) -> list[str]:
     return lines
 
 
-def methods_at_equal_gflops(options: argparse.Namespace) -> list[str]:
-    """Run the comparisons that the options ask for, and return the tables of all that are in the folder."""
+def methods_at_equal_gflops(options: argparse.Namespace, page: str) -> list[str]:
+    """Run the comparisons that the options ask for, and return the tables of all that are known."""
     lines: list[str] = []
-    for steps, budgets in ((0, options.compared), (DEFAULT_STEPS, options.compared_after_training)):
-        reports = {}
-        for row in method_tables.HEADS:
-            folder = options.folder / f"compared-{row}-{steps}"
-            if budgets and row in options.rows:
-                command = ["compare", HERE / ROWS[row][1], "--budgets", ",".join(budgets), "--steps", steps]
-                run_madtp([*command, *data_options(row, options.folder), "--no-time", "--output", folder])
-            if (report := method_tables.read(folder)) is not None:
-                reports[row] = report
-        if reports and steps == 0:
-            method_plot.draw(reports, PICTURE)
-        shown = {row.budget: None for report in reports.values() for row in report.rows if row.budget is not None}
-        lines += method_tables.tables(reports, list(shown), steps)
-    return [method_tables.INTRODUCTION, *lines] if lines else []
+    for part, steps, budgets in (
+        ("untrained", 0, options.compared),
+        ("trained", DEFAULT_STEPS, options.compared_after_training),
+    ):
+        tables = {budget: method_tables.on_page(page, budget, steps) for budget in highest_first([*BUDGETS, *budgets])}
+        for row in options.rows if part in options.parts else ():
+            report = compared(row, budgets, steps, options.folder)
+            for budget in budgets:
+                tables[budget][row] = method_tables.column(row, report, budget)
+        lines += method_tables.tables(tables, steps)
+        if part == "untrained":
+            method_plot.draw(tables, PICTURE)
+    return [method_tables.INTRODUCTION, *lines]
+
+
+def highest_first(budgets: Iterable[str]) -> list[str]:
+    """Return each budget once."""
+    return sorted(set(budgets), key=float, reverse=True)
+
+
+def measured_rows(options: argparse.Namespace, page: str) -> list[str]:
+    """Return the tables of the rows, of the seeds and of the image encoders, with their introductions."""
+    rows: list[str] = []
+    seed_lines: list[str] = []
+    encoders: list[str] = []
+    for row in options.rows:
+        if "rows" in options.parts:
+            rows += result_rows(row, options.budgets, options.folder)
+        if "seeds" in options.parts:
+            seed_lines += seeds_rows(row, [budget for budget in options.budgets if budget != LOWEST], options.folder)
+    if "encoders" in options.parts:
+        encoders = [index_row(name, budget, options.folder) for name in encoder_table.ENCODERS for budget in BUDGETS]
+    lines = []
+    for introduction, titles, budgets, measured in (
+        (ROWS_INTRODUCTION, ROWS, [*BUDGETS, LOWEST, *options.budgets], rows),
+        (seeds.INTRODUCTION, ROWS, [*BUDGETS, *options.budgets], seed_lines),
+        (encoder_table.INTRODUCTION, encoder_table.ENCODERS, BUDGETS, encoders),
+    ):
+        keys = [(titles[name][0], budget) for name in titles for budget in highest_first(budgets)]
+        lines += page_tables.complete(introduction, keys, measured, page)
+    return lines
+
+
+def other_tables(options: argparse.Namespace, page: str) -> list[str]:
+    """Return the rest of the page: the checkpoint for a range, what was tried, and the architectures."""
+    measured = [range_line(budget, options.folder) for budget in range_table.BUDGETS if "range" in options.parts]
+    counted = architecture_rows() if "architectures" in options.parts else []
+    return [
+        *page_tables.complete(range_table.INTRODUCTION, [(budget,) for budget in range_table.BUDGETS], measured, page),
+        "",
+        (HERE / "tried.md").read_text("utf-8").rstrip(),
+        *page_tables.complete(ARCHITECTURES_INTRODUCTION, [(name,) for name in architectures()], counted, page),
+    ]
 
 
 def main() -> None:
@@ -262,26 +282,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budgets", nargs="+", default=[*BUDGETS, LOWEST], help="shares of the dense GFLOPs")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), help="examples (default: all)")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
     parser.add_argument("--folder", type=Path, default=Path("build/results"), help="where compressed folders are")
     for name, default in (("--compared", BUDGETS), ("--compared-after-training", BUDGETS[-1:])):
-        parser.add_argument(name, nargs="*", default=list(default), help="budgets at which all methods are compared")
+        parser.add_argument(name, nargs="+", default=list(default), help="budgets at which all methods are compared")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    lines = [INTRODUCTION, *methods_at_equal_gflops(options), ROWS_INTRODUCTION]
-    for row in options.rows:
-        lines += result_rows(row, options.budgets, options.folder)
-    lines.append(seeds.INTRODUCTION)
-    budgets = [budget for budget in options.budgets if budget != LOWEST]
-    for row in options.rows:
-        lines += seeds_rows(row, budgets, options.folder)
-    lines.append(INDEX_INTRODUCTION)
-    for encoder in ENCODERS:
-        lines += [index_row(encoder, budget, options.folder) for budget in budgets]
-    lines.append(range_table.INTRODUCTION)
-    lines += [range_line(budget, options.folder) for budget in range_table.BUDGETS]
-    lines += ["", (HERE / "tried.md").read_text("utf-8").rstrip()]
-    lines += [ARCHITECTURES_INTRODUCTION, *architecture_rows()]
-    (HERE / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    file = HERE / "results.md"
+    page = file.read_text("utf-8") if file.exists() else ""
+    lines = [INTRODUCTION, *methods_at_equal_gflops(options, page), *measured_rows(options, page)]
+    lines += other_tables(options, page)
+    with write_file(file, overwrite=True) as new:
+        new.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

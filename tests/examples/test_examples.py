@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from examples import ablation, results, seeds
+from examples import ablation, encoder_table, results, seeds
 from madtp_cli.evaluation import timing
 from madtp_cli.reporting.schema import BudgetPart, ChangePart, CompressReport, GflopsPart, Interval
 from tests.paths import EXAMPLES
@@ -127,8 +127,8 @@ def test_the_results_page_has_a_line_of_three_seeds_for_every_row_and_budget() -
 def test_the_results_page_has_every_image_encoder_and_budget() -> None:
     """Each line has a cosine, six percentages and 1,000 images."""
     page = (EXAMPLES / "results.md").read_text("utf-8")
-    assert results.INDEX_INTRODUCTION in page
-    for title, _ in results.ENCODERS.values():
+    assert encoder_table.INTRODUCTION in page
+    for title, _ in encoder_table.ENCODERS.values():
         for budget in results.BUDGETS:
             line = re.search(rf"^\| {re.escape(title)} \| {budget} \| (.*) \| 1,000 \|$", page, re.MULTILINE)
             assert line is not None
