@@ -1,18 +1,20 @@
 """Measure what the alignment dictionary (MAG) is worth after fine-tuning, with several seeds.
 
     python -m examples.mag_ablation [examples/blip.pt] [--data DIR] [--budgets 0.2 0.1] [--seeds 3] [--steps 360]
-                                    [--limit N] [--folder build/mag]
+                                    [--forms default none ...] [--limit N] [--folder build/mag]
 
-The forms are: the default method; no score of the dictionary, so that all patches are equally important before the
-first block; and the distance from the mean patch there instead. Each form goes through the same allocation, calibration
-and fine-tuning as `madtp compress`, once per seed and budget. Quality is measured on validation samples. Each run is
-one file of the folder and is not made again, so that an interrupted command continues where it stopped.
+By default these forms are measured: the default method; no score of the dictionary, so that all patches are equally
+important before the first block; and the distance from the mean patch there instead. The others are in `guidance`. For
+those where the text or a prior weights the atoms, the model must be a BLIP. Each form goes through the same allocation,
+calibration and fine-tuning as `madtp compress`, once per seed and budget. Quality is measured on validation samples.
+Each run is one file of the folder and is not made again, so that an interrupted command continues where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,7 +22,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from examples import running, seeds
+from examples import guidance, running, seeds
 from examples.ablation import without_dictionary
 from madtp_cli import config
 from madtp_cli.config import DEFAULT_STEPS
@@ -31,7 +33,8 @@ from madtp_cli.methods import BlockInputs, Rule
 from madtp_cli.methods._density_score import DensityScore
 from madtp_cli.pruning import importance
 
-Replacement = tuple[Any, str, Callable[..., Any]]
+#: Enters a change of the method, given the dense model and its data.
+Change = Callable[[Session], AbstractContextManager[Any]]
 
 
 def distance_instead(inputs: BlockInputs, rule: Rule) -> DensityScore:
@@ -53,33 +56,53 @@ def _distance_from_mean(inputs: BlockInputs) -> Tensor:
     return (values - mean).square().sum(-1)
 
 
-#: The forms by title, and what each replaces; the first one is the default method.
-FORMS: dict[str, Replacement | None] = {
-    "--method madtp": None,
-    "without MAG": (importance, "token_importance", without_dictionary),
-    "without MAG, distance from the mean patch before the first block": (DensityScore, "of", distance_instead),
+def replacing(*target: Any) -> Change:
+    """Return the change that replaces an attribute; the arguments are those of `mock.patch.object`."""
+    return lambda _: mock.patch.object(*target)
+
+
+def guided(**options: bool) -> Change:
+    """Return a form of guidance; the arguments are those of `guidance.form`."""
+    return lambda session: guidance.form(session, **options)
+
+
+#: The forms: title and change; the first one is the default method.
+FORMS: dict[str, tuple[str, Change | None]] = {
+    "default": ("`--method madtp`", None),
+    "none": ("without MAG", replacing(importance, "token_importance", without_dictionary)),
+    "distance": ("without MAG, distance from the mean patch", replacing(DensityScore, "of", distance_instead)),
+    "text": ("the text weights the atoms", guided(by_text=True)),
+    "prior": ("a prior of the training texts weights the atoms", guided(by_text=False)),
+    "aligned": ("dictionary aligned first", guided(aligned=True)),
+    "aligned-text": ("dictionary aligned first, the text weights the atoms", guided(by_text=True, aligned=True)),
+    "contrastive": ("contrastive alignment loss", guided(contrastive=True)),
 }
+#: The forms that are measured by default.
+MEASURED = ("default", "none", "distance")
 
 
-def lines(session: Session, checkpoint: Path, budget: str, runs_of_each: int, folder: Path) -> list[str]:
-    """Return a line of the table for each form at a budget."""
+def lines(
+    session: Session, checkpoint: Path, forms: Sequence[str], budget: str, runs_of_each: int, folder: Path
+) -> list[str]:
+    """Return a line of the table for each form at a budget; changes are against the first form."""
     found, first = [], list[float]()
-    for form, replaced in FORMS.items():
-        name = f"{form.replace(' ', '-').replace(',', '').strip('-')}-{budget}"
+    for form in forms:
+        title, change_of = FORMS[form]
         runs = []
         for seed in range(runs_of_each):
             request = {"gflops_budget": config.BudgetRequest.parse(budget), "seed": seed}
-            patch = mock.patch.object(*replaced) if replaced else None
-            runs.append(seeds.scores(session, checkpoint, request, folder / f"{name}-{seed}.json", patch, form))
+            file = folder / f"{form}-{budget}-{seed}.json"
+            change = change_of(session) if change_of else None
+            runs.append(seeds.scores(session, checkpoint, request, file, change, title))
         if not all(runs):
-            found.append(f"| {budget} | {form} | not reachable | | |")
+            found.append(f"| {budget} | {title} | not reachable | | |")
             continue
         mean = [sum(scores) / runs_of_each for scores in zip(*runs, strict=True)]
         first = first or mean
-        change, (low, high), _ = paired_difference(session, first, mean)
+        difference, (low, high), _ = paired_difference(session, first, mean)
         of_seeds = " / ".join(f"{session.task.quality(scores):.2f}" for scores in runs)
-        text = "" if mean is first else f"{change:+.2f} ({low:+.2f} to {high:+.2f})"
-        found.append(f"| {budget} | {form} | {session.task.quality(mean):.2f} | {of_seeds} | {text} |")
+        text = "" if mean is first else f"{difference:+.2f} ({low:+.2f} to {high:+.2f})"
+        found.append(f"| {budget} | {title} | {session.task.quality(mean):.2f} | {of_seeds} | {text} |")
         print(found[-1], flush=True)
     return found
 
@@ -90,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     example = Path(__file__).with_name("blip.pt")
     parser.add_argument("checkpoint", nargs="?", type=Path, default=example, help="default: examples/blip.pt")
     parser.add_argument("--data", type=Path, help="data set (default: the built-in scenes)")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(MEASURED), help="forms of the dictionary")
     parser.add_argument("--budgets", nargs="+", default=["0.2", "0.1"], help="shares of the dense GFLOPs")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each form")
     parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="fine-tuning steps")
@@ -102,8 +126,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     session = seeds.open_session(options.checkpoint, "val", given)
     dense = run.run_split(session, session.model, "val", None)
     print(f"dense: {session.task.quality(dense.scores):.2f} % of {dense.samples:,} validation samples", flush=True)
-    run_of = (options.seeds, options.folder)
-    table = [row for budget in options.budgets for row in lines(session, options.checkpoint, budget, *run_of)]
+    table = [
+        row
+        for budget in options.budgets
+        for row in lines(session, options.checkpoint, options.forms, budget, options.seeds, options.folder)
+    ]
     print("\n".join(["", "| budget | score | mean | seeds | change |", "|---|---|---|---|---|", *table]))
 
 
