@@ -90,12 +90,12 @@ def _message(compression: Compression, stages: list[PlannedStage]) -> str:
     whole = in_words(sum(stage.seconds for stage in stages))
     training, batch_size = compression.training, compression.session.settings.batch_size
     if training is None:
-        return f"Calibration, evaluation and timing take about {whole}."
+        return f"Calibration and the measurement of the result take about {whole}."
     weights = sum(parameter.nbytes for parameter in compression.student.parameters())
     steps = sum(stage.seconds for stage in stages if stage.title == stage_titles.FINE_TUNING)
     return (
         f"Everything takes about {whole}; {in_words(steps)} of it are {training.steps - training.done} steps of "
-        f"{batch_size} samples. The rest is validation, calibration, evaluation and timing. In addition to "
+        f"{batch_size} samples. The rest is validation, calibration and the measurement of the result. In addition to "
         # Two models, gradients, momentum and the best state so far, each of the size of the weights.
         f"activations, {5 * weights / 2**20:,.0f} MiB of memory are needed."
     )
@@ -212,7 +212,7 @@ def measure_pace(compression: Compression) -> Pace:
     session, student = compression.session, compression.student
     run.set_threshold_scale(student, first_scale(student))
     processes.from_main(lambda: len(batching.readable_rows(session, session.settings.split)))  # for the timing
-    batch = batching.first_batch(session, "val")
+    batch = batching.one_batch(session, "val")
     inputs = session.compute.moved(inputs_of(batch))
     models = {"dense": compression.teacher, "pruned": student}
     size = len(batch["pixel_values"])

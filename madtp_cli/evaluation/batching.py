@@ -146,7 +146,7 @@ def full_batches(session: Session, split: str, size: int, number: int) -> list[B
     return [inputs_of(batch) for batch in itertools.islice(made, max(1, len(chosen) // size))]
 
 
-def first_batch(session: Session, split: str, limit: int | None = None) -> Batch:
+def one_batch(session: Session, split: str, limit: int | None = None) -> Batch:
     """Return one batch of a split that this process can read, with labels and all inputs of the task.
 
     Args:

@@ -63,7 +63,7 @@ def evaluation_stages(
     mine, pairs = processes.most_of(len(rows)), most_pairs(session, rows)
     if not pairs and not measured:
         return [PlannedStage(title, guessed_seconds(session, split))]
-    batch = batching.first_batch(session, split, MATCHED_SAMPLES)
+    batch = batching.one_batch(session, split, MATCHED_SAMPLES)
     seconds, pair_seconds = answer_seconds(session, model or session.model, split, batch)
     seconds += preparation_seconds(session, split)
     stages = [

@@ -178,6 +178,6 @@ def test_without_fine_tuning_the_time_is_announced_too(session, settings) -> Non
     session.progress = Forecast(stages)
     compress_model.compress_model(session, settings.model_copy(update={"steps": 0}))
     (announced,) = [text for text in stages.messages if "take about" in text]
-    assert announced.startswith("Calibration, evaluation and timing take about")
+    assert announced.startswith("Calibration and the measurement of the result take about")
     assert set(stages.names[1:]) <= set(stages.planned)
     assert {"Evaluating the dense model", "Evaluating the pruned model", "Saving"} <= set(stages.planned)

@@ -40,7 +40,7 @@ def test_some_rows_of_sorted_data_represent_all() -> None:
     assert list(chosen) == [row for row in drawn if row in list(chosen)]
     labels = torch.cat([batch["labels"] for batch in batching.batches(session, "val", 40)])
     assert labels.tolist() == [row.label for row in chosen]
-    first = batching.first_batch(session, "val")["labels"]
+    first = batching.one_batch(session, "val")["labels"]
     assert first.tolist() == [row.label for row in batching.rows(session, "val", len(first))]
     assert 0 < first.sum() < len(first)
 
@@ -55,7 +55,7 @@ def test_an_empty_split_is_an_error() -> None:
     """The training repeats its epochs without end, and would wait for the first batch for ever."""
     session = Session.open(EXAMPLES / "blip.pt", RunSettings(limit=2, device="cpu"), ProgressReporter(), ["train"])
     session.data = replace(session.data, splits={"train": []})
-    for read in (batching.training_batches, lambda opened: batching.first_batch(opened, "train")):
+    for read in (batching.training_batches, lambda opened: batching.one_batch(opened, "train")):
         with pytest.raises(DataError, match="The train split of .* is empty"):
             next(iter(read(session)))
 
